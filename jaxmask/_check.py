@@ -1,0 +1,195 @@
+"""Static argument checks, and every error text of the layers above.
+
+Ranks, shapes and dtypes are known when a function is traced, so all of this costs nothing at
+run time and fails before any arithmetic. Nothing here looks at a value.
+"""
+
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask._types import Array, Mask, Segments
+
+
+class MaskError(ValueError):
+    """A mask reached something that cannot handle it, or does not belong to its array.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> try:
+      ...     jm.pool.mean(jnp.zeros((2, 3, 4)), jnp.ones((2, 1), bool))
+      ... except jm.MaskError as error:
+      ...     print(str(error).splitlines()[0])
+      mean: `mask` must have the shape of the leading axes of `x`, (2, 3), got (2, 1).
+    """
+
+
+def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
+    """`x` as a JAX array; NumPy arrays are taken as they are, nothing else is guessed."""
+    if isinstance(x, tuple) and len(x) == 2:
+        raise TypeError(
+            f"{where}: `{name}` must be an array, got a tuple. If it is a pair `(x, mask)`, "
+            "unpack it: `f(*pair)`."
+        )
+    if not isinstance(x, jax.Array | np.ndarray | np.generic):
+        raise TypeError(
+            f"{where}: `{name}` must be a JAX or NumPy array, got {type(x).__name__}. Lists of "
+            "sequences become an array and its mask with `jm.pad_sequences`."
+        )
+    return jnp.asarray(x)
+
+
+def pair(
+    x: Any, mask: Any, where: str, *, over_time: bool = False, segments: bool = True, name: str = "x"
+) -> tuple[Array, Mask]:
+    """Check a pair by the mask rule, `mask.shape == x.shape[:mask.ndim]`, and return it.
+
+    Args:
+      x: the values, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask.
+      mask: boolean, of rank 2 (steps) or 1 (rows), or `Segments`, or None: every step is real.
+      where: the function that asks, for the error text.
+      over_time: the function mixes steps, so a row mask has no meaning for it.
+      segments: the function can respect `Segments`.
+      name: what the caller calls `x`; its mask is called `mask`, or `<name>_mask`.
+    """
+    x = array(x, name, where)
+    mask_name = "mask" if name == "x" else f"{name}_mask"
+    if mask is None:
+        needed = 2 if over_time else 1
+        if x.ndim < needed:
+            axes = "[batch, time, ...]" if over_time else "[batch, ...]"
+            raise ValueError(f"{where}: `{name}` must be {axes}, got shape {x.shape}.")
+        return x, None
+    if isinstance(mask, Segments):
+        if not segments:
+            refuse_segments(where)
+        return x, _segments(x, mask, where, name)
+    mask = boolean(mask, where, mask_name)
+    ranks = (2,) if over_time else (1, 2)
+    if mask.ndim not in ranks:
+        _refuse_rank(mask, ranks, where, mask_name)
+    if mask.shape != x.shape[: mask.ndim]:
+        hint = "Nothing is broadcast: give one bool for each step"
+        if x.ndim >= 2 and mask.shape == x.shape[1::-1]:
+            hint = f"It looks transposed: pass `{mask_name}.T`, batch first"
+        raise MaskError(
+            f"{where}: `{mask_name}` must have the shape of the leading axes of `{name}`, "
+            f"{x.shape[: mask.ndim]}, got {mask.shape}.\n{hint}, `[batch, time]`, True where it is "
+            f"real. `{name}` has shape {x.shape}."
+        )
+    return x, mask
+
+
+def boolean(mask: Any, where: str, name: str = "mask") -> Array:
+    """A mask must be boolean: 0/1 floats, ints and lengths mean different things elsewhere."""
+    mask = array(mask, name, where)
+    if mask.dtype != jnp.bool_:
+        raise TypeError(
+            f"{where}: `{name}` must be boolean (True = real step), got dtype {mask.dtype}. If the "
+            f"mask holds 0/1 with 1 = real, pass `{name}.astype(bool)`; if 1 means padding, "
+            "`jm.masks.from_paddings(...)`; if it holds lengths, "
+            "`jm.masks.from_lengths(lengths, time)`."
+        )
+    return mask
+
+
+def _refuse_rank(mask: Array, ranks: tuple[int, ...], where: str, name: str) -> NoReturn:
+    meaning = {1: "1 (rows, `[batch]`)", 2: "2 (steps, `[batch, time]`)"}
+    hint = "Give one bool for each step."
+    if mask.ndim == 1:
+        hint = "This function works over time; a row mask is what pooling returns."
+    elif mask.ndim >= 3:
+        hint = (
+            "A mask marks steps, not features or heads. Documents of sentences, "
+            "`[batch, outer, time]`, go through `jm.nn.TimeDistributed` or `jax.vmap`."
+        )
+    expected = " or ".join(meaning[rank] for rank in ranks)
+    raise MaskError(
+        f"{where}: `{name}` must have rank {expected}, got rank {mask.ndim} with shape "
+        f"{mask.shape}. {hint}"
+    )
+
+
+def _segments(x: Array, segments: Segments, where: str, name: str) -> Segments:
+    ids = array(segments.ids, "segments.ids", where)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(
+            f"{where}: the ids of `Segments` in the mask's place must be integers "
+            f"(0 = padding), got dtype {ids.dtype}."
+        )
+    if ids.ndim != 2 or ids.shape != x.shape[:2]:
+        raise MaskError(
+            f"{where}: the ids of `Segments` in the mask's place must have the shape of the "
+            f"leading axes of `{name}`, {x.shape[:2]}, got {ids.shape}."
+        )
+    return Segments(ids, segments.max_segments)
+
+
+def refuse_segments(where: str) -> NoReturn:
+    """For functions that would mix the sequences of a packed row."""
+    raise MaskError(
+        f"{where}: this function cannot respect `Segments`: it would mix the sequences of a row. "
+        "Unpack the rows first, or pass a boolean mask if mixing them is what you mean."
+    )
+
+
+def floating(x: Array, where: str, name: str = "x") -> None:
+    """Real floating point values only."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{where}: `{name}` must be floating point, got dtype {x.dtype}. "
+            f"Pass `{name}.astype(jnp.float32)` if that is what you mean."
+        )
+
+
+def shape(x: Array, expected: tuple[int, ...], axes: str, where: str, name: str) -> None:
+    """One exact shape, with its axes named in the text."""
+    if x.shape != expected:
+        raise ValueError(f"{where}: `{name}` must be {axes} = {expected}, got {x.shape}.")
+
+
+def choice(value: Any, options: Collection[Any], where: str, name: str) -> None:
+    """One of a few words."""
+    if value not in options:
+        allowed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{where}: `{name}` must be one of {allowed}, got {value!r}.")
+
+
+def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
+    """An axis counted from the front, at least `first`."""
+    positive = operator.index(value) + (ndim if value < 0 else 0)
+    if not first <= positive < ndim:
+        raise ValueError(
+            f"{where}: `axis` must name one of the axes {first} to {ndim - 1}, got {value}."
+        )
+    return positive
+
+
+def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
+    """A static whole number."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{where}: `{name}` must be a Python int (shapes are static), got "
+            f"{type(value).__name__}."
+        ) from None
+    if number < least:
+        raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
+    return number
+
+
+def pairs(values: Sequence[Any], where: str) -> None:
+    """A variadic function takes pairs, one tuple each."""
+    if not values:
+        raise ValueError(f"{where}: expected at least one pair `(x, mask)`, got none.")
+    for position, value in enumerate(values):
+        if not (isinstance(value, tuple) and len(value) == 2):
+            raise TypeError(
+                f"{where}: argument {position} must be a pair `(x, mask)`, got "
+                f"{type(value).__name__}. Pass `(x, None)` where every step is real."
+            )

@@ -1,0 +1,70 @@
+"""The axis legend, the array aliases, and the two kinds of mask.
+
+Axes, always in this order:
+
+    batch    rows: one sequence each (or several, when rows are packed)
+    time     steps of a row, real ones and padding
+    feature  what one step holds; any number of feature axes, none included
+    hidden   features that a recurrent layer makes
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+Array: TypeAlias = jax.Array
+ArrayLike: TypeAlias = jax.Array | np.ndarray
+PyTree: TypeAlias = Any
+
+Steps: TypeAlias = Shaped[Array, "batch time *feature"]
+Rows: TypeAlias = Shaped[Array, "batch *feature"]
+StepMask: TypeAlias = Bool[Array, "batch time"]
+RowMask: TypeAlias = Bool[Array, "batch"]
+Lengths: TypeAlias = Int[Array, "batch"]
+Ids: TypeAlias = Int[Array, "batch time"]
+Scalar: TypeAlias = Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Segments:
+    """Which sequence of a packed row each step belongs to; it stands where a mask may.
+
+    Layers that act on each step alone pass it on, functions over time keep each sequence to
+    itself, and pooling gives one row a segment. What cannot respect segments refuses them.
+
+    Attributes:
+      ids: `[batch, time]`, integer. 1, 2, ... number the sequences of a row, 0 is padding.
+      max_segments: static. The most sequences a row holds, so that shapes stay static. An id
+        above it belongs to no segment when rows are pooled, so it must not occur.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> ids = jnp.array([[1, 1, 2, 0]])
+      >>> x = jnp.array([[[1.0], [3.0], [5.0], [9.0]]])
+      >>> y, row_mask = jm.pool.mean(x, jm.Segments(ids, max_segments=2))
+      >>> y.tolist(), row_mask.tolist()
+      ([[2.0], [5.0]], [True, True])
+    """
+
+    ids: Ids
+    max_segments: int = field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `ids`."""
+        return self.ids.shape
+
+    @property
+    def ndim(self) -> int:
+        """The rank of `ids`, 2."""
+        return self.ids.ndim
+
+
+Mask: TypeAlias = Bool[Array, "batch *time"] | Segments | None
+Pair: TypeAlias = tuple[Array, Mask]
+MaskedFunction: TypeAlias = Callable[..., Pair]

@@ -1,0 +1,250 @@
+"""From the steps of a row to one value: `(x, mask) -> (y, row_mask)`.
+
+Every function acts on the real steps alone, wherever the padding lies (mask class: any). A row
+without a real step gives 0 and False, and passes no gradient. `Segments` in the mask's place give
+one row a segment, `[batch * max_segments, feature...]`. With `mask=None` the row mask is None.
+"""
+
+import functools
+
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+
+__all__ = ["attend", "first", "last", "max", "mean", "min", "sum"]
+
+_by_segment = functools.partial(ops.segments_apart, pooled=True)
+
+
+def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
+    """Values, the boolean mask with axes of 1 for the features, and the row mask."""
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    return x, masks.expand(real, x.ndim), masks.rows(mask)
+
+
+@_by_segment
+def sum(x: ArrayLike, mask: Mask) -> Pair:
+    """Add up the real steps of each row.
+
+        y[b] = sum_t mask[b, t] x[b, t]
+
+    Args:
+      x: `[batch, time, feature...]`; 16-bit floats are summed in float32.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x` (of `jnp.sum` for
+      integers), and `row_mask [batch]`, True where the row has a real step.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[2.0], [4.0], [jnp.nan]]])
+      >>> jm.pool.sum(x, jnp.array([[True, True, False]]))[0].tolist()
+      [[6.0]]
+    """
+    x, real, row_mask = _steps(x, mask, "sum")
+    return jnp.sum(jnp.where(real, x, 0), axis=1), row_mask
+
+
+@_by_segment
+def mean(x: ArrayLike, mask: Mask) -> Pair:
+    """Average the real steps of each row.
+
+        y[b] = sum_t mask[b, t] x[b, t] / max(1, sum_t mask[b, t])
+
+    Args:
+      x: `[batch, time, feature...]`; 16-bit floats are summed in float32, integers and booleans
+        averaged as float32.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
+      `row_mask [batch]`, True where the row has a real step.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[2.0], [4.0], [jnp.nan]], [[9.0], [9.0], [9.0]]])
+      >>> mask = jnp.array([[True, True, False], [False, False, False]])
+      >>> y, row_mask = jm.pool.mean(x, mask)
+      >>> y.tolist(), row_mask.tolist()
+      ([[3.0], [0.0]], [True, False])
+    """
+    x, real, row_mask = _steps(x, mask, "mean")
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+    wide = ops.accumulator(dtype)
+    total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=wide)
+    steps = jnp.maximum(jnp.sum(real, axis=1, dtype=jnp.int32), 1)
+    return (total / steps.astype(wide)).astype(dtype), row_mask
+
+
+@_by_segment
+def max(x: ArrayLike, mask: Mask) -> Pair:
+    """Largest value of the real steps of each row.
+
+    Args:
+      x: `[batch, time, feature...]`, real numbers.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
+      `row_mask [batch]`, True where the row has a real step. Steps that tie share the gradient.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[-2.0], [-4.0], [jnp.inf]]])
+      >>> jm.pool.max(x, jnp.array([[True, True, False]]))[0].tolist()
+      [[-2.0]]
+    """
+    x, real, row_mask = _steps(x, mask, "max")
+    return _extreme(x, real, highest=True), row_mask
+
+
+@_by_segment
+def min(x: ArrayLike, mask: Mask) -> Pair:
+    """Smallest value of the real steps of each row.
+
+    Args:
+      x: `[batch, time, feature...]`, real numbers.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
+      `row_mask [batch]`, True where the row has a real step. Steps that tie share the gradient.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[2.0], [4.0], [-jnp.inf]]])
+      >>> jm.pool.min(x, jnp.array([[True, True, False]]))[0].tolist()
+      [[2.0]]
+    """
+    x, real, row_mask = _steps(x, mask, "min")
+    return _extreme(x, real, highest=False), row_mask
+
+
+def _extreme(x: Array, real: StepMask, *, highest: bool) -> Array:
+    reduce, infinity = (jnp.max, -jnp.inf) if highest else (jnp.min, jnp.inf)
+    # A finite identity, since an infinite one trips `jax_debug_infs`; so a row whose real steps
+    # are all infinite is put right afterwards.
+    limit = _identity(x.dtype, highest=highest)
+    y = reduce(jnp.where(real, x, limit), axis=1, initial=limit)
+    has_step = jnp.any(real, axis=1)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        y = jnp.where(has_step & jnp.all(~real | (x == infinity), axis=1), infinity, y)
+    return jnp.where(has_step, y, 0).astype(x.dtype)
+
+
+def _identity(dtype: jnp.dtype, *, highest: bool) -> Array:
+    if dtype == jnp.bool_:
+        return jnp.asarray(not highest)
+    limits = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
+    return jnp.asarray(limits.min if highest else limits.max, dtype)
+
+
+@_by_segment
+def first(x: ArrayLike, mask: Mask) -> Pair:
+    """First real step of each row.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
+      `row_mask [batch]`, True where the row has a real step.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.pool.first(jnp.array([[0, 7, 8]]), jnp.array([[False, True, True]]))[0].tolist()
+      [7]
+    """
+    x, real, row_mask = _steps(x, mask, "first")
+    return _step_at(x, real, jnp.argmax(real, axis=1, keepdims=True)), row_mask
+
+
+@_by_segment
+def last(x: ArrayLike, mask: Mask) -> Pair:
+    """Last real step of each row.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
+      `row_mask [batch]`, True where the row has a real step.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.pool.last(jnp.array([[7, 8, 0]]), jnp.array([[True, True, False]]))[0].tolist()
+      [8]
+    """
+    x, real, row_mask = _steps(x, mask, "last")
+    from_end = jnp.argmax(jnp.flip(real, axis=1), axis=1, keepdims=True)
+    return _step_at(x, real, x.shape[1] - 1 - from_end), row_mask
+
+
+def _step_at(x: Array, real: StepMask, index: Array) -> Array:
+    if not x.shape[1]:
+        return jnp.zeros((x.shape[0], *x.shape[2:]), x.dtype)
+    # An empty row points at padding, which the select then keeps out of value and gradient.
+    step = jnp.take_along_axis(x, index, axis=1, mode="clip")
+    return jnp.squeeze(jnp.where(jnp.any(real, axis=1, keepdims=True), step, 0), axis=1)
+
+
+def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
+    """Average the real steps of each row by softmax weights.
+
+        y[b] = sum_t softmax(scores[b])[t] x[b, t]   over the real steps
+
+    Args:
+      x: `[batch, time, feature...]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      scores: `[batch, time]`, floating: how much each step counts, before the softmax.
+
+    Returns:
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
+      `row_mask [batch]`, True where the row has a real step.
+
+    Raises:
+      TypeError: if `x` or `scores` is not floating or `mask` not boolean.
+      ValueError, MaskError: if `scores` or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[2.0], [4.0], [9.0]]])
+      >>> mask = jnp.array([[True, True, False]])
+      >>> jm.pool.attend(x, mask, jnp.zeros((1, 3)))[0].tolist()
+      [[3.0]]
+
+    Source: Yang et al., 2016, Hierarchical attention networks, doi:10.18653/v1/N16-1174.
+    """
+    x, mask = _check.pair(x, mask, "attend", over_time=True)
+    scores = _check.array(scores, "scores", "attend")
+    _check.floating(x, "attend")
+    _check.shape(scores, x.shape[:2], "[batch, time]", "attend", "scores")
+    weights, _ = ops.softmax(scores, mask)
+    wide = ops.accumulator(x.dtype)
+    filled, _ = ops.fill(x, mask)
+    weighted = masks.expand(weights.astype(wide), x.ndim) * filled.astype(wide)
+    y, row_mask = sum(weighted, mask)
+    return y.astype(x.dtype), row_mask
