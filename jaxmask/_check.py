@@ -44,7 +44,13 @@ def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
 
 
 def pair(
-    x: Any, mask: Any, where: str, *, over_time: bool = False, segments: bool = True, name: str = "x"
+    x: Any,
+    mask: Any,
+    where: str,
+    *,
+    over_time: bool = False,
+    segments: bool = True,
+    name: str = "x",
 ) -> tuple[Array, Mask]:
     """Check a pair by the mask rule, `mask.shape == x.shape[:mask.ndim]`, and return it.
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, Steps
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 
 __all__ = [
     "compact",
@@ -108,9 +108,7 @@ def fill_real(x: ArrayLike, mask: Mask, value: complex | None = None) -> Pair:
 # --------------------------------------------------------- keeping segments to themselves
 
 
-def segments_apart(
-    function: Callable[..., tuple[Array, StepMask]], *, pooled: bool = False
-) -> Callable[..., Pair]:
+def segments_apart(function: Callable[..., Pair], *, pooled: bool = False) -> Callable[..., Pair]:
     """Let a function of a boolean mask take `Segments`: it runs once for each segment.
 
     `function(x, mask, ...)` returns zeros in its padding, so the segments of a row add up to the
@@ -343,7 +341,8 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
-      >>> y, mask = jm.ops.compact(jnp.array([[0, 7, 0, 8]]), jnp.array([[False, True, False, True]]))
+      >>> mask = jnp.array([[False, True, False, True]])
+      >>> y, mask = jm.ops.compact(jnp.array([[0, 7, 0, 8]]), mask)
       >>> y.tolist(), mask.tolist()
       ([[7, 8, 0, 0]], [[True, True, False, False]])
     """

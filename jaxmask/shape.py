@@ -1,0 +1,382 @@
+"""Change shapes and take the mask along: `(x, mask) -> (y, mask)`.
+
+Padding of a result is 0 everywhere. What would move, mix or lose the time axis without saying
+what becomes of the mask is an error.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+
+__all__ = [
+    "concatenate",
+    "crop",
+    "flatten",
+    "pad",
+    "permute",
+    "repeat",
+    "reshape",
+    "split",
+    "upsample",
+]
+
+
+def flatten(x: ArrayLike, mask: Mask) -> Pair:
+    """Lay the features of each step behind each other along time.
+
+        y[b, t * feature + f] = x[b, t, f],   mask'[b, t * feature + f] = mask[b, t]
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, mask)`, both `[batch, time * feature]`: a step's bit is repeated for each of its
+      features.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[1, 2], [3, 4]]])
+      >>> y, mask = jm.shape.flatten(x, jnp.array([[True, False]]))
+      >>> y.tolist(), mask.tolist()
+      ([[1, 2, 0, 0]], [[True, True, False, False]])
+    """
+    x, mask = _check.pair(x, mask, "flatten", over_time=True)
+    features = math.prod(x.shape[2:])
+    y, _ = ops.fill(x, mask)
+    return y.reshape(x.shape[0], x.shape[1] * features), _repeat_steps(mask, features)
+
+
+def _repeat_steps(mask: Mask, times: int) -> Mask:
+    if mask is None:
+        return None
+    if isinstance(mask, Segments):
+        return Segments(jnp.repeat(mask.ids, times, axis=1), mask.max_segments)
+    return jnp.repeat(mask, times, axis=1)
+
+
+def split(
+    x: ArrayLike, mask: Mask, sections_or_indices: int | Sequence[int], *, axis: int = 1
+) -> list[Pair]:
+    """Cut an array along one axis, and its mask with it where the axis has one.
+
+    Along time the cuts are at padded positions, the same for every row (mask class: right: a
+    right-padded row is cut where the row alone would be).
+
+    Args:
+      x: `[batch, time, feature...]`, also `[batch, time]` ids; or `[batch, feature...]` with a row
+        mask.
+      mask: boolean, or `Segments`, or None.
+      sections_or_indices: a number of equal sections, or the positions of the cuts, as in
+        `jnp.split`.
+      axis: 1 cuts time, 2 and above (or a negative axis that means one of them) features.
+
+    Returns:
+      A list of pairs `(x, mask)`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if the sections are not of equal size, or `axis` is the batch.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> pairs = jm.shape.split(jnp.array([[1, 2, 3, 0]]), mask, 2)
+      >>> [(x.tolist(), mask.tolist()) for x, mask in pairs]
+      [([[1, 2]], [[True, True]]), ([[3, 0]], [[True, False]])]
+    """
+    x, mask = _check.pair(x, mask, "split")
+    axis = _check.axis(axis, x.ndim, "split", first=1)
+    y, _ = ops.fill(x, mask)
+    pieces = jnp.split(y, sections_or_indices, axis=axis)
+    if mask is None or axis >= mask.ndim:
+        return [(piece, mask) for piece in pieces]
+    if isinstance(mask, Segments):
+        ids = jnp.split(mask.ids, sections_or_indices, axis=axis)
+        return [(a, Segments(b, mask.max_segments)) for a, b in zip(pieces, ids, strict=True)]
+    return list(zip(pieces, jnp.split(mask, sections_or_indices, axis=axis), strict=True))
+
+
+def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
+    """Give the features of each step another shape; batch and time stay.
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
+      mask: boolean, or `Segments`, or None (then the first two axes are batch and time).
+      feature_shape: the new feature axes; one may be -1.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time, *feature_shape]`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if the sizes do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.shape.reshape(jnp.zeros((2, 3, 8)), jnp.ones((2, 3), bool), (2, 4))[0].shape
+      (2, 3, 2, 4)
+    """
+    x, mask = _check.pair(x, mask, "reshape")
+    leading = x.shape[: 2 if mask is None else mask.ndim]
+    features = x.shape[len(leading) :]
+    target = tuple(feature_shape)
+    known = math.prod(size for size in target if size != -1)
+    size = math.prod(features)
+    if target.count(-1) > 1 or (size % known if -1 in target and known else size != known):
+        raise ValueError(
+            f"reshape: `feature_shape` {target} does not hold the {size} features of a step, "
+            f"{features}. Batch and time stay: name the feature axes only."
+        )
+    target = tuple(size // known if n == -1 and known else n for n in target)
+    y, _ = ops.fill(x, mask)
+    return y.reshape(*leading, *target), mask
+
+
+def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
+    """Reorder the feature axes.
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
+      mask: boolean, or `Segments`, or None.
+      axes: all axes in their new order, as in `jnp.transpose`; those that the mask has stay first.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if `mask` is not boolean.
+      MaskError: if `mask` does not belong to `x`, or `axes` moves batch or time.
+      ValueError: if `axes` is no permutation.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.shape.permute(jnp.zeros((2, 3, 4, 5)), jnp.ones((2, 3), bool), (0, 1, 3, 2))[0].shape
+      (2, 3, 5, 4)
+    """
+    x, mask = _check.pair(x, mask, "permute")
+    order = tuple(axis + x.ndim if axis < 0 else axis for axis in axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"permute: `axes` must order all of {x.ndim} axes, got {tuple(axes)}.")
+    fixed = 1 if mask is None else mask.ndim
+    if order[:fixed] != tuple(range(fixed)):
+        raise _check.MaskError(
+            f"permute: `axes` {tuple(axes)} moves batch or time, and the mask cannot follow: it "
+            f"must begin with {tuple(range(fixed))}. End the mask first (`jm.nn.DropMask`, or a "
+            "function that consumes it) if the array is to be transposed."
+        )
+    y, _ = ops.fill(x, mask)
+    return jnp.transpose(y, order), mask
+
+
+def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
+    """Make steps of rows: each row becomes `time` equal steps (Keras's `RepeatVector`).
+
+    Args:
+      x: `[batch, feature...]`, any dtype.
+      mask: row mask `[batch]`, boolean, or None.
+      time: static number of steps.
+
+    Returns:
+      The pair `(y, mask)`: `y [batch, time, feature...]`, mask `[batch, time]`: all steps of a real
+      row are real.
+
+    Raises:
+      TypeError: if `mask` is not boolean, or `time` not an int.
+      MaskError: if `mask` is not a row mask of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.repeat(jnp.array([[7], [8]]), jnp.array([True, False]), 2)
+      >>> y.tolist(), mask.tolist()
+      ([[[7], [7]], [[0], [0]]], [[True, True], [False, False]])
+    """
+    time = _check.count(time, "repeat", "time")
+    x, mask = _check.pair(x, mask, "repeat")
+    if mask is not None and mask.ndim != 1:
+        raise _check.MaskError(
+            f"repeat: `mask` must be a row mask [batch], got shape {mask.shape}. To repeat each "
+            "step, use `jm.shape.upsample`."
+        )
+    y, _ = ops.fill(x, mask)
+    steps = None if mask is None else jnp.repeat(masks.steps(mask)[:, None], time, axis=1)
+    return jnp.repeat(y[:, None], time, axis=1), steps
+
+
+def upsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
+    """Repeat each step.
+
+        y[b, factor * t + k] = x[b, t],   mask'[b, factor * t + k] = mask[b, t]
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      factor: static, at least 1.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time * factor, feature...]`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if `factor` is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.upsample(jnp.array([[1, 2]]), jnp.array([[True, False]]), 2)
+      >>> y.tolist(), mask.tolist()
+      ([[1, 1, 0, 0]], [[True, True, False, False]])
+    """
+    factor = _check.count(factor, "upsample", "factor", least=1)
+    x, mask = _check.pair(x, mask, "upsample", over_time=True)
+    y, _ = ops.fill(x, mask)
+    return jnp.repeat(y, factor, axis=1), _repeat_steps(mask, factor)
+
+
+def concatenate(*pairs: Pair) -> Pair:
+    """Put sequences behind each other along time; every step keeps its bit.
+
+    The padding of all but the last becomes a hole: `jm.ops.compact` closes holes where a layer
+    needs right padding. Mask class: any.
+
+    Args:
+      *pairs: `(x [batch, time_i, feature...], mask)`, one tuple each, of equal batch, features and
+        dtype; masks all boolean, or all `Segments` (kept apart by renumbering), or None.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, sum of time_i, feature...]`; the mask is None only if
+      every mask is.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet a boolean mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> head, tail = jnp.array([[1, 9]]), jnp.array([[2]])
+      >>> y, mask = jm.shape.concatenate((head, jnp.array([[True, False]])), (tail, None))
+      >>> y.tolist(), mask.tolist()
+      ([[1, 0, 2]], [[True, False, True]])
+    """
+    _check.pairs(pairs, "concatenate")
+    checked = [_check.pair(x, mask, "concatenate", over_time=True) for x, mask in pairs]
+    first = checked[0][0]
+    for x, _ in checked:
+        if x.dtype != first.dtype:
+            raise TypeError(f"concatenate: dtypes differ, {first.dtype} and {x.dtype}.")
+        if x.shape[:1] + x.shape[2:] != first.shape[:1] + first.shape[2:]:
+            raise ValueError(
+                f"concatenate: only time may differ, got shapes {first.shape} and {x.shape}."
+            )
+    y = jnp.concatenate([ops.fill(x, mask)[0] for x, mask in checked], axis=1)
+    return y, _concatenate_masks(checked)
+
+
+def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
+    if all(mask is None for _, mask in pairs):
+        return None
+    packed = [mask for _, mask in pairs if isinstance(mask, Segments)]
+    if not packed:
+        real = [jnp.ones(x.shape[:2], bool) if m is None else masks.steps(m) for x, m in pairs]
+        return jnp.concatenate(real, axis=1)
+    if len(packed) < len(pairs):
+        raise _check.MaskError(
+            "concatenate: either every mask is `Segments` or none is: a boolean mask does not say "
+            "which sequence of a packed row a step belongs to."
+        )
+    ids, offset = [], 0
+    for segments in packed:
+        ids.append(jnp.where(segments.ids > 0, segments.ids + offset, 0))
+        offset += segments.max_segments
+    return Segments(jnp.concatenate(ids, axis=1), offset)
+
+
+def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
+    """Add padding steps at the ends of the array; they are not real.
+
+    Mask class: any. Since it makes padding, it makes a mask where there was none.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      width: static `(left, right)` numbers of steps.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, left + time + right, feature...]`, 0 in the padding.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if a width is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.pad(jnp.array([[7]]), None, (1, 1))
+      >>> y.tolist(), mask.tolist()
+      ([[0, 7, 0]], [[False, True, False]])
+    """
+    left, right = _width(width, "pad")
+    x, mask = _check.pair(x, mask, "pad", over_time=True)
+    y, _ = ops.fill(x, mask)
+    y = jnp.pad(y, [(0, 0), (left, right)] + [(0, 0)] * (x.ndim - 2))
+    ends = [(0, 0), (left, right)]
+    if isinstance(mask, Segments):
+        return y, Segments(jnp.pad(mask.ids, ends), mask.max_segments)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else mask
+    return y, jnp.pad(real, ends)
+
+
+def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
+    """Drop the first and last real steps of each row, and close up to the left.
+
+    Mask class: any: what is dropped is counted in real steps, as on the unpadded row, so a short
+    row loses its own ends and not its padding.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or None. `Segments` are refused.
+      width: static `(left, right)` numbers of real steps.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, max(0, time - left - right), feature...]`, padded on the
+      right. A row with fewer steps than are dropped is empty.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if a width is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> y, mask = jm.shape.crop(jnp.array([[1, 2, 3, 0]]), mask, (1, 1))
+      >>> y.tolist(), mask.tolist()
+      ([[2, 0]], [[True, False]])
+    """
+    left, right = _width(width, "crop")
+    x, mask = _check.pair(x, mask, "crop", over_time=True, segments=False)
+    kept = slice(left, max(left, x.shape[1] - right))
+    if mask is None:
+        return x[:, kept], None
+    y, _ = ops.compact(x, mask)
+    time = y[:, kept].shape[1]
+    rest = jnp.maximum(masks.lengths(mask) - left - right, 0)
+    return ops.fill(y[:, kept], masks.from_lengths(rest, time))
+
+
+def _width(width: tuple[int, int], where: str) -> tuple[int, int]:
+    if not isinstance(width, Sequence) or len(width) != 2:
+        raise TypeError(f"{where}: `width` must be a pair of ints (left, right), got {width!r}.")
+    return _check.count(width[0], where, "left"), _check.count(width[1], where, "right")
