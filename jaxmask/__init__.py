@@ -1,10 +1,17 @@
 """Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out."""
 
+from jaxmask import batching as batching
 from jaxmask import masks as masks
+from jaxmask import nn as nn
 from jaxmask import ops as ops
 from jaxmask import pool as pool
 from jaxmask import random as random
 from jaxmask import recurrent as recurrent
 from jaxmask import shape as shape
 from jaxmask._check import MaskError as MaskError
+from jaxmask.batching import BucketBatches as BucketBatches
+from jaxmask.batching import bucket_batches as bucket_batches
+from jaxmask.batching import pad_ragged as pad_ragged
+from jaxmask.batching import pad_sequences as pad_sequences
+from jaxmask.batching import unpad_sequences as unpad_sequences
 from jaxmask.masks import Segments as Segments

@@ -4,6 +4,7 @@ Ranks, shapes and dtypes are known when a function is traced, so all of this cos
 run time and fails before any arithmetic. Nothing here looks at a value.
 """
 
+import inspect
 import operator
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
@@ -199,3 +200,19 @@ def pairs(values: Sequence[Any], where: str) -> None:
                 f"{where}: argument {position} must be a pair `(x, mask)`, got "
                 f"{type(value).__name__}. Pass `(x, None)` where every step is real."
             )
+
+
+def mask_axes(steps: Array, where: str) -> None:
+    """A mask made from values has rank 1 or 2."""
+    if steps.ndim not in (1, 2):
+        raise MaskError(
+            f"{where}: a mask has rank 1 (rows) or 2 (steps), but this input would give one of "
+            f"shape {steps.shape}. Documents go through `jm.nn.TimeDistributed`."
+        )
+
+
+def name_of(layer: Any) -> str:
+    """The class of a layer, or the name of a function."""
+    if inspect.isroutine(inspect.unwrap(layer)):
+        return f"function `{getattr(layer, '__name__', repr(layer))}`"
+    return f"`{type(layer).__name__}`"

@@ -20,8 +20,7 @@ _by_segment = functools.partial(ops.segments_apart, pooled=True)
 def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
     """Values, the boolean mask with axes of 1 for the features, and the row mask."""
     x, mask = _check.pair(x, mask, where, over_time=True)
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
-    return x, masks.expand(real, x.ndim), masks.rows(mask)
+    return x, masks.select_in(x, mask), masks.rows(mask)
 
 
 @_by_segment

@@ -7,11 +7,13 @@ offsets, 0/1 attention masks, sentinel values.
 
 from jaxmask._types import Segments as Segments
 from jaxmask.masks.ask import expand as expand
+from jaxmask.masks.ask import intersect as intersect
 from jaxmask.masks.ask import is_right_padded as is_right_padded
 from jaxmask.masks.ask import lengths as lengths
 from jaxmask.masks.ask import of_each_segment as of_each_segment
 from jaxmask.masks.ask import positions as positions
 from jaxmask.masks.ask import rows as rows
+from jaxmask.masks.ask import select_in as select_in
 from jaxmask.masks.ask import steps as steps
 from jaxmask.masks.attention import AttentionPredicate as AttentionPredicate
 from jaxmask.masks.attention import both as both

@@ -148,3 +148,46 @@ def expand(mask: Bool[Array, "*leading"], ndim: int) -> Bool[Array, "*leading_an
       (2, 3, 1, 1)
     """
     return jnp.expand_dims(mask, tuple(range(mask.ndim, ndim)))
+
+
+def intersect(mask: Mask, real: Bool[Array, "*leading"], where: str = "intersect") -> Mask:
+    """Keep of a mask what `real` allows too.
+
+    Args:
+      mask: boolean, or `Segments` (a step that `real` refuses becomes padding), or None.
+      real: boolean, of the shape of `mask`.
+      where: the function that asks, for the error text.
+
+    Returns:
+      `mask & real`, in the form of `mask`; `real` for None.
+
+    Raises:
+      MaskError: if the shapes differ.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> jm.masks.intersect(np.array([[True, True]]), np.array([[True, False]])).tolist()
+      [[True, False]]
+    """
+    if mask is None:
+        return jnp.asarray(real)
+    if mask.shape != real.shape:
+        raise _check.MaskError(
+            f"{where}: the `mask` that came in has shape {mask.shape} and the one made here "
+            f"{real.shape}; nothing is broadcast."
+        )
+    if isinstance(mask, Segments):
+        return Segments(jnp.where(real, jnp.asarray(mask.ids), 0), mask.max_segments)
+    return steps(mask) & real
+
+
+def select_in(x: Array, mask: Mask) -> Bool[Array, "batch time *ones"]:
+    """The boolean mask in a shape that selects in `x`; all True for None.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.masks.select_in(jnp.zeros((2, 3, 4)), None).shape
+      (2, 3, 1)
+    """
+    real = jnp.ones(x.shape[:2], bool) if mask is None else steps(mask)
+    return expand(real, x.ndim)

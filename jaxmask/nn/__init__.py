@@ -1,0 +1,29 @@
+"""Flax NNX modules: parameters and configuration, each one call above a pure function."""
+
+from jaxmask.nn.embed import Embed as Embed
+from jaxmask.nn.embed import Masking as Masking
+from jaxmask.nn.join import Consume as Consume
+from jaxmask.nn.join import DropMask as DropMask
+from jaxmask.nn.join import Passthrough as Passthrough
+from jaxmask.nn.join import register as register
+from jaxmask.nn.pool import AttentionPool as AttentionPool
+from jaxmask.nn.pool import FirstStep as FirstStep
+from jaxmask.nn.pool import GlobalMaxPool as GlobalMaxPool
+from jaxmask.nn.pool import GlobalMeanPool as GlobalMeanPool
+from jaxmask.nn.pool import GlobalMinPool as GlobalMinPool
+from jaxmask.nn.pool import GlobalSumPool as GlobalSumPool
+from jaxmask.nn.pool import LastStep as LastStep
+from jaxmask.nn.recurrent import LSTM as LSTM
+from jaxmask.nn.recurrent import RNN as RNN
+from jaxmask.nn.recurrent import Bidirectional as Bidirectional
+from jaxmask.nn.recurrent import unit_forget_bias as unit_forget_bias
+from jaxmask.nn.sequential import Sequential as Sequential
+from jaxmask.nn.sequential import TimeDistributed as TimeDistributed
+from jaxmask.nn.shape import Crop as Crop
+from jaxmask.nn.shape import Flatten as Flatten
+from jaxmask.nn.shape import Flip as Flip
+from jaxmask.nn.shape import Pad as Pad
+from jaxmask.nn.shape import Permute as Permute
+from jaxmask.nn.shape import Repeat as Repeat
+from jaxmask.nn.shape import Reshape as Reshape
+from jaxmask.nn.shape import Upsample as Upsample

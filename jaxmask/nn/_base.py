@@ -1,0 +1,20 @@
+"""What the modules of jaxmask share."""
+
+from typing import Any
+
+from flax import nnx
+
+from jaxmask._types import Mask
+
+
+class MaskedModule(nnx.Module):
+    """A module `(x, mask) -> (y, mask)`. A user's layer needs no base class to be one."""
+
+    def __call__(self, x: Any, mask: Mask = None) -> tuple[Any, Mask]:
+        """Compute the pair."""
+        raise NotImplementedError
+
+    def compute_mask(self, x: Any, mask: Mask = None) -> Mask:
+        """The mask that calling the module gives; no random stream and no statistic changes."""
+        # A merged copy holds the same arrays in new variables, so what it updates stays its own.
+        return nnx.merge(*nnx.split(self))(x, mask)[1]

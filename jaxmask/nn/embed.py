@@ -1,0 +1,136 @@
+"""Where masks begin: `Embed` and `Masking`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.nn._base import MaskedModule
+
+
+class Embed(MaskedModule):
+    """Look up a vector for each id.
+
+        y[b, t] = embedding[ids[b, t]]   where mask[b, t], else 0
+
+    Shapes: `ids [batch, time]` (or `[batch]`), integer, and its mask to `y [..., features]`. What
+    stands in the padding of `ids` may be anything; it is not looked up.
+
+    Args:
+      num_embeddings: how many ids there are: 0 to `num_embeddings - 1`.
+      features: size of a vector.
+      mask_zero: id 0 is padding: the mask is `ids != 0`, and what came in. Else the mask is what
+        came in.
+      embedding_init: initializer of `embedding [num_embeddings, features]`.
+      embedding_metadata: metadata of the parameter, such as its sharding.
+      dtype: of the result; of the parameter where None.
+      param_dtype: dtype in which the parameter is stored.
+      rngs: source of the `params` random stream.
+
+    Raises:
+      TypeError: on call, if `ids` is not integer.
+      ValueError: on call, if a real id is out of range; under `jit`, where values cannot be seen,
+        such an id gives nan.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> embed = jm.nn.Embed(10, 4, mask_zero=True, rngs=nnx.Rngs(0))
+      >>> y, mask = embed(jnp.array([[7, 8, 0]]))
+      >>> y.shape, mask.tolist()
+      ((1, 3, 4), [[True, True, False]])
+
+    Agrees with `flax.nnx.Embed` and `keras.layers.Embedding`.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        features: int,
+        *,
+        mask_zero: bool = False,
+        embedding_init: nnx.Initializer = nnx.initializers.variance_scaling(
+            1.0, "fan_in", "normal", out_axis=0
+        ),
+        embedding_metadata: Mapping[str, Any] = MappingProxyType({}),
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (num_embeddings, features)
+        table = embedding_init(rngs.params(), shape, param_dtype)
+        self.embedding = nnx.Param(table, **embedding_metadata)
+        self.num_embeddings = num_embeddings
+        self.features = features
+        self.mask_zero = mask_zero
+        self.dtype = dtype
+
+    @jax.named_scope("jaxmask.nn.Embed")
+    def __call__(self, ids: ArrayLike, mask: Mask = None) -> Pair:
+        """Look up the real ids and return `(y, mask)`."""
+        ids, mask = _check.pair(ids, mask, "Embed", name="x")
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
+        if self.mask_zero:
+            _check.mask_axes(ids, "Embed")
+            mask = masks.intersect(mask, ids != 0, "Embed")
+        ids, _ = ops.fill(ids, mask)
+        _refuse_out_of_range(ids, self.num_embeddings)
+        # A negative index would count from the end of the table: send it where "fill" gives nan.
+        ids = jnp.where(ids < 0, self.num_embeddings, ids)
+        table = self.embedding[...]
+        table = table if self.dtype is None else table.astype(self.dtype)
+        return ops.fill(jnp.take(table, ids, axis=0, mode="fill"), mask)
+
+
+def _refuse_out_of_range(ids: Array, size: int) -> None:
+    if isinstance(ids, jax.core.Tracer) or not ids.size:
+        return
+    low, high = int(np.min(ids)), int(np.max(ids))
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"Embed: ids must lie in 0..{size - 1} (num_embeddings - 1) at real steps, got "
+            f"{low}..{high}. Steps that are padding need a mask, or `mask_zero=True`."
+        )
+
+
+class Masking(MaskedModule):
+    """Make a mask from a sentinel value: a step is padding if all its features hold it.
+
+        mask'[b, t] = mask[b, t] and any_f(x[b, t, f] != mask_value)
+
+    Masked steps of the result are 0.
+
+    Shapes: `x [batch, time, feature]` gives a mask `[batch, time]`; the last axis is always
+    features, so `x [batch, feature]` gives a row mask `[batch]`.
+
+    Args:
+      mask_value: the sentinel; nan is found too.
+
+    Raises:
+      MaskError: on call, if the mask that came in does not fit the one made.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.nn.Masking(-1.0)(jnp.array([[[3.0, -1.0], [-1.0, -1.0]]]))
+      >>> y.tolist(), mask.tolist()
+      ([[[3.0, -1.0], [0.0, 0.0]]], [[True, False]])
+
+    Agrees with `keras.layers.Masking`, which forgets the mask that came in.
+    """
+
+    def __init__(self, mask_value: float = 0.0):
+        self.mask_value = mask_value
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Find the padding and return `(y, mask)`."""
+        x, mask = _check.pair(x, mask, "Masking")
+        _check.mask_axes(x[..., 0] if x.ndim else x, "Masking")
+        real = jnp.any(masks.differs_from(x, self.mask_value), axis=-1)
+        return ops.fill(x, masks.intersect(mask, real, "Masking"))

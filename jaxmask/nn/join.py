@@ -1,0 +1,220 @@
+"""How a layer that knows nothing of masks joins: three wrappers, and a table users extend."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxmask import _check, ops
+from jaxmask._types import Array, Mask, Pair, Segments
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn.foreign import FLAX_LAYERS
+
+Adapter: TypeAlias = Callable[[Any], Callable[..., Pair]]
+ON_UNSUPPORTED = ("error", "warn", "drop")
+
+
+class Passthrough(MaskedModule):
+    """Let a function of each step alone join: the mask passes by it (Keras's `supports_masking`).
+
+    The function never sees padding: before it runs, padded steps become copies of a real step,
+    since a zero or nan there makes nan gradients in sqrt, log or a normalisation even under a
+    masked loss. Its results at padded steps are replaced by 0.
+
+    Shapes: any `f` whose result keeps the axes that the mask has.
+
+    Args:
+      f: a function or module `f(x) -> y` that acts on each step alone. One that mixes steps leaks
+        padding: `jm.leak.check` tells.
+      fill: what stands in for a batch without any real step; 1 where None (0 for integers).
+
+    Raises:
+      MaskError: on call, if `f` changes the axes that the mask has.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> layer = jm.nn.Passthrough(jnp.sqrt)
+      >>> y, mask = layer(jnp.array([[4.0, -1.0]]), jnp.array([[True, False]]))
+      >>> y.tolist(), mask.tolist()
+      ([[2.0, 0.0]], [[True, False]])
+    """
+
+    def __init__(self, f: Callable[[Any], Array], *, fill: float | None = None):
+        self.f = f
+        self.fill = fill
+
+    def __call__(self, x: Array, mask: Mask = None) -> Pair:
+        """Run `f` on safe steps and return `(y, mask)`."""
+        return ops.each_step(self.f, x, mask, value=self.fill)
+
+
+class Consume(MaskedModule):
+    """Let a function that uses up the mask join: after it there is none.
+
+    Args:
+      f: a function or module `f(x, mask) -> y`, such as a pooling of your own. It sees `x` as it
+        is, padding included.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> count = jm.nn.Consume(lambda x, mask: jnp.sum(mask, axis=1))
+      >>> y, mask = count(jnp.zeros((1, 2, 3)), jnp.array([[True, False]]))
+      >>> y.tolist(), mask is None
+      ([1], True)
+    """
+
+    def __init__(self, f: Callable[[Any, Mask], Any]):
+        self.f = f
+
+    def __call__(self, x: Any, mask: Mask = None) -> tuple[Any, None]:
+        """Run `f` and return `(y, None)`."""
+        return self.f(x, mask), None
+
+
+class DropMask(MaskedModule):
+    """End the mask: padding becomes 0, and every step counts as real from here on.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.nn.DropMask()(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
+      >>> y.tolist(), mask is None
+      ([[1.0, 0.0]], True)
+    """
+
+    def __call__(self, x: Array, mask: Mask = None) -> tuple[Array, None]:
+        """Fill the padding with 0 and return `(x, None)`."""
+        return ops.fill(x, mask)[0], None
+
+
+_user_table: dict[Any, Adapter] = {}
+
+
+def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
+    """Say once how all layers of a type, or one function, join a `Sequential`.
+
+    Args:
+      layer: a class (matched exactly, so that a subclass that mixes steps is not mistaken for its
+        parent), or a function (matched by identity).
+      adapter: what makes a masked layer of it: `Passthrough`, `Consume`, or any
+        `adapter(layer) -> callable (x, mask) -> (y, mask)`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> def double(x):
+      ...     return 2 * x
+      >>> jm.nn.register(double, jm.nn.Passthrough)
+      >>> jm.nn.Sequential(double)(jnp.ones((1, 2)), jnp.array([[True, False]]))[0].tolist()
+      [[2.0, 0.0]]
+    """
+    _user_table[layer] = adapter
+
+
+def call(
+    layer: Callable[..., Any],
+    x: Any,
+    mask: Mask,
+    *,
+    at: str,
+    on_unsupported: str = "error",
+    rngs: nnx.Rngs | None = None,
+) -> tuple[Any, Mask]:
+    """Call any layer on a pair: the one place that decides how a layer meets a mask.
+
+    In order: the user's table, the table of Flax's layers, a second positional parameter named
+    `mask`; then a layer that knows nothing of masks, which is an error if there is one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> call(jnp.tanh, jnp.zeros((1, 2)), jnp.ones((1, 2), bool), at="layer 0")[0].tolist()
+      [[0.0, 0.0]]
+    """
+    if (adapter := _lookup(_user_table, layer)) is not None:
+        return _checked(adapter(layer)(x, mask), layer, at)
+    if (rule := _lookup(FLAX_LAYERS, layer)) is not None:
+        if (pair := rule(layer, x, mask, rngs)) is not None:
+            return _checked(pair, layer, at)
+    elif takes_mask(layer):
+        return _checked(layer(x, mask), layer, at)
+    if mask is not None:
+        _unsupported(layer, at, on_unsupported)
+        x, _ = ops.fill(x, mask)
+    return _unmasked(layer(x), layer, at), None
+
+
+def _lookup(table: dict[Any, Any], layer: Any) -> Any:
+    try:
+        itself = table.get(layer)
+    except TypeError:  # not hashable
+        itself = None
+    return table.get(type(layer)) if itself is None else itself
+
+
+def takes_mask(layer: Callable[..., Any]) -> bool:
+    """Whether the second positional parameter is named `mask`.
+
+    Example:
+      >>> takes_mask(lambda x, mask: (x, mask)), takes_mask(lambda x, *, mask=None: x)
+      (True, False)
+    """
+    try:
+        parameters = list(inspect.signature(layer).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and positional[1].name == "mask"
+
+
+def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
+    text = (
+        f"{at}, {_check.name_of(layer)}, met a mask and does not know masks. "
+        "Say what it does with one:\n"
+        "  - it acts on each step alone: `jm.nn.Passthrough(layer)`, or once for its type, "
+        "`jm.nn.register(type, jm.nn.Passthrough)`;\n"
+        "  - it uses the mask up: `jm.nn.Consume(f)` with `f(x, mask) -> y`;\n"
+        "  - it changes the mask: give it `(x, mask) -> (y, mask)`, `mask` second;\n"
+        "  - the mask is to end before it: put `jm.nn.DropMask()` there."
+    )
+    if on_unsupported == "error":
+        raise _check.MaskError(text)
+    if on_unsupported == "warn":
+        warnings.warn(f"{text}\nThe mask ends here.", stacklevel=4)
+
+
+def _checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
+    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "
+            f"{type(result).__name__}. If it returns `y` alone, wrap it: `jm.nn.Passthrough` or `jm.nn.Consume`."
+        )
+    y, mask = result
+    if mask is None:
+        return y, None
+    ids = mask.ids if isinstance(mask, Segments) else mask
+    if not isinstance(ids, jax.Array | np.ndarray):
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, returned a mask of type {type(mask).__name__}; "
+            "it must be a boolean array, `jm.Segments` or None."
+        )
+    if mask is ids:
+        _check.boolean(mask, f"{at}, {_check.name_of(layer)}, returned")
+    shapes = [leaf.shape for leaf in jax.tree.leaves(y)]
+    if any(shape[: ids.ndim] != ids.shape for shape in shapes):
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, returned a mask of shape {ids.shape} for `y` of shape "
+            f"{shapes[0]}: a mask has the leading axes of its array."
+        )
+    return y, mask
+
+
+def _unmasked(y: Any, layer: Any, at: str) -> Any:
+    if isinstance(y, tuple) and len(y) == 2 and getattr(y[1], "dtype", None) == np.bool_:
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, returned a pair but takes no mask. A layer "
+            "that makes a mask must take the one that came in: `(x, mask) -> (y, mask)`, `mask` second."
+        )
+    return y

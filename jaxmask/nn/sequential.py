@@ -1,0 +1,126 @@
+"""Stacks of layers on pairs: `Sequential` over depth, `TimeDistributed` over an outer axis."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jaxmask import _check
+from jaxmask._types import Array, ArrayLike, Mask
+from jaxmask.nn import join
+from jaxmask.nn._base import MaskedModule
+
+
+class Sequential(MaskedModule):
+    """Apply layers in order, each to the pair that the one before it returned.
+
+    A layer is any callable `(x, mask) -> (y, mask)`; no base class is needed. Flax's per-step
+    layers and JAX's activations join as they are. Any other layer that meets a mask is a
+    `MaskError` that names it: a mask is never lost in silence.
+
+    Args:
+      *layers: callables.
+      on_unsupported: `"error"`; or Keras's behaviour, where the mask is None after a layer that
+        does not know masks, with a warning (`"warn"`) or without (`"drop"`).
+
+    Raises:
+      ValueError: if `on_unsupported` is unknown.
+      TypeError: if a layer is not callable.
+      MaskError: on call, if a layer that does not know masks meets one, or one returns a mask that
+        does not belong to its result.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> model = jm.nn.Sequential(
+      ...     jm.nn.Embed(100, 8, rngs=rngs),
+      ...     jm.nn.LSTM(8, 16, rngs=rngs),
+      ...     nnx.LayerNorm(16, rngs=rngs),
+      ...     jm.nn.GlobalMeanPool(),
+      ...     nnx.Linear(16, 2, rngs=rngs),
+      ... )
+      >>> logits, row_mask = model(*jm.pad_sequences([[7, 8, 9], [5]]))
+      >>> logits.shape, row_mask.tolist()
+      ((2, 2), [True, True])
+    """
+
+    def __init__(self, *layers: Callable[..., Any], on_unsupported: str = "error"):
+        _check.choice(on_unsupported, join.ON_UNSUPPORTED, "Sequential", "on_unsupported")
+        for position, layer in enumerate(layers):
+            if not callable(layer):
+                raise TypeError(
+                    f"Sequential: layer {position} must be callable, got {type(layer).__name__}."
+                )
+        self.layers = nnx.List(layers)
+        self.on_unsupported = on_unsupported
+
+    def __call__(
+        self, x: Any, mask: Mask = None, *, rngs: nnx.Rngs | None = None
+    ) -> tuple[Any, Mask]:
+        """Run the layers and return `(y, mask)`; `rngs` feeds active `nnx.Dropout` layers."""
+        for position, layer in enumerate(self.layers):
+            at = f"Sequential: layer {position}"
+            policy = self.on_unsupported
+            x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, rngs=rngs)
+        return x, mask
+
+
+class TimeDistributed(MaskedModule):
+    """Apply a layer to each step of an outer axis: to each sentence of a document.
+
+    The outer axis is folded into the batch, so the layer sees rows as always.
+
+    Shapes: `x [batch, outer, time, feature...]` and mask `[batch, outer, time]` to what the layer
+    makes of rows, unfolded: `y [batch, outer, time, ...]` and a mask of rank 3, or, after pooling,
+    `y [batch, outer, ...]` and mask `[batch, outer]`. With a mask `[batch, outer]` the layer gets a
+    row mask.
+
+    Args:
+      layer: a masked layer, or any layer that `Sequential` takes.
+
+    Raises:
+      TypeError: on call, if `mask` is not boolean.
+      MaskError: on call, if `mask` does not belong to `x`, or the layer cannot take it.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((2, 3, 4, 5)), jnp.ones((2, 3, 4), bool)
+      >>> y, mask = jm.nn.TimeDistributed(jm.nn.GlobalMeanPool())(x, mask)
+      >>> y.shape, mask.shape
+      ((2, 3, 5), (2, 3))
+
+    Agrees with `keras.layers.TimeDistributed`, which does not hand masks to layers inside.
+    """
+
+    def __init__(self, layer: Callable[..., Any]):
+        self.layer = layer
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> tuple[Any, Mask]:
+        """Run the layer on each outer step and return `(y, mask)`."""
+        x = _check.array(x, "x", "TimeDistributed")
+        if mask is not None:
+            mask = _check.boolean(mask, "TimeDistributed")
+            if mask.ndim not in (2, 3) or mask.shape != x.shape[: mask.ndim]:
+                raise _check.MaskError(
+                    "TimeDistributed: `mask` must be [batch, outer] or [batch, outer, time] and "
+                    f"have the leading axes of `x`, {x.shape}, got {mask.shape}."
+                )
+        if x.ndim < 2:
+            raise ValueError(
+                f"TimeDistributed: `x` must be [batch, outer, ...], got shape {x.shape}."
+            )
+        outer = x.shape[:2]
+
+        def fold(a: Array) -> Array:
+            return a.reshape(math.prod(outer), *a.shape[2:])
+
+        def unfold(a: Array) -> Array:
+            return a.reshape(*outer, *a.shape[1:])
+
+        y, out = join.call(
+            self.layer, fold(x), None if mask is None else fold(mask), at="TimeDistributed"
+        )
+        return jax.tree.map(unfold, y), jax.tree.map(unfold, out)

@@ -1,0 +1,117 @@
+"""Move the real steps of each row, and leave the padding out of it."""
+
+import operator
+
+import jax.numpy as jnp
+
+from jaxmask import _check, masks
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
+from jaxmask.ops.filling import fill
+from jaxmask.ops.segments import segments_apart
+
+
+def _order(real: StepMask) -> Array:
+    """Physical index of the k-th real step of each row; padding comes after all of them."""
+    return jnp.argsort(~real, axis=1, stable=True)
+
+
+def _take(x: Array, index: Array) -> Array:
+    return jnp.take_along_axis(x, masks.expand(index, x.ndim), axis=1, mode="clip")
+
+
+def compact(x: ArrayLike, mask: Mask) -> Pair:
+    """Move the real steps of each row to its left end, in their order.
+
+    Left padding and holes become right padding; a right-padded row stays as it is.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None: nothing to move.
+
+    Returns:
+      The pair `(y, mask)`, of the same shapes, padded on the right.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[False, True, False, True]])
+      >>> y, mask = jm.ops.compact(jnp.array([[0, 7, 0, 8]]), mask)
+      >>> y.tolist(), mask.tolist()
+      ([[7, 8, 0, 0]], [[True, True, False, False]])
+    """
+    x, mask = _check.pair(x, mask, "compact", over_time=True)
+    if mask is None:
+        return x, None
+    real = masks.steps(mask)
+    order = _order(real)
+    packed = masks.from_lengths(masks.lengths(real), real.shape[1])
+    new: Mask = packed
+    if isinstance(mask, Segments):
+        new = Segments(jnp.where(packed, _take(mask.ids, order), 0), mask.max_segments)
+    return fill(_take(x, order), new)
+
+
+@segments_apart
+def flip(x: ArrayLike, mask: Mask) -> Pair:
+    """Reverse the real steps of each row; padding stays where it is.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments` (each reversed in its place), or None.
+
+    Returns:
+      The pair `(y, mask)`, `y` like `x`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.ops.flip(jnp.array([[1, 2, 3, 9]]), jnp.array([[True, True, True, False]]))[0].tolist()
+      [[3, 2, 1, 0]]
+    """
+    x, mask = _check.pair(x, mask, "flip", over_time=True)
+    if mask is None:
+        return jnp.flip(x, axis=1), None
+    real = masks.steps(mask)
+    mirrored = masks.lengths(real)[:, None] - 1 - masks.positions(real)
+    return fill(_take(x, _take(_order(real), mirrored)), mask)
+
+
+@segments_apart
+def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: complex = 0) -> Pair:
+    """Move the real steps of each row along by some steps; the mask stays.
+
+        y at the k-th real step = x at the (k - steps)-th real step, or `value` if there is none
+
+    A shift by 1 makes the inputs of a decoder from its targets, with `value` the start symbol.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      steps: static; positive moves towards the end of the row, negative towards its start.
+      value: what comes in at the end that is left free.
+
+    Returns:
+      The pair `(y, mask)`, `y` like `x`. What is pushed out of the row is gone.
+
+    Raises:
+      TypeError: if `steps` is not an int, or `mask` not boolean.
+      MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> jm.ops.shift(jnp.array([[1, 2, 3, 9]]), mask, value=7)[0].tolist()
+      [[7, 1, 2, 0]]
+    """
+    x, mask = _check.pair(x, mask, "shift", over_time=True)
+    steps = operator.index(steps)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    source = masks.positions(real) - steps
+    inside = (source >= 0) & (source < masks.lengths(real)[:, None])
+    y = _take(x, _take(_order(real), source))
+    y = jnp.where(masks.expand(inside, x.ndim), y, jnp.asarray(value, x.dtype))
+    return fill(y, mask)
