@@ -1,7 +1,9 @@
 """Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out."""
 
 from jaxmask import batching as batching
+from jaxmask import losses as losses
 from jaxmask import masks as masks
+from jaxmask import metrics as metrics
 from jaxmask import nn as nn
 from jaxmask import ops as ops
 from jaxmask import pool as pool

@@ -189,7 +189,8 @@ def _checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
     if not (isinstance(result, tuple) and len(result) == 2):
         raise _check.MaskError(
             f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "
-            f"{type(result).__name__}. If it returns `y` alone, wrap it: `jm.nn.Passthrough` or `jm.nn.Consume`."
+            f"{type(result).__name__}. If it returns `y` alone, wrap it: `jm.nn.Passthrough` or "
+            "`jm.nn.Consume`."
         )
     y, mask = result
     if mask is None:
@@ -215,6 +216,7 @@ def _unmasked(y: Any, layer: Any, at: str) -> Any:
     if isinstance(y, tuple) and len(y) == 2 and getattr(y[1], "dtype", None) == np.bool_:
         raise _check.MaskError(
             f"{at}, {_check.name_of(layer)}, returned a pair but takes no mask. A layer "
-            "that makes a mask must take the one that came in: `(x, mask) -> (y, mask)`, `mask` second."
+            "that makes a mask must take the one that came in, `(x, mask) -> (y, mask)`, `mask` "
+            "second."
         )
     return y

@@ -199,7 +199,7 @@ class RNN(Recurrent):
         self.reverse = reverse
 
     def initial_carry(self, batch: int) -> PyTree:
-        """What the cell starts from, at least float32; `cell.in_features` gives the input's size."""
+        """What the cell starts from, at least float32, for inputs of `cell.in_features`."""
         return self._initialize((batch, self.cell.in_features))  # type: ignore[attr-defined]
 
     def _carry_for(self, x: Array) -> PyTree:

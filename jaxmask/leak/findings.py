@@ -1,0 +1,192 @@
+"""What a check found, and the text that says so."""
+
+from dataclasses import dataclass
+
+NON_FINITE = ("nan", "inf", "-inf", "huge")
+
+
+class LeakError(AssertionError):
+    """Padding leaks; the text is that of the `Report`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
+      >>> try:
+      ...     jm.leak.assert_padding_invariant(lambda x, m: (x.mean(1), m.any(1)), x, mask)
+      ... except LeakError as error:
+      ...     print(str(error).splitlines()[0])
+      leak.check of <lambda>: padding leaks.
+    """
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result that padding changed, at the entry that changed most.
+
+    Attributes:
+      what: "value", "mask", "statistics", "gradient in x", "gradient in x at padding",
+        "gradient in params" or "output".
+      where: the path of the array, as one would index it.
+      under: what was done to the padding.
+      move: "" at the given shape, "append", "segments", or a name from `moves`.
+      index: of the worst entry, in the layout that was given.
+      expected: what stands there with harmless padding.
+      got: what came instead.
+      difference: how far apart they are; inf where one of them is nan.
+      text: for what numbers cannot say.
+      unmasked: whether every entry of the array counts since no mask came with it.
+
+    Example:
+      >>> print(Finding("value", "output[0]", "nan in the padding", "", (0,), 1.0, float("nan")))
+      value of output[0] at (0,): expected 1, got nan, under nan in the padding
+    """
+
+    what: str
+    where: str
+    under: str
+    move: str
+    index: tuple[int, ...] | None = None
+    expected: complex = 0.0
+    got: complex = 0.0
+    difference: float = float("inf")
+    text: str = ""
+    unmasked: bool = False
+
+    def __str__(self) -> str:
+        subject = f"{self.what} of {self.where}" if self.what == "value" else self.what
+        if self.what not in ("value", self.where):
+            subject = f"{self.what}, {self.where}"
+        if self.text:
+            return f"{subject}: {self.text}" + (f", under {self.under}" if self.under else "")
+        at = f" at {self.index}" if self.index else ""
+        numbers = f"expected {_short(self.expected)}, got {_short(self.got)}"
+        return f"{subject}{at}: {numbers}, under {self.under}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was tried and what was found. `str()` of it is the text.
+
+    Attributes:
+      name: of the function.
+      findings: every leak; none where the function is acquitted.
+      tried: what was done to the padding, and what was compared.
+      not_tested: what could not be tried, and why.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
+      >>> report = jm.leak.check(jm.pool.mean, x, mask)
+      >>> report.ok, str(report).splitlines()[0]
+      (True, 'leak.check of mean: no leak found.')
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    tried: tuple[str, ...]
+    not_tested: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing leaked in what was tried."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        lines = [f"leak.check of {self.name}: {'no leak found' if self.ok else 'padding leaks'}."]
+        for group in _groups(self.findings):
+            lines.append(f"- {group[0]}")
+            if len(group) > 1:
+                lines.append(f"  Also under: {_listed([f.under for f in group[1:]])}.")
+            lines.append(f"  {_hint(group, self.findings)}")
+        lines += [f"  {line}" for line in self.tried]
+        lines += [f"  not tested: {line}" for line in self.not_tested]
+        if self.ok:
+            lines.append("  This holds for these shapes, this mask and what was tried.")
+        return "\n".join(lines)
+
+
+def _groups(findings: tuple[Finding, ...]) -> list[list[Finding]]:
+    """The findings in one array together, the one that says most in front."""
+    found: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        found.setdefault((finding.what, finding.where), []).append(finding)
+    # A finite change tells by how much; nan does not.
+    return [sorted(group, key=lambda f: f.difference == float("inf")) for group in found.values()]
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - most} more" if len(unique) > most else ""
+    return "; ".join(unique[:most]) + more
+
+
+def _short(value: complex) -> str:
+    return f"{value:.6g}"
+
+
+def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
+    first, what = group[0], group[0].what
+    if what == "output":
+        return HINTS["output"]
+    if what.startswith("gradient"):
+        also_values = any(not finding.what.startswith("gradient") for finding in findings)
+        return HINTS["follows" if also_values else "gradient"]
+    moves = [finding.move for finding in group]
+    poisons = [f.under.partition(" in the padding")[0].rpartition(", ")[2] for f in group]
+    if first.unmasked and "" in moves:
+        return HINTS["unmasked"]
+    if "" not in moves:
+        return HINTS[moves[0]] if what != "mask" or moves[0] != "append" else HINTS["mask"]
+    if what == "mask":
+        return HINTS["mask"]
+    return HINTS["multiply" if all(p in NON_FINITE for p in poisons) else "value"]
+
+
+HINTS = {
+    "value": (
+        "Padding takes part in the result. Replace it before anything mixes steps, by the identity "
+        "of what follows: `jm.ops.fill(x, mask, value)`, or use `jm.pool` and `jm.ops`."
+    ),
+    "multiply": (
+        "Finite padding is kept out, nan and inf are not: 0 * nan is nan. Select instead of "
+        "multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
+    ),
+    "gradient": (
+        "The value is right. Masking the result is not enough for its gradient: nan times a zero "
+        "cotangent is nan. Replace the padding before the function runs, e.g. with "
+        "`jm.ops.fill_real(x, mask)`, which copies a real step."
+    ),
+    "follows": "Mend the value first: its gradient follows.",
+    "mask": "A mask is made from the mask that came in, never from what stands in the padding or "
+    "from the padded length.",
+    "unmasked": (
+        "No mask came with this array, so its padding counts. Return the pair `(y, mask)` if some "
+        "of it is padding; otherwise padding takes part: `jm.ops.fill(x, mask)` first."
+    ),
+    "output": "See `jaxmask.leak.outputs` for how an output is read.",
+    "append": (
+        "The result depends on the padded length. Count real steps (`mask.sum(1)`, "
+        "`jm.masks.positions`), never `x.shape[1]`; a window or stride must not start from the "
+        "padded end."
+    ),
+    "segments": (
+        "Sequences of a packed row see each other. Keep them apart by their ids: "
+        "`jm.masks.same_segment`, `jm.pool` and `jm.ops` with `Segments` in the mask's place."
+    ),
+    "left": (
+        "The result depends on where in the row the real steps lie. Use `jm.masks.positions(mask)` "
+        "for positions, or `jm.ops.compact(x, mask)` first."
+    ),
+    "holes": (
+        "Padding between real steps is not skipped: a mask is not a length. Use "
+        "`jm.masks.positions(mask)`, or `jm.ops.compact(x, mask)` first."
+    ),
+    "empty": (
+        "A row without a real step must give 0 and False, and change no other row: guard the "
+        "division (`jnp.maximum(count, 1)`) and fill what a maximum of nothing leaves."
+    ),
+    "permute": (
+        "A row's result depends on other rows or on its place in the batch. Batch statistics do so "
+        "by definition; anything else mixes an axis too many."
+    ),
+}

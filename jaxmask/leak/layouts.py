@@ -1,0 +1,166 @@
+"""Where real steps lie: more padding, padding elsewhere, rows elsewhere, rows emptied."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+APPENDED = (1, 2, 3)
+MOVES = ("left", "holes", "empty", "permute")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The same real steps laid out in another way.
+
+    Attributes:
+      name: for the text; "" for the layout that was given.
+      move: one of `MOVES`, or "", "append" or "segments".
+      x: leaves; what stands in their padding is replaced before they are used.
+      marks: boolean, or segment ids.
+      order: which given row stands at each place; None: they stayed.
+      dropped: places whose row is not compared, nor anything that all rows share.
+      focus: the number of the one segment that is compared; 0: all are.
+      emptied: whether the dropped rows have no real step.
+    """
+
+    name: str
+    move: str
+    x: list[np.ndarray]
+    marks: np.ndarray
+    order: tuple[int, ...] | None = None
+    dropped: tuple[int, ...] = ()
+    focus: int = 0
+    emptied: bool = False
+
+    @property
+    def real(self) -> np.ndarray:
+        """Where the steps that count are."""
+        return self.marks == self.focus if self.focus else self.marks > 0
+
+    @property
+    def keeps_places(self) -> bool:
+        """Whether real steps lie at the places of their row where they were given."""
+        return self.move not in ("append", "left", "holes")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether real steps, all of them, are where they were: bit-equality can be asked."""
+        return self.move in ("", "segments")
+
+
+def layouts(
+    x: list[np.ndarray], marks: np.ndarray, max_segments: int | None, moves: tuple[str, ...]
+) -> Iterator[Layout]:
+    """The layouts to compare with the given one, which comes first."""
+    given = Layout("", "", x, marks)
+    yield given
+    for number in range(1, (max_segments or 0) + 1):
+        if (marks == number).any() and ((marks > 0) & (marks != number)).any():
+            name = f"every sequence but segment {number} of each row replaced"
+            yield Layout(name, "segments", x, marks, focus=number)
+    unit = "row" if marks.ndim == 1 else "step"
+    for extra in APPENDED:
+        name = f"{extra} {unit}{'s' * (extra > 1)} of padding appended"
+        yield Layout(name, "append", *_spread(given, extra, _in_place))
+    makers = {"left": _left, "holes": _holes, "empty": _empty, "permute": _permute}
+    for move in moves:
+        yield from makers[move](given)
+
+
+def _left(given: Layout) -> Iterator[Layout]:
+    # At the given length and one more: a stride of 2 does not notice a shift of 2.
+    for extra in (0, 1):
+        if extra or not given.real.all():
+            name = f"padding moved to the left{_appended(extra)}"
+            yield Layout(name, "left", *_spread(given, extra, _to_the_end))
+
+
+def _holes(given: Layout) -> Iterator[Layout]:
+    places = functools.partial(_with_hole, rng=np.random.default_rng(0))
+    for extra in (0, 2, 3):
+        if extra or not given.real.all():
+            name = f"padding moved into holes{_appended(extra)}"
+            yield Layout(name, "holes", *_spread(given, extra, places))
+
+
+def _appended(extra: int) -> str:
+    return f" and {extra} step{'s' * (extra > 1)} more of it" if extra else ""
+
+
+def _empty(given: Layout) -> Iterator[Layout]:
+    batch = len(given.marks)
+    chosen: dict[str, tuple[int, ...]] = {}
+    for row in {0, batch - 1}:
+        chosen[f"row {row} emptied"] = (row,)
+    chosen["every row emptied"] = tuple(range(batch))
+    for name, rows in chosen.items():
+        marks = given.marks.copy()
+        marks[list(rows)] = 0
+        yield Layout(name, "empty", given.x, marks, dropped=rows, emptied=True)
+
+
+def _permute(given: Layout) -> Iterator[Layout]:
+    batch = len(given.marks)
+    if batch == 1:
+        return
+    backwards = tuple(range(batch))[::-1]
+    moved = [leaf[list(backwards)] for leaf in given.x]
+    marks = given.marks[list(backwards)]
+    yield Layout("rows in reverse order", "permute", moved, marks, order=backwards)
+    # Reversal alone does not notice a mean over the batch: put another row in a row's place.
+    for place, other in ((0, batch - 1), (batch - 1, 0)):
+        rows = np.arange(batch)
+        rows[place] = other
+        name = f"row {place} replaced by a copy of row {other}"
+        replaced = [leaf[rows] for leaf in given.x]
+        yield Layout(name, "permute", replaced, given.marks[rows], dropped=(place,))
+
+
+# ------------------------------------------------------------- moving the real steps of a row
+
+Places: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
+
+
+def _spread(given: Layout, extra: int, places: Places) -> tuple[list[np.ndarray], np.ndarray]:
+    """Put the real steps of each row at `places(steps, time)`, in rows that are `extra` longer."""
+    axis = given.marks.ndim - 1
+    target = np.zeros(_longer(given.marks, axis, extra), bool)
+    for row, real in zip(_as_rows(target), _as_rows(given.real), strict=True):
+        row[places(np.flatnonzero(real), row.size)] = True
+    moved = []
+    for array in (*given.x, given.marks):
+        new = np.zeros(_longer(array, axis, extra), array.dtype)
+        new[target] = array[given.real]  # both in order of rows, then of steps
+        moved.append(new)
+    return moved[:-1], moved[-1]
+
+
+def _as_rows(marks: np.ndarray) -> np.ndarray:
+    """A row mask is one row of steps here."""
+    return marks if marks.ndim == 2 else marks[None]
+
+
+def _longer(array: np.ndarray, axis: int, extra: int) -> tuple[int, ...]:
+    return tuple(n + extra * (i == axis) for i, n in enumerate(array.shape))
+
+
+def _in_place(steps: np.ndarray, time: int) -> np.ndarray:
+    return steps
+
+
+def _to_the_end(steps: np.ndarray, time: int) -> np.ndarray:
+    return np.arange(time - steps.size, time)
+
+
+def _with_hole(steps: np.ndarray, time: int, rng: np.random.Generator) -> np.ndarray:
+    """Random places in order, with a hole between two real steps wherever one fits."""
+    count, padding = steps.size, time - steps.size
+    gaps = np.zeros(count + 1, int)
+    if count > 1 and padding:
+        gaps[rng.integers(1, count)] += 1
+        padding -= 1
+    gaps += rng.multinomial(padding, np.full(count + 1, 1 / (count + 1)))
+    return np.arange(count) + np.cumsum(gaps[:count])

@@ -1,0 +1,145 @@
+"""What is checked: a function, its arguments as NumPy arrays, and one way to call it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask import _check
+from jaxmask._types import Mask, PyTree, Segments
+
+WHERE = "leak.check"
+Call: TypeAlias = Callable[[list[Any], list[Any], Mask], tuple[PyTree, PyTree]]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The arrays of a pytree and what to call each of them."""
+
+    arrays: list[np.ndarray]
+    names: list[str]
+    tree: Any
+
+    @classmethod
+    def of(cls, tree: PyTree, name: str) -> "Leaves":
+        """Flatten a pytree; the names are `name` and the path of the leaf."""
+        paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
+        names = [name + path_of(path) for path, _ in paths]
+        return cls([leaf for _, leaf in paths], names, treedef)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A function and its arguments.
+
+    Attributes:
+      name: of the function, for the text.
+      call: `(params leaves, x leaves, mask) -> (output, statistics)`, both of arrays only.
+      x: arrays `[batch, time, ...]`, or `[batch, ...]` under a row mask.
+      params: arrays, none where there are no parameters.
+      marks: the mask as an array: boolean, or the ids of `Segments`; 0 or False is padding.
+      max_segments: of `Segments`, else None.
+    """
+
+    name: str
+    call: Call
+    x: Leaves
+    params: Leaves
+    marks: np.ndarray
+    max_segments: int | None
+
+    def mask_of(self, marks: Any) -> Any:
+        """`marks` as the mask that the function takes."""
+        return marks if self.max_segments is None else Segments(marks, self.max_segments)
+
+
+def path_of(path: Any) -> str:
+    """The path of a leaf as one writes it; `.value` is how NNX wraps a variable."""
+    return jax.tree_util.keystr(path).removesuffix(".value")
+
+
+def subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
+    """Check the arguments of `leak.check` and settle how the function is called."""
+    inputs = Leaves.of(x, "x")
+    if not inputs.arrays:
+        raise ValueError(f"{WHERE}: `x` must hold at least one array, got none.")
+    marks, max_segments = _marks(mask)
+    for leaf, name in zip(inputs.arrays, inputs.names, strict=True):
+        _refuse_traced(leaf, name)
+        array, _ = _check.pair(leaf, mask, WHERE, name=name)
+        _numbers(array.dtype, name)
+    if not (marks > 0).any():
+        raise ValueError(
+            f"{WHERE}: the mask marks no step as real, so there is nothing that padding could "
+            'leak into. Give rows with real steps; `moves=("empty",)` empties rows by itself.'
+        )
+    params, call = _callable(fn, params)
+    weights = Leaves.of(params, "params")
+
+    def flat(weight_leaves: list[Any], leaves: list[Any], mask: Mask) -> tuple[PyTree, PyTree]:
+        args = (weights.tree.unflatten(weight_leaves), inputs.tree.unflatten(leaves), mask)
+        output, statistics = call(*args)
+        return jax.tree.map(_plain, output), jax.tree.map(_plain, statistics)
+
+    return Subject(_check.name_of(fn), flat, _host(inputs), _host(weights), marks, max_segments)
+
+
+def _marks(mask: Any) -> tuple[np.ndarray, int | None]:
+    if mask is None:
+        raise ValueError(
+            f"{WHERE}: `mask` must say which steps are padding, got None. Where every step is "
+            "real, give `jnp.ones(x.shape[:2], bool)`; padding is appended to it."
+        )
+    if isinstance(mask, Segments):
+        _refuse_traced(mask.ids, "mask")
+        return np.asarray(mask.ids), mask.max_segments
+    _refuse_traced(mask, "mask")
+    return np.asarray(_check.boolean(mask, WHERE)), None
+
+
+def _refuse_traced(x: Any, name: str) -> None:
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(
+            f"{WHERE}: `{name}` is traced. The check looks at values: call it outside of `jit`, "
+            "`vmap` and `grad`, with arrays."
+        )
+
+
+def _numbers(dtype: Any, name: str) -> None:
+    if not (jnp.issubdtype(dtype, np.number) or dtype == jnp.bool_):
+        raise TypeError(f"{WHERE}: `{name}` must hold numbers or booleans, got dtype {dtype}.")
+
+
+def _host(leaves: Leaves) -> Leaves:
+    # By way of JAX, so that float64 becomes what the function would see.
+    arrays = [np.asarray(jnp.asarray(leaf)) for leaf in leaves.arrays]
+    return Leaves(arrays, leaves.names, leaves.tree)
+
+
+def _plain(leaf: Any) -> Any:
+    leaf = jnp.asarray(leaf)
+    keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if keys else leaf
+
+
+def _callable(fn: Any, params: PyTree) -> tuple[PyTree, Callable[..., tuple[PyTree, PyTree]]]:
+    """Parameters (an empty tuple for none) and `call(params, x, mask) -> (output, statistics)`."""
+    if "flax.nnx" in sys.modules:  # else `fn` is no module, and Flax need not be imported
+        from jaxmask.nn import _state
+
+        if _state.is_module(fn):
+            if params is not None:
+                raise ValueError(
+                    f"{WHERE}: `fn` is an nnx.Module, which holds its own parameters: leave "
+                    "`params=` out."
+                )
+            return _state.functional(fn)
+    if not callable(fn):
+        raise TypeError(f"{WHERE}: `fn` must be a function `fn(x, mask)`, got {type(fn).__name__}.")
+    if params is None:
+        return (), lambda _, x, mask: (fn(x, mask), ())
+    return params, lambda params, x, mask: (fn(params, x, mask), ())

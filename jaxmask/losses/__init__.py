@@ -1,0 +1,63 @@
+"""Losses of pairs, `(predictions, mask, targets) -> (per_step, mask)`, and their reduction.
+
+The per-step losses have the names and the arithmetic of `optax.losses`. Each acts on each step
+alone, wherever the padding lies (mask class: any); `Segments` and row masks pass. Nothing is
+broadcast: a target has the shape of its prediction. Losses of vectors compare along the last axis,
+and take it away; the others keep it. `ctc_loss` gives one value a row.
+"""
+
+from jaxmask.losses.binary import hinge_loss as hinge_loss
+from jaxmask.losses.binary import perceptron_loss as perceptron_loss
+from jaxmask.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+from jaxmask.losses.binary import sigmoid_focal_loss as sigmoid_focal_loss
+from jaxmask.losses.binary import sparsemax_loss as sparsemax_loss
+from jaxmask.losses.classification import multiclass_hinge_loss as multiclass_hinge_loss
+from jaxmask.losses.classification import multiclass_perceptron_loss as multiclass_perceptron_loss
+from jaxmask.losses.classification import multiclass_sparsemax_loss as multiclass_sparsemax_loss
+from jaxmask.losses.classification import poly_loss_cross_entropy as poly_loss_cross_entropy
+from jaxmask.losses.classification import safe_softmax_cross_entropy as safe_softmax_cross_entropy
+from jaxmask.losses.classification import softmax_cross_entropy as softmax_cross_entropy
+from jaxmask.losses.classification import (
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+)
+from jaxmask.losses.ctc import ctc_loss as ctc_loss
+from jaxmask.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
+from jaxmask.losses.divergence import kl_divergence as kl_divergence
+from jaxmask.losses.divergence import (
+    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
+)
+from jaxmask.losses.reduction import reduce as reduce
+from jaxmask.losses.reduction import sum_and_count as sum_and_count
+from jaxmask.losses.regression import cosine_distance as cosine_distance
+from jaxmask.losses.regression import cosine_similarity as cosine_similarity
+from jaxmask.losses.regression import huber_loss as huber_loss
+from jaxmask.losses.regression import l2_loss as l2_loss
+from jaxmask.losses.regression import log_cosh as log_cosh
+from jaxmask.losses.regression import squared_error as squared_error
+
+__all__ = [
+    "cosine_distance",
+    "cosine_similarity",
+    "ctc_loss",
+    "generalized_kl_divergence",
+    "hinge_loss",
+    "huber_loss",
+    "kl_divergence",
+    "kl_divergence_with_log_targets",
+    "l2_loss",
+    "log_cosh",
+    "multiclass_hinge_loss",
+    "multiclass_perceptron_loss",
+    "multiclass_sparsemax_loss",
+    "perceptron_loss",
+    "poly_loss_cross_entropy",
+    "reduce",
+    "safe_softmax_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+    "sparsemax_loss",
+    "squared_error",
+    "sum_and_count",
+]

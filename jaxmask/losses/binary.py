@@ -1,0 +1,195 @@
+"""Losses of a yes or no for each element."""
+
+import jax.numpy as jnp
+import optax
+
+from jaxmask import _check
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.losses import _delegate
+
+__all__ = [
+    "hinge_loss",
+    "perceptron_loss",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "sparsemax_loss",
+]
+
+
+def sigmoid_binary_cross_entropy(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+    """Cross entropy of independent yes-or-no predictions.
+
+        p = sigmoid(predictions)
+        y = -targets log p - (1 - targets) log(1 - p)
+
+    Args:
+      predictions: logits, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
+        floating.
+      mask: boolean, or `Segments`, or None.
+      targets: the shape of `predictions`; 0 or 1, or probabilities; boolean, integer or floating.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+
+    Raises:
+      TypeError, ValueError, MaskError: as `squared_error`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[0.0, jnp.nan]]), jnp.array([[1, -100]])
+      >>> mask = jnp.array([[True, False]])
+      >>> y, _ = jm.losses.sigmoid_binary_cross_entropy(predictions, mask, targets)
+      >>> [round(value, 4) for value in y[0].tolist()]
+      [0.6931, 0.0]
+
+    Agrees with `optax.losses.sigmoid_binary_cross_entropy` of each unpadded row.
+    """
+    loss = optax.losses.sigmoid_binary_cross_entropy
+    return _delegate.elementwise(loss, predictions, mask, targets)
+
+
+def sigmoid_focal_loss(
+    predictions: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    *,
+    alpha: float | Array | None = None,
+    gamma: float | Array = 2.0,
+) -> Pair:
+    """Binary cross entropy that counts easy elements less.
+
+        p = sigmoid(predictions) where targets = 1, 1 - sigmoid(predictions) where targets = 0
+        a = alpha where targets = 1, 1 - alpha where targets = 0; 1 without alpha
+        y = -a (1 - p)^gamma log p
+
+    Args:
+      predictions: logits, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
+        floating.
+      mask: boolean, or `Segments`, or None.
+      targets: the shape of `predictions`; 0 or 1, or probabilities; boolean, integer or floating.
+      alpha: a scalar in (0, 1), the weight of yes against no.
+      gamma: a scalar; the larger, the less an easy element counts.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+
+    Raises:
+      TypeError, ValueError, MaskError: as `squared_error`; ValueError if an option is not a scalar.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[0.0, jnp.nan]]), jnp.array([[1, -100]])
+      >>> y, _ = jm.losses.sigmoid_focal_loss(predictions, jnp.array([[True, False]]), targets)
+      >>> [round(value, 4) for value in y[0].tolist()]
+      [0.1733, 0.0]
+
+    Source: Lin et al., 2017, Focal loss for dense object detection, arXiv:1708.02002.
+    Agrees with `optax.losses.sigmoid_focal_loss` of each unpadded row.
+    """
+    loss = optax.losses.sigmoid_focal_loss
+    return _delegate.elementwise(loss, predictions, mask, targets, alpha=alpha, gamma=gamma)
+
+
+def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+    """Zero where the score has the right sign and is at least 1 in size, linear before.
+
+        y = max(0, 1 - predictions targets)
+
+    Args:
+      predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
+        floating.
+      mask: boolean, or `Segments`, or None.
+      targets: the shape of `predictions`; -1 or 1, integer or floating.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+
+    Raises:
+      TypeError, ValueError, MaskError: as `squared_error`; TypeError if `targets` are boolean.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[0.5, 0.5, 9.0]]), jnp.array([[1, -1, 0]])
+      >>> jm.losses.hinge_loss(predictions, jnp.array([[True, True, False]]), targets)[0].tolist()
+      [[0.5, 1.5, 0.0]]
+
+    Source: Cortes and Vapnik, 1995, Support-vector networks, doi:10.1007/BF00994018.
+    Agrees with `optax.losses.hinge_loss` of each unpadded row.
+    """
+    _refuse_booleans(targets, "hinge_loss")
+    return _delegate.elementwise(optax.losses.hinge_loss, predictions, mask, targets)
+
+
+def perceptron_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+    """Zero where the score has the right sign, its size where it has not.
+
+        y = max(0, -predictions targets)
+
+    Args:
+      predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
+        floating.
+      mask: boolean, or `Segments`, or None.
+      targets: the shape of `predictions`; -1 or 1, integer or floating.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+
+    Raises:
+      TypeError, ValueError, MaskError: as `hinge_loss`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[0.5, 0.5]]), jnp.array([[1, -1]])
+      >>> jm.losses.perceptron_loss(predictions, jnp.array([[True, True]]), targets)[0].tolist()
+      [[0.0, 0.5]]
+
+    Source: Rosenblatt, 1958, The perceptron, doi:10.1037/h0042519.
+    Agrees with `optax.losses.perceptron_loss` of each unpadded row.
+    """
+    _refuse_booleans(targets, "perceptron_loss")
+    return _delegate.elementwise(optax.losses.perceptron_loss, predictions, mask, targets)
+
+
+def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+    """Binary loss that is exactly 0 from a margin of 1 on, and smooth before.
+
+        s = -predictions where targets, else predictions
+        y = 0 where s <= -1, (s + 1)^2 / 4 where -1 < s < 1, s where s >= 1
+
+    Args:
+      predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
+        floating.
+      mask: boolean, or `Segments`, or None.
+      targets: the shape of `predictions`; 0 or 1, boolean or integer.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+
+    Raises:
+      TypeError, ValueError, MaskError: as `squared_error`; TypeError if `targets` are floating,
+        since any probability but 0 would count as yes.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[0.0, 3.0, 3.0]]), jnp.array([[1, 1, 0]])
+      >>> jm.losses.sparsemax_loss(predictions, jnp.ones((1, 3), bool), targets)[0].tolist()
+      [[0.25, 0.0, 3.0]]
+
+    Source: Blondel, Martins and Niculae, 2020, Learning with Fenchel-Young losses,
+    arXiv:1901.02324, section 4.4. Agrees with `optax.losses.sparsemax_loss` of each unpadded row.
+    """
+    where = "sparsemax_loss"
+    targets = _check.array(targets, "targets", where)
+    if not (targets.dtype == jnp.bool_ or jnp.issubdtype(targets.dtype, jnp.integer)):
+        raise TypeError(
+            f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {targets.dtype}."
+        )
+    return _delegate.elementwise(optax.losses.sparsemax_loss, predictions, mask, targets)
+
+
+def _refuse_booleans(targets: ArrayLike, where: str) -> None:
+    if _check.array(targets, "targets", where).dtype == jnp.bool_:
+        raise TypeError(
+            f"{where}: `targets` must be -1 or 1, got dtype bool. Pass `2 * targets - 1` in the "
+            "dtype of `predictions`."
+        )

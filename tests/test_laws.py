@@ -1,0 +1,312 @@
+"""The laws that every public masked function obeys, over the whole registry."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmask as jm
+from tests import rows as tools
+from tests.registry import REGISTRY, Entry
+
+ROWS = np.arange(4)
+
+
+def law(function):
+    """Run over every entry that is not exempt."""
+    name = function.__name__.removeprefix("test_")
+    entries = [entry for entry in REGISTRY if name not in entry.exempt]
+    return pytest.mark.parametrize("entry", entries, ids=str)(function)
+
+
+@functools.cache
+def compiled(entry: Entry, flat: bool = False):
+    return jax.jit(functools.partial(tools.value_and_gradients, entry, flat=flat))
+
+
+def evaluate(entry, masks, rows=ROWS, poison=0, dtype=np.float32, params=None):
+    xs = tools.arguments(entry, masks, rows, poison, dtype)
+    params = entry.params if params is None else params
+    return compiled(entry)(params, xs, masks, np.asarray(rows))
+
+
+def layouts(entry):
+    return tools.BY_CLASS[entry.mask_class]
+
+
+@law
+def test_padding_changes_nothing(entry):
+    """Values, masks and all gradients are equal to the bit, whatever stands in the padding."""
+    for layout in layouts(entry):
+        masks = tools.masks_for(entry, layout)
+        base = evaluate(entry, masks)
+        for poison in range(1, len(tools.FLOAT_POISONS)):
+            where = f"{layout}, poison {tools.FLOAT_POISONS[poison]}"
+            tools.assert_bits(base, evaluate(entry, masks, poison=poison), where)
+
+
+@law
+def test_zero_padding(entry):
+    """Padding of a result is exactly 0, and padding of an argument gets exactly no gradient."""
+    for layout in layouts(entry):
+        masks = tools.masks_for(entry, layout)
+        pairs, (_, gradients) = evaluate(entry, masks)
+        floats = [masks[spec.mask] for spec in entry.inputs if spec.kind != "ids"]
+        for y, mask in [*pairs, *zip(gradients, floats, strict=True)]:
+            if mask is not None:
+                assert not np.asarray(y)[~np.asarray(mask)].any()
+
+
+@law
+def test_zero_gradient_at_padding(entry):
+    """Padding of an argument gets exactly no gradient, even from a loud cotangent."""
+    masks = tools.masks_for(entry, "right")
+    _, (_, gradients) = evaluate(entry, masks)
+    floats = [masks[spec.mask] for spec in entry.inputs if spec.kind != "ids"]
+    for gradient, mask in zip(gradients, floats, strict=True):
+        assert not np.asarray(gradient)[~mask].any()
+
+
+@law
+def test_row_alone(entry):
+    """A row in a batch is that row alone, unpadded; parameter gradients of rows add up."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    batch = evaluate(entry, masks)
+    together = tools.results_by_row(entry, batch, masks)
+    total = jax.tree.map(jnp.zeros_like, entry.params)
+    for row in ROWS:
+        alone = [np.ones((1, int(mask[row].sum())), bool) for mask in masks]
+        result = evaluate(entry, alone, rows=[row])
+        by_row = tools.results_by_row(entry, result, alone)
+        tools.assert_same_rows(by_row, together, [row], f"row {row} alone")
+        total = jax.tree.map(jnp.add, total, result[1][0])
+    tools.assert_close(batch[1][0], total, "gradients in the parameters")
+
+
+@law
+def test_more_padding(entry):
+    """One, two or more steps of padding on the right change nothing."""
+    masks = tools.masks_for(entry, "right")
+    base = tools.results_by_row(entry, evaluate(entry, masks), masks)
+    for extra in (1, 2):
+        wider = tools.masks_for(entry, "right", tools.TIME + extra)
+        result = tools.results_by_row(entry, evaluate(entry, wider, poison=2), wider)
+        tools.assert_same_rows(result, base, ROWS, f"{extra} more")
+
+
+@law
+def test_layouts(entry):
+    """Where the padding lies changes nothing, as far as the mask class says."""
+    first, *others = layouts(entry)
+    masks = tools.masks_for(entry, first)
+    base = tools.results_by_row(entry, evaluate(entry, masks), masks)
+    for layout in others:
+        masks = tools.masks_for(entry, layout)
+        result = tools.results_by_row(entry, evaluate(entry, masks), masks)
+        tools.assert_same_rows(result, base, ROWS, layout)
+
+
+@law
+def test_permute(entry):
+    """Rows in another order give the results in that order."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    base = tools.results_by_row(entry, evaluate(entry, masks), masks)
+    order = np.array([2, 0, 3, 1])
+    permuted = [mask[order] for mask in masks]
+    result = tools.results_by_row(entry, evaluate(entry, permuted, rows=order), permuted)
+    tools.assert_same_rows(result, base, order, "permuted")
+
+
+@law
+def test_empty_rows(entry):
+    """A batch without any real step gives zeros, an all-False mask and no gradient."""
+    masks = [np.zeros_like(mask) for mask in tools.masks_for(entry, "right")]
+    pairs, gradients = evaluate(entry, masks, poison=2)
+    for y, mask in pairs:
+        if mask is not None and "zero_padding" not in entry.exempt:
+            assert not np.asarray(mask).any()
+            assert not np.asarray(y).any()
+    for gradient in jax.tree.leaves(gradients):
+        assert not np.asarray(gradient).any()
+
+
+@law
+def test_eager_is_jit(entry):
+    """Op by op is the same, with nan and inf in the padding and JAX's debug checks on."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    expected = evaluate(entry, masks)
+    for poison, config in ((2, jax.debug_nans), (3, jax.debug_infs)):
+        xs = tools.arguments(entry, masks, ROWS, poison)
+        with config(True):
+            pairs = entry.call(entry.params, xs, masks, ROWS)
+        tools.assert_close(pairs, expected[0], f"eager, poison {tools.FLOAT_POISONS[poison]}")
+
+
+@law
+def test_gradients_under_debug_checks(entry):
+    """The compiled gradients make no nan or inf on the way out."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    for poison, config in ((2, jax.debug_nans), (3, jax.debug_infs)):
+        with config(True):
+            evaluate(entry, masks, poison=poison)
+
+
+@law
+def test_vmap(entry):
+    """A mapped axis of batches gives each batch's result."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    order = np.array([2, 0, 3, 1])
+    both_masks = [np.stack([mask, mask[order]]) for mask in masks]
+    both_rows = np.stack([ROWS, order])
+    xs = [
+        np.stack(pair)
+        for pair in zip(
+            tools.arguments(entry, masks, ROWS),
+            tools.arguments(entry, [mask[order] for mask in masks], order),
+            strict=True,
+        )
+    ]
+    run = functools.partial(tools.value_and_gradients, entry, entry.params)
+    mapped = jax.jit(jax.vmap(run))(xs, both_masks, both_rows)
+    for index, rows in enumerate(both_rows):
+        one = evaluate(entry, [mask[index] for mask in both_masks], rows=rows)
+        tools.assert_close(jax.tree.map(lambda a, i=index: a[i], mapped), one, "vmap")
+
+
+@law
+def test_no_mask(entry):
+    """`mask=None` is the all-True mask, and None comes out where no padding is made."""
+    masks = tools.masks_for(entry, "right", lengths=((5, 5, 5, 5), (5, 5, 5, 5)))
+    xs = tools.arguments(entry, masks, ROWS)
+    full_pairs, full_gradients = compiled(entry, True)(entry.params, xs, masks, ROWS)
+    pairs, gradients = compiled(entry, True)(entry.params, xs, [None] * len(masks), ROWS)
+    makes_padding = "pad" in entry.name.lower()
+    for (y, mask), (full_y, _) in zip(pairs, full_pairs, strict=True):
+        assert makes_padding == (mask is not None)
+        tools.assert_close(y, full_y, "values")
+    tools.assert_close(gradients, full_gradients, "gradients")
+
+
+@law
+def test_no_time_and_no_rows(entry):
+    """Zero-length time and empty batches are no errors; they give results of such shapes."""
+    for lengths, time in ((((0, 0), (0, 0)), 0), (((), ()), 2)):
+        masks = tools.masks_for(entry, "right", time, lengths)
+        pairs, gradients = evaluate(entry, masks, rows=ROWS[: len(lengths[0])])
+        for leaf in jax.tree.leaves((pairs, gradients)):
+            assert np.isfinite(np.asarray(leaf, np.float64)).all()
+
+
+@law
+def test_half_precision(entry):
+    """bfloat16 and float16 stay what they are, near float32, and padding does not overflow them."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    for dtype, rtol in ((jnp.bfloat16, 0.1), (np.float16, 0.02)):
+        base = evaluate(entry, masks, dtype=dtype)
+        for poison in (1, 2, 3):
+            tools.assert_bits(base, evaluate(entry, masks, poison=poison, dtype=dtype), str(dtype))
+        for (y, _), (full, _) in zip(base[0], evaluate(entry, masks)[0], strict=True):
+            tools.assert_close(y, full, str(dtype), rtol)
+        (y, _), takes_floats = base[0][0], entry.inputs[0].kind != "ids"
+        keeps = takes_floats and y.ndim and not entry.name.startswith(("nn.", "metrics."))
+        if keeps and jnp.issubdtype(y.dtype, jnp.floating):
+            assert y.dtype == dtype
+
+
+@law
+def test_numpy_arguments(entry):
+    """NumPy arrays do wherever JAX arrays do."""
+    masks = tools.masks_for(entry, "right")
+    xs = tools.arguments(entry, masks, ROWS)
+    pairs = entry.call(entry.params, xs, masks, ROWS)
+    tools.assert_close(pairs, evaluate(entry, masks)[0], "NumPy")
+
+
+@law
+def test_row_masks(entry):
+    """Per-step functions take rows too, `[batch, feature]` with a mask `[batch]`."""
+    if not entry.of_rows:
+        with pytest.raises(jm.MaskError, match="mask"):
+            call_rows(entry, 1)
+        return
+    base = call_rows(entry, 1)
+    for poison in range(2, 5):
+        tools.assert_bits(base, call_rows(entry, poison), f"poison {poison}")
+    (y, mask), *_ = base[0]
+    assert mask.shape == (4,)
+    if "zero_padding" not in entry.exempt:
+        assert not np.asarray(y)[~np.asarray(mask)].any()
+
+
+def call_rows(entry, poison):
+    mask = np.array([[True], [False], [True], [True]])
+    xs = [x[:, 0] for x in tools.arguments(entry, [mask], ROWS, poison)]
+    return compiled(entry)(entry.params, xs, [mask[:, 0]], ROWS)
+
+
+BAD_MASKS = {
+    "float": (lambda mask: mask.astype(np.float32), TypeError, "boolean"),
+    "int": (lambda mask: mask.astype(np.int32), TypeError, "boolean"),
+    "lengths": (lambda mask: mask.sum(1), TypeError, "from_lengths"),
+    "other time": (lambda mask: mask[:, :-1], jm.MaskError, "shape"),
+    "other batch": (lambda mask: mask[:-1], jm.MaskError, "shape"),
+    "one row": (lambda mask: mask[:1], jm.MaskError, "shape"),
+    "one step": (lambda mask: mask[:, :1], jm.MaskError, "shape"),
+    "transposed": (lambda mask: mask.T, jm.MaskError, "shape|transposed"),
+    "rank 3": (lambda mask: mask[..., None], jm.MaskError, "rank|\\[batch, outer, time\\]"),
+    "list": (lambda mask: mask.tolist(), TypeError, "array"),
+}
+
+
+@law
+def test_bad_masks_are_refused(entry):
+    """Every mask that does not belong is refused when traced, by a text that says `mask`."""
+    masks = tools.masks_for(entry, "right")
+    xs = tools.arguments(entry, masks, ROWS)
+    for name, (spoil, error, text) in BAD_MASKS.items():
+        bad = [spoil(masks[0]), *masks[1:]]
+        with pytest.raises(error, match=f"(?s)mask.*({text})|({text}).*mask") as raised:
+            jax.eval_shape(lambda xs, bad=bad: entry.call(entry.params, xs, bad, ROWS), xs)
+        assert re.search("mask", str(raised.value)), name
+
+
+@law
+def test_segments(entry):
+    """Each sequence of a packed row is that sequence alone, value and gradient."""
+    layout = [[(5, 0), (3, 1)], [(2, 2), (4, 3)]]  # (length, row id) of each segment
+    rows = np.array([[row for _, row in cells] for cells in layout])
+    ids = np.array([[1] * 5 + [2] * 3 + [0], [0] + [1] * 2 + [2] * 4 + [0] * 2], np.int32)
+    segments = [jm.Segments(jnp.asarray(ids), 2)] * (1 + max(s.mask for s in entry.inputs))
+    xs = []
+    for position, spec in enumerate(entry.inputs):
+        x = np.full((*ids.shape, *spec.features), 1, np.int32 if spec.kind == "ids" else np.float32)
+        for b, cells in enumerate(layout):
+            for s, (length, row) in enumerate(cells, start=1):
+                x[b, ids[b] == s] = tools.content(spec, position, row, length)
+        xs.append(x)
+    pairs, (_, gradients) = compiled(entry)(entry.params, xs, segments, rows)
+    floats = [spec for spec in entry.inputs if spec.kind != "ids"]
+    inputs = zip(gradients, segments * len(floats), strict=False)
+    packed = [
+        tools.real_steps(y, mask) for y, mask in [*(p for p in pairs if p[1] is not None), *inputs]
+    ]
+    for b, cells in enumerate(layout):
+        for s, (length, row) in enumerate(cells):
+            alone = [np.ones((1, length), bool)] * len(segments)
+            result, gradient = evaluate(entry, alone, rows=[row])
+            result = [pair for pair in result if pair[1] is not None], gradient
+            by_row = tools.results_by_row(entry, result, alone)
+            tools.assert_same_rows(by_row, packed, [2 * b + s], f"sequence {row}")
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in REGISTRY if "refuses" in entry.exempt.get("segments", "")], ids=str
+)
+def test_segments_refused(entry):
+    masks = [jm.Segments(mask.astype(np.int32), 1) for mask in tools.masks_for(entry, "right")]
+    xs = tools.arguments(entry, tools.masks_for(entry, "right"), ROWS)
+    with pytest.raises((jm.MaskError, TypeError), match="[Ss]egments"):
+        entry.call(entry.params, xs, masks, ROWS)
