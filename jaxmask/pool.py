@@ -174,7 +174,7 @@ def first(x: ArrayLike, mask: Mask) -> Pair:
       [7]
     """
     x, real, row_mask = _steps(x, mask, "first")
-    return _step_at(x, real, jnp.argmax(real, axis=1, keepdims=True)), row_mask
+    return _outermost(x, real, last=False), row_mask
 
 
 @_by_segment
@@ -198,16 +198,17 @@ def last(x: ArrayLike, mask: Mask) -> Pair:
       [8]
     """
     x, real, row_mask = _steps(x, mask, "last")
-    from_end = jnp.argmax(jnp.flip(real, axis=1), axis=1, keepdims=True)
-    return _step_at(x, real, x.shape[1] - 1 - from_end), row_mask
+    return _outermost(x, real, last=True), row_mask
 
 
-def _step_at(x: Array, real: StepMask, index: Array) -> Array:
+def _outermost(x: Array, real: StepMask, *, last: bool) -> Array:
     if not x.shape[1]:
         return jnp.zeros((x.shape[0], *x.shape[2:]), x.dtype)
-    # An empty row points at padding, which the select then keeps out of value and gradient.
-    step = jnp.take_along_axis(x, index, axis=1, mode="clip")
-    return jnp.squeeze(jnp.where(jnp.any(real, axis=1, keepdims=True), step, 0), axis=1)
+    index = jnp.argmax(jnp.flip(real, axis=1) if last else real, axis=1, keepdims=True)
+    # Filled first, since an empty row points at padding.
+    safe = jnp.where(real, x, 0)
+    index = x.shape[1] - 1 - index if last else index
+    return jnp.squeeze(jnp.take_along_axis(safe, index, axis=1, mode="clip"), axis=1)
 
 
 def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:

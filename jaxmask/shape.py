@@ -96,6 +96,18 @@ def split(
     """
     x, mask = _check.pair(x, mask, "split")
     axis = _check.axis(axis, x.ndim, "split", first=1)
+    if not isinstance(sections_or_indices, int):
+        cuts = [0, *sections_or_indices, x.shape[axis]]
+        if cuts != sorted(cuts):
+            raise ValueError(
+                f"split: cuts must be in order and lie within 0..{x.shape[axis]} (the size of axis "
+                f"{axis}), got {list(sections_or_indices)}."
+            )
+    elif sections_or_indices < 1 or x.shape[axis] % sections_or_indices:
+        raise ValueError(
+            f"split: axis {axis} of size {x.shape[axis]} has no {sections_or_indices} equal "
+            "sections. Pass the positions of the cuts, or pad first with `jm.shape.pad`."
+        )
     y, _ = ops.fill(x, mask)
     pieces = jnp.split(y, sections_or_indices, axis=axis)
     if mask is None or axis >= mask.ndim:

@@ -97,7 +97,7 @@ def _refuse_objects(values: np.ndarray, place: Place, where: str) -> NoReturn:
     )
 
 
-def _fits(values: np.ndarray, result: np.ndarray) -> tuple[np.ndarray | bool, str]:
+def _fits(values: np.ndarray, result: np.ndarray) -> tuple[np.ndarray, str]:
     """Where the cast held the value, and in words what the dtype holds."""
     source, target = values.dtype, result.dtype
     if jnp.issubdtype(target, np.inexact):
@@ -112,7 +112,7 @@ def _fits(values: np.ndarray, result: np.ndarray) -> tuple[np.ndarray | bool, st
     return _within(values, low, high), f"it holds whole numbers from {low} to {high}"
 
 
-def _exact(values: np.ndarray, result: np.ndarray, limit: int) -> np.ndarray | bool:
+def _exact(values: np.ndarray, result: np.ndarray, limit: int) -> np.ndarray:
     """Where a float of that many bits holds an integer: its odd part must not exceed `limit`."""
     fits = _within(values, -limit, limit)
     if np.all(fits):
@@ -122,10 +122,8 @@ def _exact(values: np.ndarray, result: np.ndarray, limit: int) -> np.ndarray | b
     return np.isfinite(result) & _within(odd, -limit, limit)
 
 
-def _within(values: np.ndarray, low: int, high: int) -> np.ndarray | bool:
+def _within(values: np.ndarray, low: int, high: int) -> np.ndarray:
     """Where a value is whole and lies in `low..high`; nan and inf do not."""
-    if values.dtype == np.bool_:
-        return True
     if jnp.issubdtype(values.dtype, np.integer):
         own = jnp.iinfo(values.dtype)
         return (values >= max(low, int(own.min))) & (values <= min(high, int(own.max)))

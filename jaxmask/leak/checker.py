@@ -11,10 +11,11 @@ from jaxmask import _check
 from jaxmask._types import PyTree
 from jaxmask.leak.findings import Finding, LeakError, Report
 from jaxmask.leak.layouts import MOVES, Layout, layouts
-from jaxmask.leak.outputs import Slot
+from jaxmask.leak.outputs import attributable, lies_in_time
 from jaxmask.leak.padding import copies, paddings
-from jaxmask.leak.program import Cotangents, Program, Result, first_line, groups_of
-from jaxmask.leak.reading import Part, Rounding, differ, padded_gradients, parts, wide
+from jaxmask.leak.program import Program, Result, first_line
+from jaxmask.leak.reading import Part, Rounding, differ, emptiness, no_gradient, parts, wide
+from jaxmask.leak.scope import misshapen, scope
 from jaxmask.leak.subject import WHERE, Subject, subject
 
 
@@ -108,32 +109,36 @@ class _Checker:
         self.program = _traced(checked)
         self.given = Layout("", "", checked.x.arrays, checked.marks)
         self.batch = len(checked.marks)
-        self.shares_rows = self._unmasked_rows()
+        steps = checked.marks.shape
+        self.timed = {s.where for s in self.program.slots if lies_in_time(s, steps)}
         self.findings: list[Finding] = []
         self.notes: dict[str, None] = {}
         self.tried: dict[str, None] = {}
-        self.drawn = self.program.cotangents()
         self.calm = [copies(leaf, self.given.real) for leaf in checked.x.arrays]
         calm = self._read(self.given, self.calm)
         self.rounding = Rounding(self.program.epsilon, calm, [self._shaken(s) for s in (2, 3)])
         # On some devices sums are not taken in the same order twice.
         again = self._read(self.given, self.calm)
         self.repeats = all(differ(a, b, 0.0) is None for a, b in zip(calm, again, strict=True))
-        self.references: dict[tuple[tuple[int, ...], int], list[Part]] = {((), 0): calm}
+        self.references: dict[tuple[tuple[int, ...], int, bool], list[Part]] = {((), 0, True): calm}
 
     def report(self, moves: tuple[str, ...]) -> Report:
         self._refuse_emptiness()
-        padded = 0
+        padded = False
         for layout in layouts(self.given.x, self.given.marks, self.subject.max_segments, moves):
-            padded += self._examine(layout) and not layout.real.all()
+            examined = self._examine(layout)
+            padded |= examined and not layout.real.all()
         if "permute" in moves and self.batch == 1:
             self.notes["permute: the batch has one row"] = None
         if not padded:
+            notes = "; ".join(self.notes)
             raise ValueError(
                 f"{WHERE}: there was nothing to try: the mask has no padding, and none could be "
-                f"appended. Give a mask with padding.\n{chr(10).join(self.notes)}"
+                f"appended. Give a mask with padding. ({notes})"
             )
-        tried = (*self._scope(), *self._comparisons())
+        if self.program.why_no_gradients:
+            self.notes[f"gradients: {self.program.why_no_gradients}"] = None
+        tried = tuple(scope(self.program, tuple(self.tried), repeats=self.repeats))
         return Report(self.subject.name, tuple(self.findings), tried, tuple(self.notes))
 
     # --------------------------------------------------------------------- one layout
@@ -143,27 +148,35 @@ class _Checker:
         if not self._runs(layout):
             return False
         given = layout.move == ""
+        self._note_unattributable(layout)
         x = [copies(leaf, layout.real) for leaf in layout.x]
-        result = self._run(layout, x)
+        result = self.program.run(layout, x)
         calm = self._parts(layout, result)
         if not given:
             self._compare(self._reference(layout), calm, layout, layout.name, across=True)
             self.tried[layout.name] = None
-        self._expect_no_gradient(
-            layout, result, layout.name or "copies of real steps in the padding"
-        )
+        under = layout.name or "copies of real steps in the padding"
+        self._expect(no_gradient(result, self.subject, layout), layout, under)
         if layout.emptied:
-            self._expect_emptiness(layout, result)
+            expected = emptiness(result, self.subject, layout, self.program.shares_rows)
+            self._expect(expected, layout, under)
         if layout.real.all():
             self.notes["padding at the given shape: the mask has none"] = None
             return True
         for padding in paddings(layout.x, layout.real, as_given=given):
             under = padding.name if given else f"{layout.name}, {padding.name}"
-            result = self._run(layout, padding.x)
+            result = self.program.run(layout, padding.x)
             self._compare(calm, self._parts(layout, result), layout, under, across=False)
             if padding.calm:
-                self._expect_no_gradient(layout, result, under)
+                self._expect(no_gradient(result, self.subject, layout), layout, under)
         return True
+
+    def _note_unattributable(self, layout: Layout) -> None:
+        for slot in self.program.slots if layout.focus else ():
+            pooled_rows = self.batch * (self.subject.max_segments or 1)
+            if slot.what == "value" and not attributable(slot, pooled_rows):
+                text = f"{slot.where} does not say which sequence an entry belongs to"
+                self.notes[f"{layout.name}: {text}"] = None
 
     def _runs(self, layout: Layout) -> bool:
         """Whether the function takes this shape and returns what it returned before."""
@@ -172,7 +185,7 @@ class _Checker:
         except Exception as error:
             self.notes[f"{layout.name}: the function failed with {first_line(error)}"] = None
             return False
-        shape = _misshapen(self.program.slots, slots)
+        shape = misshapen(self.program.slots, slots)
         if shape:
             finding = Finding("output", "output", layout.name, layout.move, text=shape)
             self.findings.append(finding)
@@ -180,9 +193,10 @@ class _Checker:
 
     def _reference(self, layout: Layout) -> list[Part]:
         """What the given layout gives for the same cotangents."""
-        key = (layout.dropped, layout.focus)
+        key = (layout.dropped, layout.focus, layout.timed)
         if key not in self.references:
-            same = replace(self.given, dropped=layout.dropped, focus=layout.focus)
+            dropped, focus, timed = key
+            same = replace(self.given, dropped=dropped, focus=focus, timed=timed)
             self.references[key] = self._read(same, self.calm)
         return self.references[key]
 
@@ -198,7 +212,7 @@ class _Checker:
             if difference is not None:
                 what = "mask" if a.what == "count" else a.what
                 other_masks |= {a.where} if what == "mask" else set()
-                unmasked = a.what == "value" and not a.mask_where
+                unmasked = a.what == "value" and a.where in self.timed
                 found = Finding(what, a.where, under, layout.move, *difference, unmasked=unmasked)
                 self.findings.append(found)
 
@@ -212,54 +226,26 @@ class _Checker:
             if not a.mask_where and a.what in ("value", "statistics"):
                 if layout.focus:
                     continue
-                if across and self._lies_in_time(a, layout):
+                if across and not layout.timed and a.where in self.timed:
                     self.notes[f"{layout.name}: {a.where} has a time axis and no mask"] = None
                     continue
             if across and layout.dropped:
                 if a.rows is not None and b.rows is not None:
-                    a, b = (p.take(~np.isin(p.rows, layout.dropped)) for p in (a, b))
+                    a, b = (p.take(~np.isin(np.asarray(p.rows), layout.dropped)) for p in (a, b))
                 elif a.what != "gradient in params":
                     continue  # all rows have a share in it
             if across and layout.order and a.rows is not None:
                 a = a.take(np.concatenate([np.flatnonzero(a.rows == r) for r in layout.order]))
             yield i, a, b
 
-    def _lies_in_time(self, part: Part, layout: Layout) -> bool:
-        moved = layout.move in ("left", "holes")
-        return moved and part.values.shape[:2] == self.given.marks.shape
-
-    # --------------------------------------------------------------------- expectations
-
-    def _expect_no_gradient(self, layout: Layout, result: Result, under: str) -> None:
-        for part in padded_gradients(result, self.subject, layout):
-            nothing = replace(part, values=np.zeros_like(part.values))
-            self._add(nothing, part, layout, under)
-
-    def _expect_emptiness(self, layout: Layout, result: Result) -> None:
-        """Pooled rows give 0 and False, other masks are False, other values finite."""
-        pooled_rows = self.batch * (self.subject.max_segments or 1)
-        for slot, real in zip(result.slots, result.real, strict=True):
-            array = wide(slot.array)
-            part = Part(slot.what, slot.where, array)
-            inside = np.ones(array.shape, bool)
-            if (real is not None or slot.what == "mask" or slot.where in self.shares_rows) and (
-                groups_of(array.shape[0], self.batch) == self.batch
-            ):
-                rows = np.arange(array.shape[0]) // max(1, array.shape[0] // self.batch)
-                emptied = np.isin(rows, layout.dropped)
-                inside &= emptied.reshape(-1, *(1,) * (array.ndim - 1))
-            pooled = real is not None and real.shape == (pooled_rows,)
-            zero = slot.what == "mask" or pooled
-            bad = inside & ((array != 0) if zero else ~np.isfinite(array))
-            self._add(replace(part, values=np.where(bad, 0, array)), part, layout, layout.name)
-
-    def _add(self, want: Part, got: Part, layout: Layout, under: str) -> None:
-        difference = differ(want, got, 0.0)
-        if difference is not None:
-            self.findings.append(Finding(got.what, got.where, under, layout.move, *difference))
+    def _expect(self, pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> None:
+        for want, got in pairs:
+            if (difference := differ(want, got, 0.0)) is not None:
+                found = Finding(got.what, got.where, under, layout.move, *difference)
+                self.findings.append(found)
 
     def _refuse_emptiness(self) -> None:
-        values = [part for part in self.references[(), 0] if part.what == "value"]
+        values = [part for part in self.references[(), 0, True] if part.what == "value"]
         for part in values:
             if not part.values.size:
                 self.notes[f"{part.where}: its mask marks no entry as real"] = None
@@ -273,35 +259,10 @@ class _Checker:
     # --------------------------------------------------------------------- running
 
     def _read(self, layout: Layout, x: list[np.ndarray]) -> list[Part]:
-        return self._parts(layout, self._run(layout, x))
+        return self._parts(layout, self.program.run(layout, x))
 
     def _parts(self, layout: Layout, result: Result) -> list[Part]:
-        return parts(result, self.subject, layout, self.shares_rows)
-
-    def _run(self, layout: Layout, x: list[np.ndarray]) -> Result:
-        return self.program.run(layout, x, self._cotangents(layout))
-
-    def _cotangents(self, layout: Layout) -> Cotangents:
-        """The drawn ones, in the order of the rows, 0 for what is not compared."""
-        if not (layout.order or layout.dropped):
-            return self.drawn
-        order = list(layout.order or range(self.batch))
-        placed: Cotangents = []
-        for slot, drawn in zip(self.program.slots, self.drawn, strict=True):
-            if drawn is not None and self._has_rows(slot):
-                grouped = drawn.reshape(self.batch, -1, *drawn.shape[1:])[order]
-                grouped[list(layout.dropped)] = 0
-                drawn = grouped.reshape(drawn.shape)
-            elif drawn is not None and layout.dropped:
-                drawn = np.zeros_like(drawn)
-            placed.append(drawn)
-        return placed
-
-    def _has_rows(self, slot: Slot) -> bool:
-        if slot.mask is None and slot.where not in self.shares_rows:
-            return False
-        size = slot.array.shape[0]
-        return bool(size) and groups_of(size, self.batch) == self.batch
+        return parts(result, self.subject, layout, self.program.shares_rows)
 
     def _shaken(self, seed: int) -> list[Part]:
         """What the given layout gives when every real input and parameter is off by one ε."""
@@ -316,50 +277,7 @@ class _Checker:
 
         params = [shake(leaf) for leaf in self.subject.params.arrays]
         x = [shake(leaf) for leaf in self.calm]
-        return self._parts(self.given, self.program.run(self.given, x, self.drawn, params))
-
-    def _unmasked_rows(self) -> frozenset[str]:
-        """The unmasked arrays whose leading axis is the batch: it grows when the batch does."""
-        slots = [s for s in self.program.slots if s.what == "value" and s.mask is None]
-        names = {s.where for s in slots if s.array.shape[:1] == (self.batch,)}
-        if not names:
-            return frozenset()
-        longer = [np.concatenate([a, a[:1]]) for a in (*self.given.x, self.given.marks)]
-        try:
-            more = self.program.trace(longer[:-1], longer[-1])
-        except Exception:  # something of this batch is closed over
-            return frozenset(names)
-        return frozenset(
-            s.where for s in more if s.where in names and s.array.shape[0] != self.batch
-        )
-
-    # --------------------------------------------------------------------- the scope, in words
-
-    def _scope(self) -> Iterator[str]:
-        subject, marks = self.subject, self.given.marks
-        shapes = [
-            f"{name} {leaf.dtype} {list(leaf.shape)}"
-            for name, leaf in zip(subject.x.names, subject.x.arrays, strict=True)
-        ]
-        unit = "rows" if marks.ndim == 1 else "steps"
-        real = f"{int((marks > 0).sum())} of {marks.size} {unit} real"
-        yield f"input: {'; '.join(shapes)}; mask {list(marks.shape)}, {real}"
-        values = [slot.describe() for slot in self.program.slots if slot.what != "mask"]
-        yield f"output: {'; '.join(values)}"
-
-    def _comparisons(self) -> Iterator[str]:
-        names = [p.name for p in paddings(self.given.x, self.given.real, as_given=True)]
-        yield f"tried: {'; '.join(names)}"
-        if self.tried:
-            yield f"each of these also with: {'; '.join(self.tried)}"
-        if self.program.gradients:
-            what = "in x and params" if self.subject.params.arrays else "in x"
-            yield f"compared: values, masks, gradients {what}"
-        else:
-            yield "compared: values, masks"
-            self.notes[f"gradients: {self.program.why_not}"] = None
-        if not self.repeats:
-            yield "two runs on the same input differ, so all was compared to rounding"
+        return self._parts(self.given, self.program.run(self.given, x, params))
 
 
 def _traced(checked: Subject) -> Program:
@@ -371,24 +289,3 @@ def _traced(checked: Subject) -> Program:
     if not program.slots:
         raise ValueError(f"{WHERE}: `fn` must return at least one array, got none.")
     return program
-
-
-def _misshapen(given: list[Slot], now: list[Slot]) -> str:
-    """How an output no longer fits the one at the given shape; "" if it does."""
-    if [_signature(slot) for slot in given] != [_signature(slot) for slot in now]:
-        return (
-            "its structure changes with the shape of the input, from "
-            f"{[slot.describe() for slot in given]} to {[slot.describe() for slot in now]}"
-        )
-    for old, new in zip(given, now, strict=True):
-        first = 0 if old.mask is None else old.mask.ndim
-        if old.what != "mask" and any(
-            b < a for a, b in zip(old.array.shape[first:], new.array.shape[first:], strict=True)
-        ):
-            return f"{old.where} shrinks from {old.array.shape} to {new.array.shape}"
-    return ""
-
-
-def _signature(slot: Slot) -> tuple[Any, ...]:
-    rank = None if slot.mask is None else slot.mask.ndim
-    return slot.what, slot.where, slot.array.ndim, slot.array.dtype, rank

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-NON_FINITE = ("nan", "inf", "-inf", "huge")
+NON_FINITE = {"nan", "inf", "-inf"}
 
 
 class LeakError(AssertionError):
@@ -34,7 +34,7 @@ class Finding:
       got: what came instead.
       difference: how far apart they are; inf where one of them is nan.
       text: for what numbers cannot say.
-      unmasked: whether every entry of the array counts since no mask came with it.
+      unmasked: whether the array has a time axis and no mask came with it, so that all counts.
 
     Example:
       >>> print(Finding("value", "output[0]", "nan in the padding", "", (0,), 1.0, float("nan")))
@@ -105,13 +105,20 @@ class Report:
         return "\n".join(lines)
 
 
+ORDER = ("output", "mask", "value", "statistics")
+
+
 def _groups(findings: tuple[Finding, ...]) -> list[list[Finding]]:
     """The findings in one array together, the one that says most in front."""
     found: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         found.setdefault((finding.what, finding.where), []).append(finding)
     # A finite change tells by how much; nan does not.
-    return [sorted(group, key=lambda f: f.difference == float("inf")) for group in found.values()]
+    groups = [sorted(g, key=lambda f: f.difference == float("inf")) for g in found.values()]
+    # Gradients last: where a value is wrong, so is its gradient.
+    return sorted(
+        groups, key=lambda g: ORDER.index(g[0].what) if g[0].what in ORDER else len(ORDER)
+    )
 
 
 def _listed(names: list[str], most: int = 6) -> str:
@@ -125,21 +132,25 @@ def _short(value: complex) -> str:
 
 
 def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
-    first, what = group[0], group[0].what
-    if what == "output":
+    first, moves = group[0], [finding.move for finding in group]
+    if first.what == "output":
         return HINTS["output"]
-    if what.startswith("gradient"):
-        also_values = any(not finding.what.startswith("gradient") for finding in findings)
-        return HINTS["follows" if also_values else "gradient"]
-    moves = [finding.move for finding in group]
-    poisons = [f.under.partition(" in the padding")[0].rpartition(", ")[2] for f in group]
-    if first.unmasked and "" in moves:
+    if first.what.startswith("gradient"):
+        return HINTS[_gradient_hint(first, findings)]
+    if first.unmasked:
         return HINTS["unmasked"]
-    if "" not in moves:
-        return HINTS[moves[0]] if what != "mask" or moves[0] != "append" else HINTS["mask"]
-    if what == "mask":
+    if first.what == "mask" and moves[0] in ("", "append"):
         return HINTS["mask"]
-    return HINTS["multiply" if all(p in NON_FINITE for p in poisons) else "value"]
+    if "" not in moves:
+        return HINTS[moves[0]]
+    contents = {f.under.split(", ")[-1].removesuffix(" in the padding") for f in group}
+    return HINTS["multiply" if contents <= NON_FINITE else "value"]
+
+
+def _gradient_hint(first: Finding, findings: tuple[Finding, ...]) -> str:
+    if any(not finding.what.startswith("gradient") for finding in findings):
+        return "follows"
+    return "gradient" if first.difference == float("inf") else "backward"
 
 
 HINTS = {
@@ -155,6 +166,10 @@ HINTS = {
         "The value is right. Masking the result is not enough for its gradient: nan times a zero "
         "cotangent is nan. Replace the padding before the function runs, e.g. with "
         "`jm.ops.fill_real(x, mask)`, which copies a real step."
+    ),
+    "backward": (
+        "The value is right, its gradient is not: a `custom_vjp` whose backward pass ignores the "
+        "mask, or padding that cancels in the value alone."
     ),
     "follows": "Mend the value first: its gradient follows.",
     "mask": "A mask is made from the mask that came in, never from what stands in the padding or "

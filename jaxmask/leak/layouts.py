@@ -24,6 +24,7 @@ class Layout:
       dropped: places whose row is not compared, nor anything that all rows share.
       focus: the number of the one segment that is compared; 0: all are.
       emptied: whether the dropped rows have no real step.
+      timed: whether arrays that have a time axis and no mask are compared.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layout:
     dropped: tuple[int, ...] = ()
     focus: int = 0
     emptied: bool = False
+    timed: bool = True
 
     @property
     def real(self) -> np.ndarray:
@@ -75,7 +77,7 @@ def _left(given: Layout) -> Iterator[Layout]:
     for extra in (0, 1):
         if extra or not given.real.all():
             name = f"padding moved to the left{_appended(extra)}"
-            yield Layout(name, "left", *_spread(given, extra, _to_the_end))
+            yield Layout(name, "left", *_spread(given, extra, _to_the_end), timed=False)
 
 
 def _holes(given: Layout) -> Iterator[Layout]:
@@ -83,7 +85,7 @@ def _holes(given: Layout) -> Iterator[Layout]:
     for extra in (0, 2, 3):
         if extra or not given.real.all():
             name = f"padding moved into holes{_appended(extra)}"
-            yield Layout(name, "holes", *_spread(given, extra, places))
+            yield Layout(name, "holes", *_spread(given, extra, places), timed=False)
 
 
 def _appended(extra: int) -> str:

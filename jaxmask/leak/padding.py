@@ -47,7 +47,8 @@ def copies(x: np.ndarray, real: np.ndarray) -> np.ndarray:
     if is_inexact(x):
         safe = safe & np.isfinite(steps).reshape(*safe.shape, -1).all(axis=2)
     if not safe.any():
-        return np.where(_expand(real, x.ndim), x, np.ones((), x.dtype))
+        constant = np.asarray(is_inexact(x)).astype(x.dtype)  # 0 is a valid id in any table
+        return np.where(_expand(real, x.ndim), x, constant)
     first = np.where(safe.any(axis=1), np.arange(batch), np.argmax(safe.any(axis=1)))
     donors = steps[first, np.argmax(safe[first], axis=1)]
     donors = donors[:, None] if real.ndim == 2 else donors

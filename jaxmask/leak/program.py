@@ -5,19 +5,17 @@ Its inputs are data, so each shape is compiled once, whatever stands in the padd
 
 import re
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import masks
-from jaxmask._types import Array, ArrayLike, PyTree
+from jaxmask._types import Array, PyTree
 from jaxmask.leak.layouts import Layout
-from jaxmask.leak.outputs import Slot, is_inexact, real_entries, slots
+from jaxmask.leak.outputs import Slot, is_inexact, lies_in_time, real_entries, slots
 from jaxmask.leak.subject import Subject
-
-Cotangents: TypeAlias = list[np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -37,23 +35,52 @@ class Result:
     params: list[np.ndarray | None]
 
 
+class Rows(NamedTuple):
+    """What the cotangents of a run depend on.
+
+    Attributes:
+      names: `[batch]`, which given row stands at each place.
+      weights: `[batch]`, 0 for rows that are not compared.
+      shared: 0 if what all rows have a share in is not compared.
+      timed: 0 if what has a time axis and no mask is not compared.
+      focus: the one segment that is compared; 0: all.
+    """
+
+    names: Any
+    weights: Any
+    shared: Any
+    timed: Any
+    focus: Any
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Rows":
+        """Those of a layout."""
+        places = np.arange(len(layout.marks))
+        names = places if layout.order is None else np.asarray(layout.order)
+        weights = np.where(np.isin(places, layout.dropped), 0, 1)
+        numbers = (names, weights, not layout.dropped, layout.timed, layout.focus)
+        return cls(*(np.asarray(number, np.int32) for number in numbers))
+
+
 class Program:
     """Runs the function of a subject on layouts.
 
     Attributes:
       slots: the abstract arrays of the output at the given shape.
-      gradients: whether gradients are taken.
-      why_not: if they are not.
+      shares_rows: the unmasked ones whose leading axis is the batch.
       epsilon: of the coarsest floating point type that occurs anywhere in the function.
+      why_no_gradients: "" if gradients are taken.
     """
 
     def __init__(self, subject: Subject):
         self.subject = subject
         self._traces: dict[Any, list[Slot]] = {}
         self.slots = self.trace(subject.x.arrays, subject.marks)
+        self.shares_rows = self._unmasked_rows()
         self.epsilon = self._coarsest()
-        self.gradients, self.why_not = self._differentiable()
-        self._run = jax.jit(self._values_and_gradients if self.gradients else self._values)
+        self.why_no_gradients = self._not_differentiable()
+        program = self._values if self.why_no_gradients else self._values_and_gradients
+        self._run = jax.jit(program)
 
     def trace(self, x: list[np.ndarray], marks: np.ndarray) -> list[Slot]:
         """The output at some shape; raises what the function raises."""
@@ -63,42 +90,24 @@ class Program:
             self._traces[key] = slots(*jax.eval_shape(self.subject.call, weights, x, mask))
         return self._traces[key]
 
-    def cotangents(self) -> Cotangents:
-        """A fixed random cotangent for each slot that takes one."""
-        rng = np.random.default_rng(1)
-        return [
-            rng.normal(size=slot.array.shape).astype(slot.array.dtype)
-            if slot.differentiable
-            else None
-            for slot in self.slots
-        ]
-
     def run(
-        self,
-        layout: Layout,
-        x: list[np.ndarray],
-        cotangents: Cotangents,
-        params: list[np.ndarray] | None = None,
+        self, layout: Layout, x: list[np.ndarray], params: list[np.ndarray] | None = None
     ) -> Result:
         """One run: `x` as `layout` places it, whatever its padding holds."""
-        subject = self.subject
-        weights = subject.params.arrays if params is None else params
-        mask = subject.mask_of(layout.marks)
-        output, real, *gradients = self._run(weights, x, mask, cotangents, np.int32(layout.focus))
+        weights = self.subject.params.arrays if params is None else params
+        mask = self.subject.mask_of(layout.marks)
+        output, real, *gradients = self._run(weights, x, mask, Rows.of(layout))
         for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
-        found = slots(*jax.tree.map(np.asarray, output))
         found_for = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in found_for]
-        return Result(found, *host)
+        return Result(slots(*jax.tree.map(np.asarray, output)), *host)
 
-    def _values(
-        self, params: list[Array], x: list[Array], mask: Any, _: Cotangents, focus: Array
-    ) -> tuple[Any, ...]:
+    def _values(self, params: list[Any], x: list[Any], mask: Any, rows: Rows) -> tuple[Any, ...]:
         output = self.subject.call(params, x, mask)
-        return output, self._real(output, mask, focus)
+        return output, self._real(output, mask, rows)
 
     def _values_and_gradients(
-        self, params: list[Array], x: list[Array], mask: Any, cotangents: Cotangents, focus: Array
+        self, params: list[Any], x: list[Any], mask: Any, rows: Rows
     ) -> tuple[Any, ...]:
         def forward(params: list[Any], inputs: list[Any]) -> tuple[list[Array], PyTree]:
             output = self.subject.call(_join(params, fixed_params), _join(inputs, fixed_x), mask)
@@ -106,40 +115,54 @@ class Program:
 
         (moving_params, fixed_params), (moving_x, fixed_x) = _split(params), _split(x)
         _, pull, output = jax.vjp(forward, moving_params, moving_x, has_aux=True)
-        real = self._real(output, mask, focus)
-        batches = (len(self.subject.marks), mask.shape[0])  # a row mask is padded with rows
-        placed = [
-            _placed(cotangent, slot.array, entries, focus, batches)
-            for cotangent, slot, entries in zip(cotangents, slots(*output), real, strict=True)
-            if cotangent is not None
+        real = self._real(output, mask, rows)
+        cotangents = [
+            _cotangent(slot, entries, rows, number, mask.shape, slot.where in self.shares_rows)
+            for number, (slot, entries) in enumerate(zip(slots(*output), real, strict=True))
+            if slot.differentiable
         ]
-        for_params, for_x = pull(placed)
+        for_params, for_x = pull(cotangents)
         return output, real, for_x, for_params
 
-    def _real(self, output: PyTree, mask: Any, focus: Array) -> list[Array | None]:
-        most = self.subject.max_segments
-        return [real_entries(slot, focus, mask.shape[0], most) for slot in slots(*output)]
+    def _real(self, output: PyTree, mask: Any, rows: Rows) -> list[Array | None]:
+        most, batch = self.subject.max_segments, mask.shape[0]
+        return [real_entries(slot, rows.focus, batch, most) for slot in slots(*output)]
 
-    def _differentiable(self) -> tuple[bool, str]:
+    def _unmasked_rows(self) -> frozenset[str]:
+        """Their leading axis grows when the batch does."""
+        subject = self.subject
+        batch = len(subject.marks)
+        unmasked = [slot for slot in self.slots if slot.what == "value" and slot.mask is None]
+        names = {slot.where for slot in unmasked if slot.array.shape[:1] == (batch,)}
+        if not names:
+            return frozenset()
+        longer = [np.concatenate([a, a[:1]]) for a in (*subject.x.arrays, subject.marks)]
+        try:
+            more = self.trace(longer[:-1], longer[-1])
+        except Exception:  # something of this batch is closed over
+            return frozenset(names)
+        grown = {slot.where for slot in more if slot.array.shape[:1] == (batch + 1,)}
+        return frozenset(names & grown)
+
+    def _not_differentiable(self) -> str:
         subject = self.subject
         if not any(is_inexact(leaf) for leaf in (*subject.x.arrays, *subject.params.arrays)):
-            return False, "no floating point `x` or `params`"
+            return "no floating point `x` or `params`"
         if not any(slot.differentiable for slot in self.slots):
-            return False, "no floating point output"
-        mask, focus = subject.mask_of(subject.marks), np.int32(0)
-        arguments = (subject.params.arrays, subject.x.arrays, mask, self.cotangents(), focus)
+            return "no floating point output"
+        given = Layout("", "", subject.x.arrays, subject.marks)
+        arguments = (given.x, subject.mask_of(given.marks), Rows.of(given))
         try:
-            jax.eval_shape(self._values_and_gradients, *arguments)
+            jax.eval_shape(self._values_and_gradients, subject.params.arrays, *arguments)
         except Exception as error:
-            return False, f"they cannot be taken: {first_line(error)}"
-        return True, ""
+            return f"they cannot be taken: {first_line(error)}"
+        return ""
 
     def _coarsest(self) -> float:
         subject = self.subject
         mask = subject.mask_of(subject.marks)
-        arguments = (subject.params.arrays, subject.x.arrays, mask)
         # A cast to bfloat16 deep inside sets how much rounding differs between shapes.
-        text = str(jax.make_jaxpr(subject.call)(*arguments))
+        text = str(jax.make_jaxpr(subject.call)(subject.params.arrays, subject.x.arrays, mask))
         names = {"bf16": "bfloat16", "f16": "float16", "f64": "float64", "c128": "float64"}
         found = set(re.findall(r"\b(bf16|f16|f32|f64|c64|c128)\[", text))
         kinds = (names.get(name, "float32") for name in found)
@@ -152,6 +175,11 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def groups_of(size: int, batch: int) -> int:
+    """How many rows of the input a leading axis splits into: all of them, or it cannot be told."""
+    return batch if size and size % batch == 0 else 1
+
+
 def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
     """Two lists with None for what belongs to the other: what moves, and what cannot."""
     moving = [leaf if is_inexact(leaf) else None for leaf in leaves]
@@ -162,29 +190,45 @@ def _join(moving: list[Any], fixed: list[Any]) -> list[Any]:
     return [b if a is None else a for a, b in zip(moving, fixed, strict=True)]
 
 
-def _placed(
-    cotangent: ArrayLike, y: Array, real: Array | None, focus: Array, batches: tuple[int, int]
+# Odd multipliers of a hash, one for each axis.
+_PRIMES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xD3A2646D, 0xFD7046C5)
+
+
+def _cotangent(
+    slot: Slot, real: Array | None, rows: Rows, number: int, steps: Any, shares_rows: bool
 ) -> Array:
-    """Give the k-th real entry of a row the k-th cotangent, wherever the entry lies here."""
-    if real is None:
-        return jnp.where(focus == 0, _fit(cotangent, y.shape), 0).astype(y.dtype)
-    given, groups = cotangent.shape, groups_of(y.shape[0], batches[1])
-    listed = jnp.reshape(real, (groups, -1))
-    drawn = jnp.reshape(cotangent, (groups_of(given[0], batches[0]), -1, *given[real.ndim :]))
-    drawn = _fit(drawn, (groups, *drawn.shape[1:]))
-    if drawn.shape[1]:
-        rank = jnp.clip(jnp.cumsum(listed, axis=1) - 1, 0, drawn.shape[1] - 1)
-        drawn = jnp.take_along_axis(drawn, masks.expand(rank, drawn.ndim), axis=1)
-    drawn = _fit(drawn, (*listed.shape, *y.shape[real.ndim :])).reshape(y.shape)
-    return jnp.where(masks.expand(real, y.ndim), drawn, 0).astype(y.dtype)
+    """A random number for the k-th real entry of a row, the same wherever the entry lies.
+
+    It is a hash of the row, of k and of the feature, so that it needs no look-up.
+    """
+    y, leading = slot.array, 0
+    seeds, weight = jnp.uint32(0), rows.shared * (rows.focus == 0)
+    if real is not None or shares_rows:
+        listed = jnp.broadcast_to(rows.focus == 0, y.shape[:1]) if real is None else real
+        seeds, weight = _seeds(listed, rows)
+        leading = listed.ndim
+    if lies_in_time(slot, steps):
+        weight = weight * rows.timed
+    seeds = masks.expand(seeds, y.ndim) + jnp.uint32(number * 0x2545F491 & 0xFFFFFFFF)
+    for axis in range(leading, y.ndim):
+        step = jnp.uint32(_PRIMES[(axis - leading + 2) % len(_PRIMES)])
+        seeds = seeds + step * jax.lax.broadcasted_iota(jnp.uint32, y.shape, axis)
+    return jnp.where(masks.expand(weight, y.ndim) > 0, _uniform(seeds), 0).astype(y.dtype)
 
 
-def groups_of(size: int, batch: int) -> int:
-    """How many rows of the input a leading axis splits into: all of them, or it cannot be told."""
-    return batch if size and size % batch == 0 else 1
+def _seeds(real: Array, rows: Rows) -> tuple[Array, Array]:
+    """For each entry a number of its row and rank, and whether it counts."""
+    groups = groups_of(real.shape[0], rows.names.shape[0])
+    listed = real.reshape(groups, -1)
+    rank = jnp.cumsum(listed, axis=1) if listed.shape[1] > 1 else listed
+    known = groups == rows.names.shape[0]
+    names, weights = (rows.names[:, None], rows.weights[:, None]) if known else (0, rows.shared)
+    seeds = _PRIMES[0] * jnp.asarray(names, jnp.uint32) + _PRIMES[1] * rank.astype(jnp.uint32)
+    return seeds.reshape(real.shape), (listed * weights).reshape(real.shape)
 
 
-def _fit(x: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Cut or zero-fill each axis at its end."""
-    cut = jnp.asarray(x)[tuple(slice(n) for n in shape)]
-    return jnp.pad(cut, [(0, n - old) for n, old in zip(shape, cut.shape, strict=True)])
+def _uniform(seeds: Array) -> Array:
+    """Numbers in [-1, 1), the low bits of a seed stirred into all others."""
+    for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        seeds = (seeds ^ (seeds >> shift)) * jnp.uint32(multiplier)
+    return (seeds >> 8).astype(jnp.float32) * 2.0**-23 - 1

@@ -78,12 +78,33 @@ def parts(
     return found
 
 
-def padded_gradients(result: Result, subject: Subject, layout: Layout) -> Iterator[Part]:
-    """The gradients in `x` at steps that do not count."""
+def no_gradient(result: Result, subject: Subject, layout: Layout) -> Iterator[tuple[Part, Part]]:
+    """Expect 0 for the gradients in `x` at steps that do not count."""
     what, batch = "gradient in x at padding", len(layout.marks)
     for gradient, name in zip(result.x, subject.x.names, strict=True):
         if gradient is not None:
-            yield _entries(what, name, wide(gradient), ~layout.real, batch)
+            part = _entries(what, name, wide(gradient), ~layout.real, batch)
+            yield replace(part, values=np.zeros_like(part.values)), part
+
+
+def emptiness(
+    result: Result, subject: Subject, layout: Layout, shares_rows: frozenset[str]
+) -> Iterator[tuple[Part, Part]]:
+    """Expect pooled rows that were emptied to be 0, masks False, and all else to be finite."""
+    batch = len(layout.marks)
+    pooled_rows = batch * (subject.max_segments or 1)
+    for slot, real in zip(result.slots, result.real, strict=True):
+        array = wide(slot.array)
+        inside = np.ones(array.shape, bool)
+        if real is not None or slot.what == "mask" or slot.where in shares_rows:
+            rows = _rows(np.arange(len(array)), len(array), batch)
+            if rows is not None:
+                emptied = np.isin(rows, layout.dropped)
+                inside &= emptied.reshape(-1, *(1,) * (array.ndim - 1))
+        pooled = real is not None and real.shape == (pooled_rows,)
+        wrong = array != 0 if pooled or slot.what == "mask" else ~np.isfinite(array)
+        part = Part(slot.what, slot.where, array)
+        yield replace(part, values=np.where(inside & wrong, 0, array)), part
 
 
 def wide(x: np.ndarray) -> np.ndarray:
@@ -163,7 +184,7 @@ def _row_scale(part: Part) -> np.ndarray | float:
 class Difference(NamedTuple):
     """The worst entry of two that should agree: where, what was expected, and what came."""
 
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     expected: complex
     got: complex
     distance: float

@@ -76,7 +76,8 @@ def fill_real(x: ArrayLike, mask: Mask, value: complex | None = None) -> Pair:
     real = masks.steps(mask)
     if value is None:
         value = 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0
-    copy = jax.lax.stop_gradient(x)
+    # Filled first, since an empty row would copy its padding before that is replaced in turn.
+    copy = jax.lax.stop_gradient(fill(x, mask)[0])
     if real.ndim == 2:
         first = jnp.argmax(real, axis=1).reshape(-1, *[1] * (x.ndim - 1))
         copy = jnp.take_along_axis(copy, first, axis=1)  # [batch, 1, feature...]

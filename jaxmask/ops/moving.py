@@ -16,6 +16,7 @@ def _order(real: StepMask) -> Array:
 
 
 def _take(x: Array, index: Array) -> Array:
+    # `x` is filled before it gets here: an index that has no real step to point at meets padding.
     return jnp.take_along_axis(x, masks.expand(index, x.ndim), axis=1, mode="clip")
 
 
@@ -50,7 +51,7 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
     new: Mask = packed
     if isinstance(mask, Segments):
         new = Segments(jnp.where(packed, _take(mask.ids, order), 0), mask.max_segments)
-    return fill(_take(x, order), new)
+    return fill(_take(fill(x, mask)[0], order), new)
 
 
 @segments_apart
@@ -77,7 +78,7 @@ def flip(x: ArrayLike, mask: Mask) -> Pair:
         return jnp.flip(x, axis=1), None
     real = masks.steps(mask)
     mirrored = masks.lengths(real)[:, None] - 1 - masks.positions(real)
-    return fill(_take(x, _take(_order(real), mirrored)), mask)
+    return fill(_take(fill(x, mask)[0], _take(_order(real), mirrored)), mask)
 
 
 @segments_apart
@@ -112,6 +113,6 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: complex = 0) -> Pa
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
     source = masks.positions(real) - steps
     inside = (source >= 0) & (source < masks.lengths(real)[:, None])
-    y = _take(x, _take(_order(real), source))
+    y = _take(fill(x, mask)[0], _take(_order(real), source))
     y = jnp.where(masks.expand(inside, x.ndim), y, jnp.asarray(value, x.dtype))
     return fill(y, mask)
