@@ -1,6 +1,7 @@
 """Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out."""
 
 from jaxmask import batching as batching
+from jaxmask import leak as leak
 from jaxmask import losses as losses
 from jaxmask import masks as masks
 from jaxmask import metrics as metrics
@@ -16,4 +17,5 @@ from jaxmask.batching import bucket_batches as bucket_batches
 from jaxmask.batching import pad_ragged as pad_ragged
 from jaxmask.batching import pad_sequences as pad_sequences
 from jaxmask.batching import unpad_sequences as unpad_sequences
+from jaxmask.leak import LeakError as LeakError
 from jaxmask.masks import Segments as Segments

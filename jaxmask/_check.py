@@ -38,7 +38,7 @@ def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
         )
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(
-            f"{where}: `{name}` must be a JAX or NumPy array, got {type(x).__name__}. Lists of "
+            f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. Lists of "
             "sequences become an array and its mask with `jm.pad_sequences`."
         )
     return jnp.asarray(x)
@@ -61,10 +61,9 @@ def pair(
       where: the function that asks, for the error text.
       over_time: the function mixes steps, so a row mask has no meaning for it.
       segments: the function can respect `Segments`.
-      name: what the caller calls `x`; its mask is called `mask`, or `<name>_mask`.
+      name: what the caller calls `x`.
     """
     x = array(x, name, where)
-    mask_name = "mask" if name == "x" else f"{name}_mask"
     if mask is None:
         needed = 2 if over_time else 1
         if x.ndim < needed:
@@ -75,16 +74,16 @@ def pair(
         if not segments:
             refuse_segments(where)
         return x, _segments(x, mask, where, name)
-    mask = boolean(mask, where, mask_name)
+    mask = boolean(mask, where)
     ranks = (2,) if over_time else (1, 2)
     if mask.ndim not in ranks:
-        _refuse_rank(mask, ranks, where, mask_name)
+        _refuse_rank(mask, ranks, where)
     if mask.shape != x.shape[: mask.ndim]:
         hint = "Nothing is broadcast: give one bool for each step"
         if x.ndim >= 2 and mask.shape == x.shape[1::-1]:
-            hint = f"It looks transposed: pass `{mask_name}.T`, batch first"
+            hint = "It looks transposed: pass `mask.T`, batch first"
         raise MaskError(
-            f"{where}: `{mask_name}` must have the shape of the leading axes of `{name}`, "
+            f"{where}: `mask` must have the shape of the leading axes of `{name}`, "
             f"{x.shape[: mask.ndim]}, got {mask.shape}.\n{hint}, `[batch, time]`, True where it is "
             f"real. `{name}` has shape {x.shape}."
         )
@@ -104,7 +103,7 @@ def boolean(mask: Any, where: str, name: str = "mask") -> Array:
     return mask
 
 
-def _refuse_rank(mask: Array, ranks: tuple[int, ...], where: str, name: str) -> NoReturn:
+def _refuse_rank(mask: Array, ranks: tuple[int, ...], where: str) -> NoReturn:
     meaning = {1: "1 (rows, `[batch]`)", 2: "2 (steps, `[batch, time]`)"}
     hint = "Give one bool for each step."
     if mask.ndim == 1:
@@ -116,7 +115,7 @@ def _refuse_rank(mask: Array, ranks: tuple[int, ...], where: str, name: str) -> 
         )
     expected = " or ".join(meaning[rank] for rank in ranks)
     raise MaskError(
-        f"{where}: `{name}` must have rank {expected}, got rank {mask.ndim} with shape "
+        f"{where}: `mask` must have rank {expected}, got rank {mask.ndim} with shape "
         f"{mask.shape}. {hint}"
     )
 
@@ -216,3 +215,12 @@ def name_of(layer: Any) -> str:
     if inspect.isroutine(inspect.unwrap(layer)):
         return f"function `{getattr(layer, '__name__', repr(layer))}`"
     return f"`{type(layer).__name__}`"
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in the words of a user."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return f"{type(value).__name__}"

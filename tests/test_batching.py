@@ -104,6 +104,7 @@ def test_a_genuine_zero_is_a_real_step():
         ([[], []], 2, (2, 2), np.float32),
         ([[1, 2], []], 0, (2, 0), np.int32),
         ([[[1.0, 2.0]], []], 0, (2, 0, 2), np.float64),
+        ([np.array([]), np.zeros((0, 3), np.int16)], None, (2, 0, 3), np.int16),
         ([np.zeros((0, 3), np.int16), []], None, (2, 0, 3), np.int16),
         ([np.zeros((0, 3)), np.zeros((0, 3))], 2, (2, 2, 3), np.float64),
         ([np.zeros((2, 0)), np.zeros((1, 0))], 1, (2, 1, 0), np.float64),

@@ -290,6 +290,10 @@ def test_s13_keras_behaviour_is_there_for_the_asking():
     y, mask = jm.nn.Sequential(*layers, on_unsupported="drop")(ids)
     assert mask is None
     np.testing.assert_array_equal(y, unmasked)
+    # But nothing that stood in the padding is let loose on what follows.
+    dirty, mask = jnp.array([[[1.0], [jnp.nan]]]), jnp.array([[True, False]])
+    y, _ = jm.nn.Sequential(MyActivation(), on_unsupported="drop")(dirty, mask)
+    assert y.tolist() == [[[1], [0]]]
 
 
 @temporal_softmax

@@ -212,8 +212,8 @@ def test_half_precision(entry):
         for (y, _), (full, _) in zip(base[0], evaluate(entry, masks)[0], strict=True):
             tools.assert_close(y, full, str(dtype), rtol)
         (y, _), takes_floats = base[0][0], entry.inputs[0].kind != "ids"
-        keeps = takes_floats and y.ndim and not entry.name.startswith(("nn.", "metrics."))
-        if keeps and jnp.issubdtype(y.dtype, jnp.floating):
+        # Parameters of modules are float32, and losses and metrics may widen.
+        if takes_floats and not entry.name.startswith(("nn.", "metrics.", "losses.")):
             assert y.dtype == dtype
 
 
@@ -237,8 +237,8 @@ def test_row_masks(entry):
     for poison in range(2, 5):
         tools.assert_bits(base, call_rows(entry, poison), f"poison {poison}")
     (y, mask), *_ = base[0]
-    assert mask.shape == (4,)
-    if "zero_padding" not in entry.exempt:
+    assert mask is None or mask.shape == (4,)
+    if mask is not None and "zero_padding" not in entry.exempt:
         assert not np.asarray(y)[~np.asarray(mask)].any()
 
 

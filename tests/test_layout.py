@@ -131,7 +131,8 @@ def test_every_public_function_is_registered():
         f"{name}.{attribute}"
         for name in ROOMS
         for attribute, value in vars(getattr(jm, name)).items()
-        if attribute[0] != "_" and not inspect.ismodule(value)
+        if attribute[0] != "_"
+        and not inspect.ismodule(value)
         and getattr(value, "__module__", "").startswith(f"jaxmask.{name}")
     }
     registered = {entry.name.split(":")[0] for entry in REGISTRY}

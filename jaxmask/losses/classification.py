@@ -4,6 +4,7 @@ import functools
 
 import optax
 
+from jaxmask import ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _delegate
 
@@ -247,6 +248,6 @@ def multiclass_sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: Array
 
 @functools.wraps(optax.losses.multiclass_sparsemax_loss)
 def _multiclass_sparsemax(scores: Array, labels: Array) -> Array:
-    # optax maps over one leading axis only.
-    flat = scores.reshape(labels.size, scores.shape[-1])
+    # optax maps over one leading axis only, and its derivative refuses 16-bit floats.
+    flat = scores.reshape(labels.size, scores.shape[-1]).astype(ops.accumulator(scores.dtype))
     return optax.losses.multiclass_sparsemax_loss(flat, labels.reshape(-1)).reshape(labels.shape)

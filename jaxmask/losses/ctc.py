@@ -60,16 +60,15 @@ def ctc_loss(
     batch, time, _ = logits.shape
     if not time:
         return jnp.zeros(batch, ops.accumulator(logits.dtype)), masks.rows(mask)
-    # optax carries its state over padding by multiplication, which lets nan through; and blanks in
-    # the padding of the labels repeat no label.
-    logits, frames = ops.compact(logits, mask)
-    labels, real_labels = ops.compact(labels, label_mask)
-    labels, _ = ops.fill(labels, real_labels, blank_id)
+    # optax carries its state over padded frames wherever they lie, but by multiplication, which lets
+    # nan through; and it takes padded labels on the right only.
+    logits, _ = ops.fill(logits, mask)
+    labels, label_mask = ops.compact(labels, label_mask)
     per_row = optax.losses.ctc_loss(
         logits.astype(ops.accumulator(logits.dtype)),
-        _paddings(frames, logits),
+        _paddings(mask, logits),
         labels,
-        _paddings(real_labels, labels),
+        _paddings(label_mask, labels),
         blank_id=blank_id,
     )
     return ops.fill(per_row, masks.rows(mask))

@@ -15,6 +15,10 @@ class MaskedModule(nnx.Module):
         raise NotImplementedError
 
     def compute_mask(self, x: Any, mask: Mask = None) -> Mask:
-        """The mask that calling the module gives; no random stream and no statistic changes."""
+        """The mask that calling the module gives; no random stream and no statistic changes.
+
+        It costs a call, since a mask may depend on values; under `jit` what only the values need is
+        not computed.
+        """
         # A merged copy holds the same arrays in new variables, so what it updates stays its own.
         return nnx.merge(*nnx.split(self))(x, mask)[1]

@@ -74,7 +74,7 @@ class Embed(MaskedModule):
     @jax.named_scope("jaxmask.nn.Embed")
     def __call__(self, ids: ArrayLike, mask: Mask = None) -> Pair:
         """Look up the real ids and return `(y, mask)`."""
-        ids, mask = _check.pair(ids, mask, "Embed", name="x")
+        ids, mask = _check.pair(ids, mask, "Embed", name="ids")
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
         if self.mask_zero:

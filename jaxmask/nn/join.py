@@ -169,13 +169,17 @@ def takes_mask(layer: Callable[..., Any]) -> bool:
 
 
 def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
+    reason = "met a mask and does not know masks"
+    if _lookup(FLAX_LAYERS, layer) is not None:
+        reason = "met a mask and, set up like this, would mix steps or drop their axis"
+    kind = type(layer).__name__
     text = (
-        f"{at}, {_check.name_of(layer)}, met a mask and does not know masks. "
-        "Say what it does with one:\n"
+        f"{at}, {_check.name_of(layer)}, {reason}. Say what it does with one:\n"
         "  - it acts on each step alone: `jm.nn.Passthrough(layer)`, or once for its type, "
-        "`jm.nn.register(type, jm.nn.Passthrough)`;\n"
+        f"`jm.nn.register({kind}, jm.nn.Passthrough)`;\n"
         "  - it uses the mask up: `jm.nn.Consume(f)` with `f(x, mask) -> y`;\n"
-        "  - it changes the mask: give it `(x, mask) -> (y, mask)`, `mask` second;\n"
+        "  - it changes the mask: let it be `(x, mask) -> (y, mask)`, with `mask` the name of its "
+        "second positional parameter;\n"
         "  - the mask is to end before it: put `jm.nn.DropMask()` there."
     )
     if on_unsupported == "error":
@@ -189,7 +193,7 @@ def _checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
     if not (isinstance(result, tuple) and len(result) == 2):
         raise _check.MaskError(
             f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "
-            f"{type(result).__name__}. If it returns `y` alone, wrap it: `jm.nn.Passthrough` or "
+            f"{_check.kind_of(result)}. If it returns `y` alone, wrap it: `jm.nn.Passthrough` or "
             "`jm.nn.Consume`."
         )
     y, mask = result

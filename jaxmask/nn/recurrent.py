@@ -67,6 +67,11 @@ class Recurrent(MaskedModule):
         # In reverse the step that is computed last is the first of the row.
         return pool.first(y, mask) if reverse else pool.last(y, mask)
 
+    def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
+        """The mask that calling the module gives, without running it."""
+        _, mask = _check.pair(x, mask, type(self).__name__, over_time=True)
+        return mask if self.return_sequences else masks.rows(mask)
+
 
 class LSTM(Recurrent):
     """Long short-term memory; the arithmetic is `jaxmask.recurrent.lstm`.

@@ -50,10 +50,7 @@ class Sequential(MaskedModule):
     def __init__(self, *layers: Callable[..., Any], on_unsupported: str = "error"):
         _check.choice(on_unsupported, join.ON_UNSUPPORTED, "Sequential", "on_unsupported")
         for position, layer in enumerate(layers):
-            if not callable(layer):
-                raise TypeError(
-                    f"Sequential: layer {position} must be callable, got {type(layer).__name__}."
-                )
+            _refuse_no_layer(layer, position)
         self.layers = nnx.List(layers)
         self.on_unsupported = on_unsupported
 
@@ -66,6 +63,19 @@ class Sequential(MaskedModule):
             policy = self.on_unsupported
             x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, rngs=rngs)
         return x, mask
+
+
+def _refuse_no_layer(layer: Any, position: int) -> None:
+    if isinstance(layer, type):
+        raise TypeError(
+            f"Sequential: layer {position} is the class `{layer.__name__}`, not a layer. Build it: "
+            f"`{layer.__name__}(...)`."
+        )
+    if not callable(layer):
+        hint = " Pass layers one by one: `Sequential(*layers)`." if isinstance(layer, list) else ""
+        raise TypeError(
+            f"Sequential: layer {position} must be callable, got {type(layer).__name__}.{hint}"
+        )
 
 
 class TimeDistributed(MaskedModule):

@@ -120,10 +120,9 @@ def each_step(
     if mask is None:
         return y, None
     if not isinstance(y, jax.Array | np.ndarray) or y.shape[: mask.ndim] != mask.shape:
-        came = f"shape {y.shape}" if hasattr(y, "shape") else type(y).__name__
         raise _check.MaskError(
             f"each_step: {_check.name_of(f)} must keep the axes of the mask, {mask.shape}, but "
-            f"gave {came}. A function that changes time must take the mask: "
+            f"gave {_check.kind_of(y)}. A function that changes time must take the mask: "
             "`f(x, mask) -> (y, mask)`, or `jm.nn.Consume(f)` where the mask ends."
         )
     return fill(y, mask)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._types import Array, ArrayLike, Mask, Segments
+from jaxmask._types import Array, ArrayLike, Ids, Mask, Segments
 from jaxmask.recurrent import masked_scan
 from jaxmask.recurrent.cells import LSTMCarry, LSTMWeights, lstm_cell
 
@@ -68,6 +68,14 @@ def lstm(
     x, mask, ids = masked_scan.with_segments(x, mask, segments, "lstm")
     weights = _check_lstm_weights(x, weights)
     carry = _lstm_carry(x, weights, carry)
+    return _lstm(x, mask, ids, weights, carry, reverse=reverse)
+
+
+# Compiled here, since the scan closes over the weights: op by op it would compile at every call.
+@functools.partial(jax.jit, static_argnames="reverse")
+def _lstm(
+    x: Array, mask: Mask, ids: Ids | None, weights: LSTMWeights, carry: LSTMCarry, *, reverse: bool
+) -> tuple[LSTMCarry, tuple[Array, Mask]]:
     safe, _ = ops.fill(x, mask)
     cell = functools.partial(lstm_cell, weights)
     with jax.named_scope("jaxmask.lstm"):

@@ -86,8 +86,10 @@ def with_segments(
         )
     given = segments if isinstance(segments, Segments) else Segments(jnp.asarray(segments), 0)
     _check.pair(x, given, where)
-    kept = given if mask is None else masks.intersect(given, masks.steps(mask))
-    return x, kept if isinstance(segments, Segments) else masks.steps(kept), kept.ids
+    ids = given.ids if mask is None else jnp.where(masks.steps(mask), given.ids, 0)
+    if isinstance(segments, Segments):
+        return x, Segments(ids, segments.max_segments), ids
+    return x, ids > 0, ids
 
 
 def run(
