@@ -95,11 +95,9 @@ def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return carry, (carry * x).astype(x.dtype)
 
 
-SCALAR = {
-    law: "one number for the whole batch"
-    for law in ("row_alone", "permute", "layouts", "segments", "vmap_rows", "empty_rows")
-}
-NOT_PADDABLE = {"more_padding": "the number of sections depends on the padded length"}
+SCALAR = dict.fromkeys(
+    ("row_alone", "permute", "layouts", "segments", "empty_rows"), "one number for the whole batch"
+)
 NO_SEGMENTS = "refuses them with an error, which is tested apart"
 PERMUTED_ROWS = "a row has an axis less to permute; tested in test_shape.py"
 FLOATS = (Input(), Input())

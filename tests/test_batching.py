@@ -440,12 +440,14 @@ def test_the_default_boundaries_give_the_fewest_steps(lengths, batch_size, max_s
 
 
 def test_many_different_lengths_are_thinned_to_candidates():
-    lengths = np.arange(1, 2001)
-    chosen = buckets.fewest_steps(lengths, 1, 4, candidates=20)
-    assert len(chosen) == 4
-    assert chosen[-1] == 2000
-    # Evenly spread lengths are cut best into even parts.
-    np.testing.assert_allclose(chosen, (500, 1000, 1500, 2000), atol=120)
+    lengths = np.arange(1, 1001)
+    # Evenly spread lengths are cut best into even parts, of which few candidates come near only.
+    even = (250, 500, 750, 1000)
+    assert buckets.fewest_steps(lengths, 1, 4, candidates=1000) == even
+    thinned = buckets.fewest_steps(lengths, 1, 4, candidates=20)
+    np.testing.assert_allclose(thinned, even, atol=60)
+    assert thinned != even
+    assert thinned[-1] == 1000
 
 
 def test_no_sequence_no_batch():

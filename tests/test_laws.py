@@ -317,5 +317,5 @@ def test_segments(entry):
 def test_segments_refused(entry):
     masks = [jm.Segments(mask.astype(np.int32), 1) for mask in tools.masks_for(entry, "right")]
     xs = tools.arguments(entry, tools.masks_for(entry, "right"), ROWS)
-    with pytest.raises((jm.MaskError, TypeError), match="[Ss]egments"):
+    with pytest.raises((jm.MaskError, TypeError), match=r"[Ss]egments"):
         entry.call(entry.params, xs, masks, ROWS)

@@ -173,19 +173,37 @@ VALUE_LEAKS = [
 ]
 
 
+@functools.cache
+def together(fns, moves=()):
+    """One check of many functions, each an output of its own."""
+
+    def fn(x, mask):
+        return {fn.__name__: fn(x, mask) for fn in fns}
+
+    return leak.check(fn, X, MASK, moves=moves)
+
+
+def findings_of(report, fn):
+    """Those in the values and masks that one of many functions returned."""
+    return [f for f in report.findings if f.where.startswith(f"output['{fn.__name__}']")]
+
+
+@functools.cache
+def alone(fn):
+    return leak.check(fn, X, MASK)
+
+
 @pytest.mark.parametrize("fn", VALUE_LEAKS)
 def test_a_leaking_value_or_mask_is_convicted(fn):
-    report = leak.check(fn, X, MASK)
-    assert not report.ok
-    assert whats(report) & {"value", "mask"}
-    assert f"leak.check of function `{fn.__name__}`: padding leaks." in str(report)
+    assert {f.what for f in findings_of(together(tuple(VALUE_LEAKS)), fn)} & {"value", "mask"}
 
 
 @pytest.mark.parametrize(
     "fn", [divides_by_padded_length, positions_from_the_end, stride_in_phase_with_the_end]
 )
 def test_only_appended_padding_shows_what_depends_on_its_amount(fn):
-    assert moves_of(leak.check(fn, X, MASK)) == {"append"}
+    found = findings_of(together(tuple(VALUE_LEAKS)), fn)
+    assert {f.move for f in found} == {"append"}
 
 
 def test_the_padding_as_given_is_tried_too():
@@ -306,7 +324,7 @@ GRADIENT_LEAKS = {
 
 @pytest.mark.parametrize("fn", GRADIENT_LEAKS)
 def test_a_leak_in_the_gradient_alone_is_convicted(fn):
-    report = leak.check(fn, X, MASK)
+    report = alone(fn)
     assert not report.ok
     assert GRADIENT_LEAKS[fn] in whats(report)
     assert all(what.startswith("gradient") for what in whats(report))
@@ -395,28 +413,26 @@ def mask_alone(x, mask):
     return mask
 
 
-RIGHT = [
-    (jm.pool.mean, ALL_MOVES),
-    (jm.pool.max, ALL_MOVES),
-    (jm.ops.softmax, ALL_MOVES),
-    (jm.ops.cumsum, ALL_MOVES),
-    (right_mean, ALL_MOVES),
-    (masked_mean_in_plain_jax, ("left", "holes", "permute")),
-    (masked_scan, ALL_MOVES),
-    (attention, ("left", "holes", "permute")),
-    (centred, ALL_MOVES),
-    (flipped_with_its_mask, ()),
-    (steps_side_by_side, ALL_MOVES),
-    (zero_filled_without_a_mask, ("empty", "permute")),
-    (several_pairs, ALL_MOVES),
-    (loss, ("left", "holes", "permute")),
-    (mask_alone, ("empty", "permute")),
-]
+RIGHT = {
+    ALL_MOVES: (
+        *(jm.pool.mean, jm.pool.max, jm.ops.softmax, jm.ops.cumsum, right_mean, masked_scan),
+        *(centred, steps_side_by_side, several_pairs),
+    ),
+    ("left", "holes", "permute"): (masked_mean_in_plain_jax, attention, loss),
+    ("empty", "permute"): (zero_filled_without_a_mask, mask_alone),
+    (): (flipped_with_its_mask,),
+}
 
 
-@pytest.mark.parametrize(("fn", "moves"), RIGHT, ids=[fn.__name__ for fn, _ in RIGHT])
-def test_a_right_function_is_acquitted(fn, moves):
-    leak.assert_padding_invariant(fn, X, MASK, moves=moves)
+@pytest.mark.parametrize("moves", RIGHT, ids=str)
+def test_right_functions_are_acquitted(moves):
+    report = together(RIGHT[moves], moves)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("fn", [jm.pool.mean, masked_scan])
+def test_one_line_in_a_test(fn):
+    leak.assert_padding_invariant(fn, X, MASK)
 
 
 def test_a_per_step_layer_is_acquitted():
@@ -508,26 +524,21 @@ def scales_by_row_number(x, mask):
     return x * jnp.arange(1, len(x) + 1)[:, None, None], mask
 
 
-MOVED = [
-    (mask_as_lengths, "left"),
-    (every_second_step, "left"),
-    (adds_its_position, "left"),
-    (mask_as_lengths, "holes"),
-    (convolution, "holes"),
-    (mean_over_nothing, "empty"),
-    (mean_over_nothing_without_a_mask, "empty"),
-    (maximum_of_nothing, "empty"),
-    (empty_row_stays_real, "empty"),
-    (divides_by_the_shortest, "empty"),
-    (centres_on_the_real_batch, "permute"),
-    (scales_by_row_number, "permute"),
-]
+MOVED = {
+    "left": (mask_as_lengths, every_second_step, adds_its_position),
+    "holes": (mask_as_lengths, convolution),
+    "empty": (
+        *(mean_over_nothing, mean_over_nothing_without_a_mask, maximum_of_nothing),
+        *(empty_row_stays_real, divides_by_the_shortest),
+    ),
+    "permute": (centres_on_the_real_batch, scales_by_row_number),
+}
 
 
-@pytest.mark.parametrize(("fn", "move"), MOVED, ids=[f"{f.__name__}-{m}" for f, m in MOVED])
-def test_a_move_convicts_what_the_default_acquits(fn, move):
-    assert leak.check(fn, X, MASK).ok
-    report = leak.check(fn, X, MASK, moves=(move,))
+@pytest.mark.parametrize(("move", "fn"), [(move, fn) for move in MOVED for fn in MOVED[move]])
+def test_a_move_convicts_what_the_default_acquits(move, fn):
+    report = together(MOVED[move], (move,))
+    assert {f.move for f in findings_of(report, fn)} == {move}
     assert moves_of(report) == {move}
 
 
@@ -538,10 +549,9 @@ def test_a_stride_is_noticed_where_padding_is_even():
 
 
 def test_the_mean_over_nothing_is_found_at_the_emptied_row():
-    report = leak.check(mean_over_nothing, X, MASK, moves=("empty",))
-    worst = [f for f in report.findings if f.what == "value" and f.under == "row 2 emptied"]
-    assert worst
-    assert worst[0].index[0] == 2
+    report = together(MOVED["empty"], ("empty",))
+    found = findings_of(report, mean_over_nothing)
+    assert [f.index[0] for f in found if f.under == "row 2 emptied"] == [2]
     assert "A row without a real step must give 0 and False" in str(report)
 
 
@@ -792,7 +802,7 @@ def test_an_acquittal_states_its_scope():
     ],
 )
 def test_the_hint_fits_the_leak(fn, hint):
-    assert hint in str(leak.check(fn, X, MASK))
+    assert hint in str(alone(fn))
 
 
 def test_a_check_gives_the_same_report_twice():

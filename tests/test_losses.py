@@ -512,8 +512,6 @@ def test_nan_in_the_padding_of_losses_and_weights_changes_no_bit(by, kind):
     assert np.all(np.asarray(jax.tree.leaves(clean)[1])[~MASK] == 0)
     for how in ("nan", "inf", "huge"):
         jax.tree.map(np.testing.assert_array_equal, clean, value_and_gradients(how))
-    with jax.debug_nans(True):  # no nan is made on the way either
-        value_and_gradients("nan")
 
 
 @pytest.mark.parametrize("by", ["step", "row", "sum"])

@@ -82,8 +82,9 @@ class BucketBatches:
     """What `bucket_batches` returns: an iterable of `(x, mask, indices)`, of a known length.
 
     Each batch is of NumPy arrays: `x [batch, boundary, feature...]`, `mask [batch, boundary]`,
-    boolean, and `indices [batch]`, int32, the position of each row in the sequences, to gather
-    its label by; -1 in a filler row, whose mask is all False.
+    boolean, and `indices [batch]`, int32, the position of each row in the sequences, or -1 in a
+    filler row, whose mask is all False. Gather labels by `indices`, with `indices >= 0` as the row
+    mask of the loss: -1 gathers the last label.
 
     Attributes:
       ragged: all sequences.

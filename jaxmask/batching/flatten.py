@@ -74,7 +74,7 @@ def flatten(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> Ra
 def _rows(sequences: Any, where: str) -> list[Any]:
     """Every row as a list, a tuple or an array with a time axis."""
     if isinstance(sequences, jax.Array):
-        sequences = np.asarray(sequences)
+        sequences = np.asarray(sequences)  # else each row is copied from the device by itself
     if not _is_ordered(sequences):
         raise TypeError(
             f"{where}: `sequences` must be an iterable of rows, such as a list of lists or of "

@@ -79,6 +79,13 @@ def paddings(x: list[np.ndarray], real: np.ndarray, *, as_given: bool) -> Iterat
             yield Padding(f"{name} in the padding", calm, filled)
 
 
+def plausible(x: list[np.ndarray], real: np.ndarray) -> Padding:
+    """Values of real steps alone: what may stand in another sequence of a packed row."""
+    rng = np.random.default_rng(0)
+    filled = [np.where(_expand(real, a.ndim), a, _real_values(a, real, rng)) for a in x]
+    return Padding("values of other steps", True, filled)
+
+
 def _expand(mask: np.ndarray, ndim: int) -> np.ndarray:
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
 

@@ -109,12 +109,7 @@ class Program:
     def _values_and_gradients(
         self, params: list[Any], x: list[Any], mask: Any, rows: Rows
     ) -> tuple[Any, ...]:
-        def forward(params: list[Any], inputs: list[Any]) -> tuple[list[Array], PyTree]:
-            output = self.subject.call(_join(params, fixed_params), _join(inputs, fixed_x), mask)
-            return [slot.array for slot in slots(*output) if slot.differentiable], output
-
-        (moving_params, fixed_params), (moving_x, fixed_x) = _split(params), _split(x)
-        _, pull, output = jax.vjp(forward, moving_params, moving_x, has_aux=True)
+        pull, output = self._pullback(params, x, mask)
         real = self._real(output, mask, rows)
         cotangents = [
             _cotangent(slot, entries, rows, number, mask.shape, slot.where in self.shares_rows)
@@ -123,6 +118,17 @@ class Program:
         ]
         for_params, for_x = pull(cotangents)
         return output, real, for_x, for_params
+
+    def _pullback(self, params: list[Any], x: list[Any], mask: Any) -> tuple[Any, PyTree]:
+        """From cotangents of what is differentiable to gradients in `params` and `x`."""
+        (moving_params, fixed_params), (moving_x, fixed_x) = _split(params), _split(x)
+
+        def forward(params: list[Any], inputs: list[Any]) -> tuple[list[Array], PyTree]:
+            output = self.subject.call(_join(params, fixed_params), _join(inputs, fixed_x), mask)
+            return [slot.array for slot in slots(*output) if slot.differentiable], output
+
+        _, pull, output = jax.vjp(forward, moving_params, moving_x, has_aux=True)
+        return pull, output
 
     def _real(self, output: PyTree, mask: Any, rows: Rows) -> list[Array | None]:
         most, batch = self.subject.max_segments, mask.shape[0]
@@ -150,10 +156,15 @@ class Program:
             return "no floating point `x` or `params`"
         if not any(slot.differentiable for slot in self.slots):
             return "no floating point output"
-        given = Layout("", "", subject.x.arrays, subject.marks)
-        arguments = (given.x, subject.mask_of(given.marks), Rows.of(given))
-        try:
-            jax.eval_shape(self._values_and_gradients, subject.params.arrays, *arguments)
+
+        def gradients(params: list[Any], x: list[Any], mask: Any) -> Any:
+            pull, output = self._pullback(params, x, mask)
+            ys = [slot.array for slot in slots(*output) if slot.differentiable]
+            return pull(ys)
+
+        mask = subject.mask_of(subject.marks)
+        try:  # nothing but the function itself, so that no error but its own is taken for one
+            jax.eval_shape(gradients, subject.params.arrays, subject.x.arrays, mask)
         except Exception as error:
             return f"they cannot be taken: {first_line(error)}"
         return ""
@@ -223,7 +234,8 @@ def _seeds(real: Array, rows: Rows) -> tuple[Array, Array]:
     rank = jnp.cumsum(listed, axis=1) if listed.shape[1] > 1 else listed
     known = groups == rows.names.shape[0]
     names, weights = (rows.names[:, None], rows.weights[:, None]) if known else (0, rows.shared)
-    seeds = _PRIMES[0] * jnp.asarray(names, jnp.uint32) + _PRIMES[1] * rank.astype(jnp.uint32)
+    row_step, step = (jnp.uint32(prime) for prime in _PRIMES[:2])
+    seeds = row_step * jnp.asarray(names).astype(jnp.uint32) + step * rank.astype(jnp.uint32)
     return seeds.reshape(real.shape), (listed * weights).reshape(real.shape)
 
 

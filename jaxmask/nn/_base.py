@@ -20,5 +20,5 @@ class MaskedModule(nnx.Module):
         It costs a call, since a mask may depend on values; under `jit` what only the values need is
         not computed.
         """
-        # A merged copy holds the same arrays in new variables, so what it updates stays its own.
-        return nnx.merge(*nnx.split(self))(x, mask)[1]
+        # A copy has variables of its own, so what it updates stays with it.
+        return nnx.merge(*nnx.split(self), copy=True)(x, mask)[1]

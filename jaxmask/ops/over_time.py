@@ -38,7 +38,8 @@ def _exponentials(x: Array, real: StepMask) -> tuple[Array, Array, Array, Array]
     lowest = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
     has_step = jnp.any(real, axis=1, keepdims=True)
     top = jnp.max(jnp.where(real, x, lowest), axis=1, keepdims=True, initial=lowest)
-    top = jax.lax.stop_gradient(jnp.where(has_step, top, 0))
+    # Nor +inf, from a real step: inf - inf there would hide that the sum is inf.
+    top = jax.lax.stop_gradient(jnp.where(has_step & (top < jnp.inf), top, 0))
     # Select before `exp` and after it: after it alone, nan in the padding reaches the gradient.
     shifted = jnp.where(real, x, top) - top
     weights = jnp.where(real, jnp.exp(shifted), 0)

@@ -1,0 +1,111 @@
+"""What the laws do not say about shapes: which array comes out, and what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmask as jm
+
+X = np.arange(24.0).reshape(2, 4, 3)
+MASK = np.array([[True, True, True, False], [True, False, False, False]])
+
+
+def test_split_is_that_of_numpy():
+    for cut in (2, [1, 3], [], [0, 4]):
+        pairs = jm.shape.split(X, MASK, cut)
+        arrays = np.split(np.where(MASK[..., None], X, 0), cut, axis=1)
+        masks = np.split(MASK, cut, axis=1)
+        for (x, mask), array, bits in zip(pairs, arrays, masks, strict=True):
+            np.testing.assert_array_equal(x, array)
+            np.testing.assert_array_equal(mask, bits)
+
+
+@pytest.mark.parametrize("cut", [3, 0, [3, 1], [5]])
+def test_split_refuses_cuts_that_do_not_fit(cut):
+    with pytest.raises(ValueError, match="split"):
+        jm.shape.split(X, MASK, cut)
+
+
+def test_split_of_segments():
+    segments = jm.Segments(np.array([[1, 1, 2, 0], [1, 2, 2, 2]]), 2)
+    (_, first), (_, second) = jm.shape.split(X, segments, 2)
+    assert first.ids.tolist() == [[1, 1], [1, 2]]
+    assert second.ids.tolist() == [[2, 0], [2, 2]]
+
+
+def test_concatenated_segments_stay_apart():
+    one = jm.Segments(np.array([[1, 2, 0]]), 2)
+    two = jm.Segments(np.array([[1, 0, 2]]), 3)
+    x = np.ones((1, 3))
+    _, joined = jm.shape.concatenate((x, one), (x, two))
+    assert joined.ids.tolist() == [[1, 2, 0, 3, 0, 4]]
+    assert joined.max_segments == 5
+    with pytest.raises(jm.MaskError, match="every mask is `Segments` or none"):
+        jm.shape.concatenate((x, one), (x, None))
+
+
+def test_concatenate_without_any_mask_has_none():
+    y, mask = jm.shape.concatenate((X, None), (X, None))
+    assert y.shape == (2, 8, 3)
+    assert mask is None
+
+
+def test_crop_counts_real_steps():
+    """A short row loses its own ends, as it would alone."""
+    y, mask = jm.shape.crop(X[..., 0], MASK, (1, 1))
+    assert y.tolist() == [[3.0, 0.0], [0.0, 0.0]]
+    assert mask.tolist() == [[True, False], [False, False]]
+    y, mask = jm.shape.crop(X, None, (1, 1))
+    np.testing.assert_array_equal(y, X[:, 1:3])
+    assert mask is None
+    assert jm.shape.crop(X, MASK, (3, 3))[0].shape == (2, 0, 3)
+
+
+def test_repeat_makes_steps_of_rows():
+    y, mask = jm.shape.repeat(X[:, 0], np.array([True, False]), 3)
+    np.testing.assert_array_equal(y[0], np.repeat(X[:1, 0], 3, axis=0))
+    assert not np.asarray(y[1]).any()
+    assert mask.tolist() == [[True] * 3, [False] * 3]
+    with pytest.raises(jm.MaskError, match="row mask"):
+        jm.shape.repeat(X, MASK, 3)
+
+
+def test_permute_keeps_what_the_mask_has():
+    rows = np.array([True, False])
+    assert jm.shape.permute(X, rows, (0, 2, 1))[0].shape == (2, 3, 4)
+    with pytest.raises(jm.MaskError, match="moves batch or time"):
+        jm.shape.permute(X, MASK, (0, 2, 1))
+    with pytest.raises(ValueError, match="order all"):
+        jm.shape.permute(X, MASK, (0, 1))
+
+
+def test_reshape_names_feature_axes_only():
+    assert jm.shape.reshape(X, MASK, (-1, 1))[0].shape == (2, 4, 3, 1)
+    for target in ((2, 4, 3), (-1, -1), (-1, 2)):
+        with pytest.raises(ValueError, match="feature axes"):
+            jm.shape.reshape(X, MASK, target)
+
+
+BAD = {
+    "factor": (lambda: jm.shape.upsample(X, MASK, 0), ValueError, "factor"),
+    "factor type": (lambda: jm.shape.upsample(X, MASK, 1.5), TypeError, "factor"),
+    "width": (lambda: jm.shape.pad(X, MASK, (-1, 0)), ValueError, "left"),
+    "width pair": (lambda: jm.shape.crop(X, MASK, 1), TypeError, "pair"),
+    "dtypes": (lambda: jm.shape.concatenate((X, MASK), (X.astype(int), MASK)), TypeError, "dtypes"),
+    "shapes": (lambda: jm.shape.concatenate((X, MASK), (X[..., :2], MASK)), ValueError, "time"),
+    "no pair": (lambda: jm.shape.concatenate(X, MASK), TypeError, "pair"),
+    "nothing": (lambda: jm.shape.concatenate(), ValueError, "at least one"),
+    "batch axis": (lambda: jm.shape.split(X, MASK, 2, axis=0), ValueError, "axis"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_named(name):
+    call, error, text = BAD[name]
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_upsampled_ids_stay_integers():
+    y, _ = jm.shape.upsample(np.array([[1, 2]]), np.array([[True, False]]), 2)
+    assert y.dtype == jnp.int32
