@@ -1,4 +1,4 @@
-"""The structure of the library, pinned: layers, Flax's place, sizes, documentation, registration."""
+"""The structure of the library, pinned: layers, Flax's place, sizes, docstrings, registration."""
 
 import ast
 import doctest

@@ -199,16 +199,16 @@ def test_reset_carry_is_what_later_segments_start_from():
 WEIGHTS = lstm_weights()
 X = np.zeros((2, 6, 3), np.float32)
 BAD = {
-    "w_x": (dict(weights=WEIGHTS._replace(w_x=WEIGHTS.w_x[:2])), "weights.w_x"),
-    "w_h": (dict(weights=WEIGHTS._replace(w_h=WEIGHTS.w_h[:, :7])), "weights.w_h"),
-    "b": (dict(weights=WEIGHTS._replace(b=WEIGHTS.b[:7])), "weights.b"),
-    "not weights": (dict(weights=WEIGHTS.w_x), "LSTMWeights"),
-    "carry": (dict(carry=(jnp.zeros((1, 4)), jnp.zeros((2, 4)))), "carry.h"),
-    "one carry": (dict(carry=jnp.zeros((2, 4))), "LSTMCarry"),
-    "method": (dict(method="fast"), "'auto', 'scan'"),
-    "ids": (dict(x=np.zeros((2, 6, 3), np.int32)), "floating"),
-    "rank": (dict(x=np.zeros((2, 6), np.float32)), r"\[batch, time, feature\]"),
-    "segments": (dict(segments=jnp.ones((2, 5), int)), "[Ss]egments"),
+    "w_x": ({"weights": WEIGHTS._replace(w_x=WEIGHTS.w_x[:2])}, "weights.w_x"),
+    "w_h": ({"weights": WEIGHTS._replace(w_h=WEIGHTS.w_h[:, :7])}, "weights.w_h"),
+    "b": ({"weights": WEIGHTS._replace(b=WEIGHTS.b[:7])}, "weights.b"),
+    "not weights": ({"weights": WEIGHTS.w_x}, "LSTMWeights"),
+    "carry": ({"carry": (jnp.zeros((1, 4)), jnp.zeros((2, 4)))}, "carry.h"),
+    "one carry": ({"carry": jnp.zeros((2, 4))}, "LSTMCarry"),
+    "method": ({"method": "fast"}, "'auto', 'scan'"),
+    "ids": ({"x": np.zeros((2, 6, 3), np.int32)}, "floating"),
+    "rank": ({"x": np.zeros((2, 6), np.float32)}, r"\[batch, time, feature\]"),
+    "segments": ({"segments": jnp.ones((2, 5), int)}, "[Ss]egments"),
 }
 
 

@@ -66,7 +66,7 @@ def test_jit_and_grad_of_jax_alone():
 
 
 def test_gradient_of_a_pair_by_its_values():
-    """`jax.grad` of a pair fails on the boolean leaf: differentiate the values, `has_aux` the mask."""
+    """`jax.grad` of a pair fails on the boolean leaf: values first, the mask as `has_aux`."""
     model = make()
     embedded, mask = model.layers[0](IDS, MASK)
     lstm = model.layers[1]
@@ -103,7 +103,7 @@ def test_joins_a_linen_model():
 
     model = Model()
     variables = model.init(jax.random.key(0), IDS, MASK)
-    logits, rows = jax.jit(model.apply)(variables, IDS, MASK)
+    _logits, rows = jax.jit(model.apply)(variables, IDS, MASK)
     assert rows.tolist() == [True, True, False, True]
 
     def loss(variables, ids):

@@ -21,8 +21,10 @@ def test_python_runs(capsys):
 
 def test_first_bash_lines():
     main_job, tests, *_ = "".join(blocks("bash")).splitlines()
-    assert main_job.startswith("python -m pip install") and "examples/pronounce.py" in main_job
-    assert tests.startswith("python -m pip install") and "pytest" in tests
+    assert main_job.startswith("python -m pip install")
+    assert "examples/pronounce.py" in main_job
+    assert tests.startswith("python -m pip install")
+    assert "pytest" in tests
 
 
 def test_pictures_exist():

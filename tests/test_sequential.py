@@ -1,4 +1,4 @@
-"""How layers join: what carries a mask, what ends it, and what is refused with a text that helps."""
+"""How layers join: what carries a mask, what ends it, and what is refused with a helpful text."""
 
 import re
 

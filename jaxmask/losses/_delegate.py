@@ -89,7 +89,7 @@ def of_class_ids(
 
 
 def _predictions(predictions: ArrayLike, mask: Mask, where: str) -> tuple[Array, Mask]:
-    predictions, mask = _check.pair(_check.array(predictions, "predictions", where), mask, where)
+    predictions, mask = _check.pair(predictions, mask, where, name="predictions")
     _check.floating(predictions, where, "predictions")
     return predictions, mask
 

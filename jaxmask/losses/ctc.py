@@ -51,17 +51,16 @@ def ctc_loss(
     of each unpadded row.
     """
     where = "ctc_loss"
-    logits = _check.array(logits, "logits", where)
-    logits, mask = _check.pair(logits, mask, where, over_time=True, segments=False)
+    logits, mask = _check.pair(logits, mask, where, over_time=True, segments=False, name="logits")
     labels, label_mask = _check.pair(
-        labels, label_mask, where, over_time=True, segments=False, name="label"
+        labels, label_mask, where, over_time=True, segments=False, name="labels"
     )
     _check_arguments(logits, labels, blank_id, where)
     batch, time, _ = logits.shape
     if not time:
         return jnp.zeros(batch, ops.accumulator(logits.dtype)), masks.rows(mask)
-    # optax carries its state over padded frames wherever they lie, but by multiplication, which lets
-    # nan through; and it takes padded labels on the right only.
+    # optax carries its state over padded frames wherever they lie, but by multiplication, which
+    # lets nan through; and it takes padded labels on the right only.
     logits, _ = ops.fill(logits, mask)
     labels, label_mask = ops.compact(labels, label_mask)
     per_row = optax.losses.ctc_loss(

@@ -135,7 +135,7 @@ def add_up(
 
 def _one_value_a_step(per_step: ArrayLike, mask: Mask, where: str) -> tuple[Array, Mask]:
     """The features of each step averaged, in at least float32, 0 in padding."""
-    values, mask = _check.pair(_check.array(per_step, "per_step", where), mask, where)
+    values, mask = _check.pair(per_step, mask, where, name="per_step")
     _real_numbers(values, where, "per_step")
     values, _ = ops.fill(values, mask)
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))

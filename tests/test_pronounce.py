@@ -1,0 +1,255 @@
+"""The example `examples/pronounce.py`, at a size that takes seconds."""
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxmask as jm
+from jaxmask import leak
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import pronounce  # noqa: E402
+from _pronounce import data, evaluation, model  # noqa: E402
+from _pronounce.checkpoint import Checkpoints, Notes  # noqa: E402
+from _pronounce.errors import UserError  # noqa: E402
+
+STEPS = 10
+TINY = ["--model", "tiny", "--words", "300", "--steps", str(STEPS)]
+# Another process writes checkpoints often, and may be killed in the middle of a step.
+ELSEWHERE = """
+import os, signal, sys
+import pronounce
+pronounce.CHECKPOINT_EVERY = 4
+kill_at = int(sys.argv[1])
+learn = pronounce.Run._learn
+def learn_and_die(run, batch):
+    if run.step == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    learn(run, batch)
+pronounce.Run._learn = learn_and_die
+sys.exit(pronounce.main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "read_dictionary", functools.cache(data.read_dictionary))
+        patch.setattr(pronounce, "CHECKPOINT_EVERY", 4)
+        yield
+
+
+def run_here(*arguments):
+    """The exit status, and what the command wrote."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = pronounce.main(list(map(str, arguments)))
+    return status, " ".join(out.getvalue().split()), " ".join(err.getvalue().split())
+
+
+def run_elsewhere(kill_at, *arguments, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(EXAMPLES)}
+    command = [sys.executable, "-c", ELSEWHERE, str(kill_at), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    status, text, _ = run_here(*TINY, "--out", out)
+    assert status == 0
+    return out, text
+
+
+def losses(out):
+    return Checkpoints(out).notes(STEPS).losses
+
+
+def test_a_run_reports_what_it_reached(trained):
+    out, text = trained
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["steps"] == STEPS
+    assert metrics["held_out_words"] == 60
+    assert metrics["phoneme_error_rate"] > 0
+    assert 0 < metrics["word_error_rate"] <= 1
+    assert metrics["seconds"] > metrics["training_seconds"] > 0
+    assert metrics["real_letters_per_second"] > 0
+    assert f"Phoneme error rate: {metrics['phoneme_error_rate']:.2%}" in text
+    assert "say" in text
+    assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_killed_run_goes_on_to_the_same_result(trained, tmp_path):
+    killed = run_elsewhere(6, *TINY, "--out", tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    assert Checkpoints(tmp_path).newest() == 4
+
+    status, text, _ = run_here(*TINY, "--out", tmp_path)
+
+    assert status == 0
+    assert "Resuming from the checkpoint of step 4" in text
+    np.testing.assert_allclose(losses(tmp_path), losses(trained[0]), rtol=1e-6)
+    reached = json.loads((tmp_path / "metrics.json").read_text())
+    unbroken = json.loads((trained[0] / "metrics.json").read_text())
+    assert reached["steps"] == STEPS
+    assert reached["phoneme_error_rate"] == unbroken["phoneme_error_rate"]
+
+
+def test_two_devices_learn_what_one_learns(trained, tmp_path):
+    ended = run_elsewhere(-1, *TINY, "--out", tmp_path, devices=2)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 x cpu" in ended.stdout
+    np.testing.assert_allclose(losses(tmp_path), losses(trained[0]), rtol=1e-4)
+
+
+def test_a_complete_run_says_so_and_other_options_are_refused(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    status, text, _ = run_here(*TINY, "--out", tmp_path)
+    assert status == 0
+    assert "This run is complete" in text
+
+    status, _, error = run_here(*TINY, "--seed", 1, "--out", tmp_path)
+    assert status == 1
+    assert "--fresh" in error
+
+
+def test_say_prints_phonemes_of_every_word(trained):
+    words = ["I", "it's", "extraordinarily", "supercalifragilisticexpialidocious", "a", "b"]
+    status, _, error = run_here("say", *words, "--out", trained[0])
+    assert (status, error) == (0, "")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        pronounce.main(["say", *words, "--out", str(trained[0])])
+    lines = [line.split("\t") for line in out.getvalue().splitlines()]
+    assert [word for word, _ in lines] == words
+    assert all(set(said.split()) <= set(data.PHONEMES) for _, said in lines)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("naïve", "unknown letter 'ï'"),
+        ("", "empty word"),
+        ("a" * 65, "at most 64"),
+    ],
+)
+def test_say_refuses_what_it_cannot_spell(trained, word, message):
+    status, text, error = run_here("say", "good", word, "--out", trained[0])
+    assert status != 0
+    assert text == ""
+    assert message in error
+
+
+def test_say_without_a_checkpoint(tmp_path):
+    status, _, error = run_here("say", "word", "--out", tmp_path)
+    assert status != 0
+    assert "no checkpoint" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("item", ["params", "notes"])
+def test_say_with_a_torn_checkpoint(trained, tmp_path, item):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    files = [path for path in (tmp_path / "checkpoint").rglob(f"*/{item}/**/*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+    status, _, error = run_here("say", "word", "--out", tmp_path)
+
+    assert status != 0
+    assert "torn" in error
+
+
+def test_a_word_lies_on_one_side_of_the_split():
+    dictionary = data.read_dictionary()
+    parts = data.split(dictionary)
+    assert len(parts.held_out) == data.HELD_OUT_WORDS
+    assert sum(map(len, parts)) == len(dictionary)
+    for one, other in itertools.combinations(parts, 2):
+        assert not one.keys() & other.keys()
+    assert all(part[word] == dictionary[word] for part in parts for word in part)
+
+
+def test_entries_that_ctc_cannot_align_are_left_out():
+    listed = {"w": [("D", "AH", "B")], "ss": [("S", "S", "S")], "x": [("EH", "K")]}
+    assert data.Entries.of(listed).that_fit().words == ["x"]
+
+
+def test_every_entry_is_seen_once_an_epoch_with_its_own_labels():
+    entries = data.Entries.of(data.split(data.read_dictionary(), words=200).training)
+    batches = data.Batches(entries, 16, max_shapes=3, shuffle_seed=0)
+    seen = []
+    for batch in batches.epoch(1):
+        for row, index in enumerate(batch.indices):
+            if index < 0:
+                assert not batch.mask[row].any()
+                assert not batch.phoneme_mask[row].any()
+                continue
+            seen.append(index)
+            assert batch.letters[row][batch.mask[row]].tolist() == entries.letters[index]
+            assert batch.phonemes[row][batch.phoneme_mask[row]].tolist() == entries.phonemes[index]
+    assert sorted(seen) == list(range(len(entries)))
+
+
+def test_batches_go_on_in_the_middle_of_an_epoch():
+    entries = data.Entries.of(data.split(data.read_dictionary(), words=200).training)
+    batches = data.Batches(entries, 32, max_shapes=2, shuffle_seed=3)
+    step = len(batches) + 2
+    unbroken = itertools.islice(batches.from_step(0), step, step + len(batches))
+    resumed = itertools.islice(batches.from_step(step), len(batches))
+    for one, other in zip(unbroken, resumed, strict=True):
+        np.testing.assert_array_equal(one.indices, other.indices)
+
+
+def test_the_nearest_of_the_listed_pronunciations_counts():
+    words = ["either", "either", "cat", "read", "read"]
+    distances, lengths = [2, 1, 0, 3, 3], [3, 4, 3, 3, 5]
+    score = evaluation.error_rates(words, distances, lengths)
+    # either: 1 of 4; cat: 0 of 3; read: the first of two that are equally near, 3 of 3.
+    assert score == (4 / 10, 2 / 3, 3)
+
+
+def test_greedy_merges_repeats_and_drops_blanks():
+    classes = jnp.array([[3, 3, 0, 3, 5, 5, 7], [0, 2, 2, 4, 4, 4, 4]])
+    mask = jm.masks.from_lengths(jnp.array([6, 4]), 7)
+    best, says = model.greedy(jax.nn.one_hot(classes, 8), mask)
+    rows = [row[keep].tolist() for row, keep in zip(np.array(best), np.array(says), strict=True)]
+    assert rows == [[3, 3, 5], [2, 4]]
+
+
+def test_padding_changes_neither_the_loss_nor_a_gradient():
+    letters, mask = jm.pad_sequences([[5, 3, 0], [7], [0, 1, 2, 3]], maxlen=5)
+    phonemes, phoneme_mask = jm.pad_sequences([[1, 2], [9, 9], [4]])
+    graphdef, params = model.split(model.Size(4, 2, 3), seed=0)
+
+    def loss(params, letters, mask):
+        logits, frames = nnx.merge(graphdef, params)(letters, mask)
+        return jm.losses.ctc_loss(logits, frames, phonemes, phoneme_mask)
+
+    leak.assert_padding_invariant(loss, letters, mask, params=params)
+
+
+def test_unknown_letters_are_named():
+    with pytest.raises(UserError, match="unknown letter '1', '_'"):
+        data.letter_ids("a_1")
+
+
+def test_the_note_of_a_run_knows_its_speed():
+    assert Notes({}, letters=300, training_seconds=2.0).letters_per_second() == 150
