@@ -74,6 +74,12 @@ def ignores_what_is_large(x, mask):
     return jnp.where(jnp.abs(x) < 1e3, x, 0).sum(1), mask.any(1)
 
 
+def only_ordinary_values_show_it(x, mask):
+    """Zeros, what is large, and copies of a row's first step all go unnoticed."""
+    hidden = (x == 0) | ~(jnp.abs(x) < 1e3)
+    return jnp.where(hidden, 0, (x - x[:, :1]) ** 2).sum(1), mask.any(1)
+
+
 def takes_zero_for_padding(x, mask):
     own = (x != 0).any(-1)
     return safe(x, own).sum(1), mask.any(1)
@@ -161,6 +167,7 @@ VALUE_LEAKS = [
     reads_one_step_on,
     nan_to_num,
     ignores_what_is_large,
+    only_ordinary_values_show_it,
     takes_zero_for_padding,
     nanmean,
     maximum,
@@ -212,6 +219,13 @@ def test_a_leaking_value_or_mask_is_convicted(fn):
 def test_only_appended_padding_shows_what_depends_on_its_amount(fn):
     found = findings_of(together(tuple(VALUE_LEAKS)), fn)
     assert {f.move for f in found} == {"append"}
+
+
+def test_ordinary_values_are_tried():
+    x = np.where(MASK[..., None], X, 0)
+    found = {f.under for f in leak.check(only_ordinary_values_show_it, x, MASK).findings}
+    assert {"noise in the padding", "real values in the padding"} <= found
+    assert "nan in the padding" not in found
 
 
 def test_the_padding_as_given_is_tried_too():
@@ -518,6 +532,11 @@ def centres_on_the_real_batch(x, mask):
     return x - x.sum((0, 1)) / mask.sum(), mask
 
 
+def divides_by_the_longest(x, mask):
+    """Of `MASK` the row in the middle is the longest."""
+    return safe(x, mask).sum(1) / jnp.maximum(mask.sum(1).max(), 1), mask.any(1)
+
+
 def scales_by_row_number(x, mask):
     return x * jnp.arange(1, len(x) + 1)[:, None, None], mask
 
@@ -529,7 +548,7 @@ MOVED = {
         *(mean_over_nothing, mean_over_nothing_without_a_mask, maximum_of_nothing),
         *(empty_row_stays_real, divides_by_the_shortest),
     ),
-    "permute": (centres_on_the_real_batch, scales_by_row_number),
+    "permute": (centres_on_the_real_batch, divides_by_the_longest, scales_by_row_number),
 }
 
 
@@ -549,7 +568,7 @@ def test_a_stride_is_noticed_where_padding_is_even():
 def test_the_mean_over_nothing_is_found_at_the_emptied_row():
     report = together(MOVED["empty"], ("empty",))
     found = findings_of(report, mean_over_nothing)
-    assert [f.index[0] for f in found if f.under == "row 2 emptied"] == [2]
+    assert [f.index[0] for f in found if f.under == "row 1 emptied"] == [1]
     assert "A row without a real step must give 0 and False" in str(report)
 
 
@@ -674,6 +693,20 @@ def test_a_carry_is_compared_whole():
     assert {finding.where for finding in report.findings if finding.what == "value"} == {
         "output[0]"
     }
+
+
+def test_a_carry_as_wide_as_the_row_is_long_is_no_time_axis():
+    def carry(x, mask):
+        return jnp.tile(right_mean(x, mask)[0][:, :1], 5)
+
+    report = leak.check(carry, X, MASK, moves=("left",))
+    assert report.ok
+    assert "time axis" not in str(report)
+
+
+def test_a_constant_input_says_that_it_shows_no_order():
+    report = leak.check(jm.pool.mean, np.ones_like(X), MASK)
+    assert "not tested: the order of steps and rows" in str(report)
 
 
 def test_what_grows_without_a_mask_must_grow_by_zeros():
@@ -834,6 +867,7 @@ def test_debugging_for_nan_does_not_trip_over_the_poison():
         ({"moves": ("right",)}, ValueError, "'left', 'holes', 'empty', 'permute'"),
         ({"fn": 3}, TypeError, "must be a function"),
         ({"fn": lambda x, mask: None}, ValueError, "at least one array"),
+        ({"params": {"key": jax.random.key(0)}}, TypeError, "numbers"),
         ({"fn": Wrapped(jnp.tanh), "params": {}}, ValueError, "holds its own parameters"),
     ],
 )
