@@ -66,10 +66,10 @@ def draw_lengths(batch: int, time: int, fill: float) -> np.ndarray:
 def jaxmask_model(feature: int, hidden: int) -> Callable:
     rngs = nnx.Rngs(0)
     layer = jm.nn.Bidirectional(*(jm.nn.LSTM(feature, hidden, rngs=rngs) for _ in range(2)))
-    graph, _ = nnx.split(layer)
+    graph, state = nnx.split(layer)
 
     def apply(weights: Weights, x: jax.Array, mask: jax.Array, lengths: jax.Array) -> jax.Array:
-        fresh = nnx.merge(graph, nnx.state(layer))
+        fresh = nnx.merge(graph, state, copy=True)
         for lstm, (w_x, w_h, b) in zip((fresh.forward, fresh.backward), weights, strict=True):
             lstm.w_x[...], lstm.w_h[...], lstm.b[...] = w_x, w_h, b
         return fresh(x, mask)[0]
@@ -84,8 +84,10 @@ def flax_model(feature: int, hidden: int) -> Callable:
     graph, state = nnx.split(layer)
 
     def apply(weights: Weights, x: jax.Array, mask: jax.Array, lengths: jax.Array) -> jax.Array:
-        fresh = nnx.merge(graph, state)
-        for rnn, (w_x, w_h, b) in zip((fresh.forward_rnn, fresh.backward_rnn), weights, strict=True):
+        fresh = nnx.merge(graph, state, copy=True)
+        for rnn, (w_x, w_h, b) in zip(
+            (fresh.forward_rnn, fresh.backward_rnn), weights, strict=True
+        ):
             rnn.cell.dense_i.kernel[...] = w_x
             rnn.cell.dense_h.kernel[...] = w_h
             rnn.cell.dense_h.bias[...] = b
@@ -128,7 +130,9 @@ def compare(results: dict[str, Any], where: str) -> float:
     """The largest difference to jaxmask, relative to the largest value; refuses a large one."""
     worst = 0.0
     for name, result in results.items():
-        for ours, theirs in zip(jax.tree.leaves(results["jaxmask"]), jax.tree.leaves(result), strict=True):
+        for ours, theirs in zip(
+            jax.tree.leaves(results["jaxmask"]), jax.tree.leaves(result), strict=True
+        ):
             scale = float(jnp.max(jnp.abs(ours))) or 1.0
             worst = max(worst, float(jnp.max(jnp.abs(ours - theirs))) / scale)
         if not worst < 1e-3:
@@ -156,7 +160,10 @@ def run(shape: tuple[int, int, int, int], fill: float, rounds: int) -> dict[str,
     times = timing.interleaved({n: lambda s=s: s(*arguments) for n, s in steps.items()}, rounds)
     real = int(lengths.sum())
     return {
-        "batch": batch, "time": time, "feature": feature, "hidden": hidden,
+        "batch": batch,
+        "time": time,
+        "feature": feature,
+        "hidden": hidden,
         "fill": round(real / (batch * time), 3),
         "largest_relative_difference": error,
         "milliseconds": times,
@@ -181,12 +188,15 @@ def draw_figure(result: dict[str, Any], path: Any) -> None:
     for axis, run_ in zip(axes, result["runs"], strict=True):
         times = run_["milliseconds"]
         medians = [t["median"] for t in times.values()]
-        errors = np.array([[t["median"] - t["low"], t["high"] - t["median"]] for t in times.values()]).T
+        errors = np.array(
+            [[t["median"] - t["low"], t["high"] - t["median"]] for t in times.values()]
+        ).T
         bars = axis.bar(list(times), medians, yerr=errors, color=["#2a6f97", "#a9a9a9", "#d0d0d0"])
         axis.bar_label(bars, fmt="%.0f", padding=3)
         axis.set_title(
             f"batch {run_['batch']}, time {run_['time']}, hidden {run_['hidden']}\n"
-            f"{run_['fill']:.0%} of the steps real", fontsize=9,
+            f"{run_['fill']:.0%} of the steps real",
+            fontsize=9,
         )
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(y=0.15)

@@ -23,3 +23,17 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     jax.config.update("jax_disable_most_optimizations", not config.getoption("--optimized"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many (function, law) pairs were tried: an entry of the registry under one of the laws."""
+    outcomes = {
+        outcome: [r for r in terminalreporter.stats.get(outcome, []) if "test_laws.py" in r.nodeid]
+        for outcome in ("passed", "failed")
+    }
+    if any(outcomes.values()):
+        held, broken = (len(reports) for reports in outcomes.values())
+        entries = {r.nodeid.partition("[")[2] for reports in outcomes.values() for r in reports}
+        terminalreporter.write_line(
+            f"{held} (function, law) pairs hold and {broken} do not, over {len(entries)} functions"
+        )

@@ -14,6 +14,7 @@ from flax import nnx
 
 import jaxmask as jm
 from jaxmask import leak
+from jaxmask.leak.layouts import layouts
 
 MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool)
 X = np.random.default_rng(7).normal(size=(3, 5, 2)).astype(np.float32)
@@ -223,7 +224,8 @@ def test_only_appended_padding_shows_what_depends_on_its_amount(fn):
 
 def test_ordinary_values_are_tried():
     x = np.where(MASK[..., None], X, 0)
-    found = {f.under for f in leak.check(only_ordinary_values_show_it, x, MASK).findings}
+    report = leak.check(only_ordinary_values_show_it, x, MASK)
+    found = {f.under for f in report.findings if f.what == "value"}
     assert {"noise in the padding", "real values in the padding"} <= found
     assert "nan in the padding" not in found
 
@@ -482,8 +484,18 @@ def test_low_precision(dtype):
 def test_nan_in_a_real_step_is_no_leak_and_hides_none():
     x = X.copy()
     x[0, 0, 0] = np.nan
-    assert leak.check(jm.pool.mean, x, MASK).ok
-    assert not leak.check(times_mask, x, MASK).ok
+    x[1:, 0, 0] = np.inf
+
+    def both(x, mask):
+        return {
+            "right": jm.pool.mean(x, mask),
+            "squares": (x * x, mask),
+            "leak": times_mask(x, mask),
+        }
+
+    report = leak.check(both, x, MASK)
+    assert {f.where for f in report.findings if f.what == "value"} == {"output['leak'][0]"}
+    assert leak.check(lambda x, mask: (x * x, mask), x, MASK).ok
 
 
 # ----------------------------------------------------------------------------------- moves
@@ -563,6 +575,17 @@ def test_a_stride_is_noticed_where_padding_is_even():
     even = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]], bool)
     x = np.random.default_rng(0).normal(size=(2, 6, 1)).astype(np.float32)
     assert not leak.check(every_second_step, x, even, moves=("left",)).ok
+
+
+def test_every_row_of_two_steps_gets_a_hole():
+    for time in (2, 3, 4):
+        mask = np.ones((8, time), bool)
+        mask[:, 2:] = False
+        moved = [m.marks for m in layouts([], mask, None, ("holes",)) if m.move == "holes"]
+        for marks in moved:
+            first, last = marks.argmax(1), marks.shape[1] - 1 - marks[:, ::-1].argmax(1)
+            assert (marks.sum(1) == 2).all()
+            assert (last - first > 1).all()
 
 
 def test_the_mean_over_nothing_is_found_at_the_emptied_row():

@@ -96,26 +96,18 @@ def test_a_run_reports_what_it_reached(trained):
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_killed_run_goes_on_to_the_same_result(trained, tmp_path):
-    killed = run_elsewhere(6, *TINY, "--out", tmp_path)
+def test_killed_on_two_devices_a_run_goes_on_on_one_to_the_same_result(trained, tmp_path):
+    killed = run_elsewhere(6, *TINY, "--out", tmp_path, devices=2)
     assert killed.returncode == -signal.SIGKILL
+    assert "2 x cpu" in killed.stdout
     assert Checkpoints(tmp_path).newest() == 4
 
     status, text, _ = run_here(*TINY, "--out", tmp_path)
 
     assert status == 0
     assert "Resuming from the checkpoint of step 4" in text
-    np.testing.assert_allclose(losses(tmp_path), losses(trained[0]), rtol=1e-6)
-    reached = json.loads((tmp_path / "metrics.json").read_text())
-    unbroken = json.loads((trained[0] / "metrics.json").read_text())
-    assert reached["steps"] == STEPS
-    assert reached["phoneme_error_rate"] == unbroken["phoneme_error_rate"]
-
-
-def test_two_devices_learn_what_one_learns(trained, tmp_path):
-    ended = run_elsewhere(-1, *TINY, "--out", tmp_path, devices=2)
-    assert ended.returncode == 0, ended.stderr
-    assert "2 x cpu" in ended.stdout
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == STEPS
+    # Forgotten parameters, moments, data or learning rates would show in the second decimal.
     np.testing.assert_allclose(losses(tmp_path), losses(trained[0]), rtol=1e-4)
 
 
@@ -161,14 +153,15 @@ def test_say_without_a_checkpoint(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("item", ["params", "notes"])
-def test_say_with_a_torn_checkpoint(trained, tmp_path, item):
+@pytest.mark.parametrize("command", ["say", "train"])
+@pytest.mark.parametrize("file", ["params/manifest.ocdbt", "notes/metadata", "sha256.json"])
+def test_a_torn_checkpoint(trained, tmp_path, file, command):
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
-    files = [path for path in (tmp_path / "checkpoint").rglob(f"*/{item}/**/*") if path.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    os.truncate(largest, largest.stat().st_size // 2)
+    torn = tmp_path / "checkpoint" / str(STEPS) / file
+    os.truncate(torn, torn.stat().st_size // 2)
 
-    status, _, error = run_here("say", "word", "--out", tmp_path)
+    arguments = ["say", "word"] if command == "say" else TINY
+    status, _, error = run_here(*arguments, "--out", tmp_path)
 
     assert status != 0
     assert "torn" in error

@@ -11,8 +11,8 @@ from jaxmask import _check
 from jaxmask._types import PyTree
 from jaxmask.leak.findings import Finding, LeakError, Report
 from jaxmask.leak.layouts import MOVES, Layout, layouts
-from jaxmask.leak.outputs import attributable, lies_in_time
-from jaxmask.leak.padding import Padding, copies, paddings, plausible
+from jaxmask.leak.outputs import attributable
+from jaxmask.leak.padding import Padding, copies, is_constant, paddings, plausible
 from jaxmask.leak.program import Program, Result, first_line
 from jaxmask.leak.reading import Part, Rounding, differ, emptiness, no_gradient, parts, wide
 from jaxmask.leak.scope import misshapen, scope
@@ -109,8 +109,6 @@ class _Checker:
         self.program = _traced(checked)
         self.given = Layout("", "", checked.x.arrays, checked.marks)
         self.batch = len(checked.marks)
-        steps = checked.marks.shape
-        self.timed = {s.where for s in self.program.slots if lies_in_time(s, steps)}
         self.findings: list[Finding] = []
         self.notes: dict[str, None] = {}
         self.tried: dict[str, None] = {}
@@ -130,6 +128,8 @@ class _Checker:
             padded |= examined and not layout.real.all()
         if "permute" in moves and self.batch == 1:
             self.notes["permute: the batch has one row"] = None
+        if all(is_constant(leaf, self.given.real) for leaf in self.given.x):
+            self.notes["the order of steps and rows: `x` is the same at all real steps"] = None
         if not padded:
             notes = "; ".join(self.notes)
             raise ValueError(
@@ -161,7 +161,8 @@ class _Checker:
             expected = emptiness(result, self.subject, layout, self.program.shares_rows)
             self._expect(expected, layout, under)
         if layout.real.all():
-            self.notes["padding at the given shape: the mask has none"] = None
+            if given:
+                self.notes["padding at the given shape: the mask has none"] = None
             return True
         for padding in self._contents(layout):
             under = padding.name if given else f"{layout.name}, {padding.name}"
@@ -217,7 +218,7 @@ class _Checker:
             if difference is not None:
                 what = "mask" if a.what == "count" else a.what
                 other_masks |= {a.where} if what == "mask" else set()
-                unmasked = a.what == "value" and a.where in self.timed
+                unmasked = a.what == "value" and a.where in self.program.in_time
                 found = Finding(what, a.where, under, layout.move, *difference, unmasked=unmasked)
                 self.findings.append(found)
 
@@ -231,7 +232,7 @@ class _Checker:
             if not a.mask_where and a.what in ("value", "statistics"):
                 if layout.focus:
                     continue
-                if across and not layout.timed and a.where in self.timed:
+                if across and not layout.timed and a.where in self.program.in_time:
                     self.notes[f"{layout.name}: {a.where} has a time axis and no mask"] = None
                     continue
             if across and layout.dropped:

@@ -15,7 +15,7 @@ class LeakError(AssertionError):
       ...     jm.leak.assert_padding_invariant(lambda x, m: (x.mean(1), m.any(1)), x, mask)
       ... except LeakError as error:
       ...     print(str(error).splitlines()[0])
-      leak.check of <lambda>: padding leaks.
+      leak.check of function `<lambda>`: padding leaks.
     """
 
 
@@ -53,14 +53,21 @@ class Finding:
     unmasked: bool = False
 
     def __str__(self) -> str:
-        subject = f"{self.what} of {self.where}" if self.what == "value" else self.what
-        if self.what not in ("value", self.where):
-            subject = f"{self.what}, {self.where}"
+        subject = SUBJECTS.get(self.what, "{}").format(self.where)
         if self.text:
             return f"{subject}: {self.text}" + (f", under {self.under}" if self.under else "")
         at = f" at {self.index}" if self.index else ""
         numbers = f"expected {_short(self.expected)}, got {_short(self.got)}"
         return f"{subject}{at}: {numbers}, under {self.under}"
+
+
+SUBJECTS = {
+    "value": "value of {}",
+    "mask": "mask {}",
+    "gradient in x": "gradient in {}",
+    "gradient in x at padding": "gradient at padding in {}",
+    "gradient in params": "gradient in {}",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Report:
       >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
       >>> report = jm.leak.check(jm.pool.mean, x, mask)
       >>> report.ok, str(report).splitlines()[0]
-      (True, 'leak.check of mean: no leak found.')
+      (True, 'leak.check of function `mean`: no leak found.')
     """
 
     name: str
@@ -105,7 +112,7 @@ class Report:
         return "\n".join(lines)
 
 
-ORDER = ("output", "mask", "value", "statistics")
+RANK = {"output": 0, "mask": 1, "value": 2, "statistics": 3}
 
 
 def _groups(findings: tuple[Finding, ...]) -> list[list[Finding]]:
@@ -116,9 +123,7 @@ def _groups(findings: tuple[Finding, ...]) -> list[list[Finding]]:
     # A finite change tells by how much; nan does not.
     groups = [sorted(g, key=lambda f: f.difference == float("inf")) for g in found.values()]
     # Gradients last: where a value is wrong, so is its gradient.
-    return sorted(
-        groups, key=lambda g: ORDER.index(g[0].what) if g[0].what in ORDER else len(ORDER)
-    )
+    return sorted(groups, key=lambda g: RANK.get(g[0].what, len(RANK)))
 
 
 def _listed(names: list[str], most: int = 6) -> str:
@@ -172,13 +177,18 @@ HINTS = {
         "mask, or padding that cancels in the value alone."
     ),
     "follows": "Mend the value first: its gradient follows.",
-    "mask": "A mask is made from the mask that came in, never from what stands in the padding or "
-    "from the padded length.",
+    "mask": (
+        "A mask is made from the mask that came in, never from what stands in the padding or from "
+        "the padded length."
+    ),
     "unmasked": (
         "No mask came with this array, so its padding counts. Return the pair `(y, mask)` if some "
         "of it is padding; otherwise padding takes part: `jm.ops.fill(x, mask)` first."
     ),
-    "output": "See `jaxmask.leak.outputs` for how an output is read.",
+    "output": (
+        "A tuple `(values, boolean mask)` is read where its mask is True, anything else whole; see "
+        "`jm.leak.check`."
+    ),
     "append": (
         "The result depends on the padded length. Count real steps (`mask.sum(1)`, "
         "`jm.masks.positions`), never `x.shape[1]`; a window or stride must not start from the "

@@ -94,13 +94,11 @@ def _appended(extra: int) -> str:
 
 def _empty(given: Layout) -> Iterator[Layout]:
     batch = len(given.marks)
-    chosen: dict[str, tuple[int, ...]] = {}
-    for row in {0, batch - 1}:
-        chosen[f"row {row} emptied"] = (row,)
-    chosen["every row emptied"] = tuple(range(batch))
-    for name, rows in chosen.items():
+    every = tuple(range(batch))
+    for rows in (*_splits(batch), every):
         marks = given.marks.copy()
         marks[list(rows)] = 0
+        name = "every row emptied" if rows == every else f"{_rows(rows)} emptied"
         yield Layout(name, "empty", given.x, marks, dropped=rows, emptied=True)
 
 
@@ -108,17 +106,32 @@ def _permute(given: Layout) -> Iterator[Layout]:
     batch = len(given.marks)
     if batch == 1:
         return
-    backwards = tuple(range(batch))[::-1]
-    moved = [leaf[list(backwards)] for leaf in given.x]
-    marks = given.marks[list(backwards)]
-    yield Layout("rows in reverse order", "permute", moved, marks, order=backwards)
-    # Reversal alone does not notice a mean over the batch: put another row in a row's place.
-    for place, other in ((0, batch - 1), (batch - 1, 0)):
+    backwards = np.arange(batch)[::-1]
+    name, order = "rows in reverse order", tuple(backwards.tolist())
+    yield Layout(name, "permute", *_rows_of(given, backwards), order=order)
+    # Reversal alone does not notice a mean over the batch: put other rows in some rows' place.
+    for dropped in _splits(batch):
+        kept = np.setdiff1d(np.arange(batch), dropped)
         rows = np.arange(batch)
-        rows[place] = other
-        name = f"row {place} replaced by a copy of row {other}"
-        replaced = [leaf[rows] for leaf in given.x]
-        yield Layout(name, "permute", replaced, given.marks[rows], dropped=(place,))
+        rows[list(dropped)] = np.resize(kept, len(dropped))
+        name = f"{_rows(dropped)} replaced by copies of the others"
+        yield Layout(name, "permute", *_rows_of(given, rows), dropped=dropped)
+
+
+def _splits(batch: int) -> Iterator[tuple[int, ...]]:
+    """Sets of rows such that of any two rows each is in a set that the other is not in."""
+    for bit in range((batch - 1).bit_length()):
+        for value in (0, 1):
+            yield tuple(row for row in range(batch) if row >> bit & 1 == value)
+
+
+def _rows(rows: tuple[int, ...]) -> str:
+    shown = ", ".join(str(row) for row in rows[:4])
+    return f"row{'s' * (len(rows) > 1)} {shown}{', ...' * (len(rows) > 4)}"
+
+
+def _rows_of(given: Layout, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    return [leaf[rows] for leaf in given.x], given.marks[rows]
 
 
 # ------------------------------------------------------------- moving the real steps of a row

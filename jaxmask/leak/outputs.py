@@ -92,11 +92,6 @@ def _is_mask(x: Any) -> bool:
     return getattr(x, "dtype", None) == np.bool_ and x.ndim in (1, 2)
 
 
-def lies_in_time(slot: Slot, steps: tuple[int, ...]) -> bool:
-    """Whether an array without a mask has the axes of the input's mask, `steps`, as its own."""
-    return slot.mask is None and len(steps) == 2 and slot.array.shape[:2] == steps
-
-
 def attributable(slot: Slot, pooled_rows: int) -> bool:
     """Whether each real entry belongs to one segment of the input: by ids, or one row a segment."""
     if slot.mask is None or isinstance(slot.mask, Segments):

@@ -79,6 +79,12 @@ def paddings(x: list[np.ndarray], real: np.ndarray, *, as_given: bool) -> Iterat
             yield Padding(f"{name} in the padding", calm, filled)
 
 
+def is_constant(x: np.ndarray, real: np.ndarray) -> bool:
+    """Whether all real steps hold the same."""
+    steps = x[real]
+    return bool((steps == steps[:1]).all())
+
+
 def plausible(x: list[np.ndarray], real: np.ndarray) -> Padding:
     """Values of real steps alone: what may stand in another sequence of a packed row."""
     rng = np.random.default_rng(0)

@@ -5,16 +5,16 @@ Its inputs are data, so each shape is compiled once, whatever stands in the padd
 
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import masks
 from jaxmask._types import Array, PyTree
+from jaxmask.leak.cotangents import Rows, cotangent
 from jaxmask.leak.layouts import Layout
-from jaxmask.leak.outputs import Slot, is_inexact, lies_in_time, real_entries, slots
+from jaxmask.leak.outputs import Slot, is_inexact, real_entries, slots
 from jaxmask.leak.subject import Subject
 
 
@@ -35,39 +35,13 @@ class Result:
     params: list[np.ndarray | None]
 
 
-class Rows(NamedTuple):
-    """What the cotangents of a run depend on.
-
-    Attributes:
-      names: `[batch]`, which given row stands at each place.
-      weights: `[batch]`, 0 for rows that are not compared.
-      shared: 0 if what all rows have a share in is not compared.
-      timed: 0 if what has a time axis and no mask is not compared.
-      focus: the one segment that is compared; 0: all.
-    """
-
-    names: Any
-    weights: Any
-    shared: Any
-    timed: Any
-    focus: Any
-
-    @classmethod
-    def of(cls, layout: Layout) -> "Rows":
-        """Those of a layout."""
-        places = np.arange(len(layout.marks))
-        names = places if layout.order is None else np.asarray(layout.order)
-        weights = np.where(np.isin(places, layout.dropped), 0, 1)
-        numbers = (names, weights, not layout.dropped, layout.timed, layout.focus)
-        return cls(*(np.asarray(number, np.int32) for number in numbers))
-
-
 class Program:
     """Runs the function of a subject on layouts.
 
     Attributes:
       slots: the abstract arrays of the output at the given shape.
       shares_rows: the unmasked ones whose leading axis is the batch.
+      in_time: the unmasked ones that also have a time axis.
       epsilon: of the coarsest floating point type that occurs anywhere in the function.
       why_no_gradients: "" if gradients are taken.
     """
@@ -76,7 +50,7 @@ class Program:
         self.subject = subject
         self._traces: dict[Any, list[Slot]] = {}
         self.slots = self.trace(subject.x.arrays, subject.marks)
-        self.shares_rows = self._unmasked_rows()
+        self.shares_rows, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
         self.epsilon = self._coarsest()
         self.why_no_gradients = self._not_differentiable()
         program = self._values if self.why_no_gradients else self._values_and_gradients
@@ -112,7 +86,14 @@ class Program:
         pull, output = self._pullback(params, x, mask)
         real = self._real(output, mask, rows)
         cotangents = [
-            _cotangent(slot, entries, rows, number, mask.shape, slot.where in self.shares_rows)
+            cotangent(
+                slot,
+                entries,
+                rows,
+                number,
+                shares_rows=slot.where in self.shares_rows,
+                in_time=slot.where in self.in_time,
+            )
             for number, (slot, entries) in enumerate(zip(slots(*output), real, strict=True))
             if slot.differentiable
         ]
@@ -134,20 +115,24 @@ class Program:
         most, batch = self.subject.max_segments, mask.shape[0]
         return [real_entries(slot, rows.focus, batch, most) for slot in slots(*output)]
 
-    def _unmasked_rows(self) -> frozenset[str]:
-        """Their leading axis grows when the batch does."""
-        subject = self.subject
-        batch = len(subject.marks)
+    def _unmasked_with(self, axis: int) -> frozenset[str]:
+        """The unmasked arrays that have an axis of the input's mask: it grows when that does."""
+        marks = self.subject.marks
+        if axis >= marks.ndim:
+            return frozenset()
         unmasked = [slot for slot in self.slots if slot.what == "value" and slot.mask is None]
-        names = {slot.where for slot in unmasked if slot.array.shape[:1] == (batch,)}
+        leading = marks.shape[: axis + 1]
+        names = {slot.where for slot in unmasked if slot.array.shape[: axis + 1] == leading}
         if not names:
             return frozenset()
-        longer = [np.concatenate([a, a[:1]]) for a in (*subject.x.arrays, subject.marks)]
+        first = (slice(None),) * axis + (slice(1),)
+        arrays = (*self.subject.x.arrays, marks)
+        longer = [np.concatenate([array, array[first]], axis=axis) for array in arrays]
         try:
             more = self.trace(longer[:-1], longer[-1])
-        except Exception:  # something of this batch is closed over
+        except Exception:  # something of this length is closed over
             return frozenset(names)
-        grown = {slot.where for slot in more if slot.array.shape[:1] == (batch + 1,)}
+        grown = {s.where for s in more if s.array.shape[axis : axis + 1] == (leading[-1] + 1,)}
         return frozenset(names & grown)
 
     def _not_differentiable(self) -> str:
@@ -186,11 +171,6 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def groups_of(size: int, batch: int) -> int:
-    """How many rows of the input a leading axis splits into: all of them, or it cannot be told."""
-    return batch if size and size % batch == 0 else 1
-
-
 def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
     """Two lists with None for what belongs to the other: what moves, and what cannot."""
     moving = [leaf if is_inexact(leaf) else None for leaf in leaves]
@@ -199,48 +179,3 @@ def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
 
 def _join(moving: list[Any], fixed: list[Any]) -> list[Any]:
     return [b if a is None else a for a, b in zip(moving, fixed, strict=True)]
-
-
-# Odd multipliers of a hash, one for each axis.
-_PRIMES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xD3A2646D, 0xFD7046C5)
-
-
-def _cotangent(
-    slot: Slot, real: Array | None, rows: Rows, number: int, steps: Any, shares_rows: bool
-) -> Array:
-    """A random number for the k-th real entry of a row, the same wherever the entry lies.
-
-    It is a hash of the row, of k and of the feature, so that it needs no look-up.
-    """
-    y, leading = slot.array, 0
-    seeds, weight = jnp.uint32(0), rows.shared * (rows.focus == 0)
-    if real is not None or shares_rows:
-        listed = jnp.broadcast_to(rows.focus == 0, y.shape[:1]) if real is None else real
-        seeds, weight = _seeds(listed, rows)
-        leading = listed.ndim
-    if lies_in_time(slot, steps):
-        weight = weight * rows.timed
-    seeds = masks.expand(seeds, y.ndim) + jnp.uint32(number * 0x2545F491 & 0xFFFFFFFF)
-    for axis in range(leading, y.ndim):
-        step = jnp.uint32(_PRIMES[(axis - leading + 2) % len(_PRIMES)])
-        seeds = seeds + step * jax.lax.broadcasted_iota(jnp.uint32, y.shape, axis)
-    return jnp.where(masks.expand(weight, y.ndim) > 0, _uniform(seeds), 0).astype(y.dtype)
-
-
-def _seeds(real: Array, rows: Rows) -> tuple[Array, Array]:
-    """For each entry a number of its row and rank, and whether it counts."""
-    groups = groups_of(real.shape[0], rows.names.shape[0])
-    listed = real.reshape(groups, -1)
-    rank = jnp.cumsum(listed, axis=1) if listed.shape[1] > 1 else listed
-    known = groups == rows.names.shape[0]
-    names, weights = (rows.names[:, None], rows.weights[:, None]) if known else (0, rows.shared)
-    row_step, step = (jnp.uint32(prime) for prime in _PRIMES[:2])
-    seeds = row_step * jnp.asarray(names).astype(jnp.uint32) + step * rank.astype(jnp.uint32)
-    return seeds.reshape(real.shape), (listed * weights).reshape(real.shape)
-
-
-def _uniform(seeds: Array) -> Array:
-    """Numbers in [-1, 1), the low bits of a seed stirred into all others."""
-    for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-        seeds = (seeds ^ (seeds >> shift)) * jnp.uint32(multiplier)
-    return (seeds >> 8).astype(jnp.float32) * 2.0**-23 - 1

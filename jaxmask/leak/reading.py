@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmask.leak.cotangents import groups_of
 from jaxmask.leak.layouts import Layout
-from jaxmask.leak.program import Result, groups_of
+from jaxmask.leak.program import Result
 from jaxmask.leak.subject import Subject
 
 

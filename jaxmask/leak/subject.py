@@ -79,6 +79,9 @@ def subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
         )
     params, call = _callable(fn, params)
     weights = Leaves.of(params, "params")
+    for leaf, name in zip(weights.arrays, weights.names, strict=True):
+        _refuse_traced(leaf, name)
+        _numbers(jnp.asarray(leaf).dtype, name)
 
     def flat(weight_leaves: list[Any], leaves: list[Any], mask: Mask) -> tuple[PyTree, PyTree]:
         args = (weights.tree.unflatten(weight_leaves), inputs.tree.unflatten(leaves), mask)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jaxtyping import Float
 
