@@ -201,12 +201,12 @@ def pairs(values: Sequence[Any], where: str) -> None:
             )
 
 
-def mask_axes(steps: Array, where: str) -> None:
+def mask_axes(shape: tuple[int, ...], where: str) -> None:
     """A mask made from values has rank 1 or 2."""
-    if steps.ndim not in (1, 2):
+    if len(shape) not in (1, 2):
         raise MaskError(
             f"{where}: a mask has rank 1 (rows) or 2 (steps), but this input would give one of "
-            f"shape {steps.shape}. Documents go through `jm.nn.TimeDistributed`."
+            f"shape {shape}. Documents go through `jm.nn.TimeDistributed`."
         )
 
 

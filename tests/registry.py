@@ -330,16 +330,23 @@ def _stack(rngs: nnx.Rngs) -> nnx.Module:
 
 
 NN = [
-    Entry("nn.Embed", **module(lambda rngs: jm.nn.Embed(7, 3, rngs=rngs)), inputs=(IDS,)),
+    Entry(
+        "nn.Embed",
+        **module(lambda rngs: jm.nn.Embed(7, 3, rngs=rngs)),
+        inputs=(IDS,),
+        of_rows=True,
+    ),
     Entry(
         "nn.Embed:mask_zero",
         **module(lambda rngs: jm.nn.Embed(7, 3, mask_zero=True, rngs=rngs)),
         inputs=(Input(features=(), kind="ids", high=7),),
+        of_rows=True,
         exempt={"no_mask": "it makes a mask where there was none"},
     ),
     Entry(
         "nn.Masking",
         **module(lambda rngs: jm.nn.Masking(0.0)),
+        of_rows=True,
         exempt={"no_mask": "it makes a mask where there was none"},
     ),
     Entry("nn.LSTM", **module(lambda rngs: jm.nn.LSTM(3, 4, rngs=rngs))),

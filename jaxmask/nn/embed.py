@@ -78,7 +78,7 @@ class Embed(MaskedModule):
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
         if self.mask_zero:
-            _check.mask_axes(ids, "Embed")
+            _check.mask_axes(ids.shape, "Embed")
             mask = masks.intersect(mask, ids != 0, "Embed")
         ids, _ = ops.fill(ids, mask)
         _refuse_out_of_range(ids, self.num_embeddings)
@@ -131,6 +131,6 @@ class Masking(MaskedModule):
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Find the padding and return `(y, mask)`."""
         x, mask = _check.pair(x, mask, "Masking")
-        _check.mask_axes(x[..., 0] if x.ndim else x, "Masking")
+        _check.mask_axes(x.shape[:-1], "Masking")
         real = jnp.any(masks.differs_from(x, self.mask_value), axis=-1)
         return ops.fill(x, masks.intersect(mask, real, "Masking"))

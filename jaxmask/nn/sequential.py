@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check
+from jaxmask import _check, masks
 from jaxmask._types import Array, ArrayLike, Mask
 from jaxmask.nn import join
 from jaxmask.nn._base import MaskedModule
@@ -115,9 +116,10 @@ class TimeDistributed(MaskedModule):
             mask = _check.boolean(mask, "TimeDistributed")
             if mask.ndim not in (2, 3) or mask.shape != x.shape[: mask.ndim]:
                 raise _check.MaskError(
-                    "TimeDistributed: `mask` must be [batch, outer] or [batch, outer, time] and "
-                    f"have the leading axes of `x`, {x.shape}, got {mask.shape}."
+                    "TimeDistributed: `mask` must be [batch, outer] or [batch, outer, time], the "
+                    f"shape of the leading axes of `x`, {x.shape}, got {mask.shape}."
                 )
+            x = jnp.where(masks.expand(mask, x.ndim), x, jnp.zeros((), x.dtype))
         if x.ndim < 2:
             raise ValueError(
                 f"TimeDistributed: `x` must be [batch, outer, ...], got shape {x.shape}."
