@@ -18,7 +18,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset(Size(8, 1, 8), batch_size=16, learning_rate=1e-2, steps=20, shapes=1),
-    "small": Preset(Size(64, 2, 128), batch_size=64, learning_rate=8e-3, steps=4000),
+    "small": Preset(Size(64, 2, 128), batch_size=64, learning_rate=8e-3, steps=2600),
     "medium": Preset(Size(96, 3, 192, 0.1), batch_size=128, learning_rate=3e-3, steps=6000),
     "large": Preset(Size(128, 3, 256, 0.2), batch_size=128, learning_rate=2e-3, steps=16000),
 }
