@@ -150,8 +150,8 @@ class Run:
         self.notes.seconds = self._seconds()
         self.checkpoints.save(self.step, *self.state, self.notes)
         self.console.print(
-            f"Step {self.step:,}: phoneme error rate {score.phoneme_error_rate:.2%} of "
-            f"{score.words:,} development words; checkpoint written."
+            f"Step {self.step:,}: phoneme error rate {score.phoneme_error_rate:.2%} "
+            "(development words), checkpoint written"
         )
 
     def _score(self, entries: data.Entries) -> Score:
@@ -183,7 +183,7 @@ class Run:
         self.console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
 
     def _draw(self) -> None:
-        """Some held-out words of all lengths, in one batch that is mostly ragged."""
+        """Draw the learning curve, and held-out words of all lengths in one ragged batch."""
         by_length = sorted(range(len(self.held_out)), key=lambda k: len(self.held_out.words[k]))
         chosen = by_length[:: max(1, len(by_length) // picture.ROWS)][: picture.ROWS]
         entries = self.held_out.at(chosen)
@@ -235,10 +235,11 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=train)
     add = command.add_argument
     add("--out", type=Path, default=OUT, help=f"folder of the run (default: {OUT})")
-    add("--minutes", type=_positive(float), help="train for about so long, a model to match")
-    add("--steps", type=_positive(int), help="train for exactly so many steps")
+    minutes = "take about so long: measure the time of a step, and choose a model to match"
+    add("--minutes", type=_number(float, 1), help=minutes)
+    add("--steps", type=_number(int, 1), help="train for exactly so many steps")
     add("--model", choices=PRESETS, help="its size, instead of one that matches --minutes")
-    add("--words", type=_positive(int), help="use only so many words, for a quick look")
+    add("--words", type=_number(int, 20), help="use only so many words, for a quick look")
     add("--seed", type=int, default=0, help="of parameters, batches and noise (default: 0)")
     add("--fresh", action="store_true", help="forget the checkpoint in --out and start anew")
     sub = command.add_subparsers(title="commands", metavar="say WORD...")
@@ -249,14 +250,14 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def _positive(kind: type) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        number = kind(text)
-        if not number > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-        return number
+def _number(kind: type, least: int) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
 
-    return parse
+    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

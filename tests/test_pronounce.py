@@ -236,6 +236,22 @@ def test_padding_changes_neither_the_loss_nor_a_gradient():
     leak.assert_padding_invariant(loss, letters, mask, params=params)
 
 
+@pytest.mark.parametrize(
+    ("options", "model_size", "steps"),
+    [
+        ({}, "small", pronounce.PRESETS["small"].steps),
+        ({"minutes": 3}, "small", None),
+        ({"minutes": 60}, "large", None),
+        ({"minutes": 60, "steps": 7}, "large", 7),
+        ({"minutes": 60, "model": "tiny"}, "tiny", None),
+    ],
+)
+def test_minutes_choose_the_model_and_leave_the_steps_open(options, model_size, steps):
+    request = pronounce.Request(**options)
+    assert request.preset() == pronounce.PRESETS[model_size]
+    assert request.fixed_steps() == steps
+
+
 def test_unknown_letters_are_named():
     with pytest.raises(UserError, match="unknown letter '1', '_'"):
         data.letter_ids("a_1")

@@ -47,10 +47,17 @@ def shapes_on_each(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def on_each_share(f: Callable[..., Any], mesh: Mesh, out: PartitionSpec) -> Callable[..., Any]:
-    """Let `f(batch, *copied)` see only the rows of its own device."""
+    """Let `f(batch, *copied)` see only the rows of its own device.
+
+    Args:
+      f: a function of a share of the batch and of what is the same everywhere.
+      mesh: the devices.
+      out: how results lie: `PartitionSpec(ROWS)`, or `PartitionSpec()` if `f` makes all alike.
+    """
 
     def apply(batch: Any, *copied: Any) -> Any:
         specs = (PartitionSpec(ROWS), *[PartitionSpec()] * len(copied))
+        # Recurrences start from zeros, which do not look like the share of one device.
         return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(
             batch, *copied
         )

@@ -16,14 +16,15 @@ class Preset:
     shapes: int = 5
 
 
+# With --minutes the time of a step decides how many there are; `steps` is for runs without it.
 PRESETS = {
     "tiny": Preset(Size(8, 1, 8), batch_size=16, learning_rate=1e-2, steps=20, shapes=1),
     "small": Preset(Size(64, 2, 128), batch_size=64, learning_rate=8e-3, steps=2600),
-    "medium": Preset(Size(96, 3, 192, 0.1), batch_size=128, learning_rate=3e-3, steps=6000),
-    "large": Preset(Size(128, 3, 256, 0.2), batch_size=128, learning_rate=2e-3, steps=16000),
+    "medium": Preset(Size(96, 3, 192, 0.15), batch_size=64, learning_rate=5e-3, steps=16000),
+    "large": Preset(Size(128, 3, 256, 0.25), batch_size=64, learning_rate=4e-3, steps=25000),
 }
-# Up to so many minutes, the largest model that they are enough for.
-ENOUGH_FOR = {"small": 8.0, "medium": 25.0, "large": float("inf")}
+# Larger models learn more, but only from enough steps: up to so many minutes a model is best.
+BEST_UP_TO = {"small": 8.0, "medium": 25.0, "large": float("inf")}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Request:
     def preset(self) -> Preset:
         """The model asked for, else the one that the minutes are enough for."""
         minutes = self.minutes or 0.0
-        name = self.model or next(name for name, end in ENOUGH_FOR.items() if minutes <= end)
+        name = self.model or next(name for name, end in BEST_UP_TO.items() if minutes <= end)
         return PRESETS[name]
 
     def fixed_steps(self) -> int | None:

@@ -21,6 +21,7 @@ class Rows(NamedTuple):
       shared: 0 if what all rows have a share in is not compared.
       timed: 0 if what has a time axis and no mask is not compared.
       focus: the one segment that is compared; 0: all.
+      shake: how far cotangents are off, relative to themselves.
     """
 
     names: Any
@@ -28,15 +29,17 @@ class Rows(NamedTuple):
     shared: Any
     timed: Any
     focus: Any
+    shake: Any
 
     @classmethod
-    def of(cls, layout: Layout) -> "Rows":
+    def of(cls, layout: Layout, shake: float = 0.0) -> "Rows":
         """Those of a layout."""
         places = np.arange(len(layout.marks))
         names = places if layout.order is None else np.asarray(layout.order)
-        weights = np.where(np.isin(places, layout.dropped), 0, 1)
-        numbers = (names, weights, not layout.dropped, layout.timed, layout.focus)
-        return cls(*(np.asarray(number, np.int32) for number in numbers))
+        weights = (~np.isin(places, layout.dropped)).astype(np.int32)
+        counts = (not layout.dropped, layout.timed, layout.focus)
+        shared, timed, focus = (np.asarray(count, np.int32) for count in counts)
+        return cls(names.astype(np.int32), weights, shared, timed, focus, np.float32(shake))
 
 
 def groups_of(size: int, batch: int) -> int:
@@ -76,7 +79,9 @@ def cotangent(
     for axis in range(leading, y.ndim):
         step = jnp.uint32(_PRIMES[(axis - leading + 2) % len(_PRIMES)])
         seeds = seeds + step * jax.lax.broadcasted_iota(jnp.uint32, y.shape, axis)
-    return jnp.where(masks.expand(weight, y.ndim) > 0, _uniform(seeds), 0).astype(y.dtype)
+    drawn = _uniform(seeds)
+    drawn = drawn + rows.shake * jnp.where(seeds & 1, drawn, -drawn)
+    return jnp.where(masks.expand(weight, y.ndim) > 0, drawn, 0).astype(y.dtype)
 
 
 def _seeds(real: Array, rows: Rows) -> tuple[Array, Array]:

@@ -65,12 +65,16 @@ class Program:
         return self._traces[key]
 
     def run(
-        self, layout: Layout, x: list[np.ndarray], params: list[np.ndarray] | None = None
+        self,
+        layout: Layout,
+        x: list[np.ndarray],
+        params: list[np.ndarray] | None = None,
+        shake: float = 0.0,
     ) -> Result:
         """One run: `x` as `layout` places it, whatever its padding holds."""
         weights = self.subject.params.arrays if params is None else params
         mask = self.subject.mask_of(layout.marks)
-        output, real, *gradients = self._run(weights, x, mask, Rows.of(layout))
+        output, real, *gradients = self._run(weights, x, mask, Rows.of(layout, shake))
         for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
         found_for = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in found_for]

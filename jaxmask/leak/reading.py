@@ -134,20 +134,21 @@ class Rounding:
         tolerance = ε^(2/3) * (largest value of the row) + 32 * shake + 16 ε * (largest value)
 
     ε belongs to the coarsest floating point type in the function: 2.4e-5 of a row in float32, 4%
-    in bfloat16. `shake` is how far the result moves when each real input and parameter is off by
-    one ε, for what is the small difference of large numbers; it is itself kept below ε^(2/3) of
-    the largest result of its kind.
+    in bfloat16. `shake` is how far the result moves when each input, parameter and cotangent is
+    off by one ε, for what is the small difference of large numbers. Where that crosses a jump it
+    is no rounding, so it is kept below ε^(2/3) of the largest result or input.
     """
 
-    def __init__(self, epsilon: float, calm: list[Part], shaken: list[list[Part]]):
+    def __init__(
+        self, epsilon: float, calm: list[Part], shaken: list[list[Part]], x: list[np.ndarray]
+    ):
         self._epsilon = epsilon
-        kinds = {part.what: 0.0 for part in calm}
-        for part in calm:
-            kinds[part.what] = max(kinds[part.what], _largest(part.values))
+        inputs = max(_largest(wide(leaf)) for leaf in x)
         self._shake = []
         for i, part in enumerate(calm):
             moved = max(_moved(part, other[i]) for other in shaken)
-            self._shake.append(min(moved, epsilon ** (2 / 3) * kinds[part.what]))
+            most = epsilon ** (2 / 3) * max(1.0, inputs, _largest(part.values))
+            self._shake.append(min(moved, most))
 
     def of(self, i: int, part: Part) -> np.ndarray | float:
         """The tolerance of each entry of the i-th part."""
