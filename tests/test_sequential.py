@@ -238,6 +238,14 @@ def test_dropout_with_explicit_rngs():
     assert (draws[0] != draws[2]).any()
 
 
+def test_dropout_in_a_plain_jit_says_what_to_do():
+    model = dropout_model()
+    with pytest.raises(ValueError, match=r"nnx\.jit.*rngs="):
+        jax.jit(lambda x: model(x, MASK)[0])(jnp.asarray(X))
+    explicit = jax.jit(lambda x, key: model(x, MASK, rngs=nnx.Rngs(dropout=key))[0])
+    assert explicit(jnp.asarray(X), jax.random.key(0)).shape == X.shape
+
+
 def test_compute_mask_is_the_mask_of_a_call_and_changes_no_stream():
     model = jm.nn.Sequential(
         nnx.Dropout(0.5, rngs=nnx.Rngs(dropout=3)), jm.nn.Upsample(2), jm.nn.LSTM(3, 2, rngs=RNGS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import errors, nnx
 
 from jaxmask import ops, random
 from jaxmask._types import Array, Mask, Pair
@@ -68,7 +68,18 @@ def _dropout(layer: nnx.Dropout, x: Array, mask: Mask, rngs: nnx.Rngs | None) ->
             "the `Sequential` with `rngs=`, or turn it off with `model.eval()`."
         )
     # Flax draws noise over the padded shape, so padding would change it at real steps.
-    return random.dropout(x, mask, stream(), layer.rate)
+    return random.dropout(x, mask, _next_key(stream), layer.rate)
+
+
+def _next_key(stream: Callable[[], Array]) -> Array:
+    try:
+        return stream()
+    except errors.TraceContextError as error:
+        raise ValueError(
+            "Dropout: the random stream of a closed-over model cannot advance inside a transform "
+            "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside, or call the "
+            "`Sequential` with `rngs=`."
+        ) from error
 
 
 _ELEMENTWISE = (
