@@ -94,6 +94,19 @@ def test_a_nan_at_a_real_step_stays_in_its_row():
         assert np.isfinite(np.asarray(y[1])).all()
 
 
+def test_a_nan_at_a_real_step_stays_in_its_segment():
+    x = jnp.array([[jnp.nan, 1.0, 2.0, 3.0, 4.0]])
+    segments = jm.Segments(jnp.array([[1, 1, 2, 2, 0]]), 2)
+    for function in (jm.ops.softmax, jm.ops.log_softmax, jm.ops.cumsum, jm.ops.flip):
+        y, _ = function(x, segments)
+        assert np.isnan(np.asarray(y[0, :2])).any()
+        assert np.isfinite(np.asarray(y[0, 2:4])).all()
+        assert float(y[0, 4]) == 0
+    for function in (jm.pool.mean, jm.pool.max, jm.pool.sum, jm.ops.logsumexp):
+        y, _ = function(x, segments)
+        assert np.isnan(np.asarray(y)).tolist() == [True, False]
+
+
 def test_ties_share_the_gradient_as_in_jax():
     x = jnp.array([[2.0, 2.0, 1.0, 9.0]])
     mask = jnp.array([[True, True, True, False]])

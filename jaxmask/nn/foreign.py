@@ -77,8 +77,8 @@ def _next_key(stream: Callable[[], Array]) -> Array:
     except errors.TraceContextError as error:
         raise ValueError(
             "Dropout: the random stream of a closed-over model cannot advance inside a transform "
-            "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside, or call the "
-            "`Sequential` with `rngs=`."
+            "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside, or call "
+            "the `Sequential` with `rngs=`."
         ) from error
 
 

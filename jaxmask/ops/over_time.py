@@ -76,7 +76,8 @@ def softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
     x, real, mask = _over_time(x, mask, axis, "softmax")
     _check.floating(x, "softmax")
     _, weights, total, _ = _exponentials(x, real)
-    return weights / total, mask
+    # A nan at a real step makes the total nan, and 0 / nan would spread it into the padding.
+    return jnp.where(real, weights / total, 0), mask
 
 
 @segments_apart
