@@ -3,6 +3,7 @@
 import importlib.util
 
 import jax
+import jax.experimental
 import jax.export
 import jax.numpy as jnp
 import numpy as np
@@ -156,7 +157,9 @@ def test_long_half_precision_run_does_not_drift():
 
 
 def test_float64_where_it_is_enabled():
-    with jax.enable_x64(True):
+    # The older releases that jaxmask supports have it in another place.
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable_x64(True):
         x = jnp.asarray(golden.inputs()["x"], jnp.float64)
         weights = jax.tree.map(lambda a: a.astype(jnp.float64), lstm_weights())
         carry, (y, _) = jm.recurrent.lstm(x, MASK, weights)
