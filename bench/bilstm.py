@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import flax
 import jax
 import jax.numpy as jnp
 import keras
@@ -210,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     runs = [run(shape, fill, rounds) for shape in SHAPES for fill in FILLS]
-    versions = {"flax": nnx.__name__ and __import__("flax").__version__, "keras": keras.__version__}
+    versions = {"flax": flax.__version__, "keras": keras.__version__}
     result = {"machine": timing.machine(), "versions": versions, "runs": runs}
     path = timing.save("bilstm", result)
     draw_figure(result, path.with_suffix(".png"))

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,10 +71,6 @@ def spread(values: list[float]) -> dict[str, float]:
         "least": round(min(values), 3),
         "rounds": len(values),
     }
-
-
-def geometric_mean(values: list[float]) -> float:
-    return statistics.geometric_mean(values)
 
 
 def save(name: str, result: dict[str, Any]) -> Path:

@@ -8,7 +8,6 @@ Axes, always in this order:
     hidden   features that a recurrent layer makes
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -67,4 +66,3 @@ class Segments:
 
 Mask: TypeAlias = Bool[Array, "batch *time"] | Segments | None
 Pair: TypeAlias = tuple[Array, Mask]
-MaskedFunction: TypeAlias = Callable[..., Pair]
