@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -175,6 +176,97 @@ def test_vmap(entry):
     for index, rows in enumerate(both_rows):
         one = evaluate(entry, [mask[index] for mask in both_masks], rows=rows)
         tools.assert_close(jax.tree.map(lambda a, i=index: a[i], mapped), one, "vmap")
+
+
+@pytest.mark.parametrize("entry", [entry for entry in REGISTRY if entry.stream], ids=str)
+def test_chunks_are_one_call(entry):
+    """Any split into chunks gives what one long call gives, value and gradient."""
+    for layout in layouts(entry):
+        masks = tools.masks_for(entry, layout)
+        whole = evaluate(entry, masks)
+        base = tools.results_by_row(entry, whole, masks)
+        for sizes in ((2, 3), (1, 1, 3)):
+            result = streamed(entry, sizes)(
+                entry.params, tools.arguments(entry, masks, ROWS, 2), masks, ROWS
+            )
+            by_row = tools.results_by_row(entry, result, masks)
+            tools.assert_same_rows(by_row, base, ROWS, f"{layout}, chunks {sizes}")
+            tools.assert_close(result[1][0], whole[1][0], "gradients in the parameters")
+
+
+@functools.cache
+def streamed(entry, sizes):
+    """The entry run in chunks of so many steps, with its gradients."""
+    bounds = np.cumsum((0, *sizes))
+
+    def call(params, xs, masks, rows):
+        carry, pairs = entry.stream.initial(params, masks[0].shape[0]), []
+        for start, end in itertools.pairwise(bounds):
+            chunk, chunk_mask = xs[0][:, start:end], masks[0][:, start:end]
+            carry, pair = entry.stream.run(params, carry, chunk, chunk_mask)
+            pairs.append(pair)
+        values, chunk_masks = zip(*pairs, strict=True)
+        return [(jnp.concatenate(values, axis=1), jnp.concatenate(chunk_masks, axis=1))]
+
+    return compiled(dataclasses.replace(entry, call=call))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        entry
+        for entry in REGISTRY
+        if any(spec.kind != "ids" for spec in entry.inputs)
+        and "second_derivatives" not in entry.exempt
+    ],
+    ids=str,
+)
+def test_second_derivatives(entry):
+    """A gradient of gradients is untouched by what stands in the padding, and 0 there."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    base = second_derivatives(entry)(tools.arguments(entry, masks, ROWS), masks)
+    for poison in (2, 3):
+        result = second_derivatives(entry)(tools.arguments(entry, masks, ROWS, poison), masks)
+        tools.assert_bits(base, result, f"poison {tools.FLOAT_POISONS[poison]}")
+    floats = [masks[spec.mask] for spec in entry.inputs if spec.kind != "ids"]
+    for gradient, mask in zip(base, floats, strict=True):
+        assert np.isfinite(np.asarray(gradient)).all()
+        assert not np.asarray(gradient)[~mask].any()
+
+
+@functools.cache
+def second_derivatives(entry):
+    def slope(floats, xs, masks):
+        given = iter(floats)
+        arrays = [next(given) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in xs]
+        _, (_, gradients) = tools.value_and_gradients(entry, entry.params, arrays, masks, ROWS)
+        return sum(jnp.vdot(flat_cosine(g), g) for g in gradients)
+
+    def run(xs, masks):
+        floats = [x for x in xs if jnp.issubdtype(x.dtype, jnp.floating)]
+        return jax.grad(slope)(floats, xs, masks)
+
+    return jax.jit(run)
+
+
+def flat_cosine(x):
+    return tools.flat_cotangent(x, None)
+
+
+@pytest.mark.parametrize("entry", [entry for entry in REGISTRY if entry.linear], ids=str)
+def test_complex(entry):
+    """A linear function acts on the real and on the imaginary part: f(a + ib) = f(a) + i f(b)."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    a = tools.arguments(entry, masks, ROWS)[0]
+    b = tools.arguments(entry, masks, ROWS[::-1].copy(), poison=2)[0]
+    b = np.where(masks[0].reshape(*masks[0].shape, *[1] * (b.ndim - 2)), b, 7)
+
+    def run(x):
+        return entry.call(entry.params, [jnp.asarray(x)], masks, ROWS)
+
+    for (y, _), (real, _), (imaginary, _) in zip(run(a + 1j * b), run(a), run(b), strict=True):
+        tools.assert_close(y.real, real, "real part")
+        tools.assert_close(y.imag, imaginary, "imaginary part")
 
 
 @law

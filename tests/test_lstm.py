@@ -12,7 +12,7 @@ from flax import nnx
 
 import jaxmask as jm
 from tests.golden import make_torch_lstm as golden
-from tests.registry import lstm_weights
+from tests.registry.recurrent import lstm_weights
 
 MASK = np.arange(golden.TIME) < np.array(golden.LENGTHS)[:, None]
 

@@ -24,7 +24,7 @@ PRESETS = {
     "large": Preset(Size(128, 3, 256, 0.25), batch_size=64, learning_rate=4e-3, steps=25000),
 }
 # Larger models learn more, but only from enough steps: up to so many minutes a model is best.
-BEST_UP_TO = {"small": 8.0, "medium": 25.0, "large": float("inf")}
+BEST_UP_TO = {"small": 8.0, "medium": 90.0, "large": float("inf")}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,7 @@
+"""Linear recurrences."""
+
+from tests.registry.entry import Entry
+
+ENTRIES: list[Entry] = []
+
+NOT_MASKED: dict[str, str] = {}

@@ -1,0 +1,7 @@
+"""Normalisation."""
+
+from tests.registry.entry import Entry
+
+ENTRIES: list[Entry] = []
+
+NOT_MASKED: dict[str, str] = {}
