@@ -19,6 +19,7 @@ LENGTHS = ((5, 3, 1, 0), (2, 0, 1, 2))  # of the first and of the second mask
 LAYOUTS = ("right", "left", "holes")
 BY_CLASS = {"any": LAYOUTS, "contiguous": ("right", "left"), "right": ("right",)}
 FLOAT_POISONS = (1.7, 1e30, np.nan, np.inf, -np.inf)
+LOUD = 1e3  # what is sent back into the padding of a result
 ID_POISONS = (1, -1, 2**31 - 1, -(2**31))
 
 
@@ -28,8 +29,11 @@ def mask_of(lengths: tuple[int, ...], layout: str, time: int = TIME) -> np.ndarr
     if layout == "left":
         return mask[:, ::-1]
     if layout == "holes":
-        draw = np.random.default_rng(0)
-        return np.stack([draw.permutation(row) for row in mask]) if len(mask) else mask
+        spread = np.zeros_like(mask)
+        for row, length in enumerate(lengths):
+            ranks = np.arange(length) + 0.9  # off the middle: what flips must show
+            spread[row, (ranks * time / max(length, 1)).astype(int)] = True
+        return spread
     return mask
 
 
@@ -119,7 +123,15 @@ def cotangent(y: jax.Array, mask: Any, rows: jax.Array) -> jax.Array:
     features = jnp.arange(np.prod(y.shape[angle.ndim :], dtype=int)).reshape(y.shape[angle.ndim :])
     angle = angle.reshape(*angle.shape, *[1] * features.ndim) + 7.0 * features
     loud = jm.masks.expand(~real, y.ndim) & jnp.ones(y.shape, bool)
-    return jnp.where(loud, 1e3, jnp.cos(angle)).astype(y.dtype)
+    return jnp.where(loud, LOUD, jnp.cos(angle)).astype(y.dtype)
+
+
+def direction(x: np.ndarray, mask: np.ndarray, spec: Input) -> np.ndarray | None:
+    """A way to move the real steps of an argument; None for ids, and for what must stay put."""
+    if spec.kind == "ids":
+        return None
+    draw = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
+    return np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), draw, 0)
 
 
 # ------------------------------------------------------------------------- reading rows

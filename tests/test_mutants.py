@@ -1,0 +1,79 @@
+"""The tests are tested: the laws and the check tell wrong layers from right ones."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmask as jm
+from tests import rows as tools
+from tests import test_laws
+from tests.mutants.right import RIGHT
+from tests.mutants.wrong import WRONG
+from tests.registry import REGISTRY
+
+ROWS = np.arange(4)
+
+
+def checked(entry, moves=(), lengths=(5, 3, 1, 2)):
+    """The report of `leak.check` on an entry of one mask."""
+    masks = tools.masks_for(entry, "right", lengths=[lengths])
+    xs = [jnp.asarray(x) for x in tools.arguments(entry, masks, ROWS)]
+
+    def function(params, xs, mask):
+        pairs = entry.call(params, xs, [mask], ROWS)
+        return [pair[0] if pair[1] is None else pair for pair in pairs]
+
+    return jm.leak.check(function, xs, jnp.asarray(masks[0]), moves=moves, params=entry.params)
+
+
+@pytest.mark.parametrize("mutant", WRONG, ids=str)
+def test_a_law_convicts(mutant):
+    """By a comparison that fails; an accident on the way is no conviction."""
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test_laws.LAWS[mutant.law](mutant.entry)
+
+
+@pytest.mark.parametrize("mutant", [m for m in WRONG if m.leaks], ids=str)
+def test_the_check_convicts(mutant):
+    assert not checked(mutant.entry, mutant.moves, mutant.lengths).ok
+
+
+@pytest.mark.parametrize("mutant", [m for m in WRONG if not m.leaks], ids=str)
+def test_the_check_is_silent_where_nothing_leaks(mutant):
+    """Wrong, but not by its padding: that is for the laws to say."""
+    assert checked(mutant.entry, mutant.moves, mutant.lengths).ok
+
+
+# The laws acquit the whole registry as well; here they meet plain functions that share no code.
+COMPARISONS = (
+    *("padding_changes_nothing", "zero_padding", "row_alone", "layouts", "empty_rows"),
+    *("gradients_are_slopes", "nan_stays_in_its_row", "second_derivatives"),
+)
+
+
+@pytest.mark.parametrize("subject", RIGHT, ids=str)
+def test_no_law_convicts(subject):
+    for law in COMPARISONS:
+        test_laws.LAWS[law](subject.entry)
+
+
+TAKES_ONE_MASK = [entry for entry in REGISTRY if {spec.mask for spec in entry.inputs} == {0}]
+
+
+@pytest.mark.parametrize("entry", TAKES_ONE_MASK[::3], ids=str)
+def test_the_check_acquits(entry):
+    moves = {"any": ("left", "holes"), "contiguous": ("left",), "right": ()}[entry.mask_class]
+    report = checked(entry, moves)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("subject", RIGHT, ids=str)
+def test_the_check_acquits_plain_functions(subject):
+    moves = ("left", "holes") if subject.entry.mask_class == "any" else ("left",)
+    report = checked(subject.entry, moves)
+    assert report.ok, str(report)
+
+
+def test_there_are_enough():
+    assert len(WRONG) >= 40
+    assert len(RIGHT) + len(TAKES_ONE_MASK[::3]) >= 40
