@@ -151,7 +151,7 @@ def test_huge_values_at_padded_targets():
 
 @pytest.mark.parametrize("lengths", [(5, 3, 1), (5, 5, 5), (1, 0, 0), (0, 0, 0)])
 def test_any_lengths_run(lengths):
-    """tensorflow/tensorflow#33148 and #43103: right-padded or empty rows died in the fast kernel."""
+    """tensorflow/tensorflow#33148 and #43103: such rows died in the fast kernel."""
     mask = jm.masks.from_lengths(np.array(lengths), 5)
     last, _ = lstm(return_sequences=False)(X, mask)
     for row, length in enumerate(lengths):
