@@ -1,0 +1,134 @@
+"""Audio modules: configuration only; the arithmetic is `jaxmask.audio`."""
+
+import functools
+
+from jaxmask import audio
+from jaxmask._types import ArrayLike, Mask, Pair
+from jaxmask.nn._base import MaskedModule
+
+# On the host, and so a constant where a call is traced: a model makes it once.
+_filterbank = functools.lru_cache(maxsize=32)(audio.mel_filterbank)
+
+
+class Frames(MaskedModule):
+    """Frames of samples: `jaxmask.audio.frames`.
+
+    Shapes: `x [batch, time, feature...]` and mask `[batch, time]` to
+    `y [batch, frame, size, feature...]` and mask `[batch, frame]`.
+
+    Args:
+      size: number of samples in a frame.
+      step: number of samples from one frame to the next.
+      padding: see `jaxmask.audio.frames`.
+      mask_rule: see `jaxmask.conv.conv1d`.
+
+    Raises:
+      TypeError, ValueError, MaskError: on call, under the rules of the function.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.nn.Frames(400, 160)(jnp.ones((1, 1600)), jnp.arange(1600)[None] < 900)
+      >>> y.shape, int(mask.sum())
+      ((1, 8, 400), 4)
+    """
+
+    def __init__(
+        self, size: int, step: int, *, padding: str = "valid", mask_rule: str | None = None
+    ):
+        self.size = size
+        self.step = step
+        self.padding = padding
+        self.mask_rule = mask_rule
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Cut into frames and return `(y, mask)`."""
+        size, step, padding = self.size, self.step, self.padding
+        return audio.frames(x, mask, size, step, padding=padding, mask_rule=self.mask_rule)
+
+
+class LogMelSpectrogram(MaskedModule):
+    """Log-mel features of samples: `jaxmask.audio.log_mel`.
+
+    Shapes: `x [batch, time]` and mask `[batch, time]` to `y [batch, frame, mels]` and mask
+    `[batch, frame]`.
+
+    Args:
+      mels: number of features.
+      rate: samples per second.
+      size: number of samples in a frame.
+      step: number of samples from one frame to the next.
+      fft_size: even, at least `size`; the next power of 2 where None.
+      low: hertz, where the first filter begins.
+      high: hertz, where the last one ends; `rate / 2` where None.
+      scale: `"htk"` or `"slaney"`, see `jaxmask.audio.mel_filterbank`.
+      norm: None or `"slaney"`.
+      taper: `"hann"`, `"hamming"` or `"rectangular"`.
+      power: 2 for energies, 1 for magnitudes.
+      floor: the least that is taken a logarithm of.
+      padding: see `jaxmask.audio.frames`.
+      mask_rule: see `jaxmask.conv.conv1d`.
+
+    Raises:
+      ValueError: if `fft_size` is odd.
+      TypeError, ValueError, MaskError: on call, under the rules of the functions.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> layer = jm.nn.LogMelSpectrogram(40, rate=16000, size=400, step=160)
+      >>> y, mask = layer(jnp.ones((1, 1600)), jnp.arange(1600)[None] < 900)
+      >>> y.shape, int(mask.sum())
+      ((1, 8, 40), 4)
+    """
+
+    def __init__(
+        self,
+        mels: int,
+        *,
+        rate: float,
+        size: int,
+        step: int,
+        fft_size: int | None = None,
+        low: float = 0.0,
+        high: float | None = None,
+        scale: str = "htk",
+        norm: str | None = None,
+        taper: str = "hann",
+        power: float = 2.0,
+        floor: float = 1e-6,
+        padding: str = "valid",
+        mask_rule: str | None = None,
+    ):
+        if fft_size is not None and fft_size % 2:
+            raise ValueError(f"LogMelSpectrogram: `fft_size` must be even, got {fft_size}.")
+        self.mels = mels
+        self.rate = rate
+        self.size = size
+        self.step = step
+        self.fft_size = max(2, 1 << (size - 1).bit_length()) if fft_size is None else fft_size
+        self.low = low
+        self.high = high
+        self.scale = scale
+        self.norm = norm
+        self.taper = taper
+        self.power = power
+        self.floor = floor
+        self.padding = padding
+        self.mask_rule = mask_rule
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Compute the features and return `(y, mask)`."""
+        bank = _filterbank(
+            *(self.mels, self.fft_size, self.rate),
+            low=self.low,
+            high=self.high,
+            scale=self.scale,
+            norm=self.norm,
+        )
+        return audio.log_mel(
+            *(x, mask, bank, self.size, self.step),
+            taper=self.taper,
+            power=self.power,
+            floor=self.floor,
+            padding=self.padding,
+            mask_rule=self.mask_rule,
+        )

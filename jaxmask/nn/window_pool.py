@@ -1,0 +1,145 @@
+"""Pooling modules over windows of time; the arithmetic is `jaxmask.conv`."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from jaxmask import conv
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._causal import Causal
+
+
+class _WindowPool(Causal):
+    function: ClassVar[Callable[..., Pair]]
+
+    def __init__(
+        self,
+        window: int,
+        *,
+        strides: int | None = None,
+        padding: str = "valid",
+        mask_rule: str | None = None,
+        in_features: int | None = None,
+    ):
+        self.window = window
+        self.strides = window if strides is None else strides
+        self.padding = padding
+        self.mask_rule = mask_rule
+        self.in_features = in_features
+
+    def _options(self) -> dict[str, Any]:
+        return {"strides": self.strides, "padding": self.padding, "mask_rule": self.mask_rule}
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Pool the real steps of each window and return `(y, mask)`."""
+        return type(self).function(x, mask, self.window, **self._options())
+
+    def _reach(self) -> int:
+        return self.window - 1
+
+    def _past_features(self) -> tuple[int, ...]:
+        return () if self.in_features is None else (self.in_features,)
+
+    def _over_chunk(self, x: Array, real: Array) -> Array:
+        y, _ = type(self).function(x, real, self.window, **self._options())
+        return y[:, self._reach() :]
+
+
+class MaxPool1D(_WindowPool):
+    """Largest value of the real steps of each window: `jaxmask.conv.max_pool1d`.
+
+    With `padding="causal"` and `strides=1` it runs chunk by chunk.
+
+    Shapes: `x [batch, time, feature...]` and mask `[batch, time]` to `y [batch, time_out,
+    feature...]` and mask `[batch, time_out]`.
+
+    Args:
+      window: number of steps.
+      strides: steps from one window to the next; `window` where None.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      mask_rule: see `jaxmask.conv.conv1d`.
+      in_features: size of the last axis of `x`, for a carry that has its final shape from the start
+        (as `lax.scan` over chunks needs it); where None, the first chunk tells.
+
+    Raises:
+      TypeError, ValueError, MaskError: on call, under the rules of the function; from `run`, if the
+        layer is not causal.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[1.0, 3.0, 2.0, 9.0]]), jnp.array([[True, True, True, False]])
+      >>> jm.nn.MaxPool1D(2)(x, mask)[0].tolist()
+      [[3.0, 0.0]]
+    """
+
+    function = staticmethod(conv.max_pool1d)
+
+
+class MinPool1D(_WindowPool):
+    """Smallest value of the real steps of each window: `jaxmask.conv.min_pool1d`.
+
+    Shapes, arguments, errors and streaming are those of `MaxPool1D`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.nn.MinPool1D(2)(jnp.array([[1.0, 3.0, 2.0]]))[0].tolist()
+      [[1.0]]
+    """
+
+    function = staticmethod(conv.min_pool1d)
+
+
+class AvgPool1D(_WindowPool):
+    """Average of the real steps of each window: `jaxmask.conv.avg_pool1d`.
+
+    Shapes, arguments, errors and streaming are those of `MaxPool1D`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> layer = jm.nn.AvgPool1D(2, padding="causal")
+      >>> layer(jnp.array([[1.0, 3.0, 2.0]]))[0].tolist()
+      [[1.0, 2.5]]
+    """
+
+    function = staticmethod(conv.avg_pool1d)
+
+
+class LpPool1D(_WindowPool):
+    """The p-norm of the real steps of each window: `jaxmask.conv.lp_pool1d`.
+
+    Shapes, arguments, errors and streaming are those of `MaxPool1D`, and
+
+    Args:
+      p: of the norm, at least 1.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.nn.LpPool1D(2, p=2)(jnp.array([[3.0, 4.0]]))[0].tolist()
+      [[5.0]]
+    """
+
+    function = staticmethod(conv.lp_pool1d)
+
+    def __init__(self, window: int, *, p: float = 2, **options: Any):
+        super().__init__(window, **options)
+        self.p = p
+
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | {"p": self.p}
+
+
+class Downsample(MaskedModule):
+    """Every `factor`-th step of each row: `jaxmask.conv.downsample`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.nn.Downsample(2)(jnp.array([[1, 2, 3]]))[0].tolist()
+      [[1, 3]]
+    """
+
+    def __init__(self, factor: int):
+        self.factor = factor
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Keep every `factor`-th step and return `(y, mask)`."""
+        return conv.downsample(x, mask, self.factor)
