@@ -1,0 +1,166 @@
+"""Which keys each query sees, and what stands where it sees none."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool
+
+from jaxmask import _check, masks
+from jaxmask._types import Array, ArrayLike, Mask, Segments
+from jaxmask.masks import AttentionPredicate
+
+
+def check_masks(
+    q: ArrayLike, q_mask: Mask, k: ArrayLike, kv_mask: Mask, where: str
+) -> tuple[Array, Mask, Array, Mask]:
+    """Check both pairs; `kv_mask=None` beside a query mask means the query's own.
+
+    Example:
+      >>> mask, x = jnp.array([[True, False]]), jnp.zeros((1, 2, 3))
+      >>> check_masks(x, mask, x, None, "attend")[3].tolist()
+      [[True, False]]
+    """
+    q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q")
+    if kv_mask is None and q_mask is not None:
+        k = _check.array(k, "k", where)
+        if k.shape[:2] != q.shape[:2]:
+            raise _check.MaskError(
+                f"{where}: `kv_mask=None` beside a query mask means self-attention under one mask, "
+                f"but the keys are {k.shape[:2]} and the queries {q.shape[:2]}. Pass the mask of "
+                "the keys, `jnp.ones(k.shape[:2], bool)` if all of them are real."
+            )
+        return q, q_mask, k, q_mask
+    k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k")
+    if isinstance(q_mask, Segments) != isinstance(kv_mask, Segments):
+        raise _check.MaskError(
+            f"{where}: `q_mask` and `kv_mask` must both be `Segments` or neither: a boolean mask "
+            "does not say which sequence of a packed row a step belongs to."
+        )
+    if q.shape[0] != k.shape[0]:
+        raise ValueError(
+            f"{where}: `q` and `k` must have one batch size, got {q.shape[0]} and {k.shape[0]}."
+        )
+    return q, q_mask, k, kv_mask
+
+
+def ranks(x: Array, mask: Mask, given: ArrayLike | None, where: str, name: str) -> Array:
+    """`[batch|1, time]`: the given positions, else the rank of each real step.
+
+    Example:
+      >>> ranks(jnp.zeros((1, 2, 3)), jnp.array([[False, True]]), None, "attend", "x").tolist()
+      [[0, 0]]
+    """
+    if given is not None:
+        positions = _check.array(given, name, where)
+        _check.shape(positions, x.shape[:2], "[batch, time]", where, name)
+        if not jnp.issubdtype(positions.dtype, jnp.integer):
+            raise TypeError(f"{where}: `{name}` must be integers, got dtype {positions.dtype}.")
+        return positions
+    return jnp.arange(x.shape[1])[None] if mask is None else masks.positions(mask)
+
+
+def visible(
+    q: Array,
+    q_mask: Mask,
+    k: Array,
+    kv_mask: Mask,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    predicate: AttentionPredicate | None = None,
+    positions: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    where: str,
+) -> Bool[Array, "batch_or_1 1 query_or_1 key"] | None:
+    """Which keys each query sees, with axes of 1 where it does not depend on them; None: all.
+
+    Rows of padded queries mean nothing: what they attend to is thrown away.
+
+    Example:
+      >>> x, mask = jnp.zeros((1, 2, 3)), jnp.array([[True, False]])
+      >>> visible(x, mask, x, mask, where="attend").tolist()
+      [[[[True, False]]]]
+    """
+    seen = None
+    if predicate is not None or isinstance(q_mask, Segments):
+        q_full, kv_full = (
+            jnp.ones(x.shape[:2], bool) if mask is None else mask
+            for x, mask in ((q, q_mask), (k, kv_mask))
+        )
+        seen = masks.to_attention_mask(q_full, kv_full, predicate=predicate)
+    elif kv_mask is not None:
+        seen = masks.steps(kv_mask)[:, None, None, :]
+    if causal or window is not None:
+        near = _near(q, q_mask, k, kv_mask, causal, window, positions, where)[:, None]
+        seen = near if seen is None else seen & near
+    return seen
+
+
+def _near(
+    q: Array,
+    q_mask: Mask,
+    k: Array,
+    kv_mask: Mask,
+    causal: bool,
+    window: int | None,
+    positions: tuple[ArrayLike | None, ArrayLike | None],
+    where: str,
+) -> Bool[Array, "batch_or_1 query key"]:
+    """By distance in real steps, so that padding between two of them does not count."""
+    query = ranks(q, q_mask, positions[0], where, "q_positions")[:, :, None]
+    key = ranks(k, kv_mask, positions[1], where, "kv_positions")[:, None, :]
+    if window is None:
+        return key <= query
+    window = _check.count(window, where, "window", least=1)
+    after = 0 if causal else window - 1
+    return (key > query - window) & (key <= query + after)
+
+
+def softmax_over_keys(logits: Array, seen: Array | None) -> Array:
+    """Softmax of `[..., key]` over the visible keys; what the others hold does not matter.
+
+    Example:
+      >>> softmax_over_keys(jnp.array([1.0, 1.0, jnp.nan]), jnp.array([True, True, False])).tolist()
+      [0.5, 0.5, 0.0]
+    """
+    if seen is not None:
+        # Finite, so that a query that sees nothing stays finite until it is replaced.
+        logits = jnp.where(seen, logits, 0.7 * jnp.finfo(logits.dtype).min)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def only_seen(y: Array, q_mask: Mask, seen: Array | None) -> Array:
+    """0 at padded queries, and at those that see no key.
+
+    Example:
+      >>> y, seen = jnp.ones((1, 2, 1, 3)), jnp.array([[[[True], [False]]]])
+      >>> only_seen(y, None, seen)[0, :, 0].tolist()
+      [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    keep = masks.select_in(y, q_mask)
+    if seen is not None:
+        some = jnp.any(seen, axis=-1)  # [batch|1, heads|1, query|1]
+        keep = keep & jnp.moveaxis(some, 1, 2)[..., None]
+    return y if q_mask is None and seen is None else jnp.where(keep, y, 0)
+
+
+def set_apart(
+    q: Array, k: Array, v: Array, seen: Array | None
+) -> tuple[Array, Array, Array, Bool[Array, "batch query 1 1"]]:
+    """Take nan and inf out of a packed row, and tell which queries they belong to.
+
+    A weight of 0 does not stop a nan: it would reach every other sequence of the row.
+
+    Example:
+      >>> x = jnp.array([[[1.0], [jnp.nan]]])
+      >>> q, k, v, spoiled = set_apart(x, x, x, jnp.eye(2, dtype=bool)[None, None])
+      >>> v.ravel().tolist(), spoiled.ravel().tolist()
+      ([1.0, 0.0], [False, True])
+    """
+    assert seen is not None
+    bad_q, bad_k, bad_v = (
+        jnp.any(~jnp.isfinite(x), axis=tuple(range(2, x.ndim))) for x in (q, k, v)
+    )
+    bad_kv = bad_k | bad_v
+    q = jnp.where(masks.expand(bad_q, q.ndim), 0, q)
+    k, v = (jnp.where(masks.expand(bad_kv, x.ndim), 0, x) for x in (k, v))
+    met = jnp.any(seen & bad_kv[:, None, None, :], axis=(1, 3))
+    return q, k, v, masks.expand(met | bad_q, 4)

@@ -1,0 +1,154 @@
+"""Modules that add positions, which count real steps; the arithmetic is `jaxmask.attention`."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmask import _check, attention, masks, ops
+from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair
+from jaxmask.nn._base import MaskedModule
+
+_small_normal = nnx.initializers.normal(0.02)
+
+
+class _Positions(MaskedModule):
+    """What both share: a call counts from 0, `run` from what the chunks before had."""
+
+    features: int
+
+    def _encode(self, positions: Array) -> Array:
+        raise NotImplementedError
+
+    def _add(self, x: Array, mask: Mask, start: Lengths | None = None) -> Pair:
+        where = type(self).__name__
+        _check.floating(x, where)
+        _check.shape(x, (*x.shape[:2], self.features), "[batch, time, features]", where, "x")
+        real = jnp.ones(x.shape[:2], bool) if mask is None else mask
+        positions = masks.positions(real) + (0 if start is None else start[:, None])
+        return ops.fill(ops.fill(x, mask)[0] + self._encode(positions).astype(x.dtype), mask)
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Add to each real step what its position is, and return `(y, mask)`."""
+        x, mask = _check.pair(x, mask, type(self).__name__, over_time=True)
+        return self._add(x, mask)
+
+    def initial_carry(self, batch: int) -> Lengths:
+        """No real step yet: zeros `[batch]`, int32."""
+        return jnp.zeros(batch, jnp.int32)
+
+    def run(self, carry: Lengths, x: ArrayLike, mask: Mask = None) -> tuple[Lengths, Pair]:
+        """Go on counting from `carry`, the real steps so far, and return `(carry, (y, mask))`."""
+        where = type(self).__name__
+        x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
+        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+        return carry + masks.lengths(real), self._add(x, mask, carry)
+
+
+class SinusoidalPositions(_Positions):
+    """Add sines and cosines of the rank of each real step: `jaxmask.attention.sinusoids`.
+
+    Mask class: any. Positions start anew in each of `Segments`, and there is no longest row.
+
+    Shapes: `x [batch, time, features]` and mask `[batch, time]` to `y` of the shape of `x` and the
+    same mask.
+
+    Args:
+      features: size of the last axis of `x`, even.
+      base: of the wavelengths.
+
+    Raises:
+      ValueError: if `features` is odd; on call, if `x` has other features.
+      TypeError, MaskError: on call, if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> layer = jm.nn.SinusoidalPositions(2)
+      >>> y, _ = layer(jnp.zeros((1, 3, 2)), jnp.array([[False, True, True]]))
+      >>> [[round(float(a), 2) for a in step] for step in y[0]]
+      [[0.0, 0.0], [0.0, 1.0], [0.84, 0.54]]
+
+    Source: Vaswani et al., 2017, arXiv:1706.03762.
+    """
+
+    def __init__(self, features: int, *, base: float = 10000.0):
+        attention.sinusoids(jnp.arange(0), features)  # refuses an odd number
+        self.features = features
+        self.base = base
+
+    def _encode(self, positions: Array) -> Array:
+        return attention.sinusoids(positions, self.features, base=self.base)
+
+
+class LearnedPositions(_Positions):
+    """Add a learned vector for the rank of each real step.
+
+        y[b, t] = x[b, t] + embedding[rank of t among the real steps of b]
+
+    Mask class: any. Positions start anew in each of `Segments`.
+
+    A batch whose padded time exceeds `max_length` is refused when traced, since its lengths are
+    data. In `run` a real step past `max_length` becomes padding: 0, and False in the mask that
+    comes out, which is boolean there for that reason.
+
+    Shapes: `x [batch, time, features]` and mask `[batch, time]` to `y` of the shape of `x` and the
+    same mask.
+
+    Args:
+      max_length: the most steps that a row may have.
+      features: size of the last axis of `x`.
+      embedding_init: initializer of the table.
+      param_dtype: dtype in which it is stored.
+      rngs: source of the `params` random stream.
+
+    Attributes:
+      embedding: an `nnx.Param`, `[max_length, features]`.
+
+    Raises:
+      ValueError: on call, if `x` has other features or more steps than `max_length`.
+      TypeError, MaskError: on call, if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.LearnedPositions(4, 2, rngs=nnx.Rngs(0))
+      >>> y, _ = layer(jnp.zeros((1, 3, 2)), jnp.array([[False, True, True]]))
+      >>> bool((y[0, 1:] == layer.embedding[:2]).all())
+      True
+
+    Source: Gehring et al., 2017, arXiv:1705.03122.
+    """
+
+    def __init__(
+        self,
+        max_length: int,
+        features: int,
+        *,
+        embedding_init: nnx.Initializer = _small_normal,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.max_length = _check.count(max_length, "LearnedPositions", "max_length", least=1)
+        self.features = features
+        shape = (max_length, features)
+        self.embedding = nnx.Param(embedding_init(rngs.params(), shape, param_dtype))
+
+    def _encode(self, positions: Array) -> Array:
+        # In `run` the index of padding may lie past the end.
+        return self.embedding[...].at[positions].get(mode="clip")
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Add to each real step the vector of its position, and return `(y, mask)`."""
+        x, mask = _check.pair(x, mask, "LearnedPositions", over_time=True)
+        if x.shape[1] > self.max_length:
+            raise ValueError(
+                f"LearnedPositions: `x` has {x.shape[1]} steps, but the table `max_length` = "
+                f"{self.max_length}. Crop the batch with its mask, or build a longer table."
+            )
+        return self._add(x, mask)
+
+    def run(self, carry: Lengths, x: ArrayLike, mask: Mask = None) -> tuple[Lengths, Pair]:
+        """Go on from `carry`, the real steps so far; those past the table become padding."""
+        x, mask = _check.pair(x, mask, "LearnedPositions", over_time=True, segments=False)
+        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+        fits = real & (carry[:, None] + masks.positions(real) < self.max_length)
+        return carry + masks.lengths(real), self._add(x, fits, carry)
