@@ -1,18 +1,19 @@
 """Recurrent modules: parameters and configuration; the arithmetic is `jaxmask.recurrent`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, masks, ops, pool, recurrent
+from jaxmask import _check, masks, pool, recurrent
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
 from jaxmask.nn._base import MaskedModule
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_ZEROS = nnx.initializers.zeros_init()
 
 
 def unit_forget_bias(
@@ -52,16 +53,29 @@ class Recurrent(MaskedModule):
         return self.initial_carry(x.shape[0])
 
     def run(
-        self, carry: PyTree, x: ArrayLike, mask: Mask = None, *, reverse: bool | None = None
+        self,
+        carry: PyTree,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[PyTree, Pair]:
-        """Run from `carry` and return `(carry, (y, mask))`, in `lax.scan`'s order."""
+        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
         raise NotImplementedError
 
-    def __call__(self, x: ArrayLike, mask: Mask = None, *, reverse: bool | None = None) -> Pair:
+    def __call__(
+        self,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
+    ) -> Pair:
         """Run from the initial carry and return `(y, mask)`, or `(last, row_mask)`."""
         x, mask = _check.pair(x, mask, type(self).__name__, over_time=True)
         reverse = self.reverse if reverse is None else reverse
-        _, (y, mask) = self.run(self._carry_for(x), x, mask, reverse=reverse)
+        _, (y, mask) = self.run(self._carry_for(x), x, mask, reverse=reverse, resets=resets)
         if self.return_sequences:
             return y, mask
         # In reverse the step that is computed last is the first of the row.
@@ -73,7 +87,74 @@ class Recurrent(MaskedModule):
         return mask if self.return_sequences else masks.rows(mask)
 
 
-class LSTM(Recurrent):
+class _Weighted(Recurrent):
+    """A layer with the matrices `w_x` and `w_h` and a bias, and a function that runs them."""
+
+    gates: ClassVar[int]
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        return_sequences: bool = True,
+        reverse: bool = False,
+        method: str = "auto",
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        recurrent_kernel_init: nnx.Initializer = nnx.initializers.orthogonal(),
+        bias_init: nnx.Initializer = _ZEROS,
+        kernel_metadata: Mapping[str, Any] = _NOTHING,
+        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
+        bias_metadata: Mapping[str, Any] = _NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        width = self.gates * hidden_features
+        self.hidden_features = hidden_features
+        self.in_features = in_features
+        w_x = kernel_init(rngs.params(), (in_features, width), param_dtype)
+        w_h = recurrent_kernel_init(rngs.params(), (hidden_features, width), param_dtype)
+        b = bias_init(rngs.params(), self._bias_shape(), param_dtype)
+        self.w_x = nnx.Param(w_x, **kernel_metadata)
+        self.w_h = nnx.Param(w_h, **recurrent_kernel_metadata)
+        self.b = nnx.Param(b, **bias_metadata)
+        self.return_sequences = return_sequences
+        self.reverse = reverse
+        self.method = method
+        self.dtype = dtype
+
+    def _bias_shape(self) -> tuple[int, ...]:
+        return (self.gates * self.hidden_features,)
+
+    def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
+        """The function of `jaxmask.recurrent` below this module."""
+        raise NotImplementedError
+
+    def initial_carry(self, batch: int) -> PyTree:
+        """Zeros, float32."""
+        return jnp.zeros((batch, self.hidden_features))
+
+    def run(
+        self,
+        carry: PyTree,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[PyTree, Pair]:
+        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
+        x = _check.array(x, "x", type(self).__name__)
+        weights = (self.w_x[...], self.w_h[...], self.b[...])
+        if self.dtype is not None:
+            x, weights = jax.tree.map(lambda a: a.astype(self.dtype), (x, weights))
+        reverse = self.reverse if reverse is None else reverse
+        options = {"reverse": reverse, "resets": resets, "method": self.method}
+        return self._layer(x, mask, weights, carry, **options)
+
+
+class LSTM(_Weighted):
     """Long short-term memory; the arithmetic is `jaxmask.recurrent.lstm`.
 
     A masked step neither updates the state nor emits: `y` is exactly 0 there, so the final state
@@ -85,7 +166,7 @@ class LSTM(Recurrent):
 
     Args:
       in_features: size of the last axis of `x`.
-      hidden_features: size of the last axis of `y`, `h` and `c`.
+      hidden_features: size of the last axis of `y` and of the carry.
       return_sequences: give every step, not the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       method: see `jaxmask.recurrent.lstm`.
@@ -115,188 +196,149 @@ class LSTM(Recurrent):
     doi:10.1162/neco.1997.9.8.1735.
     """
 
+    gates = 4
+
     def __init__(
         self,
         in_features: int,
         hidden_features: int,
         *,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        method: str = "auto",
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        recurrent_kernel_init: nnx.Initializer = nnx.initializers.orthogonal(),
         bias_init: nnx.Initializer = unit_forget_bias,
-        kernel_metadata: Mapping[str, Any] = _NOTHING,
-        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
-        bias_metadata: Mapping[str, Any] = _NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **options: Any,
     ):
-        gates = 4 * hidden_features
-        w_x = kernel_init(rngs.params(), (in_features, gates), param_dtype)
-        w_h = recurrent_kernel_init(rngs.params(), (hidden_features, gates), param_dtype)
-        b = bias_init(rngs.params(), (gates,), param_dtype)
-        self.w_x = nnx.Param(w_x, **kernel_metadata)
-        self.w_h = nnx.Param(w_h, **recurrent_kernel_metadata)
-        self.b = nnx.Param(b, **bias_metadata)
-        self.in_features = in_features
-        self.hidden_features = hidden_features
-        self.return_sequences = return_sequences
-        self.reverse = reverse
-        self.method = method
-        self.dtype = dtype
+        super().__init__(in_features, hidden_features, bias_init=bias_init, rngs=rngs, **options)
 
     def initial_carry(self, batch: int) -> recurrent.LSTMCarry:
         """Zeros, float32."""
         return recurrent.zero_carry(batch, self.hidden_features)
 
-    def run(
-        self,
-        carry: recurrent.LSTMCarry | tuple[Array, Array],
-        x: ArrayLike,
-        mask: Mask = None,
-        *,
-        reverse: bool | None = None,
-    ) -> tuple[recurrent.LSTMCarry, Pair]:
-        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
-        x = _check.array(x, "x", "LSTM")
-        weights = recurrent.LSTMWeights(self.w_x[...], self.w_h[...], self.b[...])
-        if self.dtype is not None:
-            x, weights = jax.tree.map(lambda a: a.astype(self.dtype), (x, weights))
-        reverse = self.reverse if reverse is None else reverse
-        return recurrent.lstm(x, mask, weights, carry, reverse=reverse, method=self.method)
+    def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
+        return recurrent.lstm(x, mask, recurrent.LSTMWeights(*weights), carry, **options)
 
 
-class RNN(Recurrent):
-    """Any Flax NNX cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`.
+class GRU(_Weighted):
+    """Gated recurrent unit; the arithmetic is `jaxmask.recurrent.gru`.
 
-    Mask class: any. The cell never sees padding.
+    A masked step neither updates the state nor emits: `y` is exactly 0 there, so the final state
+    is the one after the last real step wherever the padding lies (mask class: any).
 
-    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to `y [batch, time, ...]` and the
-    same mask; with `return_sequences=False` to `last [batch, ...]` and a row mask `[batch]`.
+    Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
+    `y [batch, time, hidden_features]` and the same mask; with `return_sequences=False` to
+    `last [batch, hidden_features]` and a row mask `[batch]`.
 
     Args:
-      cell: `nnx.LSTMCell`, `nnx.GRUCell` or any module `cell(carry, x) -> (carry, y)` with
-        `initialize_carry(input_shape, rngs)` and `in_features`. Its carry keeps its own layout.
+      in_features: size of the last axis of `x`.
+      hidden_features: size of the last axis of `y` and of the carry.
+      reset_after: reset the product of the state, as PyTorch, Flax and (by default) Keras do, not
+        the state itself.
       return_sequences: give every step, not the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      method: see `jaxmask.recurrent.gru`.
+      kernel_init: initializer of `w_x [in_features, 3 * hidden_features]`.
+      recurrent_kernel_init: initializer of `w_h [hidden_features, 3 * hidden_features]`.
+      bias_init: initializer of `b`, `[2, 3 * hidden_features]` with `reset_after`, else
+        `[3 * hidden_features]`; gates in the order r, z, n.
+      kernel_metadata: metadata of `w_x`, such as its sharding.
+      recurrent_kernel_metadata: metadata of `w_h`.
+      bias_metadata: metadata of `b`.
+      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
 
     Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.scan`.
+      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.gru`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> import jaxmask as jm
       >>> from flax import nnx
-      >>> layer = jm.nn.RNN(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), return_sequences=False)
-      >>> last, row_mask = layer(jnp.ones((2, 5, 3)), jnp.zeros((2, 5), bool))
-      >>> last.tolist(), row_mask.tolist()
-      ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], [False, False])
+      >>> x, mask = jm.pad_sequences([[[1.0], [2.0]], [[3.0]]])
+      >>> layer = jm.nn.GRU(1, 4, return_sequences=False, rngs=nnx.Rngs(0))
+      >>> last, row_mask = layer(x, mask)
+      >>> last.shape, row_mask.tolist()
+      ((2, 4), [True, True])
 
-    Agrees with `flax.nnx.RNN` of the unpadded row.
+    Agrees with `keras.layers.GRU`. Source: Cho et al., 2014, doi:10.3115/v1/D14-1179.
     """
 
-    def __init__(
-        self, cell: nnx.RNNCellBase, *, return_sequences: bool = True, reverse: bool = False
-    ):
-        self.cell = cell
-        self.return_sequences = return_sequences
-        self.reverse = reverse
-
-    def initial_carry(self, batch: int) -> PyTree:
-        """What the cell starts from, at least float32, for inputs of `cell.in_features`."""
-        return self._initialize((batch, self.cell.in_features))  # type: ignore[attr-defined]
-
-    def _carry_for(self, x: Array) -> PyTree:
-        return self._initialize(x.shape[:1] + x.shape[2:])
-
-    def _initialize(self, input_shape: tuple[int, ...]) -> PyTree:
-        # Flax's cells ask for a random stream even where their initializer is zeros.
-        carry = self.cell.initialize_carry(input_shape, nnx.Rngs(0))
-        return jax.tree.map(lambda a: a.astype(ops.accumulator(a.dtype)), carry)
-
-    def run(
-        self, carry: PyTree, x: ArrayLike, mask: Mask = None, *, reverse: bool | None = None
-    ) -> tuple[PyTree, Pair]:
-        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
-        reverse = self.reverse if reverse is None else reverse
-        return recurrent.scan(self.cell, x, mask, carry, reverse=reverse)
-
-
-_MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
-    "concat": lambda a, b: jnp.concatenate([a, b], axis=-1),
-    "sum": jnp.add,
-    "mul": jnp.multiply,
-    "ave": lambda a, b: (a + b) / 2,
-    None: lambda a, b: (a, b),
-}
-
-
-class Bidirectional(MaskedModule):
-    """One layer over each row forward, another over it backward, and both results merged.
-
-    Backward means each row reversed within its own real steps, never the padded array flipped.
-    The results stand at their own steps: `y[b, t]` joins what was seen up to `t` and from `t` on.
-
-    Shapes: those of the two layers, `hidden` of both added up by `"concat"`.
-
-    Args:
-      forward: a masked layer `(x, mask) -> (y, mask)`.
-      backward: another; a recurrent one runs in reverse whatever its own flag says.
-      merge: `"concat"` (along features), `"sum"`, `"mul"`, `"ave"`, or None for a tuple of both.
-
-    Raises:
-      ValueError: if `forward` is a reversed layer, or `merge` is unknown.
-      MaskError: on call, if the two layers return masks of different shapes.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
-      >>> rngs = nnx.Rngs(0)
-      >>> layer = jm.nn.Bidirectional(jm.nn.LSTM(3, 4, rngs=rngs), jm.nn.LSTM(3, 4, rngs=rngs))
-      >>> y, mask = layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))
-      >>> y.shape
-      (2, 5, 8)
-
-    Agrees with `keras.layers.Bidirectional`. Source: Schuster and Paliwal, 1997,
-    doi:10.1109/78.650093.
-    """
+    gates = 3
 
     def __init__(
         self,
-        forward: Callable[..., Pair],
-        backward: Callable[..., Pair],
-        merge: str | None = "concat",
+        in_features: int,
+        hidden_features: int,
+        *,
+        reset_after: bool = True,
+        rngs: nnx.Rngs,
+        **options: Any,
     ):
-        _check.choice(merge, _MERGES, "Bidirectional", "merge")
-        if getattr(forward, "reverse", False) is True:
-            raise ValueError(
-                "Bidirectional: `forward` has `reverse=True`, so both directions would run "
-                "backward. Build it with `reverse=False`."
-            )
-        self.forward = forward
-        self.backward = backward
-        self.merge = merge
+        self.reset_after = reset_after
+        super().__init__(in_features, hidden_features, rngs=rngs, **options)
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> tuple[Any, Mask]:
-        """Run both directions and return `(y, mask)`."""
-        x, mask = _check.pair(x, mask, "Bidirectional", over_time=True)
-        y_forward, mask_forward = self.forward(x, mask)
-        y_backward, mask_backward = _run_backward(self.backward, x, mask)
-        y = _MERGES[self.merge](y_forward, y_backward)
-        if mask_forward is None or mask_backward is None:
-            return y, mask_forward
-        if isinstance(mask_backward, masks.Segments):
-            return y, mask_forward
-        return y, masks.intersect(mask_forward, mask_backward, "Bidirectional")
+    def _bias_shape(self) -> tuple[int, ...]:
+        width = super()._bias_shape()
+        return (2, *width) if self.reset_after else width
+
+    def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
+        options["reset_after"] = self.reset_after
+        return recurrent.gru(x, mask, recurrent.GRUWeights(*weights), carry, **options)
 
 
-def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask) -> Pair:
-    if isinstance(layer, Recurrent):
-        return layer(x, mask, reverse=True)
-    # An explicit full mask shows by the rank of what comes out whether there is time left to flip.
-    given = jnp.ones(x.shape[:2], bool) if mask is None else mask
-    y, out = layer(*ops.flip(x, given))
-    if out is not None and out.ndim == 2:
-        y, out = ops.flip(y, out)
-    return y, None if mask is None else out
+class SimpleRNN(_Weighted):
+    """Simple recurrent network; the arithmetic is `jaxmask.recurrent.simple`.
+
+    A masked step neither updates the state nor emits: `y` is exactly 0 there, so the final state
+    is the one after the last real step wherever the padding lies (mask class: any).
+
+    Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
+    `y [batch, time, hidden_features]` and the same mask; with `return_sequences=False` to
+    `last [batch, hidden_features]` and a row mask `[batch]`.
+
+    Args:
+      in_features: size of the last axis of `x`.
+      hidden_features: size of the last axis of `y` and of the carry.
+      activation: `"tanh"` or `"relu"`.
+      return_sequences: give every step, not the last one computed.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      method: see `jaxmask.recurrent.simple`.
+      kernel_init: initializer of `w_x [in_features, hidden_features]`.
+      recurrent_kernel_init: initializer of `w_h [hidden_features, hidden_features]`.
+      bias_init: initializer of `b [hidden_features]`.
+      kernel_metadata: metadata of `w_x`, such as its sharding.
+      recurrent_kernel_metadata: metadata of `w_h`.
+      bias_metadata: metadata of `b`.
+      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
+
+    Raises:
+      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.simple`.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> from flax import nnx
+      >>> x, mask = jm.pad_sequences([[[1.0], [2.0]], [[3.0]]])
+      >>> layer = jm.nn.SimpleRNN(1, 4, activation="relu", rngs=nnx.Rngs(0))
+      >>> layer(x, mask)[0].shape
+      (2, 2, 4)
+
+    Agrees with `keras.layers.SimpleRNN`. Source: Elman, 1990, doi:10.1207/s15516709cog1402_1.
+    """
+
+    gates = 1
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        activation: str = "tanh",
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        self.activation = activation
+        super().__init__(in_features, hidden_features, rngs=rngs, **options)
+
+    def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
+        options["activation"] = self.activation
+        return recurrent.simple(x, mask, recurrent.SimpleWeights(*weights), carry, **options)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, masks
-from jaxmask._types import Array, ArrayLike, Mask
-from jaxmask.nn import join
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
+from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
 
 
@@ -21,6 +21,10 @@ class Sequential(MaskedModule):
     layers and JAX's activations join as they are. Any other layer that meets a mask is a
     `MaskError` that names it: a mask is never lost in silence.
 
+    A stack of causal layers streams: `run(carry, x, mask)` goes on from `initial_carry(batch)`
+    chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry a
+    layer, `()` for a layer that acts on each step alone.
+
     Args:
       *layers: callables.
       on_unsupported: `"error"`; or Keras's behaviour, where the mask is None after a layer that
@@ -30,7 +34,7 @@ class Sequential(MaskedModule):
       ValueError: if `on_unsupported` is unknown.
       TypeError: if a layer is not callable.
       MaskError: on call, if a layer that does not know masks meets one, or one returns a mask that
-        does not belong to its result.
+        does not belong to its result; on `run`, if a layer is not causal.
 
     Example:
       >>> import jaxmask as jm
@@ -64,6 +68,25 @@ class Sequential(MaskedModule):
             policy = self.on_unsupported
             x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, rngs=rngs)
         return x, mask
+
+    def initial_carry(self, batch: int) -> tuple[PyTree, ...]:
+        """What `run` starts from: a tuple with the carry of each layer."""
+        return tuple(
+            streaming.initial_carry(layer, batch, at=f"Sequential: layer {position}")
+            for position, layer in enumerate(self.layers)
+        )
+
+    def run(
+        self, carry: tuple[PyTree, ...], x: Any, mask: Mask = None
+    ) -> tuple[tuple[PyTree, ...], Pair]:
+        """Run the layers on the next chunk of steps and return `(carry, (y, mask))`."""
+        _check.carries(carry, len(self.layers), "Sequential")
+        after = []
+        for position, (layer, held) in enumerate(zip(self.layers, carry, strict=True)):
+            at = f"Sequential: layer {position}"
+            held, (x, mask) = streaming.run(layer, held, x, mask, at=at)
+            after.append(held)
+        return tuple(after), (x, mask)
 
 
 def _refuse_no_layer(layer: Any, position: int) -> None:
@@ -105,6 +128,8 @@ class TimeDistributed(MaskedModule):
 
     Agrees with `keras.layers.TimeDistributed`, which does not hand masks to layers inside.
     """
+
+    per_step = True
 
     def __init__(self, layer: Callable[..., Any]):
         self.layer = layer

@@ -1,5 +1,6 @@
 """One step of a recurrence for a whole batch: no time axis and no mask."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,58 @@ class LSTMWeights(NamedTuple):
     b: Float[Array, "4*hidden"]
 
 
+class GRUWeights(NamedTuple):
+    """Parameters of one GRU layer; gates side by side in the order r, z, n.
+
+    That is the order of PyTorch, cuDNN and Flax. Keras has z, r, n, so its first two thirds change
+    places. Nothing is checked when it is built; `jm.recurrent.gru` checks the shapes it is given.
+
+    Attributes:
+      w_x: `[feature, 3 * hidden]`, floating.
+      w_h: `[hidden, 3 * hidden]`, floating.
+      b: `[3 * hidden]`, or `[2, 3 * hidden]`: the bias of the input and that of the state apart,
+        as PyTorch and Keras have them. They differ in the gate n alone.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.GRUWeights(
+      ...     w_x=jnp.zeros((3, 6)), w_h=jnp.zeros((2, 6)), b=jnp.zeros(6)
+      ... )
+      >>> weights.w_h.shape
+      (2, 6)
+
+    Source: the gate order of PyTorch and Flax.
+    """
+
+    w_x: Float[Array, "feature 3*hidden"]
+    w_h: Float[Array, "hidden 3*hidden"]
+    b: Float[Array, "*two 3*hidden"]
+
+
+class SimpleWeights(NamedTuple):
+    """Parameters of one simple recurrent layer.
+
+    Nothing is checked when it is built; `jm.recurrent.simple` checks the shapes it is given.
+
+    Attributes:
+      w_x: `[feature, hidden]`, floating.
+      w_h: `[hidden, hidden]`, floating.
+      b: `[hidden]`, floating: the sum of both biases of PyTorch.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.SimpleWeights(
+      ...     w_x=jnp.zeros((3, 2)), w_h=jnp.zeros((2, 2)), b=jnp.zeros(2)
+      ... )
+      >>> weights.w_h.shape
+      (2, 2)
+    """
+
+    w_x: Float[Array, "feature hidden"]
+    w_h: Float[Array, "hidden hidden"]
+    b: Float[Array, "hidden"]
+
+
 class LSTMCarry(NamedTuple):
     """State of an LSTM: the output `h` and the cell `c`, each `[batch, hidden]`.
 
@@ -50,8 +103,10 @@ class LSTMCarry(NamedTuple):
     c: Float[Array, "batch hidden"]
 
 
-for _tuple, _name in ((LSTMWeights, "jaxmask.LSTMWeights"), (LSTMCarry, "jaxmask.LSTMCarry")):
-    jax.export.register_namedtuple_serialization(_tuple, serialized_name=_name)
+for _tuple in (LSTMWeights, GRUWeights, SimpleWeights, LSTMCarry):
+    jax.export.register_namedtuple_serialization(
+        _tuple, serialized_name=f"jaxmask.{_tuple.__name__}"
+    )
 
 
 def lstm_cell(
@@ -86,13 +141,111 @@ def lstm_cell(
     of Gers et al., 2000, doi:10.1162/089976600300015015.
     """
     state = carry.c.dtype
-    compute = jnp.promote_types(x.dtype, weights.w_x.dtype)
-
-    def product(a: Array, w: Array) -> Array:
-        return jnp.matmul(a.astype(compute), w.astype(compute), preferred_element_type=state)
-
+    product = _product(x, weights, state)
     gates = product(x, weights.w_x) + product(carry.h, weights.w_h) + weights.b.astype(state)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = jax.nn.sigmoid(f) * carry.c + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = jax.nn.sigmoid(o) * jnp.tanh(c)
     return LSTMCarry(h, c), h.astype(x.dtype)
+
+
+def gru_cell(
+    weights: GRUWeights,
+    carry: Float[Array, "batch hidden"],
+    x: Float[Array, "batch feature"],
+    *,
+    reset_after: bool = True,
+) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]:
+    """One GRU step.
+
+        r, z = sigmoid(x @ w_x + h @ w_h + b)              the first two thirds of the gates
+        n = tanh(x @ w_xn + b_n + r * (h @ w_hn + b_hn))   with `reset_after`
+        n = tanh(x @ w_xn + b_n + (r * h) @ w_hn)          without
+        h' = (1 - z) * n + z * h
+
+    The matrices multiply in the common dtype of `x` and `w_x` and add up in the dtype of the
+    carry; gates and state stay in the dtype of the carry.
+
+    Args:
+      weights: gates in the order r, z, n.
+      carry: `h [batch, hidden]`.
+      x: `[batch, feature]`.
+      reset_after: reset the product of the state, not the state itself.
+
+    Returns:
+      The pair `(h', h')`, the second in the dtype of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.GRUWeights(jnp.ones((1, 3)), jnp.ones((1, 3)), jnp.zeros(3))
+      >>> _, y = jm.recurrent.gru_cell(weights, jnp.zeros((1, 1)), jnp.ones((1, 1)))
+      >>> round(float(y[0, 0]), 4)
+      0.2048
+
+    Source: Cho et al., 2014, doi:10.3115/v1/D14-1179; reset after the product: cuDNN's form.
+    """
+    product = _product(x, weights, carry.dtype)
+    bias = weights.b.astype(carry.dtype)
+    b_x, b_h = (bias, jnp.zeros_like(bias)) if bias.ndim == 1 else (bias[0], bias[1])
+    x_r, x_z, x_n = jnp.split(product(x, weights.w_x) + b_x, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(product(carry, weights.w_h) + b_h, 3, axis=-1)
+    r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+    if reset_after:
+        n = jnp.tanh(x_n + r * h_n)
+    else:
+        n = jnp.tanh(x_n + product(r * carry, weights.w_h[:, 2 * carry.shape[-1] :]))
+    h = (1 - z) * n + z * carry
+    return h, h.astype(x.dtype)
+
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def simple_cell(
+    weights: SimpleWeights,
+    carry: Float[Array, "batch hidden"],
+    x: Float[Array, "batch feature"],
+    *,
+    activation: str = "tanh",
+) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]:
+    """One step of a simple recurrent network.
+
+        h' = activation(x @ w_x + h @ w_h + b)
+
+    The matrices multiply in the common dtype of `x` and `w_x` and add up in the dtype of the
+    carry, in which the state stays.
+
+    Args:
+      weights: `w_x`, `w_h` and `b`.
+      carry: `h [batch, hidden]`.
+      x: `[batch, feature]`.
+      activation: `"tanh"` or `"relu"`.
+
+    Returns:
+      The pair `(h', h')`, the second in the dtype of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.SimpleWeights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
+      >>> _, y = jm.recurrent.simple_cell(weights, jnp.ones((1, 1)), jnp.ones((1, 1)))
+      >>> round(float(y[0, 0]), 4)
+      0.964
+
+    Source: Elman, 1990, doi:10.1207/s15516709cog1402_1.
+    """
+    product = _product(x, weights, carry.dtype)
+    total = product(x, weights.w_x) + product(carry, weights.w_h) + weights.b.astype(carry.dtype)
+    h = ACTIVATIONS[activation](total)
+    return h, h.astype(x.dtype)
+
+
+def _product(
+    x: Array, weights: LSTMWeights | GRUWeights | SimpleWeights, state: jnp.dtype
+) -> Callable[[Array, Array], Array]:
+    """Multiply in the common dtype of `x` and `w_x`, and add up in that of the state."""
+    compute = jnp.promote_types(x.dtype, weights.w_x.dtype)
+
+    def product(a: Array, w: Array) -> Array:
+        return jnp.matmul(a.astype(compute), w.astype(compute), preferred_element_type=state)
+
+    return product

@@ -6,9 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._types import Array, ArrayLike, Ids, Mask, Segments
-from jaxmask.recurrent import masked_scan
-from jaxmask.recurrent.cells import LSTMCarry, LSTMWeights, lstm_cell
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
+from jaxmask.recurrent import _arguments, masked_scan
+from jaxmask.recurrent.cells import (
+    ACTIVATIONS,
+    GRUWeights,
+    LSTMCarry,
+    LSTMWeights,
+    SimpleWeights,
+    gru_cell,
+    lstm_cell,
+    simple_cell,
+)
 
 METHODS = ("auto", "scan")
 
@@ -21,6 +30,7 @@ def lstm(
     *,
     reverse: bool = False,
     segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     method: str = "auto",
 ) -> tuple[LSTMCarry, tuple[Array, Mask]]:
     """Long short-term memory over the real steps of each row.
@@ -42,6 +52,8 @@ def lstm(
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`, every later one from zeros.
+      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
+        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
       method: `"scan"` is the reference, a masked `lax.scan`; `"auto"` the fastest that serves the
         arguments, which is the reference today.
 
@@ -49,9 +61,9 @@ def lstm(
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
 
     Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `mask`, `segments`, `carry` or a weight has the wrong shape, or
-        `method` is unknown.
+      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
+        shape, or `method` is unknown.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -65,21 +77,195 @@ def lstm(
     doi:10.1162/neco.1997.9.8.1735.
     """
     _check.choice(method, METHODS, "lstm", "method")
-    x, mask, ids = masked_scan.with_segments(x, mask, segments, "lstm")
-    weights = _check_lstm_weights(x, weights)
-    carry = _lstm_carry(x, weights, carry)
-    return _lstm(x, mask, ids, weights, carry, reverse=reverse)
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
+    weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
+    carry = _arguments.lstm_carry(x, weights, carry)
+    return _lstm(x, mask, starts, weights, carry, reverse=reverse)
 
 
 # Compiled here, since the scan closes over the weights: op by op it would compile at every call.
 @functools.partial(jax.jit, static_argnames="reverse")
 def _lstm(
-    x: Array, mask: Mask, ids: Ids | None, weights: LSTMWeights, carry: LSTMCarry, *, reverse: bool
-) -> tuple[LSTMCarry, tuple[Array, Mask]]:
+    x: Array,
+    mask: Mask,
+    starts: StepMask | None,
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    *,
+    reverse: bool,
+) -> tuple[LSTMCarry, Pair]:
     safe, _ = ops.fill(x, mask)
     cell = functools.partial(lstm_cell, weights)
     with jax.named_scope("jaxmask.lstm"):
-        return masked_scan.run(cell, safe, mask, ids, carry, reverse=reverse)
+        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+
+
+def gru(
+    x: ArrayLike,
+    mask: Mask,
+    weights: GRUWeights,
+    carry: Array | None = None,
+    *,
+    reset_after: bool = True,
+    reverse: bool = False,
+    segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    method: str = "auto",
+) -> tuple[Array, Pair]:
+    """Gated recurrent unit over the real steps of each row.
+
+        r, z = sigmoid(x[t] @ w_x + h @ w_h + b)               the first two thirds of the gates
+        n = tanh(x[t] @ w_xn + b_n + r * (h @ w_hn + b_hn))    with `reset_after`
+        n = tanh(x[t] @ w_xn + b_n + (r * h) @ w_hn)           without
+        h = (1 - z) * n + z * h                                where mask[t]; elsewhere h stays
+        y[t] = h                                               where mask[t], else 0
+
+    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
+    the state after the last real step.
+
+    Weights of other libraries, where `swap` exchanges the first and the second third of the last
+    axis (their order is z, r, n):
+
+        PyTorch   GRUWeights(weight_ih.T, weight_hh.T, stack([bias_ih, bias_hh]))
+        Flax      GRUWeights(dense_i.kernel, dense_h.kernel, dense_i.bias)
+        Keras     GRUWeights(swap(kernel), swap(recurrent_kernel), swap(bias))
+
+    Args:
+      x: `[batch, time, feature]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      weights: `w_x [feature, 3 * hidden]`, `w_h [hidden, 3 * hidden]`, gates in the order r, z, n,
+        and `b [3 * hidden]`, or `[2, 3 * hidden]`: the bias of the input and that of the state,
+        which only `reset_after` tells apart. Matrices multiply in the common dtype of `x`, `w_x`.
+      carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
+      reset_after: True in PyTorch, in Flax and by default in Keras; False in the paper.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
+        The first segment that a row meets goes on from `carry`, every later one from zeros.
+      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
+        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+      method: `"auto"` or `"scan"`, both the reference today: a masked `lax.scan`.
+
+    Returns:
+      `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
+        shape, `method` is unknown, or there are two biases without `reset_after`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.GRUWeights(jnp.ones((1, 6)), jnp.ones((2, 6)), jnp.zeros(6))
+      >>> x = jnp.array([[[1.0], [jnp.nan]]])
+      >>> h, (y, mask) = jm.recurrent.gru(x, jnp.array([[True, False]]), weights)
+      >>> y.shape, mask.tolist(), bool((h == y[:, 0]).all())
+      ((1, 2, 2), [[True, False]], True)
+
+    Agrees with `keras.layers.GRU`, `torch.nn.GRU` and `flax.nnx.GRUCell`. Source: Cho et al., 2014,
+    doi:10.3115/v1/D14-1179.
+    """
+    _check.choice(method, METHODS, "gru", "method")
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "gru")
+    biases = 2 if reset_after else 1
+    weights = _arguments.check_weights(x, weights, GRUWeights, 3, "gru", biases=biases)
+    carry = _arguments.h_carry(x, weights, carry, "gru")
+    return _gru(x, mask, starts, weights, carry, reset_after=reset_after, reverse=reverse)
+
+
+@functools.partial(jax.jit, static_argnames=("reset_after", "reverse"))
+def _gru(
+    x: Array,
+    mask: Mask,
+    starts: StepMask | None,
+    weights: GRUWeights,
+    carry: Array,
+    *,
+    reset_after: bool,
+    reverse: bool,
+) -> tuple[Array, Pair]:
+    safe, _ = ops.fill(x, mask)
+    cell = functools.partial(gru_cell, weights, reset_after=reset_after)
+    with jax.named_scope("jaxmask.gru"):
+        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+
+
+def simple(
+    x: ArrayLike,
+    mask: Mask,
+    weights: SimpleWeights,
+    carry: Array | None = None,
+    *,
+    activation: str = "tanh",
+    reverse: bool = False,
+    segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    method: str = "auto",
+) -> tuple[Array, Pair]:
+    """Simple recurrent network over the real steps of each row.
+
+        h = activation(x[t] @ w_x + h @ w_h + b)     where mask[t]; elsewhere h stays
+        y[t] = h                                     where mask[t], else 0
+
+    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
+    the state after the last real step.
+
+    Args:
+      x: `[batch, time, feature]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      weights: `w_x [feature, hidden]`, `w_h [hidden, hidden]`, `b [hidden]` (of PyTorch's two
+        biases the sum). Matrices multiply in the common dtype of `x` and `w_x`.
+      carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
+      activation: `"tanh"` or `"relu"`.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
+        The first segment that a row meets goes on from `carry`, every later one from zeros.
+      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
+        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+      method: `"auto"` or `"scan"`, both the reference today: a masked `lax.scan`.
+
+    Returns:
+      `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
+        shape, or `method` or `activation` is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.SimpleWeights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
+      >>> x = jnp.array([[[1.0], [jnp.nan], [2.0]]])
+      >>> mask = jnp.array([[True, False, True]])
+      >>> _, (y, _) = jm.recurrent.simple(x, mask, weights, activation="relu")
+      >>> y[0, :, 0].tolist()
+      [1.0, 0.0, 3.0]
+
+    Agrees with `keras.layers.SimpleRNN` and `torch.nn.RNN`. Source: Elman, 1990,
+    doi:10.1207/s15516709cog1402_1.
+    """
+    _check.choice(method, METHODS, "simple", "method")
+    _check.choice(activation, ACTIVATIONS, "simple", "activation")
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
+    weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
+    carry = _arguments.h_carry(x, weights, carry, "simple")
+    return _simple(x, mask, starts, weights, carry, activation=activation, reverse=reverse)
+
+
+@functools.partial(jax.jit, static_argnames=("activation", "reverse"))
+def _simple(
+    x: Array,
+    mask: Mask,
+    starts: StepMask | None,
+    weights: SimpleWeights,
+    carry: Array,
+    *,
+    activation: str,
+    reverse: bool,
+) -> tuple[Array, Pair]:
+    safe, _ = ops.fill(x, mask)
+    cell = functools.partial(simple_cell, weights, activation=activation)
+    with jax.named_scope("jaxmask.simple"):
+        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
 
 
 def zero_carry(batch: int, hidden: int, dtype: jax.typing.DTypeLike = jnp.float32) -> LSTMCarry:
@@ -100,48 +286,3 @@ def zero_carry(batch: int, hidden: int, dtype: jax.typing.DTypeLike = jnp.float3
     """
     zeros = jnp.zeros((batch, hidden), dtype)
     return LSTMCarry(zeros, zeros)
-
-
-def _check_lstm_weights(x: Array, weights: LSTMWeights) -> LSTMWeights:
-    where = "lstm"
-    if not isinstance(weights, tuple) or len(weights) != 3:
-        raise TypeError(
-            f"{where}: `weights` must be `jm.recurrent.LSTMWeights(w_x, w_h, b)`, got "
-            f"{type(weights).__name__}."
-        )
-    if x.ndim != 3:
-        raise ValueError(f"{where}: `x` must be [batch, time, feature], got shape {x.shape}.")
-    names = ("weights.w_x", "weights.w_h", "weights.b")
-    weights = LSTMWeights(*map(_check.array, weights, names, [where] * 3))
-    for array, name in zip((x, *weights), ("x", *names), strict=True):
-        _check.floating(array, where, name)
-    if weights.w_h.ndim != 2:
-        raise ValueError(
-            f"{where}: `weights.w_h` must be [hidden, 4*hidden], got {weights.w_h.shape}."
-        )
-    hidden = weights.w_h.shape[0]
-    gates = 4 * hidden
-    _check.shape(weights.w_h, (hidden, gates), "[hidden, 4*hidden]", where, "weights.w_h")
-    _check.shape(weights.w_x, (x.shape[2], gates), "[feature, 4*hidden]", where, "weights.w_x")
-    _check.shape(weights.b, (gates,), "[4*hidden]", where, "weights.b")
-    return weights
-
-
-def _lstm_carry(
-    x: Array, weights: LSTMWeights, carry: LSTMCarry | tuple[Array, Array] | None
-) -> LSTMCarry:
-    batch, hidden = x.shape[0], weights.w_h.shape[0]
-    dtype = jnp.promote_types(jnp.promote_types(x.dtype, weights.w_x.dtype), jnp.float32)
-    if carry is None:
-        return zero_carry(batch, hidden, dtype)
-    if not isinstance(carry, tuple) or len(carry) != 2:
-        raise TypeError(
-            f"lstm: `carry` must be `LSTMCarry(h, c)` or a tuple `(h, c)`, got "
-            f"{type(carry).__name__}."
-        )
-    h, c = map(_check.array, carry, ("carry.h", "carry.c"), ["lstm"] * 2)
-    for array, name in ((h, "carry.h"), (c, "carry.c")):
-        _check.floating(array, "lstm", name)
-        _check.shape(array, (batch, hidden), "[batch, hidden]", "lstm", name)
-    dtype = jnp.promote_types(dtype, jnp.promote_types(h.dtype, c.dtype))
-    return LSTMCarry(h.astype(dtype), c.astype(dtype))

@@ -21,6 +21,7 @@ def scan(
     *,
     reverse: bool = False,
     segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reset_carry: Carry | None = None,
 ) -> tuple[Carry, tuple[PyTree, Mask]]:
     """Run a cell over the real steps of each row.
@@ -41,14 +42,17 @@ def scan(
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`.
-      reset_carry: what every later segment starts from; zeros where None.
+      resets: `[batch, time]`, boolean: where a new episode begins. The carry is reset before that
+        step, and, in reverse, after it. At a masked step it counts too, since it belongs to the
+        structure of a row as the mask does: the next real step starts anew.
+      reset_carry: what every later segment and every episode starts from; zeros where None.
 
     Returns:
       `(carry, (y, mask))`; `y` holds arrays `[batch, time, ...]`, 0 in the padding.
 
     Raises:
-      TypeError: if `mask` is not boolean.
-      ValueError, MaskError: if `mask`, `segments` or `carry` does not belong to `x`.
+      TypeError: if `mask` or `resets` is not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets` or `carry` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -60,23 +64,43 @@ def scan(
       >>> total.tolist(), y.tolist()
       ([3.0], [[1.0, 3.0, 0.0]])
     """
-    x, mask, ids = with_segments(x, mask, segments, "scan")
+    x, mask, starts = with_starts(x, mask, segments, resets, "scan")
     safe, _ = ops.fill_real(x, mask)
-    return run(cell, safe, mask, ids, carry, reverse=reverse, reset_carry=reset_carry)
+    return run(cell, safe, mask, starts, carry, reverse=reverse, reset_carry=reset_carry)
 
 
-def with_segments(
-    x: ArrayLike, mask: Mask, segments: Segments | ArrayLike | None, where: str
-) -> tuple[Steps, Mask, Ids | None]:
-    """Check the pair, fold `segments=` into the mask, and give the ids, if there are any.
+def with_starts(
+    x: ArrayLike,
+    mask: Mask,
+    segments: Segments | ArrayLike | None,
+    resets: ArrayLike | None,
+    where: str,
+) -> tuple[Steps, Mask, StepMask | None]:
+    """Check the pair, fold `segments=` into the mask, and find where the state starts anew.
+
+    Returns:
+      `(x, mask, starts)`: `starts [batch, time]` is True where the state of the step before must
+      not reach, and None where there is neither a segment nor a reset.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> mask = jnp.array([[True, True, False]])
-      >>> _, mask, ids = with_segments(jnp.zeros((1, 3, 2)), mask, jnp.array([[1, 2, 2]]), "scan")
-      >>> mask.tolist(), ids.tolist()
-      ([[True, True, False]], [[1, 2, 0]])
+      >>> ids = jnp.array([[1, 1, 0, 2]])
+      >>> _, mask, starts = with_starts(jnp.zeros((1, 4, 2)), None, ids, None, "scan")
+      >>> mask.tolist(), starts.tolist()
+      ([[True, True, False, True]], [[False, False, False, True]])
     """
+    x, mask, ids = _with_ids(x, mask, segments, where)
+    starts = None if ids is None else _later_segments(ids)
+    if resets is None:
+        return x, mask, starts
+    resets = _check.boolean(resets, where, "resets")
+    _check.shape(resets, x.shape[:2], "[batch, time]", where, "resets")
+    return x, mask, resets if starts is None else starts | resets
+
+
+def _with_ids(
+    x: ArrayLike, mask: Mask, segments: Segments | ArrayLike | None, where: str
+) -> tuple[Steps, Mask, Ids | None]:
     x, mask = _check.pair(x, mask, where, over_time=True)
     if segments is None:
         return x, mask, mask.ids if isinstance(mask, Segments) else None
@@ -92,11 +116,20 @@ def with_segments(
     return x, ids > 0, ids
 
 
+def _later_segments(ids: Ids) -> StepMask:
+    """True at the first real step of every segment of a row but the first."""
+    step = jnp.where(ids > 0, jnp.arange(ids.shape[1]), -1)
+    last_real = jax.lax.cummax(step, axis=1)
+    before = jnp.pad(last_real, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    seen = jnp.take_along_axis(ids, jnp.maximum(before, 0), axis=1)
+    return (ids > 0) & (before >= 0) & (seen != ids)
+
+
 def run(
     cell: Cell[Carry],
     x: Steps,
     mask: Mask,
-    ids: Ids | None,
+    starts: StepMask | None,
     carry: Carry,
     *,
     reverse: bool,
@@ -112,27 +145,43 @@ def run(
       [[3.0, 2.0, 1.0]]
     """
     _check_carry(carry, x.shape[0])
-    real = None if mask is None else time_first(masks.steps(mask))
-    ids = None if ids is None else time_first(ids)
     fresh = jax.tree.map(jnp.zeros_like, carry) if reset_carry is None else reset_carry
 
     def step(
-        state: tuple[Carry, Array | None], inputs: tuple[Array, StepMask | None, Ids | None]
-    ) -> tuple[tuple[Carry, Array | None], PyTree]:
-        (held, seen), (x_t, real_t, ids_t) = state, inputs
-        if seen is not None and real_t is not None and ids_t is not None:
-            is_new = real_t & (ids_t != seen) & (seen > 0)
-            held = _select(is_new, fresh, held)
-            seen = jnp.where(real_t, ids_t, seen)
+        held: Carry, inputs: tuple[Array, StepMask | None, StepMask | None]
+    ) -> tuple[Carry, PyTree]:
+        x_t, real_t, starts_t = inputs
+        if starts_t is not None and not reverse:
+            held = _select(starts_t, fresh, held)
         new, y_t = cell(held, x_t)
         if real_t is not None:
             new = _select(real_t, new, held)
             y_t = _select(real_t, y_t, jax.tree.map(jnp.zeros_like, y_t))
-        return (new, seen), y_t
+        # The boundary lies before the step, so going backward one meets it after.
+        if starts_t is not None and reverse:
+            new = _select(starts_t, fresh, new)
+        return new, y_t
 
-    seen = None if ids is None else jnp.zeros(x.shape[0], ids.dtype)
-    (carry, _), y = jax.lax.scan(step, (carry, seen), (time_first(x), real, ids), reverse=reverse)
+    real = None if mask is None else masks.steps(mask)
+    inputs = jax.tree.map(time_first, (x, real, starts))
+    carry, y = jax.lax.scan(step, _varying(step, carry, inputs), inputs, reverse=reverse)
     return carry, (jax.tree.map(time_first, y), mask)
+
+
+def _varying(step: Callable, carry: Carry, inputs: PyTree) -> Carry:
+    """Let the carry vary over every axis of a `shard_map` that a step's result varies over.
+
+    `lax.scan` wants the type that goes in to come out, and zeros made inside vary over none.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return carry
+
+    one = jax.tree.map(lambda a: jnp.zeros_like(a, shape=a.shape[1:]), inputs)
+    # A False made like an array varies as the array does, and what it selects varies as it does.
+    false = jnp.zeros((), bool)
+    for leaf in jax.tree.leaves(step(carry, one)[0]):
+        false |= jnp.zeros_like(leaf, shape=(), dtype=bool)
+    return jax.tree.map(lambda a: jnp.where(false, jnp.zeros_like(a), a), carry)
 
 
 def time_first(x: Array) -> Array:

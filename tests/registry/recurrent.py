@@ -8,17 +8,53 @@ import jax.numpy as jnp
 import jaxmask as jm
 from tests.registry.entry import Call, Entry, Input, recurrent
 
+SHAPES = {
+    jm.recurrent.LSTMWeights: lambda feature, hidden: (
+        (feature, 4 * hidden),
+        (hidden, 4 * hidden),
+        (4 * hidden,),
+    ),
+    jm.recurrent.GRUWeights: lambda feature, hidden: (
+        (feature, 3 * hidden),
+        (hidden, 3 * hidden),
+        (2, 3 * hidden),
+    ),
+    jm.recurrent.SimpleWeights: lambda feature, hidden: (
+        (feature, hidden),
+        (hidden, hidden),
+        (hidden,),
+    ),
+}
 
-def lstm_weights(feature: int = 3, hidden: int = 4) -> jm.recurrent.LSTMWeights:
+
+def weights_of(kind: type, feature: int = 3, hidden: int = 4) -> Any:
     keys = jax.random.split(jax.random.key(3), 3)
-    shapes = (feature, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
-    return jm.recurrent.LSTMWeights(
+    shapes = SHAPES[kind](feature, hidden)
+    return kind(
         *(0.5 * jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
     )
 
 
-def lstm(**options: Any) -> Call:
-    return recurrent(lambda weights, x, mask: jm.recurrent.lstm(x, mask, weights, **options))
+def lstm_weights(feature: int = 3, hidden: int = 4) -> jm.recurrent.LSTMWeights:
+    return weights_of(jm.recurrent.LSTMWeights, feature, hidden)
+
+
+def gru_weights(feature: int = 3, hidden: int = 4) -> jm.recurrent.GRUWeights:
+    return weights_of(jm.recurrent.GRUWeights, feature, hidden)
+
+
+def simple_weights(feature: int = 3, hidden: int = 4) -> jm.recurrent.SimpleWeights:
+    return weights_of(jm.recurrent.SimpleWeights, feature, hidden)
+
+
+def one_bias(weights: jm.recurrent.GRUWeights) -> jm.recurrent.GRUWeights:
+    return weights._replace(b=weights.b[0])
+
+
+def layer(name: str, **options: Any) -> Call:
+    return recurrent(
+        lambda weights, x, mask: getattr(jm.recurrent, name)(x, mask, weights, **options)
+    )
 
 
 def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -28,8 +64,15 @@ def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 ENTRIES = [
-    Entry("recurrent.lstm", lstm(), params=lstm_weights()),
-    Entry("recurrent.lstm:reverse", lstm(reverse=True), params=lstm_weights()),
+    Entry("recurrent.lstm", layer("lstm"), params=lstm_weights()),
+    Entry("recurrent.lstm:reverse", layer("lstm", reverse=True), params=lstm_weights()),
+    Entry("recurrent.gru", layer("gru"), params=gru_weights()),
+    Entry(
+        "recurrent.gru:reset_before,reverse",
+        layer("gru", reset_after=False, reverse=True),
+        params=one_bias(gru_weights()),
+    ),
+    Entry("recurrent.simple", layer("simple"), params=simple_weights()),
     Entry(
         "recurrent.scan",
         recurrent(
@@ -40,8 +83,12 @@ ENTRIES = [
 ]
 
 NOT_MASKED = {
+    "recurrent.GRUWeights": "a container",
     "recurrent.LSTMCarry": "a container",
     "recurrent.LSTMWeights": "a container",
+    "recurrent.SimpleWeights": "a container",
+    "recurrent.gru_cell": "one step, no mask",
     "recurrent.lstm_cell": "one step, no mask",
+    "recurrent.simple_cell": "one step, no mask",
     "recurrent.zero_carry": "makes a carry",
 }

@@ -1,0 +1,97 @@
+"""Both directions over each row."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn.recurrent import Recurrent
+
+_MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
+    "concat": lambda a, b: jnp.concatenate([a, b], axis=-1),
+    "sum": jnp.add,
+    "mul": jnp.multiply,
+    "ave": lambda a, b: (a + b) / 2,
+    None: lambda a, b: (a, b),
+}
+
+
+class Bidirectional(MaskedModule):
+    """One layer over each row forward, another over it backward, and both results merged.
+
+    Backward means each row reversed within its own real steps, never the padded array flipped.
+    The results stand at their own steps: `y[b, t]` joins what was seen up to `t` and from `t` on.
+
+    Shapes: those of the two layers, `hidden` of both added up by `"concat"`.
+
+    Args:
+      forward: a masked layer `(x, mask) -> (y, mask)`.
+      backward: another; a recurrent one runs in reverse whatever its own flag says.
+      merge: `"concat"` (along features), `"sum"`, `"mul"`, `"ave"`, or None for a tuple of both.
+
+    Raises:
+      ValueError: if `forward` is a reversed layer, or `merge` is unknown.
+      MaskError: on call, if the two layers return masks of different shapes.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> layer = jm.nn.Bidirectional(jm.nn.LSTM(3, 4, rngs=rngs), jm.nn.LSTM(3, 4, rngs=rngs))
+      >>> y, mask = layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))
+      >>> y.shape
+      (2, 5, 8)
+
+    Agrees with `keras.layers.Bidirectional`. Source: Schuster and Paliwal, 1997,
+    doi:10.1109/78.650093.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Pair],
+        backward: Callable[..., Pair],
+        merge: str | None = "concat",
+    ):
+        _check.choice(merge, _MERGES, "Bidirectional", "merge")
+        if getattr(forward, "reverse", False) is True:
+            raise ValueError(
+                "Bidirectional: `forward` has `reverse=True`, so both directions would run "
+                "backward. Build it with `reverse=False`."
+            )
+        self.forward = forward
+        self.backward = backward
+        self.merge = merge
+
+    def __call__(
+        self, x: ArrayLike, mask: Mask = None, *, resets: ArrayLike | None = None
+    ) -> tuple[Any, Mask]:
+        """Run both directions and return `(y, mask)`; `resets` as in `jaxmask.recurrent.lstm`."""
+        x, mask = _check.pair(x, mask, "Bidirectional", over_time=True)
+        options = {} if resets is None else {"resets": resets}
+        y_forward, mask_forward = self.forward(x, mask, **options)
+        y_backward, mask_backward = _run_backward(self.backward, x, mask, **options)
+        y = _MERGES[self.merge](y_forward, y_backward)
+        if mask_forward is None or mask_backward is None:
+            return y, mask_forward
+        if isinstance(mask_backward, masks.Segments):
+            return y, mask_forward
+        return y, masks.intersect(mask_forward, mask_backward, "Bidirectional")
+
+
+def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, **resets: ArrayLike) -> Pair:
+    if isinstance(layer, Recurrent):
+        return layer(x, mask, reverse=True, **resets)
+    if resets:
+        raise ValueError(
+            "Bidirectional: `resets` need a recurrent layer of jaxmask in the backward direction, "
+            f"got {_check.name_of(layer)}."
+        )
+    # An explicit full mask shows by the rank of what comes out whether there is time left to flip.
+    given = jnp.ones(x.shape[:2], bool) if mask is None else mask
+    y, out = layer(*ops.flip(x, given))
+    if out is not None and out.ndim == 2:
+        y, out = ops.flip(y, out)
+    return y, None if mask is None else out

@@ -1,0 +1,299 @@
+"""Cells for `RNN(cell)` that Flax does not have: one step, no mask."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Int, UInt
+
+from jaxmask import _check, random
+from jaxmask._types import Array, PyTree
+from jaxmask.nn.foreign import next_key
+
+
+class LayerNormLSTMCell(nnx.RNNCellBase):
+    """LSTM cell with layer normalisation, for `jaxmask.nn.RNN`.
+
+        i, f, g, o = split(norm_x(x @ w_x) + norm_h(h @ w_h) + b)
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h' = sigmoid(o) * tanh(norm_c(c'))
+
+    Each norm has a scale; that of `c` has a bias too.
+
+    Args:
+      in_features: size of the last axis of `x`.
+      hidden_features: size of `h` and `c`.
+      epsilon: added to the variance.
+      dtype: what the arithmetic is done in; that of the inputs and parameters where None.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.RNN(jm.nn.LayerNormLSTMCell(3, 4, rngs=nnx.Rngs(0)))
+      >>> layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
+      (2, 5, 4)
+
+    Source: Ba et al., 2016, Layer normalization, arXiv:1607.06450, equations 20 to 22.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        epsilon: float = 1e-6,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        width = 4 * hidden_features
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        orthogonal = nnx.initializers.orthogonal()
+        self.w_x = nnx.Linear(in_features, width, use_bias=False, **options)
+        self.w_h = nnx.Linear(
+            hidden_features, width, use_bias=False, kernel_init=orthogonal, **options
+        )
+        self.norm_x = nnx.LayerNorm(width, epsilon=epsilon, use_bias=False, **options)
+        # The bias of the gates: the sum of both norms needs only one.
+        self.norm_h = nnx.LayerNorm(width, epsilon=epsilon, **options)
+        self.norm_c = nnx.LayerNorm(hidden_features, epsilon=epsilon, **options)
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+
+    def __call__(self, carry: tuple[Array, Array], inputs: Array) -> Any:
+        """One step: `((h, c), x) -> ((h', c'), h')`."""
+        h, c = carry
+        gates = self.norm_x(self.w_x(inputs)) + self.norm_h(self.w_h(h))
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        new_h = jax.nn.sigmoid(o) * jnp.tanh(self.norm_c(new_c))
+        return (new_h.astype(h.dtype), new_c.astype(c.dtype)), new_h.astype(inputs.dtype)
+
+    def initialize_carry(
+        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+    ) -> tuple[Array, Array]:
+        """Zeros `(h, c)`, float32."""
+        zeros = jnp.zeros((*input_shape[:-1], self.hidden_features))
+        return zeros, zeros
+
+    @property
+    def num_feature_axes(self) -> int:
+        """1."""
+        return 1
+
+
+class ConvLSTMCell(nnx.RNNCellBase):
+    """LSTM cell whose products are convolutions, for steps with spatial axes (`jaxmask.nn.RNN`).
+
+        i, f, g, o = split(conv(x, w_x) + conv(h, w_h) + b)
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h' = sigmoid(o) * tanh(c')
+
+    Shapes, in `RNN`: `x [batch, time, spatial..., in_features]` and mask `[batch, time]` to
+    `y [batch, time, spatial..., hidden_features]`. The convolutions run over the spatial axes of
+    one step, which the mask says nothing about; the one over `h` keeps its size.
+
+    Args:
+      in_features: size of the last axis of `x`.
+      hidden_features: size of the last axis of `h` and `c`.
+      kernel_size: one number for each spatial axis.
+      padding: `"SAME"` or `"VALID"`, of the convolution over `x`.
+      dtype: what the arithmetic is done in; that of the inputs and parameters where None.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.RNN(jm.nn.ConvLSTMCell(3, 4, (3,), rngs=nnx.Rngs(0)))
+      >>> layer(jnp.ones((2, 5, 8, 3)), jnp.ones((2, 5), bool))[0].shape
+      (2, 5, 8, 4)
+
+    Agrees with `keras.layers.ConvLSTM1D`. Source: Shi et al., 2015, arXiv:1506.04214, without
+    peepholes.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        kernel_size: Sequence[int],
+        *,
+        padding: str = "SAME",
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        _check.choice(padding, ("SAME", "VALID"), "ConvLSTMCell", "padding")
+        width, size = 4 * hidden_features, tuple(kernel_size)
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.conv_x = nnx.Conv(in_features, width, size, padding=padding, **options)
+        self.conv_h = nnx.Conv(hidden_features, width, size, use_bias=False, **options)
+        self.kernel_size = size
+        self.padding = padding
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+
+    def __call__(self, carry: tuple[Array, Array], inputs: Array) -> Any:
+        """One step: `((h, c), x) -> ((h', c'), h')`."""
+        h, c = carry
+        i, f, g, o = jnp.split(self.conv_x(inputs) + self.conv_h(h), 4, axis=-1)
+        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
+        return (new_h.astype(h.dtype), new_c.astype(c.dtype)), new_h.astype(inputs.dtype)
+
+    def initialize_carry(
+        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+    ) -> tuple[Array, Array]:
+        """Zeros `(h, c)`, float32, of the size that the convolution over `x` gives."""
+        batch, *spatial, _ = input_shape
+        if len(spatial) != len(self.kernel_size):
+            raise ValueError(
+                f"ConvLSTMCell: a step must be [batch, {len(self.kernel_size)} spatial axes, "
+                f"feature], as `kernel_size` has it, got shape {tuple(input_shape)}."
+            )
+        if self.padding == "VALID":
+            spatial = [n - k + 1 for n, k in zip(spatial, self.kernel_size, strict=True)]
+        zeros = jnp.zeros((batch, *spatial, self.hidden_features))
+        return zeros, zeros
+
+    @property
+    def num_feature_axes(self) -> int:
+        """The spatial axes and the features."""
+        return len(self.kernel_size) + 1
+
+
+class ZoneoutCarry(NamedTuple):
+    """State of a `ZoneoutCell`: that of its cell, a seed a row, and how many steps were real.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> zeros = jnp.zeros(2, jnp.uint32)
+      >>> jm.nn.ZoneoutCarry(cell=jnp.zeros((2, 4)), seed=zeros, rank=zeros).cell.shape
+      (2, 4)
+    """
+
+    cell: PyTree
+    seed: UInt[Array, "batch"]
+    rank: Int[Array, "batch"]
+
+
+class ZoneoutCell(nnx.RNNCellBase):
+    """Zone-out around any cell, for `jaxmask.nn.RNN`: a state feature may skip a step.
+
+        state'[k] = state[k] with probability rate, else cell(state, x)[k]     while training
+        state' = rate * state + (1 - rate) * cell(state, x)                    in eval mode
+
+    Where the cell gives out a part of its new state, as Flax's do, the output is what zone-out made
+    of that part. The noise is keyed by the row and by the rank of the step among its real steps,
+    both held in the carry, so no padding changes it, nor a cut into chunks.
+
+    Args:
+      cell: `nnx.LSTMCell`, `nnx.GRUCell`, or any cell of `jaxmask.nn.RNN` with a floating carry.
+      rate: one probability for the whole state, or one for each array of the cell's carry, in
+        order: `(rate of c, rate of h)` for `nnx.LSTMCell`.
+      deterministic: eval mode; `module.train()` and `module.eval()` set it.
+      rngs: source of the `dropout` random stream.
+
+    Raises:
+      ValueError: if a rate is not within 0 and 1, or, on call, their number is not that of the
+        arrays of the carry.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> cell = jm.nn.ZoneoutCell(nnx.LSTMCell(3, 4, rngs=rngs), (0.5, 0.05), rngs=rngs)
+      >>> jm.nn.RNN(cell)(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
+      (2, 5, 4)
+
+    Source: Krueger et al., 2017, Zoneout, arXiv:1606.01305.
+    """
+
+    def __init__(
+        self,
+        cell: nnx.RNNCellBase,
+        rate: float | Sequence[float],
+        *,
+        deterministic: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.rate = rate if isinstance(rate, int | float) else tuple(rate)
+        for value in self.rate if isinstance(self.rate, tuple) else (self.rate,):
+            if not 0 <= value <= 1:
+                raise ValueError(f"ZoneoutCell: `rate` must lie within 0 and 1, got {value}.")
+        self.cell = cell
+        self.deterministic = deterministic
+        self.rngs = rngs["dropout"].fork()
+
+    @property
+    def in_features(self) -> int:
+        """Those of the cell."""
+        return self.cell.in_features  # type: ignore[attr-defined]
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Those of the cell."""
+        return self.cell.num_feature_axes
+
+    def initialize_carry(
+        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+    ) -> ZoneoutCarry:
+        """The cell's carry, and seeds drawn from the `dropout` stream while training."""
+        cell = self.cell.initialize_carry(input_shape, rngs)
+        batch = input_shape[0]
+        seed = jnp.zeros(batch, jnp.uint32)
+        if not self.deterministic:
+            rows = random.step_keys(next_key(self.rngs), seed, None)
+            seed = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(rows)
+        return ZoneoutCarry(cell, seed, jnp.zeros(batch, jnp.int32))
+
+    def __call__(self, carry: ZoneoutCarry, inputs: Array) -> tuple[ZoneoutCarry, PyTree]:
+        """One step of the cell, of which some features of the state take no part."""
+        new, y = self.cell(carry.cell, inputs)
+        before, structure = jax.tree.flatten(carry.cell)
+        after = jax.tree.leaves(new)
+        mix = self._expectation if self.deterministic else self._choice(carry)
+        mixed = [
+            mix(place, rate, old, fresh)
+            for place, (rate, old, fresh) in enumerate(
+                zip(self._rates(len(before)), before, after, strict=True)
+            )
+        ]
+        for fresh, value in zip(after, mixed, strict=True):
+            y = value if y is fresh else y
+        carry = ZoneoutCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
+        return carry, y
+
+    def _rates(self, count: int) -> tuple[float, ...]:
+        if not isinstance(self.rate, tuple):
+            return (self.rate,) * count
+        if len(self.rate) != count:
+            raise ValueError(
+                f"ZoneoutCell: `rate` must be one number, or one for each of the {count} arrays of "
+                f"the carry of {_check.name_of(self.cell)}, got {len(self.rate)}."
+            )
+        return self.rate
+
+    @staticmethod
+    def _expectation(place: int, rate: float, old: Array, new: Array) -> Array:
+        return (rate * old + (1 - rate) * new).astype(old.dtype)
+
+    @staticmethod
+    def _choice(carry: ZoneoutCarry) -> Callable[[int, float, Array, Array], Array]:
+        def key_of(seed: Array, rank: Array) -> Array:
+            return jax.random.fold_in(jax.random.key(seed), rank)
+
+        keys = jax.vmap(key_of)(carry.seed, carry.rank)
+
+        def mix(place: int, rate: float, old: Array, new: Array) -> Array:
+            def stays(key: Array) -> Array:
+                return jax.random.bernoulli(jax.random.fold_in(key, place), rate, old.shape[1:])
+
+            return jnp.where(jax.vmap(stays)(keys), old, new).astype(old.dtype)
+
+        return mix

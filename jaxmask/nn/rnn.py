@@ -1,0 +1,83 @@
+"""Any Flax cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`."""
+
+import jax
+from flax import nnx
+
+from jaxmask import _check, ops, recurrent
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
+from jaxmask.nn.recurrent import Recurrent
+
+
+class RNN(Recurrent):
+    """Any Flax NNX cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`.
+
+    Mask class: any. The cell never sees padding. A later segment, or an episode after a reset,
+    starts from what the cell's `initialize_carry` gives.
+
+    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to `y [batch, time, ...]` and the
+    same mask; with `return_sequences=False` to `last [batch, ...]` and a row mask `[batch]`.
+
+    Args:
+      cell: `nnx.LSTMCell`, `nnx.GRUCell` or any module `cell(carry, x) -> (carry, y)` with
+        `initialize_carry(input_shape, rngs)` and `in_features`. Its carry keeps its own layout.
+      return_sequences: give every step, not the last one computed.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+
+    Raises:
+      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.scan`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.RNN(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), return_sequences=False)
+      >>> last, row_mask = layer(jnp.ones((2, 5, 3)), jnp.zeros((2, 5), bool))
+      >>> last.tolist(), row_mask.tolist()
+      ([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], [False, False])
+
+    Agrees with `flax.nnx.RNN` of the unpadded row.
+    """
+
+    def __init__(
+        self, cell: nnx.RNNCellBase, *, return_sequences: bool = True, reverse: bool = False
+    ):
+        self.cell = cell
+        self.return_sequences = return_sequences
+        self.reverse = reverse
+
+    def initial_carry(self, batch: int, feature_shape: tuple[int, ...] | None = None) -> PyTree:
+        """What the cell starts from, at least float32.
+
+        `feature_shape`: the axes of one step of one row, `(cell.in_features,)` where None. A cell
+        over images, such as `ConvLSTMCell`, has to be told.
+        """
+        if feature_shape is None:
+            axes = getattr(self.cell, "num_feature_axes", 1)
+            if axes != 1:
+                raise ValueError(
+                    f"RNN: a step of {_check.name_of(self.cell)} has {axes} feature axes, whose "
+                    "sizes are unknown before it meets an array. Pass them: "
+                    "`initial_carry(batch, feature_shape)`."
+                )
+            feature_shape = (self.cell.in_features,)  # type: ignore[attr-defined]
+        # Flax's cells ask for a random stream even where their initializer is zeros.
+        carry = self.cell.initialize_carry((batch, *feature_shape), nnx.Rngs(0))
+        return jax.tree.map(lambda a: a.astype(ops.accumulator(a.dtype)), carry)
+
+    def _carry_for(self, x: Array) -> PyTree:
+        return self.initial_carry(x.shape[0], x.shape[2:])
+
+    def run(
+        self,
+        carry: PyTree,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[PyTree, Pair]:
+        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
+        x = _check.array(x, "x", "RNN")
+        reverse = self.reverse if reverse is None else reverse
+        has_starts = resets is not None or isinstance(mask, Segments)
+        options = {"resets": resets, "reset_carry": self._carry_for(x) if has_starts else None}
+        return recurrent.scan(self.cell, x, mask, carry, reverse=reverse, **options)

@@ -1,0 +1,109 @@
+"""Checks of weights and carries, the same for every layer with weights of its own."""
+
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+
+from jaxmask import _check
+from jaxmask._types import Array
+from jaxmask.recurrent.cells import GRUWeights, LSTMCarry, LSTMWeights, SimpleWeights
+
+Weights = TypeVar("Weights", LSTMWeights, GRUWeights, SimpleWeights)
+_NAMES = ("weights.w_x", "weights.w_h", "weights.b")
+
+
+def check_weights(
+    x: Array, weights: Weights, kind: type[Weights], gates: int, where: str, *, biases: int = 1
+) -> Weights:
+    """Check `w_x [feature, gates * hidden]`, `w_h [hidden, gates * hidden]` and `b`.
+
+    `biases`: how many may stand in `b`; where there are 2, as `[2, gates * hidden]`.
+
+    Example:
+      >>> weights = SimpleWeights(jnp.zeros((3, 4)), jnp.zeros((4, 4)), jnp.zeros(4))
+      >>> check_weights(jnp.zeros((2, 5, 3)), weights, SimpleWeights, 1, "simple").b.shape
+      (4,)
+    """
+    if not isinstance(weights, tuple) or len(weights) != 3:
+        raise TypeError(
+            f"{where}: `weights` must be `jm.recurrent.{kind.__name__}(w_x, w_h, b)`, got "
+            f"{type(weights).__name__}."
+        )
+    if x.ndim != 3:
+        raise ValueError(f"{where}: `x` must be [batch, time, feature], got shape {x.shape}.")
+    weights = kind(*map(_check.array, weights, _NAMES, [where] * 3))
+    for array, name in zip((x, *weights), ("x", *_NAMES), strict=True):
+        _check.floating(array, where, name)
+    width = f"{gates}*hidden" if gates > 1 else "hidden"
+    if weights.w_h.ndim != 2:
+        raise ValueError(
+            f"{where}: `weights.w_h` must be [hidden, {width}], got {weights.w_h.shape}."
+        )
+    hidden = weights.w_h.shape[0]
+    size = gates * hidden
+    _check.shape(weights.w_h, (hidden, size), f"[hidden, {width}]", where, "weights.w_h")
+    _check.shape(weights.w_x, (x.shape[2], size), f"[feature, {width}]", where, "weights.w_x")
+    if biases == 2 and weights.b.ndim == 2:
+        _check.shape(weights.b, (2, size), f"[{width}] or [2, {width}]", where, "weights.b")
+    else:
+        _check.shape(weights.b, (size,), f"[{width}]", where, "weights.b")
+    return weights
+
+
+def lstm_carry(
+    x: Array, weights: LSTMWeights, carry: LSTMCarry | tuple[Array, Array] | None
+) -> LSTMCarry:
+    """The carry in its dtype; zeros where None.
+
+    Example:
+      >>> weights = LSTMWeights(jnp.zeros((3, 8)), jnp.zeros((2, 8)), jnp.zeros(8))
+      >>> lstm_carry(jnp.zeros((5, 4, 3)), weights, None).c.shape
+      (5, 2)
+    """
+    if carry is None:
+        zeros = _zeros(x, weights)
+        return LSTMCarry(zeros, zeros)
+    if not isinstance(carry, tuple) or len(carry) != 2:
+        raise TypeError(
+            f"lstm: `carry` must be `LSTMCarry(h, c)` or a tuple `(h, c)`, got "
+            f"{type(carry).__name__}."
+        )
+    h, c = (
+        _check_state(array, x, weights, "lstm", name)
+        for array, name in zip(carry, ("carry.h", "carry.c"), strict=True)
+    )
+    dtype = jnp.promote_types(_state_dtype(x, weights), jnp.promote_types(h.dtype, c.dtype))
+    return LSTMCarry(h.astype(dtype), c.astype(dtype))
+
+
+def h_carry(
+    x: Array, weights: GRUWeights | SimpleWeights, carry: Array | None, where: str
+) -> Array:
+    """The carry `h` in its dtype; zeros where None.
+
+    Example:
+      >>> weights = SimpleWeights(jnp.zeros((3, 4)), jnp.zeros((4, 4)), jnp.zeros(4))
+      >>> h_carry(jnp.zeros((5, 2, 3)), weights, None, "simple").shape
+      (5, 4)
+    """
+    if carry is None:
+        return _zeros(x, weights)
+    h = _check_state(carry, x, weights, where, "carry")
+    return h.astype(jnp.promote_types(_state_dtype(x, weights), h.dtype))
+
+
+def _check_state(array: Any, x: Array, weights: Any, where: str, name: str) -> Array:
+    array = _check.array(array, name, where)
+    _check.floating(array, where, name)
+    expected = (x.shape[0], weights.w_h.shape[0])
+    _check.shape(array, expected, "[batch, hidden]", where, name)
+    return array
+
+
+def _zeros(x: Array, weights: Any) -> Array:
+    return jnp.zeros((x.shape[0], weights.w_h.shape[0]), _state_dtype(x, weights))
+
+
+def _state_dtype(x: Array, weights: Any) -> jnp.dtype:
+    """What the weights and `x` have in common, at least float32."""
+    return jnp.promote_types(jnp.promote_types(x.dtype, weights.w_x.dtype), jnp.float32)
