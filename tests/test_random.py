@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxmask as jm
 
@@ -54,3 +55,161 @@ def test_bad_arguments_are_named():
         jm.random.dropout(x.astype(int), mask, KEY, 0.5)
     with pytest.raises(ValueError, match="row_ids"):
         jm.random.dropout(x, mask, KEY, 0.5, row_ids=jnp.arange(2))
+
+
+# --------------------------------------------------------------------- maps, noise and spans
+
+
+def test_spatial_dropout_drops_a_feature_everywhere_or_nowhere():
+    x = jnp.ones((60, 5, 2, 40))
+    y = np.asarray(jm.random.spatial_dropout(x, None, KEY, 0.25)[0])
+    assert (y == y[:, :1, :1]).all()
+    assert set(np.unique(y.round(5))) == {0.0, np.float32(1 / 0.75).round(5)}
+    assert abs((y[:, 0, 0] == 0).mean() - 0.25) < 0.03
+    for axis in (0, 3):
+        assert np.abs(np.diff(y, axis=axis)).mean() > 0.1
+
+
+def test_the_sequences_of_a_packed_row_have_draws_of_their_own():
+    segments = jm.Segments(jnp.array([[1, 1, 2, 2, 0]]), 2)
+    for y, mask in (
+        jm.random.spatial_dropout(jnp.ones((1, 5, 40)), segments, KEY, 0.5),
+        jm.random.feature_masking(jnp.ones((1, 5, 40)), segments, KEY, 20),
+    ):
+        first, same, second, other, padding = np.asarray(y[0])
+        np.testing.assert_array_equal(mask.ids, segments.ids)
+        assert (first == same).all()
+        assert (second == other).all()
+        assert (first != second).any()
+        assert not padding.any()
+
+
+def test_time_masking_of_a_packed_row_counts_in_each_sequence():
+    segments = jm.Segments(jnp.array([[1] * 3 + [2] * 9]), 2)
+    found = set()
+    for seed in range(40):
+        y, _ = jm.random.time_masking(jnp.ones((1, 12)), segments, jax.random.key(seed), 2)
+        hidden = np.asarray(y[0]) == 0
+        found.add((int(hidden[:3].sum()), int(hidden[3:].sum())))
+    assert found == {(a, b) for a in range(3) for b in range(3)}
+
+
+def test_gaussian_noise_is_normal():
+    stats = pytest.importorskip("scipy.stats")
+    x = jnp.full((20, 30, 10), 3.0)
+    y = np.asarray(jm.random.gaussian_noise(x, None, KEY, 0.5)[0])
+    assert stats.kstest(y.ravel(), stats.norm(3, 0.5).cdf).pvalue > 0.001
+    half, _ = jm.random.gaussian_noise(x.astype(jnp.bfloat16), None, KEY, 0.5)
+    np.testing.assert_allclose(half.astype(np.float32), y, atol=0.02)
+
+
+def test_time_masking_draws_widths_and_starts_as_the_paper():
+    """SpecAugment: width uniform from 0 to T, start uniform where the span fits."""
+    lengths = np.full(4000, 6)
+    mask = np.arange(8) < lengths[:, None]
+    y, out = jm.random.time_masking(jnp.ones((4000, 8)), mask, KEY, 3)
+    hidden = (np.asarray(y) == 0) & mask
+    np.testing.assert_array_equal(out, mask)
+    width = hidden.sum(1)
+    for value in range(4):
+        assert abs((width == value).mean() - 1 / 4) < 0.03
+    for value in range(1, 4):
+        start = hidden[width == value].argmax(1)
+        share = np.bincount(start, minlength=7 - value) / len(start)
+        np.testing.assert_allclose(share, 1 / (7 - value), atol=0.05)
+    # One span: it starts once.
+    assert (np.diff(hidden.astype(int), axis=1, prepend=0) == 1).sum(1).max() == 1
+
+
+def test_the_widest_span_is_a_part_of_the_real_steps():
+    mask = np.arange(20) < np.array([[20], [10], [4], [0]])
+    widest = np.zeros(4, int)
+    for seed in range(60):
+        y, _ = jm.random.time_masking(
+            jnp.ones((4, 20)), mask, jax.random.key(seed), 8, max_ratio=0.5
+        )
+        widest = np.maximum(widest, ((np.asarray(y) == 0) & mask).sum(1))
+    assert widest.tolist() == [8, 5, 2, 0]
+
+
+def test_feature_masking_hides_one_band_at_every_step():
+    x = jnp.ones((50, 3, 6))
+    hidden = np.asarray(jm.random.feature_masking(x, None, KEY, 4)[0]) == 0
+    assert (hidden == hidden[:, :1]).all()
+    assert set(hidden[:, 0].sum(1)) == {0, 1, 2, 3, 4}
+    assert (np.diff(hidden[:, 0].astype(int), axis=1, prepend=0) == 1).sum(1).max() == 1
+    two = np.asarray(jm.random.feature_masking(x, None, KEY, 2, num_masks=3)[0]) == 0
+    assert two[:, 0].sum(1).max() > 2
+
+
+# ---------------------------------------------------------------------------------- modules
+
+NOISE = {
+    "Dropout": (0.5,),
+    "SpatialDropout": (0.5,),
+    "GaussianNoise": (0.5,),
+    "TimeMasking": (4,),
+    "FeatureMasking": (4,),
+}
+MASK = np.array([[True] * 6, [True] * 3 + [False] * 3])
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_modules_draw_in_training_and_pass_in_evaluation(name):
+    layer = getattr(jm.nn, name)(*NOISE[name], rngs=nnx.Rngs(0))
+    x = jnp.where(MASK[..., None], jnp.arange(1.0, 7.0), jnp.nan) * jnp.ones((2, 6, 6))
+    draws = [np.asarray(layer(x, MASK)[0]) for _ in range(4)]
+    assert any((draw != draws[0]).any() for draw in draws[1:])
+    before = nnx.state(layer, nnx.RngState)
+    layer.compute_mask(x, MASK)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), before, nnx.state(layer)))
+    assert not layer.per_step
+    layer.eval()
+    assert layer.per_step
+    np.testing.assert_array_equal(layer(x, MASK)[0], np.where(MASK[..., None], x, 0))
+    y, _ = layer(x, MASK, deterministic=False, rngs=jax.random.key(1))
+    np.testing.assert_array_equal(y, layer(x, MASK, deterministic=False, rngs=jax.random.key(1))[0])
+
+
+def test_modules_say_where_a_stream_comes_from():
+    with pytest.raises(ValueError, match="TimeMasking: noise needs a random stream"):
+        jm.nn.TimeMasking(2)(jnp.ones((1, 3, 2)))
+    layer = jm.nn.GaussianNoise(0.1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="GaussianNoise: the random stream of a closed-over"):
+        jax.jit(lambda x: layer(x)[0])(jnp.ones((1, 3, 2)))
+    assert jax.jit(lambda x, key: layer(x, rngs=key)[0])(jnp.ones((1, 3, 2)), KEY).shape == (
+        1,
+        3,
+        2,
+    )
+    nnx.jit(lambda layer, x: layer(x)[0])(layer, jnp.ones((1, 3, 2)))
+
+
+X3 = jnp.ones((1, 2, 3))
+BAD = {
+    "spatial rate": (lambda: jm.random.spatial_dropout(X3, None, KEY, -1), ValueError, "rate"),
+    "spatial features": (
+        lambda: jm.random.spatial_dropout(X3[..., 0], np.ones((1, 2), bool), KEY, 0.5),
+        ValueError,
+        "feature axis",
+    ),
+    "stddev": (lambda: jm.random.gaussian_noise(X3, None, KEY, -1.0), ValueError, "stddev"),
+    "width": (lambda: jm.random.time_masking(X3, None, KEY, -1), ValueError, "max_width"),
+    "ratio": (
+        lambda: jm.random.time_masking(X3, None, KEY, 1, max_ratio=2),
+        ValueError,
+        "max_ratio",
+    ),
+    "number": (
+        lambda: jm.random.feature_masking(X3, None, KEY, 1, num_masks=1.5),
+        TypeError,
+        "num_masks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_noise_is_named(name):
+    call, error, text = BAD[name]
+    with pytest.raises(error, match=text):
+        call()

@@ -109,3 +109,52 @@ def test_bad_arguments_are_named(name):
 def test_upsampled_ids_stay_integers():
     y, _ = jm.shape.upsample(np.array([[1, 2]]), np.array([[True, False]]), 2)
     assert y.dtype == jnp.int32
+
+
+def test_take_is_that_of_numpy_on_the_row_alone():
+    holes = np.array([[False, True, True, True], [True, False, False, True]])
+    indices = np.array([[2, 0, 0, -3], [1, -1, 2, -3]])
+    poisoned = np.where(holes[..., None], X, np.nan)
+    y, mask = jm.shape.take(poisoned, holes, indices)
+    np.testing.assert_array_equal(y[0], X[0][holes[0]][indices[0]])
+    np.testing.assert_array_equal(y[1, :2], X[1][holes[1]][indices[1, :2]])
+    assert not np.asarray(y[1, 2:]).any()
+    assert mask.tolist() == [[True] * 4, [True, True, False, False]]
+    y, mask = jm.shape.take(X, None, np.array([[-1], [4]]))
+    np.testing.assert_array_equal(y[0, 0], X[0, -1])
+    assert mask.tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize("cuts", [[1], [-1], [1, 2], [0, 3], [2, 1], [5, 9], [-9, 2]])
+def test_split_at_is_that_of_numpy_on_the_row_alone(cuts):
+    holes = np.array([[False, True, True, True], [True, False, False, True]])
+    positions = np.array([cuts, cuts])
+    pieces = jm.shape.split_at(np.where(holes[..., None], X, np.nan), holes, positions)
+    for b in range(2):
+        row = X[b][holes[b]]
+        for (y, mask), piece in zip(pieces, np.split(row, cuts), strict=True):
+            np.testing.assert_array_equal(mask[b], np.arange(4) < len(piece))
+            np.testing.assert_array_equal(y[b, : len(piece)], piece)
+            assert not np.asarray(y[b, len(piece) :]).any()
+
+
+def test_every_row_is_cut_at_its_own_step():
+    (first, _), (second, mask) = jm.shape.split_at(X[..., 0], MASK, np.array([2, 0]))
+    assert first.tolist() == [[0, 3, 0, 0], [0, 0, 0, 0]]
+    assert second.tolist() == [[6, 0, 0, 0], [12, 0, 0, 0]]
+    assert mask.tolist() == [[True, False, False, False]] * 2
+
+
+BAD_RANKS = {
+    "floats": (lambda: jm.shape.take(X, MASK, np.ones((2, 1))), TypeError, "integers"),
+    "batch": (lambda: jm.shape.take(X, MASK, np.ones((3, 1), int)), ValueError, "batch"),
+    "rank": (lambda: jm.shape.take(X, MASK, np.ones(2, int)), ValueError, "batch"),
+    "cuts": (lambda: jm.shape.split_at(X, MASK, np.ones((3,), int)), ValueError, "positions"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RANKS)
+def test_bad_ranks_are_named(name):
+    call, error, text = BAD_RANKS[name]
+    with pytest.raises(error, match=text):
+        call()

@@ -34,6 +34,8 @@ class Reshape(MaskedModule):
       (2, 3, 2, 4)
     """
 
+    per_step = True
+
     def __init__(self, feature_shape: Sequence[int]):
         self.feature_shape = tuple(feature_shape)
 
@@ -53,6 +55,8 @@ class Permute(MaskedModule):
       >>> jm.nn.Permute((0, 1, 3, 2))(jnp.ones((2, 3, 4, 5)), jnp.ones((2, 3), bool))[0].shape
       (2, 3, 5, 4)
     """
+
+    per_step = True
 
     def __init__(self, axes: Sequence[int]):
         self.axes = tuple(axes)
@@ -95,6 +99,8 @@ class Upsample(MaskedModule):
       >>> y.shape, mask.shape
       ((2, 6, 4), (2, 6))
     """
+
+    per_step = True
 
     def __init__(self, factor: int):
         self.factor = factor

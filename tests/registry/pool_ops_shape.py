@@ -46,6 +46,17 @@ def split_features_call(params: Any, xs: list, masks: list, rows: Any) -> list:
     return jm.shape.split(xs[0], masks[0], 2, axis=-1)
 
 
+def take_call(params: Any, xs: list, masks: list, rows: Any) -> list:
+    """The first, the last, the third and one that no row has, for every row."""
+    indices = jnp.tile(jnp.array([0, -1, 2, 9]), (xs[0].shape[0], 1))
+    return [jm.shape.take(xs[0], masks[0], indices)]
+
+
+def split_at_call(params: Any, xs: list, masks: list, rows: Any) -> list:
+    """After one or two steps, by the name of the row."""
+    return jm.shape.split_at(xs[0], masks[0], 1 + jnp.asarray(rows) % 2)
+
+
 SHAPE = [
     Entry("shape.flatten", linear=True, call=simple(jm.shape.flatten)),
     Entry(
@@ -73,6 +84,18 @@ SHAPE = [
         "shape.crop",
         linear=True,
         call=simple(jm.shape.crop, (1, 1)),
+        exempt={"segments": NO_SEGMENTS},
+    ),
+    Entry(
+        "shape.take:makes padding",
+        take_call,
+        linear=True,
+        exempt={"segments": NO_SEGMENTS},
+    ),
+    Entry(
+        "shape.split_at:makes padding",
+        split_at_call,
+        linear=True,
         exempt={"segments": NO_SEGMENTS},
     ),
     Entry(

@@ -1,8 +1,4 @@
-"""Change shapes and take the mask along: `(x, mask) -> (y, mask)`.
-
-Padding of a result is 0 everywhere. What would move, mix or lose the time axis without saying
-what becomes of the mask is an error.
-"""
+"""Other steps: cut, repeated, padded and laid behind each other at physical places."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
-
-__all__ = [
-    "concatenate",
-    "crop",
-    "flatten",
-    "pad",
-    "permute",
-    "repeat",
-    "reshape",
-    "split",
-    "upsample",
-]
+from jaxmask.shape.width import width_of
 
 
 def flatten(x: ArrayLike, mask: Mask) -> Pair:
@@ -116,82 +101,6 @@ def split(
         ids = jnp.split(mask.ids, sections_or_indices, axis=axis)
         return [(a, Segments(b, mask.max_segments)) for a, b in zip(pieces, ids, strict=True)]
     return list(zip(pieces, jnp.split(mask, sections_or_indices, axis=axis), strict=True))
-
-
-def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
-    """Give the features of each step another shape; batch and time stay.
-
-    Mask class: any.
-
-    Args:
-      x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
-      mask: boolean, or `Segments`, or None (then the first two axes are batch and time).
-      feature_shape: the new feature axes; one may be -1.
-
-    Returns:
-      The pair `(y, mask)`, `y [batch, time, *feature_shape]`.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if the sizes do not fit.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> jm.shape.reshape(jnp.zeros((2, 3, 8)), jnp.ones((2, 3), bool), (2, 4))[0].shape
-      (2, 3, 2, 4)
-    """
-    x, mask = _check.pair(x, mask, "reshape")
-    leading = x.shape[: 2 if mask is None else mask.ndim]
-    features = x.shape[len(leading) :]
-    target = tuple(feature_shape)
-    known = math.prod(size for size in target if size != -1)
-    size = math.prod(features)
-    if target.count(-1) > 1 or (size % known if -1 in target and known else size != known):
-        raise ValueError(
-            f"reshape: `feature_shape` {target} does not hold the {size} features of a step, "
-            f"{features}. Batch and time stay: name the feature axes only."
-        )
-    target = tuple(size // known if n == -1 and known else n for n in target)
-    y, _ = ops.fill(x, mask)
-    return y.reshape(*leading, *target), mask
-
-
-def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
-    """Reorder the feature axes.
-
-    Mask class: any.
-
-    Args:
-      x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
-      mask: boolean, or `Segments`, or None.
-      axes: all axes in their new order, as in `jnp.transpose`; those that the mask has stay first.
-
-    Returns:
-      The pair `(y, mask)`.
-
-    Raises:
-      TypeError: if `mask` is not boolean.
-      MaskError: if `mask` does not belong to `x`, or `axes` moves batch or time.
-      ValueError: if `axes` is no permutation.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> jm.shape.permute(jnp.zeros((2, 3, 4, 5)), jnp.ones((2, 3), bool), (0, 1, 3, 2))[0].shape
-      (2, 3, 5, 4)
-    """
-    x, mask = _check.pair(x, mask, "permute")
-    order = tuple(axis + x.ndim if axis < 0 else axis for axis in axes)
-    if sorted(order) != list(range(x.ndim)):
-        raise ValueError(f"permute: `axes` must order all of {x.ndim} axes, got {tuple(axes)}.")
-    fixed = 1 if mask is None else mask.ndim
-    if order[:fixed] != tuple(range(fixed)):
-        raise _check.MaskError(
-            f"permute: `axes` {tuple(axes)} moves batch or time, and the mask cannot follow: it "
-            f"must begin with {tuple(range(fixed))}. End the mask first (`jm.nn.DropMask`, or a "
-            "function that consumes it) if the array is to be transposed."
-        )
-    y, _ = ops.fill(x, mask)
-    return jnp.transpose(y, order), mask
 
 
 def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
@@ -340,7 +249,7 @@ def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
       >>> y.tolist(), mask.tolist()
       ([[0, 7, 0]], [[False, True, False]])
     """
-    left, right = _width(width, "pad")
+    left, right = width_of(width, "pad")
     x, mask = _check.pair(x, mask, "pad", over_time=True)
     y, _ = ops.fill(x, mask)
     y = jnp.pad(y, [(0, 0), (left, right)] + [(0, 0)] * (x.ndim - 2))
@@ -349,46 +258,3 @@ def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
         return y, Segments(jnp.pad(mask.ids, ends), mask.max_segments)
     real = jnp.ones(x.shape[:2], bool) if mask is None else mask
     return y, jnp.pad(real, ends)
-
-
-def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
-    """Drop the first and last real steps of each row, and close up to the left.
-
-    Mask class: any: what is dropped is counted in real steps, as on the unpadded row, so a short
-    row loses its own ends and not its padding.
-
-    Args:
-      x: `[batch, time, feature...]`, any dtype.
-      mask: `[batch, time]`, boolean, or None. `Segments` are refused.
-      width: static `(left, right)` numbers of real steps.
-
-    Returns:
-      The pair `(y, mask)`, `y [batch, max(0, time - left - right), feature...]`, padded on the
-      right. A row with fewer steps than are dropped is empty.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if a width is negative.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> mask = jnp.array([[True, True, True, False]])
-      >>> y, mask = jm.shape.crop(jnp.array([[1, 2, 3, 0]]), mask, (1, 1))
-      >>> y.tolist(), mask.tolist()
-      ([[2, 0]], [[True, False]])
-    """
-    left, right = _width(width, "crop")
-    x, mask = _check.pair(x, mask, "crop", over_time=True, segments=False)
-    kept = slice(left, max(left, x.shape[1] - right))
-    if mask is None:
-        return x[:, kept], None
-    y, _ = ops.compact(x, mask)
-    time = y[:, kept].shape[1]
-    rest = jnp.maximum(masks.lengths(mask) - left - right, 0)
-    return ops.fill(y[:, kept], masks.from_lengths(rest, time))
-
-
-def _width(width: tuple[int, int], where: str) -> tuple[int, int]:
-    if not isinstance(width, Sequence) or len(width) != 2:
-        raise TypeError(f"{where}: `width` must be a pair of ints (left, right), got {width!r}.")
-    return _check.count(width[0], where, "left"), _check.count(width[1], where, "right")

@@ -1,0 +1,395 @@
+"""Several sequences to one, step by step: `*pairs -> (y, mask)`.
+
+All arrays of a call have one shape and dtype (`concatenate`: but for the last axis); nothing is
+broadcast or cast. A mask of None counts as all real, and None comes out where every mask is None.
+Masks that are equal need no choice; where they differ, one rule, `mask=`, holds for all functions:
+
+    "and"    a step is real where every pair has it (default)
+    "or"     a step is real where any pair has it; who lacks it takes no part in the operation
+    "first"  the mask of the first pair; who lacks a step of it takes no part there
+
+To take no part is to stand there as the operation's identity: 0 in a sum, 1 in a product, nobody
+in an average, maximum or minimum, zeros among concatenated features and in a dot product.
+`Segments` are merged with `Segments` alone, and a step stays real only where those that have it
+name the same sequence. Mask class of all: any, but the pairs meet at physical steps.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, Mask, Pair, Segments
+
+__all__ = [
+    "add",
+    "average",
+    "concatenate",
+    "dot",
+    "maximum",
+    "minimum",
+    "multiply",
+    "subtract",
+]
+
+_RULES = ("and", "or", "first")
+
+
+def _checked(pairs: tuple[Pair, ...], where: str, *, features: bool = False) -> list[Pair]:
+    """Pairs of one dtype and shape; of any number of features where `features`."""
+    _check.pairs(pairs, where)
+    checked = [_check.pair(x, mask, where) for x, mask in pairs]
+    first, *_ = (x for x, _ in checked)
+    for x, _ in checked:
+        if x.dtype != first.dtype:
+            raise TypeError(
+                f"{where}: dtypes differ, {first.dtype} and {x.dtype}; cast one with `.astype`."
+            )
+        same = x.shape[:-1] == first.shape[:-1] if features else x.shape == first.shape
+        if not same or x.ndim != first.ndim:
+            text = "only the last axis may differ" if features else "shapes must be equal"
+            raise ValueError(
+                f"{where}: {text}, got {first.shape} and {x.shape}. Nothing is broadcast."
+            )
+    return checked
+
+
+def _merged(pairs: list[Pair], rule: str, where: str) -> Mask:
+    """The one mask of all pairs."""
+    _check.choice(rule, _RULES, where, "mask")
+    given = [mask for _, mask in pairs if mask is not None]
+    if not given:
+        return None
+    if len({mask.ndim for mask in given}) > 1:
+        raise _check.MaskError(
+            f"{where}: every `mask` must have the same rank, got shapes "
+            f"{[mask.shape for mask in given]}: steps and rows do not meet. `jm.shape.repeat` "
+            "makes steps of rows."
+        )
+    if any(isinstance(mask, Segments) for mask in given):
+        return _merged_segments(pairs, rule, where)
+    real = [_real(x, mask, given[0].ndim) for x, mask in pairs]
+    if rule == "first":
+        return real[0]
+    return functools.reduce(jnp.logical_and if rule == "and" else jnp.logical_or, real)
+
+
+def _real(x: Array, mask: Mask, ndim: int) -> Array:
+    return jnp.ones(x.shape[:ndim], bool) if mask is None else masks.steps(mask)
+
+
+def _merged_segments(pairs: list[Pair], rule: str, where: str) -> Segments:
+    segments = [mask for _, mask in pairs if isinstance(mask, Segments)]
+    if len(segments) < len(pairs):
+        raise _check.MaskError(
+            f"{where}: either every mask is `Segments` or none is: a boolean mask or None does not "
+            "say which sequence of a packed row a step belongs to."
+        )
+    ids = jnp.maximum(jnp.stack([mask.ids for mask in segments]), 0)
+    highest = jnp.max(ids, axis=0)
+    agree = jnp.all((ids == highest) | (ids == 0), axis=0)
+    if rule != "or":
+        agree &= jnp.all(ids > 0, axis=0) if rule == "and" else ids[0] > 0
+    return Segments(jnp.where(agree, highest, 0), max(mask.max_segments for mask in segments))
+
+
+def _filled(pairs: list[Pair], identity: int = 0) -> list[Array]:
+    return [ops.fill(x, mask, identity)[0] for x, mask in pairs]
+
+
+def _folded(
+    pairs: tuple[Pair, ...],
+    rule: str,
+    where: str,
+    operation: Callable[[Array, Array], Array],
+    identity: int = 0,
+) -> Pair:
+    checked = _checked(pairs, where)
+    mask = _merged(checked, rule, where)
+    return ops.fill(functools.reduce(operation, _filled(checked, identity)), mask)
+
+
+def _two(pairs: tuple[Pair, ...], where: str) -> None:
+    if len(pairs) != 2:
+        raise ValueError(f"{where}: expected two pairs `(x, mask)`, got {len(pairs)}.")
+
+
+def add(*pairs: Pair, mask: str = "and") -> Pair:
+    """Add pairs up, step by step.
+
+        y[b, t] = sum_i x_i[b, t]
+
+    Args:
+      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; any
+        dtype, the same for all.
+      mask: `"and"`, `"or"` (a pair without the step adds 0) or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> one = jnp.array([[1, 2, 9]]), jnp.array([[True, True, False]])
+      >>> two = jnp.array([[5, 9, 9]]), jnp.array([[True, False, False]])
+      >>> jm.merge.add(one, two)[0].tolist(), jm.merge.add(one, two, mask="or")[0].tolist()
+      ([[6, 0, 0]], [[6, 2, 0]])
+
+    Agrees with `keras.layers.Add` where the masks are equal.
+    """
+    return _folded(pairs, mask, "add", jnp.add)
+
+
+def subtract(*pairs: Pair, mask: str = "and") -> Pair:
+    """Subtract the second pair from the first, step by step.
+
+        y[b, t] = x_0[b, t] - x_1[b, t]
+
+    Args:
+      *pairs: two tuples `(x [batch, time, feature...], mask)`, or rows with row masks; numbers.
+      mask: `"and"`, `"or"` (a pair without the step stands there as 0) or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if there are not two, shapes differ, or `Segments` meet another kind
+        of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, False]])
+      >>> jm.merge.subtract((jnp.array([[5, 9]]), mask), (jnp.array([[2, 1]]), mask))[0].tolist()
+      [[3, 0]]
+
+    Agrees with `keras.layers.Subtract` where the masks are equal.
+    """
+    _two(pairs, "subtract")
+    return _folded(pairs, mask, "subtract", jnp.subtract)
+
+
+def multiply(*pairs: Pair, mask: str = "and") -> Pair:
+    """Multiply pairs, step by step.
+
+        y[b, t] = prod_i x_i[b, t]
+
+    Args:
+      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; any
+        dtype, the same for all.
+      mask: `"and"`, `"or"` (a pair without the step stands there as 1) or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, False]])
+      >>> jm.merge.multiply((jnp.array([[5, 9]]), mask), (jnp.array([[2, 1]]), mask))[0].tolist()
+      [[10, 0]]
+
+    Agrees with `keras.layers.Multiply` where the masks are equal.
+    """
+    return _folded(pairs, mask, "multiply", jnp.multiply, 1)
+
+
+def average(*pairs: Pair, mask: str = "and") -> Pair:
+    """Average pairs, step by step, over those that have the step.
+
+        y[b, t] = sum_i mask_i[b, t] x_i[b, t] / max(1, sum_i mask_i[b, t])
+
+    Args:
+      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; 16-bit
+        floats are summed in float32, integers averaged as float32.
+      mask: `"and"`, `"or"` or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> one = jnp.array([[1.0, 2.0]]), jnp.array([[True, True]])
+      >>> two = jnp.array([[5.0, 9.0]]), jnp.array([[True, False]])
+      >>> jm.merge.average(one, two, mask="or")[0].tolist()
+      [[3.0, 2.0]]
+
+    Agrees with `keras.layers.Average` where the masks are equal.
+    """
+    checked = _checked(pairs, "average")
+    merged = _merged(checked, mask, "average")
+    dtype = checked[0][0].dtype
+    dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+    total = functools.reduce(jnp.add, [x.astype(ops.accumulator(dtype)) for x in _filled(checked)])
+    if merged is None:
+        return (total / len(checked)).astype(dtype), None
+    have = functools.reduce(
+        jnp.add, [_real(x, m, merged.ndim).astype(jnp.int32) for x, m in checked]
+    )
+    count = masks.expand(jnp.maximum(have, 1), total.ndim).astype(ops.accumulator(dtype))
+    return ops.fill((total / count).astype(dtype), merged)
+
+
+def maximum(*pairs: Pair, mask: str = "and") -> Pair:
+    """Largest value of the pairs that have the step, step by step.
+
+        y[b, t] = max_i x_i[b, t]
+
+    Args:
+      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
+        numbers. Values that tie share the gradient.
+      mask: `"and"`, `"or"` or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> one = jnp.array([[1, -2]]), jnp.array([[True, True]])
+      >>> two = jnp.array([[5, 9]]), jnp.array([[True, False]])
+      >>> jm.merge.maximum(one, two, mask="or")[0].tolist()
+      [[5, -2]]
+
+    Agrees with `keras.layers.Maximum` where the masks are equal.
+    """
+    return _extreme(pairs, mask, "maximum", jnp.maximum)
+
+
+def minimum(*pairs: Pair, mask: str = "and") -> Pair:
+    """Smallest value of the pairs that have the step, step by step.
+
+        y[b, t] = min_i x_i[b, t]
+
+    Args:
+      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
+        numbers. Values that tie share the gradient.
+      mask: `"and"`, `"or"` or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> one = jnp.array([[1, 2]]), jnp.array([[True, True]])
+      >>> two = jnp.array([[5, -9]]), jnp.array([[True, False]])
+      >>> jm.merge.minimum(one, two, mask="or")[0].tolist()
+      [[1, 2]]
+
+    Agrees with `keras.layers.Minimum` where the masks are equal.
+    """
+    return _extreme(pairs, mask, "minimum", jnp.minimum)
+
+
+def _extreme(
+    pairs: tuple[Pair, ...], rule: str, where: str, operation: Callable[[Array, Array], Array]
+) -> Pair:
+    checked = _checked(pairs, where)
+    merged = _merged(checked, rule, where)
+    y, *others = _filled(checked)
+    if merged is None:
+        return functools.reduce(operation, others, y), None
+    has, *have = [masks.expand(_real(x, m, merged.ndim), x.ndim) for x, m in checked]
+    for other, real in zip(others, have, strict=True):
+        # No number is the identity (a real -inf is below every finite one): who lacks the step is
+        # left out by a select.
+        y = jnp.where(has & real, operation(y, other), jnp.where(has, y, other))
+        has |= real
+    return ops.fill(y, merged)
+
+
+def dot(*pairs: Pair, mask: str = "and", normalize: bool = False) -> Pair:
+    """Dot product of the features of two pairs, step by step.
+
+        y[b, t, 0] = sum_f x_0[b, t, f] x_1[b, t, f]
+
+    Args:
+      *pairs: two tuples `(x [batch, time, ..., feature], mask)`, or rows with row masks; floating.
+      mask: `"and"`, `"or"` or `"first"`; the product with a step that is not there is 0.
+      normalize: divide by both norms first, for the cosine of the angle; 0 where a norm is 0.
+
+    Returns:
+      The pair `(y, mask)`, with a last axis of size 1; 16-bit floats are summed in float32.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if there are not two, shapes differ, there is no feature axis, or
+        `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, False]])
+      >>> x = jnp.array([[[1.0, 2.0], [9.0, 9.0]]])
+      >>> jm.merge.dot((x, mask), (3 * x, mask))[0].tolist()
+      [[[15.0], [0.0]]]
+
+    Agrees with `keras.layers.Dot(axes=-1)` of rows.
+    """
+    _two(pairs, "dot")
+    checked = _checked(pairs, "dot")
+    merged = _merged(checked, mask, "dot")
+    _check.features(checked[0][0], merged, "dot")
+    _check.floating(checked[0][0], "dot")
+    dtype = checked[0][0].dtype
+    one, two = (x.astype(ops.accumulator(dtype)) for x in _filled(checked))
+    if normalize:
+        one, two = _unit(one), _unit(two)
+    return ops.fill(jnp.sum(one * two, axis=-1, keepdims=True).astype(dtype), merged)
+
+
+def _unit(x: Array) -> Array:
+    # Keras's own floor, inside the root, where the gradient at 0 is finite.
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-12))
+
+
+def concatenate(*pairs: Pair, mask: str = "and") -> Pair:
+    """Lay the features of pairs behind each other, step by step.
+
+        y[b, t] = (x_0[b, t], x_1[b, t], ...)
+
+    Along time it is `jm.shape.concatenate`.
+
+    Args:
+      *pairs: `(x [batch, time, ..., feature_i], mask)`, one tuple each, or rows with row masks; any
+        dtype, the same for all.
+      mask: `"and"`, `"or"` (the features of a pair without the step are 0) or `"first"`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time, ..., sum of feature_i]`.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ before the last axis, there is no feature axis, or
+        `Segments` meet another kind of mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> one = jnp.array([[[1], [2]]]), jnp.array([[True, True]])
+      >>> two = jnp.array([[[5], [9]]]), jnp.array([[True, False]])
+      >>> jm.merge.concatenate(one, two, mask="first")[0].tolist()
+      [[[1, 5], [2, 0]]]
+
+    Agrees with `keras.layers.Concatenate` where the masks are equal.
+    """
+    checked = _checked(pairs, "concatenate", features=True)
+    merged = _merged(checked, mask, "concatenate")
+    _check.features(checked[0][0], merged, "concatenate")
+    return ops.fill(jnp.concatenate(_filled(checked), axis=-1), merged)

@@ -1,0 +1,115 @@
+"""Random keys by row, by sequence, and by step."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, masks
+from jaxmask._types import Array, ArrayLike, Mask, Segments
+
+
+def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None) -> Array:
+    """One random key a row, `[batch]`, by its id.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> row_keys(jax.random.key(0), jnp.zeros((2, 3)), "dropout").shape
+      (2,)
+    """
+    rows = jnp.arange(x.shape[0]) if row_ids is None else _check.array(row_ids, "row_ids", where)
+    _check.shape(rows, x.shape[:1], "[batch]", where, "row_ids")
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
+
+def sequence_keys(
+    key: Array, x: Array, mask: Mask, where: str, row_ids: ArrayLike | None = None
+) -> Array:
+    """One random key a sequence: `[batch, 1]`, or `[batch, max_segments]` for packed rows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> segments = jm.Segments(jnp.array([[1, 2, 3]]), max_segments=3)
+      >>> sequence_keys(jax.random.key(0), jnp.zeros((1, 3)), segments, "dropout").shape
+      (1, 3)
+    """
+    keys = row_keys(key, x, where, row_ids)
+    if not isinstance(mask, Segments):
+        return keys[:, None]
+    number = jnp.arange(1, mask.max_segments + 1)
+    return jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, number))(keys)
+
+
+def at_steps(values: Array, mask: Mask) -> Array:
+    """What is drawn for each sequence, at its steps.
+
+    Args:
+      values: `[batch, 1, ...]`, or `[batch, max_segments, ...]` for packed rows.
+      mask: boolean, or `Segments`, or None.
+
+    Returns:
+      `[batch, time, ...]` for packed rows; `values` as they are otherwise, to be broadcast.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> at_steps(jnp.array([[7, 8]]), jm.Segments(jnp.array([[1, 2, 2]]), 2)).tolist()
+      [[7, 8, 8]]
+    """
+    if not isinstance(mask, Segments):
+        return values
+    index = masks.expand(jnp.maximum(mask.ids - 1, 0), values.ndim)
+    return jnp.take_along_axis(values, index, axis=1, mode="clip")
+
+
+def at_features(values: Array, x: Array, mask: Mask) -> Array:
+    """What is drawn for the last axis in each sequence, in a shape that selects in `x`.
+
+    Args:
+      values: `[batch, 1, feature]`, or `[batch, max_segments, feature]` for packed rows.
+      x: `[batch, time, ..., feature]` or `[batch, ..., feature]`.
+      mask: boolean, or `Segments`, or None.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> at_features(jnp.zeros((2, 1, 4)), jnp.zeros((2, 3, 5, 4)), None).shape
+      (2, 1, 1, 4)
+    """
+    values = at_steps(values, mask)
+    if x.ndim == 2:
+        return values[:, 0]
+    return jnp.expand_dims(values, tuple(range(2, x.ndim - 1)))
+
+
+def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None = None) -> Array:
+    """One random key a step, the same for a real step whatever the padding.
+
+        keys[b, t] = fold_in(fold_in(key, row_ids[b]), rank of t among the real steps of b)
+
+    Args:
+      key: a JAX random key.
+      x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask: gives the shape.
+      mask: boolean, or `Segments`, or None (then the first two axes are batch and time, or
+        batch alone where `x` has only two axes or fewer).
+      row_ids: `[batch]`, integer: what to call each row; its place in the batch where None. Name
+        rows by their index in the data set and their noise no longer depends on the batch.
+
+    Returns:
+      Keys `[batch, time]`, or `[batch]` for rows.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if `row_ids` is not `[batch]`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.zeros((1, 2, 3)), jnp.array([[False, True]])
+      >>> late = jm.random.step_keys(jax.random.key(0), x, mask)[:, 1]
+      >>> early = jm.random.step_keys(jax.random.key(0), x[:, :1], None)[:, 0]
+      >>> bool((late == early).all())
+      True
+    """
+    x, mask = _check.pair(x, mask, "step_keys")
+    keys = row_keys(key, x, "step_keys", row_ids)
+    if (x.ndim < 3) if mask is None else (mask.ndim == 1):
+        return keys
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    each_step = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
+    return each_step(keys, masks.positions(real))
