@@ -3,7 +3,8 @@
 The per-step losses have the names and the arithmetic of `optax.losses`. Each acts on each step
 alone, wherever the padding lies (mask class: any); `Segments` and row masks pass. Nothing is
 broadcast: a target has the shape of its prediction. Losses of vectors compare along the last axis,
-and take it away; the others keep it. `ctc_loss` gives one value a row.
+and take it away; the others keep it. `ctc_loss`, `crf`, `dice_loss` and `ranking_softmax_loss`
+give one value a row; `info_nce` and `ntxent` compare all real items of a batch with each other.
 """
 
 from jaxmask.losses.binary import hinge_loss as hinge_loss
@@ -11,6 +12,7 @@ from jaxmask.losses.binary import perceptron_loss as perceptron_loss
 from jaxmask.losses.binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from jaxmask.losses.binary import sigmoid_focal_loss as sigmoid_focal_loss
 from jaxmask.losses.binary import sparsemax_loss as sparsemax_loss
+from jaxmask.losses.chain import crf as crf
 from jaxmask.losses.classification import multiclass_hinge_loss as multiclass_hinge_loss
 from jaxmask.losses.classification import multiclass_perceptron_loss as multiclass_perceptron_loss
 from jaxmask.losses.classification import multiclass_sparsemax_loss as multiclass_sparsemax_loss
@@ -20,6 +22,9 @@ from jaxmask.losses.classification import softmax_cross_entropy as softmax_cross
 from jaxmask.losses.classification import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
 )
+from jaxmask.losses.contrastive import info_nce as info_nce
+from jaxmask.losses.contrastive import ntxent as ntxent
+from jaxmask.losses.contrastive import triplet_margin_loss as triplet_margin_loss
 from jaxmask.losses.ctc import ctc_loss as ctc_loss
 from jaxmask.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from jaxmask.losses.divergence import kl_divergence as kl_divergence
@@ -34,14 +39,20 @@ from jaxmask.losses.regression import huber_loss as huber_loss
 from jaxmask.losses.regression import l2_loss as l2_loss
 from jaxmask.losses.regression import log_cosh as log_cosh
 from jaxmask.losses.regression import squared_error as squared_error
+from jaxmask.losses.rows import dice_loss as dice_loss
+from jaxmask.losses.rows import ranking_softmax_loss as ranking_softmax_loss
+from jaxmask.losses.sequence import seq2seq_cross_entropy as seq2seq_cross_entropy
 
 __all__ = [
     "cosine_distance",
     "cosine_similarity",
+    "crf",
     "ctc_loss",
+    "dice_loss",
     "generalized_kl_divergence",
     "hinge_loss",
     "huber_loss",
+    "info_nce",
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "l2_loss",
@@ -49,10 +60,13 @@ __all__ = [
     "multiclass_hinge_loss",
     "multiclass_perceptron_loss",
     "multiclass_sparsemax_loss",
+    "ntxent",
     "perceptron_loss",
     "poly_loss_cross_entropy",
+    "ranking_softmax_loss",
     "reduce",
     "safe_softmax_cross_entropy",
+    "seq2seq_cross_entropy",
     "sigmoid_binary_cross_entropy",
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
@@ -60,4 +74,5 @@ __all__ = [
     "sparsemax_loss",
     "squared_error",
     "sum_and_count",
+    "triplet_margin_loss",
 ]

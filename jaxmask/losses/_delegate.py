@@ -32,20 +32,22 @@ def elementwise(
     where = loss.__name__
     predictions, mask = _predictions(predictions, mask, where)
     targets = _check.array(targets, "targets", where)
-    _same_shape(targets, predictions, where)
-    return _between_fills(loss, predictions, mask, targets, options)
+    _check.shape(targets, predictions.shape, "the shape of `predictions`", where, "targets")
+    return _between_fills(loss, predictions, mask, options, targets)
 
 
 def over_features(
     loss: Callable[..., Array],
     predictions: ArrayLike,
     mask: Mask,
-    targets: ArrayLike,
-    *,
+    *targets: ArrayLike,
+    names: tuple[str, ...] = ("predictions", "targets"),
     floating: bool = True,
     **options: Any,
 ) -> Pair:
     """Apply a loss that compares vectors along the last axis, and takes that axis away.
+
+    `names` are what the caller calls the predictions and each of the targets.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -54,12 +56,15 @@ def over_features(
       (1, 2)
     """
     where = loss.__name__
-    predictions, mask = _vectors(predictions, mask, where)
-    targets = _check.array(targets, "targets", where)
-    _same_shape(targets, predictions, where)
-    if floating:
-        _check.floating(targets, where, "targets")
-    return _between_fills(loss, predictions, mask, targets, options)
+    predictions, mask = _vectors(predictions, mask, where, names[0])
+    others = []
+    for name, target in zip(names[1:], targets, strict=True):
+        target = _check.array(target, name, where)
+        _check.shape(target, predictions.shape, f"the shape of `{names[0]}`", where, name)
+        if floating:
+            _check.floating(target, where, name)
+        others.append(target)
+    return _between_fills(loss, predictions, mask, options, *others)
 
 
 def of_class_ids(
@@ -67,6 +72,8 @@ def of_class_ids(
     predictions: ArrayLike,
     mask: Mask,
     targets: ArrayLike,
+    *,
+    name: str = "predictions",
     **options: Any,
 ) -> Pair:
     """Apply a loss of one score a class, along the last axis, and of the right class's id.
@@ -79,50 +86,50 @@ def of_class_ids(
       [[2.0, 0.0]]
     """
     where = loss.__name__
-    predictions, mask = _vectors(predictions, mask, where)
+    predictions, mask = _vectors(predictions, mask, where, name)
     targets = _check.array(targets, "targets", where)
-    axes = "the shape of `predictions` without its last axis"
+    axes = f"the shape of `{name}` without its last axis"
     _check.shape(targets, predictions.shape[:-1], axes, where, "targets")
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         raise TypeError(f"{where}: `targets` must be integer class ids, got dtype {targets.dtype}.")
-    return _between_fills(loss, predictions, mask, targets, options)
+    return _between_fills(loss, predictions, mask, options, targets)
 
 
-def _predictions(predictions: ArrayLike, mask: Mask, where: str) -> tuple[Array, Mask]:
-    predictions, mask = _check.pair(predictions, mask, where, name="predictions")
-    _check.floating(predictions, where, "predictions")
+def _predictions(
+    predictions: ArrayLike, mask: Mask, where: str, name: str = "predictions"
+) -> tuple[Array, Mask]:
+    predictions, mask = _check.pair(predictions, mask, where, name=name)
+    _check.floating(predictions, where, name)
     return predictions, mask
 
 
-def _vectors(predictions: ArrayLike, mask: Mask, where: str) -> tuple[Array, Mask]:
-    predictions, mask = _predictions(predictions, mask, where)
+def _vectors(
+    predictions: ArrayLike, mask: Mask, where: str, name: str = "predictions"
+) -> tuple[Array, Mask]:
+    predictions, mask = _predictions(predictions, mask, where, name)
     steps = 1 if mask is None else mask.ndim
     if predictions.ndim <= steps:
         raise ValueError(
-            f"{where}: `predictions` must have an axis after those of the mask, to compare along, "
+            f"{where}: `{name}` must have an axis after those of the mask, to compare along, "
             f"got shape {predictions.shape} with {steps} axes of the mask."
         )
     return predictions, mask
-
-
-def _same_shape(targets: Array, predictions: Array, where: str) -> None:
-    axes = "the shape of `predictions`"
-    _check.shape(targets, predictions.shape, axes, where, "targets")
 
 
 def _between_fills(
     loss: Callable[..., Array],
     predictions: Array,
     mask: Mask,
-    targets: Array,
     options: dict[str, Any],
+    *targets: Array,
 ) -> Pair:
     for name, value in options.items():
         if value is not None and jnp.ndim(value):
             raise ValueError(
                 f"{loss.__name__}: `{name}` must be a scalar, got shape {jnp.shape(value)}."
             )
-    return ops.fill(loss(_safe(predictions, mask), _safe(targets, mask), **options), mask)
+    safe = [_safe(x, mask) for x in (predictions, *targets)]
+    return ops.fill(loss(*safe, **options), mask)
 
 
 def _safe(x: Array, mask: Mask) -> Array:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxmask._types import Array, Scalar
+from jaxmask._types import Array
 
 
 @jax.tree_util.register_dataclass
@@ -17,7 +17,7 @@ class CompensatedSum:
     64-bit numbers, which JAX has off by default and TPUs do not have at all.
 
     Attributes:
-      high: float32, the sum rounded.
+      high: float32, the sum rounded; a scalar, or an array of sums.
       low: float32, what the rounding left over.
 
     Example:
@@ -30,25 +30,25 @@ class CompensatedSum:
     Source: Knuth, The art of computer programming, volume 2, section 4.2.2, theorem B.
     """
 
-    high: Scalar
-    low: Scalar
+    high: Array
+    low: Array
 
     @classmethod
     def of(cls, value: Array) -> "CompensatedSum":
-        """Start from one number, rounded to float32."""
-        return cls(value.astype(jnp.float32), jnp.zeros((), jnp.float32))
+        """Start from a number, or an array of them, rounded to float32."""
+        return cls(value.astype(jnp.float32), jnp.zeros(value.shape, jnp.float32))
 
     def add(self, other: "CompensatedSum") -> "CompensatedSum":
         """Add two sums; the order of the two changes no bit."""
         high, rest = _two_sum(self.high, other.high)
         return CompensatedSum(*_two_sum(high, self.low + other.low + rest))
 
-    def value(self) -> Scalar:
+    def value(self) -> Array:
         """The sum, rounded to float32."""
         return self.high + self.low
 
 
-def _two_sum(a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     """`a + b` rounded, and exactly what the rounding left over."""
     total = a + b
     b_taken = total - a

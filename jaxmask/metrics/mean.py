@@ -6,12 +6,13 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check
+from jaxmask import _check, losses
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
+from jaxmask.metrics._reading import class_ids, ids, logits, same_kind
 
-__all__ = ["Accuracy", "Mean", "Perplexity"]
+__all__ = ["Accuracy", "Mean", "MeanSquaredError", "Perplexity", "TopKAccuracy"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,20 +44,19 @@ class Ratio:
 
         Raises:
           TypeError: if `other` is another kind of metric.
+          ValueError: if it was made with other options.
         """
-        if type(other) is not type(self):
-            raise TypeError(
-                f"{type(self).__name__}.merge: expected another {type(self).__name__}, got "
-                f"{type(other).__name__}."
-            )
-        return type(self)(self.total.add(other.total), self.count.add(other.count))
+        same_kind(self, other)
+        total, count = self.total.add(other.total), self.count.add(other.count)
+        return dataclasses.replace(self, total=total, count=count)
 
     def compute(self) -> Scalar:
         """The total over the count, float32; 0 where nothing was counted."""
         return reduction.divide(self.total.value(), self.count.value())
 
     def _plus(self, total: Array, count: Array) -> Self:
-        return self.merge(type(self)(CompensatedSum.of(total), CompensatedSum.of(count)))
+        sums = {"total": CompensatedSum.of(total), "count": CompensatedSum.of(count)}
+        return self.merge(dataclasses.replace(self, **sums))
 
 
 @jax.tree_util.register_dataclass
@@ -143,18 +143,7 @@ class Accuracy(Ratio):
           ValueError, MaskError: if shapes disagree.
         """
         where = "Accuracy.update"
-        predictions = _check.array(predictions, "predictions", where)
-        targets = _check.array(targets, "targets", where)
-        _ids(targets, where, "targets")
-        if predictions.ndim == targets.ndim + 1:
-            _check.floating(predictions, where, "predictions")
-            axes = "the shape of `predictions` without its last axis"
-            _check.shape(targets, predictions.shape[:-1], axes, where, "targets")
-            predictions = jnp.argmax(predictions, axis=-1)
-        else:
-            axes = "the shape of `predictions`"
-            _check.shape(targets, predictions.shape, axes, where, "targets")
-            _ids(predictions, where, "predictions")
+        predictions, targets = class_ids(predictions, targets, where)
         return self._plus(*reduction.add_up(predictions == targets, mask, None, "step", where))
 
 
@@ -201,9 +190,117 @@ class Perplexity(Ratio):
         return jnp.where(self.count.value() != 0, jnp.exp(super().compute()), 0)
 
 
-def _ids(x: Array, where: str, name: str) -> None:
-    if not (x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.integer)):
-        raise TypeError(
-            f"{where}: `{name}` must be class ids, integer or boolean, got dtype {x.dtype}. "
-            "Logits have one axis more than the targets."
-        )
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TopKAccuracy(Ratio):
+    """Share of the real steps whose right class is among the `k` of the highest scores.
+
+        compute() = number of real steps with rank of the target's logit < k / number of real steps
+
+    An immutable pytree, as `Mean`. Of equal scores the first class counts, so `k=1` is `Accuracy`.
+
+    Attributes:
+      total: number of right steps, compensated.
+      count: number of real steps, compensated.
+      k: static.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> logits = jnp.array([[[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 0.0]]])
+      >>> targets, mask = jnp.array([[1, 2, 0]]), jnp.array([[True, True, False]])
+      >>> float(jm.metrics.TopKAccuracy.empty(2).update(logits, mask, targets).compute())
+      0.5
+
+    Agrees with `sklearn.metrics.top_k_accuracy_score` of the real steps.
+    """
+
+    k: int = dataclasses.field(default=5, metadata={"static": True})
+
+    @classmethod
+    def empty(cls, k: int = 5) -> Self:
+        """The metric of no step at all, for a static `k` of at least 1."""
+        return dataclasses.replace(super().empty(), k=_check.count(k, "TopKAccuracy", "k", least=1))
+
+    def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
+        """Take in a batch.
+
+        Args:
+          predictions: logits, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
+            mask; floating.
+          mask: boolean, or `Segments`, or None: every step is real.
+          targets: class ids, the shape of `predictions` without its last axis; integer or boolean.
+
+        Returns:
+          A new metric. A target that is no class is never right.
+
+        Raises:
+          TypeError: if `targets` is not integer or boolean, `predictions` not floating, or `mask`
+            not boolean.
+          ValueError, MaskError: if shapes disagree.
+        """
+        where = "TopKAccuracy.update"
+        predictions = _check.array(predictions, "predictions", where)
+        targets = _check.array(targets, "targets", where)
+        ids(targets, where, "targets")
+        logits(predictions, targets, where)
+        classes = jnp.arange(predictions.shape[-1])
+        own = targets.astype(jnp.int32)[..., None]
+        is_own = classes == own
+        score = jnp.sum(jnp.where(is_own, predictions, 0), axis=-1, keepdims=True)
+        ahead = (predictions > score) | ((predictions == score) & (classes < own))
+        # A nan is ahead of nothing; it must not make its step right.
+        valid = jnp.any(is_own, axis=-1) & ~jnp.isnan(score[..., 0])
+        right = (jnp.sum(ahead, axis=-1) < self.k) & valid
+        return self._plus(*reduction.add_up(right, mask, None, "step", where))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MeanSquaredError(Ratio):
+    """Mean of the squared errors of the real steps.
+
+        compute() = sum w (predictions - targets)^2 / sum w     over the real steps of every update
+
+    An immutable pytree, as `Mean`. Its square root is the root mean squared error; a mean of the
+    roots of batches is not.
+
+    Attributes:
+      total: sum of the squared errors, compensated.
+      count: number of real steps, or sum of their weights, compensated.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[1.0, 5.0, jnp.nan]]), jnp.zeros((1, 3))
+      >>> mask = jnp.array([[True, True, False]])
+      >>> metric = jm.metrics.MeanSquaredError.empty().update(predictions, mask, targets)
+      >>> float(metric.compute())
+      13.0
+
+    Agrees with `sklearn.metrics.mean_squared_error` of the real steps.
+    """
+
+    def update(
+        self,
+        predictions: ArrayLike,
+        mask: Mask,
+        targets: ArrayLike,
+        weights: ArrayLike | None = None,
+    ) -> Self:
+        """Take in a batch.
+
+        Args:
+          predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
+            floating. Features are averaged within their step.
+          mask: boolean, or `Segments`, or None: every step is real.
+          targets: the shape of `predictions`.
+          weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
+
+        Returns:
+          A new metric.
+
+        Raises:
+          TypeError, ValueError, MaskError: as `jm.losses.squared_error` and `jm.losses.reduce`.
+        """
+        per_step, mask = losses.squared_error(predictions, mask, targets)
+        where = "MeanSquaredError.update"
+        return self._plus(*reduction.add_up(per_step, mask, weights, "step", where))

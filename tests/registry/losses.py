@@ -1,5 +1,7 @@
 """Losses."""
 
+import numpy as np
+
 import jaxmask as jm
 from tests.registry.entry import (
     FLOATS,
@@ -46,6 +48,18 @@ def _losses(names: tuple[str, ...], inputs: tuple[Input, ...]) -> list[Entry]:
     ]
 
 
+_MIXES_ROWS = dict.fromkeys(
+    ("row_alone", "nan_stays_in_its_row"),
+    "every real item of the batch is a negative of the others, by definition",
+)
+_MIXES_SEGMENTS = {"segments": "sequences are negatives of each other too, by definition"}
+_CHAIN = {
+    "transitions": np.cos(np.arange(25.0, dtype=np.float32)).reshape(5, 5),
+    "start": np.sin(np.arange(5.0, dtype=np.float32)),
+    "end": np.cos(np.arange(5.0, dtype=np.float32)),
+}
+
+
 def _reduce(by: str) -> Call:
     return lambda params, xs, masks, rows: [(jm.losses.reduce(xs[0], masks[0], xs[1], by=by), None)]
 
@@ -64,6 +78,54 @@ ENTRIES = [
         lambda params, xs, masks, rows: [jm.losses.ctc_loss(xs[0], masks[0], xs[1], masks[1])],
         (LOGITS, Input(features=(), kind="ids", mask=1)),
         exempt={"segments": NO_SEGMENTS},
+    ),
+    Entry(
+        "losses.seq2seq_cross_entropy",
+        against(jm.losses.seq2seq_cross_entropy, label_smoothing=0.1, z_loss=0.01),
+        (LOGITS, LABELS),
+        of_rows=True,
+    ),
+    Entry(
+        "losses.triplet_margin_loss",
+        lambda params, xs, masks, rows: [
+            jm.losses.triplet_margin_loss(xs[0], masks[0], xs[1], xs[2])
+        ],
+        (Input(), Input(), Input()),
+        of_rows=True,
+    ),
+    Entry(
+        "losses.ranking_softmax_loss",
+        lambda params, xs, masks, rows: [
+            jm.losses.ranking_softmax_loss(xs[0], masks[0], xs[1], weights=xs[2])
+        ],
+        (Input(features=()), Input(features=(), kind="positive"), Input(features=())),
+    ),
+    Entry(
+        "losses.dice_loss",
+        against(jm.losses.dice_loss, ignore_background=True, alpha=0.3),
+        (Input(features=(2, 3)), Input(features=(2, 3), kind="probability")),
+    ),
+    Entry(
+        "losses.info_nce",
+        against(jm.losses.info_nce, temperature=0.5),
+        FLOATS,
+        of_rows=True,
+        exempt=_MIXES_ROWS | _MIXES_SEGMENTS,
+    ),
+    Entry(
+        "losses.ntxent",
+        against(jm.losses.ntxent, temperature=0.5),
+        (Input(), Input(features=(), kind="ids", high=3)),
+        of_rows=True,
+        exempt=_MIXES_ROWS
+        | _MIXES_SEGMENTS
+        | {"no_mask": "an item without a positive has no loss, so it makes a mask"},
+    ),
+    Entry(
+        "losses.crf",
+        lambda params, xs, masks, rows: [jm.losses.crf(xs[0], masks[0], xs[1], **params)],
+        (LOGITS, LABELS),
+        params=_CHAIN,
     ),
     *(
         Entry(

@@ -1,9 +1,56 @@
 """Metrics."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
 import jaxmask as jm
 from tests.registry.entry import LABELS, LOGITS, NO_SEGMENTS, SCALAR, Entry, Input
 
+
+def _computed(metric: Any, weights: Any = None) -> Callable:
+    """One number for the batch; of a matrix, the sum of it under some weights."""
+
+    def call(params: Any, xs: list, masks: list, rows: Any) -> list:
+        y = metric.update(xs[0], masks[0], xs[1]).compute()
+        return [(y if weights is None else jnp.vdot(weights, y), None)]
+
+    return call
+
+
+_CELLS = np.cos(np.arange(25.0, dtype=np.float32)).reshape(5, 5)
+_COUNTED = {
+    "ConfusionMatrix": (_computed(jm.metrics.ConfusionMatrix.empty(5), _CELLS), (LOGITS, LABELS)),
+    "Precision": (_computed(jm.metrics.Precision.empty(5, "macro")), (LOGITS, LABELS)),
+    "Recall": (_computed(jm.metrics.Recall.empty(5, "macro")), (LABELS, LABELS)),
+    "F1": (_computed(jm.metrics.F1.empty(5, "micro")), (LOGITS, LABELS)),
+    "TopKAccuracy": (_computed(jm.metrics.TopKAccuracy.empty(2)), (LOGITS, LABELS)),
+    "MeanSquaredError": (_computed(jm.metrics.MeanSquaredError.empty()), (Input(), Input())),
+}
+_SCORES = (Input(features=(), kind="probability"), Input(features=(), kind="ids", high=3))
+
+
+def _auc(params: Any, xs: list, masks: list, rows: Any) -> list:
+    metric = jm.metrics.AUC.empty(50).update(xs[0], masks[0], xs[1] % 2)
+    return [(metric.compute(), None)]
+
+
+_NO_NAN = {"nan_stays_in_its_row": "it counts classes, and a class cannot be nan"}
+
 ENTRIES = [
+    *(
+        Entry(
+            f"metrics.{name}",
+            call,
+            inputs,
+            of_rows=True,
+            exempt=SCALAR | ({} if name == "MeanSquaredError" else _NO_NAN),
+        )
+        for name, (call, inputs) in _COUNTED.items()
+    ),
+    Entry("metrics.AUC", _auc, _SCORES, of_rows=True, exempt=SCALAR),
     Entry(
         "metrics.edit_distance",
         lambda params, xs, masks, rows: [
@@ -36,7 +83,7 @@ ENTRIES = [
         ],
         (LOGITS, LABELS),
         of_rows=True,
-        exempt=SCALAR,
+        exempt=SCALAR | _NO_NAN,
     ),
     Entry(
         "metrics.TokenErrorRate",

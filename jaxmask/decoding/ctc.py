@@ -1,0 +1,215 @@
+"""Labels out of frames, after connectionist temporal classification."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+
+__all__ = ["ctc_beam", "ctc_greedy"]
+
+# A log probability that no path has; infinity would make inf - inf.
+_NEVER = -1e30
+
+
+def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
+    """Read the best class of each frame: merge equal neighbours, drop blanks.
+
+    Neighbours are real frames with no real frame between them, so padding may lie anywhere (mask
+    class: any).
+
+    Args:
+      logits: `[batch, time, classes]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence is read alone), or None.
+      blank_id: static, the class that stands for no label.
+
+    Returns:
+      The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
+      them, and their mask (`Segments` for `Segments`), also where `mask` is None.
+
+    Raises:
+      TypeError: if `logits` is not floating, or `mask` not boolean.
+      ValueError: if `logits` is not of rank 3, or `blank_id` is not a class.
+      MaskError: if `mask` does not belong to `logits`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> logits = jax.nn.one_hot(jnp.array([[2, 2, 0, 2, 1, 1]]), 3)
+      >>> ids, mask = jm.decoding.ctc_greedy(logits, jnp.arange(6)[None] < 5)
+      >>> ids.tolist(), mask[0].tolist()
+      ([[2, 2, 1, 0, 0, 0]], [True, True, True, False, False, False])
+
+    Source: Graves et al., 2006, doi:10.1145/1143844.1143891, section 3.2.
+    """
+    logits, mask = _frames(logits, mask, blank_id, "ctc_greedy")
+    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    before, _ = ops.shift(best, mask, 1, value=blank_id)
+    said = (best != blank_id) & (best != before)
+    return ops.compact(best, masks.intersect(mask, said, "ctc_greedy"))
+
+
+def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: int = 0) -> Pair:
+    """Find the labels whose alignments are most likely together, by prefix beam search.
+
+        p[b, t] = softmax(logits[b, t])
+        ids[b] = argmax over labels l of sum over {alignments a of l} of prod_t p[b, t, a_t]
+
+    The `beam_size` likeliest prefixes are kept after each frame, so the search is exact where that
+    is more than there are prefixes. Padding may lie anywhere (mask class: any).
+
+    Args:
+      logits: `[batch, time, classes]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence is read alone), or None.
+      beam_size: static, how many prefixes are kept. A frame costs `beam_size * classes` and
+        `beam_size^2 * time`.
+      blank_id: static, the class that stands for no label.
+
+    Returns:
+      The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
+      them, and their mask (`Segments` for `Segments`), also where `mask` is None. Labels that tie
+      are told apart by the order of classes.
+
+    Raises:
+      TypeError: if `logits` is not floating, or `mask` not boolean.
+      ValueError: if `logits` is not of rank 3, `beam_size` is below 1, or `blank_id` no class.
+      MaskError: if `mask` does not belong to `logits`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> p = jnp.array([[[0.6, 0.4], [0.6, 0.4]]])  # blank, blank is the best path, at 0.36
+      >>> ids, mask = jm.decoding.ctc_beam(jnp.log(p), None)  # one label is 0.64
+      >>> ids.tolist(), mask.tolist()
+      ([[1, 0]], [[True, False]])
+
+    Source: Hannun et al., 2014, First-pass large vocabulary continuous speech recognition,
+    arXiv:1408.2873, algorithm 1, without a language model.
+    """
+    where = "ctc_beam"
+    _check.count(beam_size, where, "beam_size", least=1)
+    logits, mask = _frames(logits, mask, blank_id, where)
+    log_p = jax.nn.log_softmax(logits.astype(ops.accumulator(logits.dtype)), axis=-1)
+    log_p = jnp.maximum(log_p, _NEVER)
+    if not isinstance(mask, Segments):
+        return _search(log_p, masks.select_in(log_p, mask)[..., 0], beam_size, blank_id)
+    each = jax.vmap(lambda real: _search(log_p, real, beam_size, blank_id), 1, 1)
+    return _side_by_side(*each(masks.of_each_segment(mask)), mask)
+
+
+def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[Array, Mask]:
+    logits, mask = _check.pair(logits, mask, where, over_time=True, name="logits")
+    _check.floating(logits, where, "logits")
+    if logits.ndim != 3:
+        raise ValueError(f"{where}: `logits` must be [batch, time, classes], got {logits.shape}.")
+    if _check.count(blank_id, where, "blank_id") >= logits.shape[2]:
+        raise ValueError(
+            f"{where}: `blank_id` must be one of the {logits.shape[2]} classes, got {blank_id}."
+        )
+    # Labels have no gradient; nothing of the search needs to be kept for one.
+    return jax.lax.stop_gradient(ops.fill(logits, mask)[0]), mask
+
+
+def _side_by_side(ids: Array, mask: Array, segments: Segments) -> Pair:
+    """The labels of the sequences of a row, `[batch, segment, time]`, in the row one by one."""
+    batch, number, time = ids.shape
+    owner = jnp.where(mask, jnp.arange(1, number + 1)[:, None], 0).reshape(batch, -1)
+    packed = Segments(owner.astype(segments.ids.dtype), number)
+    y, _ = ops.compact(ids.reshape(batch, -1), packed)
+    owner, _ = ops.compact(packed.ids, packed)
+    # There is at most one label a frame, so all of them fit.
+    return y[:, :time], Segments(owner[:, :time], number)
+
+
+class _Beam(NamedTuple):
+    """The likeliest prefixes of each row so far."""
+
+    ids: Array  # [batch, beam, time], -1 after the end
+    length: Array  # [batch, beam]
+    blank: Array  # [batch, beam]: log probability of the alignments that end in a blank
+    label: Array  # [batch, beam]: of those that end in the last label
+
+    @property
+    def total(self) -> Array:
+        return jnp.logaddexp(self.blank, self.label)
+
+    @property
+    def last(self) -> Array:
+        """The last label, -1 where there is none."""
+        at = jnp.maximum(self.length - 1, 0)[..., None]
+        return jnp.take_along_axis(self.ids, at, axis=-1)[..., 0]
+
+
+def _search(log_p: Array, real: Array, size: int, blank_id: int) -> tuple[Array, Array]:
+    batch, time, _ = log_p.shape
+    if not time:
+        return jnp.zeros((batch, 0), jnp.int32), real
+    never = jnp.full((batch, size), _NEVER, log_p.dtype)
+    none = jnp.zeros((batch, size), jnp.int32)
+    ids = jnp.full((batch, size, time), -1, jnp.int32)
+    first = _Beam(ids, none, never.at[:, 0].set(0), never)
+
+    def step(beam: _Beam, inputs: tuple[Array, Array]) -> tuple[_Beam, None]:
+        frame, is_real = inputs
+        new = jax.vmap(lambda b, p: _next(_Beam(*b), p, size, blank_id))(tuple(beam), frame)
+        held = [
+            jnp.where(masks.expand(is_real, a.ndim), a, b) for a, b in zip(new, beam, strict=True)
+        ]
+        return _Beam(*held), None
+
+    last, _ = jax.lax.scan(step, first, (log_p.swapaxes(0, 1), real.T))
+    best = jnp.argmax(last.total, axis=1)
+    length = jnp.take_along_axis(last.length, best[:, None], axis=1)[:, 0]
+    ids = jnp.take_along_axis(last.ids, best[:, None, None], axis=1)[:, 0]
+    said = masks.from_lengths(length, time)
+    return jnp.where(said, ids, 0), said
+
+
+def _next(beam: _Beam, frame: Array, size: int, blank_id: int) -> _Beam:
+    """One row, one frame `[classes]`: stay at each prefix or lengthen it, and keep the best."""
+    classes = frame.shape[0]
+    grown, stays = _grown(beam, frame, blank_id), _stays(beam, frame, blank_id)
+    grown, gained = _merged(beam, grown)
+    label = jnp.logaddexp(stays.label, gained)
+    scores = jnp.concatenate([jnp.logaddexp(stays.blank, label), grown.reshape(-1)])
+    best, index = jax.lax.top_k(scores, size)
+    is_grown = index >= size
+    parent = jnp.where(is_grown, (index - size) // classes, index)
+    added = (index - size) % classes
+    ids, length = beam.ids[parent], beam.length[parent]
+    here = (jnp.arange(ids.shape[1]) == length[:, None]) & is_grown[:, None]
+    return _Beam(
+        jnp.where(here, added[:, None], ids),
+        length + is_grown,
+        # Kept from drifting below, so that what never was stays told from what is.
+        jnp.where(is_grown, _NEVER, jnp.maximum(stays.blank[parent], _NEVER)),
+        jnp.where(is_grown, jnp.maximum(best, _NEVER), jnp.maximum(label[parent], _NEVER)),
+    )
+
+
+def _stays(beam: _Beam, frame: Array, blank_id: int) -> _Beam:
+    """The same prefixes after a blank, or after their last label once more."""
+    again = jnp.where(beam.length > 0, frame[jnp.maximum(beam.last, 0)], _NEVER)
+    return beam._replace(blank=beam.total + frame[blank_id], label=beam.label + again)
+
+
+def _grown(beam: _Beam, frame: Array, blank_id: int) -> Array:
+    """Log probability of each prefix with each label after it, `[beam, classes]`."""
+    label = jnp.arange(frame.shape[0])
+    # Without a blank between, an equal label would be the same one.
+    before = jnp.where(label == beam.last[:, None], beam.blank[:, None], beam.total[:, None])
+    return jnp.where(label == blank_id, _NEVER, before + frame)
+
+
+def _merged(beam: _Beam, grown: Array) -> tuple[Array, Array]:
+    """Prefixes that are grown into one that is in the beam already: `grown` without, their gain."""
+    at_end = jnp.arange(beam.ids.shape[1]) == beam.length[:, None] - 1
+    parents = jnp.where(at_end, -1, beam.ids)
+    same = jnp.all(beam.ids[:, None] == parents[None], axis=2)
+    # Places of the beam that were never filled have no children, and are none.
+    known = beam.total > _NEVER / 2
+    is_child = same & (beam.length > 0) & known & known[:, None]
+    last = jnp.maximum(beam.last, 0)
+    gained = jnp.max(jnp.where(is_child, grown[:, last], _NEVER), axis=0, initial=_NEVER)
+    taken = jnp.any(is_child[:, :, None] & (jnp.arange(grown.shape[1]) == last[:, None]), axis=1)
+    return jnp.where(taken, _NEVER, grown), gained

@@ -1,0 +1,237 @@
+"""Losses that pull some vectors together and push others apart."""
+
+import jax.numpy as jnp
+import optax
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.losses import _delegate
+
+__all__ = ["info_nce", "ntxent", "triplet_margin_loss"]
+
+
+def triplet_margin_loss(
+    anchors: ArrayLike,
+    mask: Mask,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    *,
+    norm_degree: int = 2,
+    margin: float | Array = 1.0,
+    eps: float | Array = 1e-6,
+) -> Pair:
+    """Zero where each anchor is nearer to its positive than to its negative, by a margin.
+
+        d(a, b) = (sum_k (a[k] - b[k])^n + eps)^(1/n)     n = norm_degree
+        y = max(0, d(anchors, positives) - d(anchors, negatives) + margin)
+
+    Args:
+      anchors: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask; floating.
+      mask: boolean, or `Segments`, or None.
+      positives: the shape of `anchors`, floating.
+      negatives: the shape of `anchors`, floating.
+      norm_degree: static, even and at least 2: optax takes no absolute values, so that an odd
+        degree would give no norm.
+      margin: a scalar, how much nearer the positive must be.
+      eps: a scalar, keeps the gradient finite where two vectors are the same.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
+
+    Raises:
+      TypeError: if vectors are not floating, or `mask` not boolean.
+      ValueError: if shapes disagree, or an option is not as above.
+      MaskError: if `mask` does not belong to `anchors`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> anchor = jnp.zeros((1, 2, 1))
+      >>> near, far = jnp.array([[[1.0], [jnp.nan]]]), jnp.array([[[1.5], [jnp.nan]]])
+      >>> mask = jnp.array([[True, False]])
+      >>> jm.losses.triplet_margin_loss(anchor, mask, near, far)[0].round(4).tolist()
+      [[0.5, 0.0]]
+
+    Source: Balntas et al., 2016, Learning local feature descriptors with triplets,
+    doi:10.5244/C.30.119. Agrees with `optax.losses.triplet_margin_loss` of each unpadded row.
+    """
+    where = "triplet_margin_loss"
+    if _check.count(norm_degree, where, "norm_degree", least=2) % 2:
+        raise ValueError(f"{where}: `norm_degree` must be even, got {norm_degree}.")
+    names = ("anchors", "positives", "negatives")
+    return _delegate.over_features(
+        optax.losses.triplet_margin_loss,
+        anchors,
+        mask,
+        positives,
+        negatives,
+        names=names,
+        norm_degree=norm_degree,
+        margin=margin,
+        eps=eps,
+    )
+
+
+def info_nce(
+    queries: ArrayLike,
+    mask: Mask,
+    keys: ArrayLike,
+    temperature: float | Array = 0.07,
+    *,
+    similarity: str = "cosine",
+) -> Pair:
+    """Cross entropy of finding the own key of each query among the keys of all real items.
+
+        s[i, j] = similarity(queries[i], keys[j]) / temperature
+        y[i] = log sum_j exp(s[i, j]) - s[i, i]     j over the real items of the batch
+
+    It mixes rows by definition: every real row (or step) is a negative of the others. Padding is
+    neither a positive nor a negative. For a symmetric loss add that of keys and queries swapped.
+
+    Args:
+      queries: `[batch, feature]` with a row mask, or `[batch, time, feature]`, where each step is
+        an item; floating.
+      mask: boolean, or `Segments` (whose sequences are negatives of each other too), or None.
+      keys: the shape of `queries`, floating; the same place holds the positive.
+      temperature: a scalar, above 0.
+      similarity: "cosine", or "dot" for vectors that are scaled already.
+
+    Returns:
+      The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
+      float32, 0 in padding.
+
+    Raises:
+      TypeError: if vectors are not floating, or `mask` not boolean.
+      ValueError: if shapes disagree, or `similarity` is neither of the two.
+      MaskError: if `mask` does not belong to `queries`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, row_mask = jnp.array([[1.0], [1.0], [jnp.nan]]), jnp.array([True, True, False])
+      >>> y, _ = jm.losses.info_nce(x, row_mask, x)
+      >>> [round(value, 4) for value in y.tolist()]
+      [0.6931, 0.6931, 0.0]
+
+    Source: van den Oord, Li and Vinyals, 2018, arXiv:1807.03748. Agrees with PyTorch's
+    `cross_entropy` of the similarities of the real rows.
+    """
+    where = "info_nce"
+    _check.choice(similarity, ("cosine", "dot"), where, "similarity")
+    _scalar(temperature, where)
+    items, leading, mask = _items(queries, mask, where, "queries")
+    keys = _check.array(keys, "keys", where)
+    _check.floating(keys, where, "keys")
+    _check.shape(keys, (*leading, items.shape[-1]), "the shape of `queries`", where, "keys")
+    others, real = _items(keys, mask, where, "keys")[0], _flat(mask, items)
+    if similarity == "cosine":
+        items, others = _unit(items), _unit(others)
+    scores = items @ others.T / temperature
+    y = _log_sum_exp(scores, real[None, :]) - jnp.diagonal(scores)
+    return ops.fill(y.reshape(leading), mask)
+
+
+def ntxent(
+    embeddings: ArrayLike, mask: Mask, labels: ArrayLike, temperature: float | Array = 0.07
+) -> Pair:
+    """Cross entropy of each positive pair against the negatives of its first item.
+
+        s[i, j] = cosine(embeddings[i], embeddings[j]) / temperature
+        P(i) = {j != i: labels[j] = labels[i]},   N(i) = {j: labels[j] != labels[i]}
+        y[i] = mean over p in P(i) of log(exp(s[i, p]) + sum_{n in N(i)} exp(s[i, n])) - s[i, p]
+
+    It mixes rows by definition. Padding is neither a positive nor a negative.
+
+    Args:
+      embeddings: `[batch, feature]` with a row mask, or `[batch, time, feature]`, where each step
+        is an item; floating.
+      mask: boolean, or `Segments` (whose sequences are compared with each other too), or None.
+      labels: `[batch]` or `[batch, time]`, integer; items of one label are positives.
+      temperature: a scalar, above 0.
+
+    Returns:
+      The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
+      float32; the mask is True where a real item has a positive. An item without one gives 0 and
+      False, since it has no loss.
+
+    Raises:
+      TypeError: if `embeddings` is not floating, `labels` not integer, or `mask` not boolean.
+      ValueError: if shapes disagree.
+      MaskError: if `mask` does not belong to `embeddings`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, labels = jnp.array([[1.0], [1.0], [-1.0]]), jnp.array([4, 4, 5])
+      >>> y, mask = jm.losses.ntxent(x, jnp.array([True, True, True]), labels, 1.0)
+      >>> [round(value, 4) for value in y.tolist()], mask.tolist()
+      ([0.1269, 0.1269, 0.0], [True, True, False])
+
+    Source: Chen et al., 2020, SimCLR, arXiv:2002.05709. The mean over items agrees with
+    `optax.losses.ntxent` of the real items where all of them have as many positives; optax weighs
+    an item by how many it has.
+    """
+    where = "ntxent"
+    _scalar(temperature, where)
+    items, leading, mask = _items(embeddings, mask, where, "embeddings")
+    labels = _check.array(labels, "labels", where)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{where}: `labels` must be integer, got dtype {labels.dtype}.")
+    axes = "the shape of `embeddings` without its last axis"
+    _check.shape(labels, leading, axes, where, "labels")
+    real, flat = _flat(mask, items), labels.reshape(-1)
+    same = flat[:, None] == flat[None, :]
+    positive = same & real[:, None] & real[None, :] & ~jnp.eye(len(flat), dtype=bool)
+    items = _unit(items)
+    scores = items @ items.T / temperature
+    # One sum for each pair: all negatives, and the positive itself.
+    negatives = _log_sum_exp(scores, ~same & real[None, :], default=_LOW)
+    each = jnp.logaddexp(scores, negatives[:, None]) - scores
+    total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)
+    y = (total / jnp.maximum(count, 1)).reshape(leading)
+    return ops.fill(y, masks.intersect(mask, (count > 0).reshape(leading), where))
+
+
+# So small that its exponential is 0 beside any cosine; infinity would make inf - inf.
+_LOW = -1e30
+
+
+def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tuple[int, ...], Mask]:
+    """Filled vectors `[item, feature]` in at least float32, and the axes that were flattened."""
+    x, mask = _check.pair(x, mask, where, name=name)
+    _check.floating(x, where, name)
+    leading = x.shape[:-1]
+    axes = (x.ndim - 1,) if mask is None else (mask.ndim,)
+    if len(leading) not in axes or len(leading) > 2:
+        raise ValueError(
+            f"{where}: `{name}` must have one feature axis after those of the mask, "
+            f"`[batch, feature]` or `[batch, time, feature]`, got shape {x.shape}."
+        )
+    # Not 0: the gradient of a norm is nan there.
+    safe, _ = ops.fill(x, mask, 1)
+    return safe.reshape(-1, x.shape[-1]).astype(ops.accumulator(x.dtype)), leading, mask
+
+
+def _flat(mask: Mask, items: Array) -> Array:
+    return jnp.ones(len(items), bool) if mask is None else masks.steps(mask).reshape(-1)
+
+
+def _unit(x: Array) -> Array:
+    """Vectors of length 1; a vector of zeros stays, with a finite gradient."""
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jnp.where(square > 0, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _log_sum_exp(scores: Array, real: Array, default: float = 0.0) -> Array:
+    """Log of the sum of exponentials over the columns that are real; `default` if none is."""
+    real = jnp.broadcast_to(real, scores.shape)
+    some = jnp.any(real, axis=1)
+    top = jnp.max(jnp.where(real, scores, _LOW), axis=1, initial=_LOW)
+    top = jnp.where(some, jnp.where(top < jnp.inf, top, 0), 0)
+    weights = jnp.where(real, jnp.exp(jnp.where(real, scores - top[:, None], 0)), 0)
+    total = jnp.where(some, jnp.sum(weights, axis=1), 1)
+    return jnp.where(some, top + jnp.log(total), default)
+
+
+def _scalar(temperature: float | Array, where: str) -> None:
+    if jnp.ndim(temperature):
+        raise ValueError(
+            f"{where}: `temperature` must be a scalar, got shape {jnp.shape(temperature)}."
+        )

@@ -1,0 +1,137 @@
+"""Losses that compare a whole row: a ranking of its steps, the overlap of two segmentations."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops, pool
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+
+__all__ = ["dice_loss", "ranking_softmax_loss"]
+
+
+def ranking_softmax_loss(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, weights: ArrayLike | None = None
+) -> Pair:
+    """Cross entropy of a softmax over the steps of each row, which are the items of a list.
+
+        y[b] = -sum_t weights[b, t] targets[b, t] log softmax(predictions[b])[t]    over real steps
+
+    Padding may lie anywhere (mask class: any).
+
+    Args:
+      predictions: the score of each item, `[batch, time]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a list), or None.
+      targets: how relevant each item is, `[batch, time]`, real numbers.
+      weights: `[batch, time]`, floating, or None.
+
+    Returns:
+      The pair `(per_row, row_mask)`: `per_row [batch]` in nats, and `row_mask [batch]`, True where
+      the row has a real step. A row without one gives 0 and False.
+
+    Raises:
+      TypeError: if `predictions` is not floating, or `mask` not boolean.
+      ValueError: if shapes disagree.
+      MaskError: if `mask` does not belong to `predictions`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> scores, relevance = jnp.array([[0.0, 0.0, jnp.nan]]), jnp.array([[1, 0, 5]])
+      >>> mask = jnp.array([[True, True, False]])
+      >>> y, row_mask = jm.losses.ranking_softmax_loss(scores, mask, relevance)
+      >>> round(float(y[0]), 4), row_mask.tolist()
+      (0.6931, [True])
+
+    Source: Cao et al., 2007, Learning to rank, doi:10.1145/1273496.1273513. Agrees with
+    `optax.losses.ranking_softmax_loss` of each unpadded row.
+    """
+    where = "ranking_softmax_loss"
+    predictions, mask = _check.pair(predictions, mask, where, over_time=True, name="predictions")
+    _check.floating(predictions, where, "predictions")
+    if predictions.ndim != 2:
+        raise ValueError(
+            f"{where}: `predictions` must be [batch, time], one score an item, got shape "
+            f"{predictions.shape}."
+        )
+    log_p, _ = ops.log_softmax(predictions, mask)
+    # Each filled before the product: 0 * nan is nan, in the gradient too.
+    relevance, _ = ops.fill(_like(targets, predictions, where, "targets"), mask)
+    if weights is not None:
+        relevance *= ops.fill(_like(weights, predictions, where, "weights"), mask)[0]
+    per_row, row_mask = pool.sum(relevance * log_p, mask)
+    return -per_row, row_mask
+
+
+def _like(x: ArrayLike, predictions: Array, where: str, name: str) -> Array:
+    x = _check.array(x, name, where)
+    _check.shape(x, predictions.shape, "the shape of `predictions`", where, name)
+    return x.astype(predictions.dtype)
+
+
+def dice_loss(
+    predictions: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    *,
+    smooth: float | Array = 1.0,
+    alpha: float | Array = 0.5,
+    beta: float | Array = 0.5,
+    ignore_background: bool = False,
+) -> Pair:
+    """How little two segmentations of a row overlap: 0 where they are the same.
+
+        p = softmax(predictions) over the classes, sigmoid(predictions) of one class
+        I[k] = sum_t p[t, k] targets[t, k],  P[k] = sum_t p[t, k],  T[k] = sum_t targets[t, k]
+        y[b] = mean_k 1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)
+
+    Sums over the real steps of the row and the axes between time and the classes; padding may lie
+    anywhere (mask class: any).
+
+    Args:
+      predictions: logits, `[batch, time, ..., classes]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence for itself), or None.
+      targets: one-hot or probabilities, the shape of `predictions`.
+      smooth: a scalar, above 0, keeps a class that is nowhere from 0 / 0.
+      alpha: a scalar, the weight of what is predicted and is not there.
+      beta: a scalar, the weight of what is there and is not predicted.
+      ignore_background: static; leave class 0 out of the mean.
+
+    Returns:
+      The pair `(per_row, row_mask)`: `per_row [batch]`, in at least float32, and
+      `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
+
+    Raises:
+      TypeError: if `predictions` is not floating, or `mask` not boolean.
+      ValueError: if shapes disagree.
+      MaskError: if `mask` does not belong to `predictions`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> logits = jnp.array([[[100.0], [-100.0], [jnp.nan]]])
+      >>> mask = jnp.array([[True, True, False]])
+      >>> jm.losses.dice_loss(logits, mask, jnp.array([[[1], [0], [7]]]))[0].tolist()
+      [0.0]
+
+    Source: Milletari, Navab and Ahmadi, 2016, V-Net, arXiv:1606.04797. Agrees with
+    `optax.losses.dice_loss` of each unpadded row.
+    """
+    where = "dice_loss"
+    predictions, mask = _check.pair(predictions, mask, where, over_time=True, name="predictions")
+    _check.floating(predictions, where, "predictions")
+    if predictions.ndim < 3:
+        raise ValueError(
+            f"{where}: `predictions` must be [batch, time, ..., classes], got shape "
+            f"{predictions.shape}."
+        )
+    wide = ops.fill(predictions, mask)[0].astype(ops.accumulator(predictions.dtype))
+    there, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
+    p = jax.nn.sigmoid(wide) if wide.shape[-1] == 1 else jax.nn.softmax(wide, axis=-1)
+    both, said, real = (_total(x, mask) for x in (p * there, p, there))
+    overlap = (both + smooth) / (both + alpha * (said - both) + beta * (real - both) + smooth)
+    first = int(ignore_background and wide.shape[-1] > 1)
+    return ops.fill(jnp.mean(1 - overlap[:, first:], axis=-1), masks.rows(mask))
+
+
+def _total(x: Array, mask: Mask) -> Array:
+    """`[batch, classes]`: the sum over time and the axes between time and the classes."""
+    y, _ = pool.sum(x, mask)
+    return jnp.sum(y, axis=tuple(range(1, y.ndim - 1)))

@@ -1,0 +1,137 @@
+"""Conditional random fields against all paths, one by one."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy.special import logsumexp
+
+import jaxmask as jm
+
+# One row each: full, padded left, with holes, one step, empty.
+MASK = np.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
+TAGS = 3
+
+
+def drawn(seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(*MASK.shape, TAGS)).astype(np.float32)
+    tags = rng.integers(0, TAGS, MASK.shape).astype(np.int32)
+    logits[~MASK], tags[~MASK] = np.nan, -100
+    weights = {
+        "transitions": rng.normal(size=(TAGS, TAGS)).astype(np.float32),
+        "start": rng.normal(size=TAGS).astype(np.float32),
+        "end": rng.normal(size=TAGS).astype(np.float32),
+    }
+    return logits, tags, weights
+
+
+def score(steps, path, transitions, start, end):
+    """By the definition, for one unpadded row."""
+    total = start[path[0]] + end[path[-1]]
+    total += sum(step[tag] for step, tag in zip(steps, path, strict=True))
+    return total + sum(transitions[a, b] for a, b in itertools.pairwise(path))
+
+
+def all_paths(steps):
+    return list(itertools.product(range(TAGS), repeat=len(steps)))
+
+
+def rows():
+    return [row for row in range(len(MASK)) if MASK[row].any()]
+
+
+def test_the_loss_is_that_of_all_paths_of_the_unpadded_row():
+    logits, tags, weights = drawn()
+    found, row_mask = jax.jit(jm.losses.crf)(logits, MASK, tags, **weights)
+    assert row_mask.tolist() == [True, True, True, True, False]
+    for row in rows():
+        steps = logits[row][MASK[row]]
+        scores = [score(steps, path, **weights) for path in all_paths(steps)]
+        right = score(steps, tags[row][MASK[row]], **weights)
+        np.testing.assert_allclose(found[row], logsumexp(scores) - right, rtol=1e-4, atol=1e-5)
+    assert found[4] == 0
+
+
+def test_the_best_path_is_the_best_of_all():
+    for seed in range(5):
+        logits, _, weights = drawn(seed)
+        found, mask = jax.jit(jm.decoding.viterbi)(logits, MASK, **weights)
+        np.testing.assert_array_equal(mask, MASK)
+        assert found.dtype == jnp.int32
+        for row in rows():
+            steps = logits[row][MASK[row]]
+            best = max(all_paths(steps), key=lambda path: score(steps, path, **weights))
+            assert tuple(found[row][MASK[row]].tolist()) == best
+        assert not np.asarray(found)[~MASK].any()
+
+
+def test_marginals_are_shares_of_all_paths():
+    logits, _, weights = drawn()
+    found, _ = jm.decoding.crf_marginals(logits, MASK, **weights)
+    for row in rows():
+        steps = logits[row][MASK[row]]
+        paths = all_paths(steps)
+        scores = np.array([score(steps, path, **weights) for path in paths])
+        p = np.exp(scores - logsumexp(scores))
+        for t in range(len(steps)):
+            expected = [sum(p[[path[t] == k for path in paths]]) for k in range(TAGS)]
+            np.testing.assert_allclose(found[row][MASK[row]][t], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_without_start_and_end_they_are_zero():
+    logits, tags, weights = drawn()
+    zeros = np.zeros(TAGS, np.float32)
+    for function, arguments in ((jm.losses.crf, (tags,)), (jm.decoding.viterbi, ())):
+        bare, _ = function(logits, MASK, *arguments, weights["transitions"])
+        full, _ = function(logits, MASK, *arguments, weights["transitions"], start=zeros, end=zeros)
+        np.testing.assert_array_equal(bare, full)
+
+
+def test_a_transition_that_is_forbidden_is_not_taken():
+    logits, *_ = drawn()
+    transitions = np.where(np.eye(TAGS, dtype=bool), 0, -1e4).astype(np.float32)
+    tags, _ = jm.decoding.viterbi(logits, MASK, transitions)
+    for row in rows():
+        assert len(set(np.asarray(tags)[row][MASK[row]].tolist())) == 1
+    value, gradient = jax.value_and_grad(
+        lambda x: jnp.sum(jm.losses.crf(x, MASK, tags, transitions)[0])
+    )(logits)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_the_module_learns_to_follow_transitions():
+    logits, tags, weights = drawn()
+    crf = jm.nn.CRF(TAGS, rngs=nnx.Rngs(0))
+    for name, value in weights.items():
+        getattr(crf, name)[...] = jnp.asarray(value)
+    ours, _ = crf.loss(logits, MASK, tags)
+    np.testing.assert_array_equal(ours, jm.losses.crf(logits, MASK, tags, **weights)[0])
+    np.testing.assert_array_equal(
+        crf(logits, MASK)[0], jm.decoding.viterbi(logits, MASK, **weights)[0]
+    )
+    np.testing.assert_array_equal(
+        crf.marginals(logits, MASK)[0], jm.decoding.crf_marginals(logits, MASK, **weights)[0]
+    )
+    gradient = nnx.grad(lambda crf: jnp.sum(crf.loss(logits, MASK, tags)[0]))(crf)
+    assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_crf_refuses_what_it_cannot_read():
+    logits, tags, weights = drawn()
+    with pytest.raises(ValueError, match=r"crf: `transitions` must be \[tags, tags\] = \(3, 3\)"):
+        jm.losses.crf(logits, MASK, tags, weights["start"])
+    with pytest.raises(ValueError, match=r"crf: `end` must be \[tags\] = \(3,\)"):
+        jm.losses.crf(logits, MASK, tags, weights["transitions"], end=weights["transitions"])
+    with pytest.raises(ValueError, match=r"viterbi: `logits` must be \[batch, time, tags\]"):
+        jm.decoding.viterbi(logits[..., 0], MASK, weights["transitions"])
+    with pytest.raises(TypeError, match="crf: `tags` must be integer"):
+        jm.losses.crf(logits, MASK, logits[..., 0], weights["transitions"])
+    with pytest.raises(ValueError, match=r"crf: `tags` must be \[batch, time\]"):
+        jm.losses.crf(logits, MASK, tags[:, :2], weights["transitions"])
+    with pytest.raises(ValueError, match="CRF: `num_tags` must be at least 1"):
+        jm.nn.CRF(0, rngs=nnx.Rngs(0))

@@ -1,0 +1,147 @@
+"""What users test their own layers with."""
+
+import subprocess
+import sys
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmask as jm
+from jaxmask import testing
+
+QUICK = hypothesis.settings(max_examples=100, deadline=None, database=None, derandomize=True)
+
+
+def drawn(strategy, number=300):
+    """What a strategy gives."""
+    seen = []
+
+    @hypothesis.settings(max_examples=number, deadline=None, database=None, derandomize=True)
+    @hypothesis.given(strategy)
+    def collect(value):
+        seen.append(value)
+
+    collect()
+    return seen
+
+
+def test_masks_have_every_kind_of_row():
+    seen = drawn(testing.masks())
+    assert all(m.dtype == bool and 1 <= len(m) <= 4 and 1 <= m.shape[1] <= 6 for m in seen)
+    lengths = np.concatenate([m.sum(1) for m in seen])
+    assert 0 in lengths
+    assert any(m.all() for m in seen)
+    assert any(not _contiguous(m).all() for m in seen)
+
+
+def _contiguous(mask):
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(int), axis=1)
+    return (edges == 1).sum(1) <= 1
+
+
+@pytest.mark.parametrize("layout", ["right", "left"])
+def test_masks_keep_to_the_layouts_that_are_named(layout):
+    for mask in drawn(testing.masks(layouts=(layout,)), 100):
+        mask = mask if layout == "right" else mask[:, ::-1]
+        assert np.asarray(jm.masks.is_right_padded(mask)).all()
+    with pytest.raises(ValueError, match="masks: `layouts` must be one of"):
+        drawn(testing.masks(layouts=("middle",)), 1)
+
+
+def test_batches_hold_numbers_at_real_steps_and_poison_in_the_padding():
+    found = set()
+    for x, mask in drawn(testing.ragged_batches(features=(2,))):
+        assert x.shape == (*mask.shape, 2)
+        assert x.dtype == np.float32
+        assert np.isfinite(x[mask]).all()
+        assert (np.abs(x[mask]) < 10).all()
+        found |= {str(value) for value in x[~mask].ravel()}
+    assert found == {"0.0", "nan", "inf", "-inf", "1e+30"}
+    found = set()
+    for ids, mask in drawn(testing.ragged_batches(features=(), dtype=np.int32, high=3)):
+        assert ids.shape == mask.shape
+        assert set(ids[mask].tolist()) <= {0, 1, 2}
+        found |= set(ids[~mask].tolist())
+    assert found == {0, 2**31 - 1, -(2**31)}
+
+
+@pytest.mark.parametrize("function", [jm.pool.max, jm.ops.cumsum, jm.ops.flip])
+def test_right_functions_are_acquitted(function):
+    jitted = jax.jit(function)
+    for x, mask in drawn(testing.ragged_batches(batch=(2, 2), time=(1, 3)), 30):
+        testing.assert_row_alone(jitted, x, mask)
+
+
+def test_right_functions_are_lawful():
+    for x, mask in drawn(testing.ragged_batches(batch=(2, 2), time=(3, 3)), 2):
+        testing.assert_lawful(jm.ops.softmax, x, mask, moves=("left", "holes"))
+
+
+WRONG = {
+    "multiplies by the mask": lambda x, mask: (
+        jnp.sum(jnp.asarray(x) * mask[..., None], axis=1),
+        mask.any(1),
+    ),
+    "divides by the padded length": lambda x, mask: (
+        jnp.sum(jnp.where(mask[..., None], x, 0), axis=1) / x.shape[1],
+        mask.any(1),
+    ),
+    "flips the padded array": lambda x, mask: (x[:, ::-1], mask),
+    "mixes rows": lambda x, mask: (
+        x - jnp.mean(jnp.where(mask[..., None], x, 0), axis=0, keepdims=True),
+        mask,
+    ),
+    "marks empty rows as real": lambda x, mask: (
+        jm.pool.sum(x, mask)[0],
+        jnp.ones(len(mask), bool),
+    ),
+    "loses a step of the mask": lambda x, mask: (x, mask & jnp.roll(mask, 1, axis=1)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_functions_are_convicted(name):
+    @QUICK
+    @hypothesis.given(testing.ragged_batches(batch=(2, 3), time=(2, 3)))
+    def run(batch):
+        testing.assert_row_alone(WRONG[name], *batch)
+
+    with pytest.raises(AssertionError, match=r"row \d"):
+        run()
+
+
+def test_a_leak_that_rows_alone_do_not_show_is_found_by_poison():
+    def hides_nan(x, mask):
+        y, row_mask = jm.pool.mean(x, mask)
+        leaked = jnp.sum(
+            jnp.where(mask[..., None], 0, x)
+        )  # 0 without padding, and with zeros in it
+        return y + leaked, row_mask
+
+    x, mask = np.ones((2, 3, 1), np.float32), np.array([[True, True, False], [True] * 3])
+    x[~mask] = 0
+    testing.assert_row_alone(hides_nan, x, mask)
+    with pytest.raises(AssertionError):
+        testing.assert_lawful(hides_nan, x, mask)
+
+
+def test_what_is_no_pair_is_refused():
+    x, mask = np.ones((1, 2, 1), np.float32), np.ones((1, 2), bool)
+    with pytest.raises(TypeError, match="must return a pair"):
+        testing.assert_row_alone(lambda x, mask: x, x, mask)
+    with pytest.raises(TypeError, match="mask of the result must be a boolean array"):
+        testing.assert_row_alone(lambda x, mask: (x, None), x, mask)
+
+
+def test_it_is_an_attribute_that_is_imported_on_demand():
+    assert jm.testing is testing
+    code = (
+        "import sys, jaxmask as jm; assert 'hypothesis' not in sys.modules; "
+        "jm.testing.masks; assert 'hypothesis' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        jm.nothing  # noqa: B018
