@@ -1,11 +1,17 @@
 """Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out."""
 
+from jaxmask import attention as attention
+from jaxmask import audio as audio
 from jaxmask import batching as batching
+from jaxmask import conv as conv
+from jaxmask import decoding as decoding
 from jaxmask import leak as leak
 from jaxmask import losses as losses
 from jaxmask import masks as masks
+from jaxmask import merge as merge
 from jaxmask import metrics as metrics
 from jaxmask import nn as nn
+from jaxmask import norm as norm
 from jaxmask import ops as ops
 from jaxmask import pool as pool
 from jaxmask import random as random
@@ -19,3 +25,12 @@ from jaxmask.batching import pad_sequences as pad_sequences
 from jaxmask.batching import unpad_sequences as unpad_sequences
 from jaxmask.leak import LeakError as LeakError
 from jaxmask.masks import Segments as Segments
+
+
+def __getattr__(name: str) -> object:
+    """Import on demand the rooms that need an extra."""
+    if name != "testing":
+        raise AttributeError(f"module 'jaxmask' has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module("jaxmask.testing")

@@ -143,6 +143,15 @@ def refuse_segments(where: str) -> NoReturn:
     )
 
 
+def features(x: Array, mask: Mask, where: str, *, axes: int = 1) -> None:
+    """A last axis of features behind the axes of the mask (behind `axes` of them without one)."""
+    if x.ndim <= (axes if mask is None else mask.ndim):
+        raise ValueError(
+            f"{where}: `x` must have a feature axis, the last one, behind the axes of the mask, "
+            f"got shape {x.shape}. Pass `x[..., None]` if a step is one number."
+        )
+
+
 def floating(x: Array, where: str, name: str = "x") -> None:
     """Real floating point values only."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -187,6 +196,15 @@ def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
     if number < least:
         raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
     return number
+
+
+def carries(carry: Any, layers: int, where: str) -> None:
+    """The carry of a stack of layers is a tuple with one entry a layer."""
+    if not isinstance(carry, tuple) or len(carry) != layers:
+        raise ValueError(
+            f"{where}: `carry` must be a tuple with one entry for each of the {layers} layers, as "
+            f"`initial_carry(batch)` makes it, got {kind_of(carry)}."
+        )
 
 
 def pairs(values: Sequence[Any], where: str) -> None:

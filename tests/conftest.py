@@ -19,6 +19,12 @@ def pytest_addoption(parser):
         action="store_true",
         help="compile as users do; without it XLA optimises little, since tests mostly compile",
     )
+    parser.addoption(
+        "--fuzz", type=int, default=0, metavar="N", help="try N random stacks of layers"
+    )
+    parser.addoption(
+        "--fuzz-seed", type=int, default=0, metavar="SEED", help="the number of the first of them"
+    )
 
 
 def pytest_configure(config):

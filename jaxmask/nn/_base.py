@@ -1,6 +1,6 @@
 """What the modules of jaxmask share."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
 
@@ -8,7 +8,13 @@ from jaxmask._types import Mask
 
 
 class MaskedModule(nnx.Module):
-    """A module `(x, mask) -> (y, mask)`. A user's layer needs no base class to be one."""
+    """A module `(x, mask) -> (y, mask)`. A user's layer needs no base class to be one.
+
+    `per_step` is True for a class that acts on each step alone, so that `Sequential.run` may call
+    it chunk by chunk without a carry.
+    """
+
+    per_step: ClassVar[bool] = False
 
     def __call__(self, x: Any, mask: Mask = None) -> tuple[Any, Mask]:
         """Compute the pair."""

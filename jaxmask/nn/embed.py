@@ -49,6 +49,8 @@ class Embed(MaskedModule):
     Agrees with `flax.nnx.Embed` and `keras.layers.Embedding`.
     """
 
+    per_step = True
+
     def __init__(
         self,
         num_embeddings: int,
@@ -124,6 +126,8 @@ class Masking(MaskedModule):
 
     Agrees with `keras.layers.Masking`, which forgets the mask that came in.
     """
+
+    per_step = True
 
     def __init__(self, mask_value: float = 0.0):
         self.mask_value = mask_value

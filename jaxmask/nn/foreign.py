@@ -68,17 +68,23 @@ def _dropout(layer: nnx.Dropout, x: Array, mask: Mask, rngs: nnx.Rngs | None) ->
             "the `Sequential` with `rngs=`, or turn it off with `model.eval()`."
         )
     # Flax draws noise over the padded shape, so padding would change it at real steps.
-    return random.dropout(x, mask, _next_key(stream), layer.rate)
+    return random.dropout(x, mask, next_key(stream), layer.rate)
 
 
-def _next_key(stream: Callable[[], Array]) -> Array:
+def next_key(stream: Callable[[], Array], where: str = "Dropout") -> Array:
+    """Draw from a random stream, or say why it cannot advance.
+
+    Example:
+      >>> next_key(nnx.Rngs(0).dropout).shape
+      ()
+    """
     try:
         return stream()
     except errors.TraceContextError as error:
         raise ValueError(
-            "Dropout: the random stream of a closed-over model cannot advance inside a transform "
+            f"{where}: the random stream of a closed-over model cannot advance inside a transform "
             "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside, or call "
-            "the `Sequential` with `rngs=`."
+            "the layer or the `Sequential` with `rngs=`."
         ) from error
 
 

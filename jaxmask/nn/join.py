@@ -43,6 +43,8 @@ class Passthrough(MaskedModule):
       ([[2.0, 0.0]], [[True, False]])
     """
 
+    per_step = True
+
     def __init__(self, f: Callable[[Any], Array], *, fill: float | None = None):
         self.f = f
         self.fill = fill
@@ -84,6 +86,8 @@ class DropMask(MaskedModule):
       >>> y.tolist(), mask is None
       ([[1.0, 0.0]], True)
     """
+
+    per_step = True
 
     def __call__(self, x: Array, mask: Mask = None) -> tuple[Array, None]:
         """Fill the padding with 0 and return `(x, None)`."""
@@ -132,20 +136,48 @@ def call(
       >>> call(jnp.tanh, jnp.zeros((1, 2)), jnp.ones((1, 2), bool), at="layer 0")[0].tolist()
       [[0.0, 0.0]]
     """
-    if (adapter := _lookup(_user_table, layer)) is not None:
-        return _checked(adapter(layer)(x, mask), layer, at)
-    if (rule := _lookup(FLAX_LAYERS, layer)) is not None:
+    if (adapter := lookup(_user_table, layer)) is not None:
+        return checked(adapter(layer)(x, mask), layer, at)
+    if (rule := lookup(FLAX_LAYERS, layer)) is not None:
         if (pair := rule(layer, x, mask, rngs)) is not None:
-            return _checked(pair, layer, at)
+            return checked(pair, layer, at)
     elif takes_mask(layer):
-        return _checked(layer(x, mask), layer, at)
+        return checked(layer(x, mask), layer, at)
     if mask is not None:
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
     return _unmasked(layer(x), layer, at), None
 
 
-def _lookup(table: dict[Any, Any], layer: Any) -> Any:
+def adapted(layer: Any) -> Any:
+    """What the user's table makes of a layer; the layer itself where it says nothing.
+
+    Example:
+      >>> adapted(len) is len
+      True
+    """
+    adapter = lookup(_user_table, layer)
+    return layer if adapter is None else adapter(layer)
+
+
+def acts_on_each_step(layer: Any) -> bool:
+    """Whether a layer says so (`per_step = True`) or stands in the table of Flax's layers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> acts_on_each_step(jnp.tanh), acts_on_each_step(jnp.cumsum)
+      (True, False)
+    """
+    return bool(getattr(layer, "per_step", False)) or lookup(FLAX_LAYERS, layer) is not None
+
+
+def lookup(table: dict[Any, Any], layer: Any) -> Any:
+    """The entry of a layer: its own, or else that of its exact type.
+
+    Example:
+      >>> lookup({int: "number"}, 3), lookup({int: "number"}, 3.0)
+      ('number', None)
+    """
     try:
         itself = table.get(layer)
     except TypeError:  # not hashable
@@ -170,7 +202,7 @@ def takes_mask(layer: Callable[..., Any]) -> bool:
 
 def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
     reason = "met a mask and does not know masks"
-    if _lookup(FLAX_LAYERS, layer) is not None:
+    if lookup(FLAX_LAYERS, layer) is not None:
         reason = "met a mask and, set up like this, would mix steps or drop their axis"
     kind = type(layer).__name__
     text = (
@@ -188,8 +220,15 @@ def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
         warnings.warn(f"{text}\nThe mask ends here.", stacklevel=4)
 
 
-def _checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
-    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost."""
+def checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
+    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> y, mask = checked((jnp.zeros((1, 2)), jnp.ones((1, 2), bool)), len, "layer 0")
+      >>> mask.tolist()
+      [[True, True]]
+    """
     if not (isinstance(result, tuple) and len(result) == 2):
         raise _check.MaskError(
             f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 
 import jaxmask as jm
@@ -26,6 +27,31 @@ def _stack(rngs: nnx.Rngs) -> nnx.Module:
         jm.nn.AttentionPool(3, rngs=rngs),
         nnx.Linear(3, 2, rngs=rngs),
     )
+
+
+def _causal(rngs: nnx.Rngs) -> nnx.Module:
+    return jm.nn.Sequential(
+        jm.nn.Embed(7, 3, mask_zero=False, rngs=rngs),
+        jm.nn.LSTM(3, 4, rngs=rngs),
+        nnx.LayerNorm(4, rngs=rngs),
+        jm.nn.Upsample(2),
+        jnp.tanh,
+        jm.nn.Sequential(jm.nn.GRU(4, 3, rngs=rngs), nnx.Linear(3, 2, rngs=rngs)),
+    )
+
+
+def _stacked(rngs: nnx.Rngs) -> nnx.Module:
+    layers = jm.nn.GRU(3, 4, rngs=rngs), jm.nn.RNN(nnx.LSTMCell(4, 4, rngs=rngs))
+    stack = jm.nn.StackedRNN(*layers, residual=True, dropout=0.5, rngs=rngs)
+    stack.eval()
+    return stack
+
+
+def _zoneout(rngs: nnx.Rngs) -> nnx.Module:
+    cell = jm.nn.ZoneoutCell(nnx.LSTMCell(3, 4, rngs=rngs), (0.5, 0.1), rngs=rngs)
+    layer = jm.nn.RNN(cell)
+    layer.eval()
+    return layer
 
 
 ENTRIES = [
@@ -56,13 +82,22 @@ ENTRIES = [
         "nn.LSTM:reverse,last",
         **module(lambda rngs: jm.nn.LSTM(3, 4, return_sequences=False, reverse=True, rngs=rngs)),
     ),
+    Entry("nn.GRU", **module(lambda rngs: jm.nn.GRU(3, 4, rngs=rngs), streams=True)),
+    Entry("nn.SimpleRNN", **module(lambda rngs: jm.nn.SimpleRNN(3, 4, rngs=rngs), streams=True)),
     *(
         Entry(
             f"nn.RNN:{cell.__name__}",
-            **module(lambda rngs, cell=cell: jm.nn.RNN(cell(3, 4, rngs=rngs))),
+            **module(lambda rngs, cell=cell: jm.nn.RNN(cell(3, 4, rngs=rngs)), streams=True),
         )
-        for cell in (nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell)
+        for cell in (nnx.LSTMCell, nnx.GRUCell, jm.nn.LayerNormLSTMCell)
     ),
+    Entry("nn.RNN:ZoneoutCell", **module(_zoneout, streams=True)),
+    Entry(
+        "nn.RNN:ConvLSTMCell",
+        **module(lambda rngs: jm.nn.RNN(jm.nn.ConvLSTMCell(2, 2, (3,), rngs=rngs))),
+        inputs=(Input(features=(3, 2)),),
+    ),
+    Entry("nn.StackedRNN", **module(_stacked, streams=True)),
     *(
         Entry(f"nn.Bidirectional:{merge}", **module(_bidirectional(merge)))
         for merge in ("concat", "sum", "mul", "ave")
@@ -107,9 +142,15 @@ ENTRIES = [
         exempt={"segments": NO_SEGMENTS},
     ),
     Entry("nn.Sequential", **module(_stack), inputs=(IDS,)),
+    Entry("nn.Sequential:causal", **module(_causal, streams=True), inputs=(IDS,)),
 ]
 
 NOT_MASKED = {
+    **dict.fromkeys(
+        ("nn.ConvLSTMCell", "nn.LayerNormLSTMCell", "nn.ZoneoutCell"),
+        "a cell, one step and no mask; `nn.RNN` runs it",
+    ),
+    "nn.ZoneoutCarry": "a container",
     "nn.Consume": "ends the mask; tested in test_sequential.py",
     "nn.DropMask": "ends the mask; tested in test_sequential.py",
     "nn.Repeat": "makes steps of rows; tested in test_shape.py",

@@ -1,0 +1,183 @@
+"""A transformer that reads letters and writes phonemes, encoder and decoder both ragged.
+
+    python -m pip install -e ".[examples]" && python examples/transformer.py
+
+Words of 1 to 28 letters go in, pronunciations of the CMU Pronouncing Dictionary come out, one
+phoneme at a time from a cache. The encoder sees the letters' mask, the decoder its own and the
+letters'; the loss counts real phonemes. `examples/pronounce.py` does the same task with a BiLSTM.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from _pronounce.data import (
+    LETTERS,
+    PHONEMES,
+    Batch,
+    Batches,
+    Entries,
+    read_dictionary,
+    spell_phonemes,
+    split,
+)
+from flax import nnx
+from rich.progress import track
+
+import jaxmask as jm
+
+# Phonemes are 1 to 39, as in the data; a pronunciation begins and ends with 0.
+EDGE = 0
+TOKENS = 1 + len(PHONEMES)
+LONGEST = 40
+
+
+class Transformer(nnx.Module):
+    """Letters and a mask to phonemes and a mask."""
+
+    def __init__(self, features: int, layers: int, heads: int, *, rngs: nnx.Rngs):
+        self.encoder = jm.nn.Sequential(
+            jm.nn.Embed(len(LETTERS), features, rngs=rngs),
+            jm.nn.SinusoidalPositions(features),
+            *(jm.nn.TransformerEncoderBlock(heads, features, rngs=rngs) for _ in range(layers)),
+            nnx.LayerNorm(features, rngs=rngs),
+        )
+        self.read = jm.nn.Sequential(
+            jm.nn.Embed(TOKENS, features, rngs=rngs), jm.nn.SinusoidalPositions(features)
+        )
+        self.decoder = nnx.List(
+            jm.nn.TransformerDecoderBlock(heads, features, max_length=LONGEST, rngs=rngs)
+            for _ in range(layers)
+        )
+        self.write = jm.nn.Sequential(
+            nnx.LayerNorm(features, rngs=rngs), nnx.Linear(features, TOKENS, rngs=rngs)
+        )
+
+    def __call__(self, letters, letter_mask, phonemes, phoneme_mask):
+        """Logits of the phoneme after each, for training: the whole pronunciation is known."""
+        memory, memory_mask = self.encoder(letters, letter_mask)
+        y, mask = self.read(phonemes, phoneme_mask)
+        for block in self.decoder:
+            y, mask = block(y, mask, memory, memory_mask)
+        return self.write(y, mask)
+
+    def say(self, letters, letter_mask):
+        """The likeliest pronunciation, phoneme by phoneme, each layer with its cache."""
+        memory, memory_mask = self.encoder(letters, letter_mask)
+        batch = len(letters)
+        caches = [block.initial_carry(batch) for block in self.decoder]
+        carry = self.read.initial_carry(batch), caches, memory, memory_mask
+
+        def step(carry, ids):
+            position, caches, memory, memory_mask = carry
+            one = jnp.ones((len(ids), 1), bool)
+            position, (y, _) = self.read.run(position, ids[:, None], one)
+            updated = []
+            for block, cache in zip(self.decoder, caches, strict=True):
+                cache, (y, _) = block.run(cache, y, one, memory, memory_mask)
+                updated.append(cache)
+            logits, _ = self.write(y, one)
+            return (position, updated, memory, memory_mask), logits[:, 0]
+
+        start, rows = jnp.full(batch, EDGE), jm.masks.rows(letter_mask)
+        return jm.decoding.greedy(step, carry, start, rows, max_length=LONGEST, end_id=EDGE)
+
+
+def teacher(phonemes: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the decoder reads, what it is to write, and which steps of both are real.
+
+    A row of n phonemes has n + 1 steps: it reads its begin and writes its end.
+    """
+    begin = jnp.full((len(phonemes), 1), EDGE)
+    has_word = mask.any(axis=1, keepdims=True)  # a row that only fills the batch has no step
+    reads = jnp.concatenate([begin, jnp.where(mask, phonemes, EDGE)], axis=1)
+    writes = jnp.concatenate([jnp.where(mask, phonemes, EDGE), begin], axis=1)
+    return reads, writes, jnp.concatenate([has_word, mask], axis=1)
+
+
+def loss_of(model: Transformer, letters, letter_mask, phonemes, phoneme_mask) -> jax.Array:
+    reads, writes, mask = teacher(phonemes, phoneme_mask)
+    logits, mask = model(letters, letter_mask, reads, mask)
+    return jm.losses.reduce(
+        *jm.losses.seq2seq_cross_entropy(logits, mask, writes, label_smoothing=0.05)
+    )
+
+
+@nnx.jit
+def train_step(model: Transformer, optimizer: nnx.Optimizer, batch: Batch) -> jax.Array:
+    loss, gradient = nnx.value_and_grad(loss_of)(model, *batch[:4])
+    optimizer.update(model, gradient)
+    return loss
+
+
+def prove(model: Transformer, batch: Batch) -> None:
+    """No padding, of letters or of phonemes, can change the loss or any gradient of it."""
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    letters, letter_mask, phonemes, phoneme_mask = (jnp.asarray(a[:2]) for a in batch[:4])
+
+    def of_letters(params, x, mask):
+        return loss_of(nnx.merge(graph, params, rest), x, mask, phonemes, phoneme_mask)
+
+    def of_phonemes(params, x, mask):
+        return loss_of(nnx.merge(graph, params, rest), letters, letter_mask, x, mask)
+
+    jm.leak.assert_padding_invariant(of_letters, letters, letter_mask, params=params)
+    jm.leak.assert_padding_invariant(of_phonemes, phonemes, phoneme_mask, params=params)
+
+
+def error_rate(model: Transformer, batches: Batches) -> tuple[float, list[tuple[int, str]]]:
+    """Phoneme error rate against the pronunciation listed, and a few words to look at."""
+    graph, state = nnx.split(model)
+    say = jax.jit(lambda state, x, mask: nnx.merge(graph, state).say(x, mask))
+    metric, examples = jm.metrics.TokenErrorRate.empty(), []
+    for batch in batches.epoch(0):
+        said, said_mask = say(state, batch.letters, batch.mask)
+        metric = metric.update(said, said_mask, batch.phonemes, batch.phoneme_mask)
+        row = said[0][said_mask[0]].tolist()
+        examples.append((int(batch.indices[0]), " ".join(spell_phonemes(row))))
+    return float(metric.compute()), examples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--features", type=int, default=96)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--words", type=int, help="learn from fewer words, for a quick look")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    parts = split(read_dictionary(), options.words)
+    training = Batches(
+        Entries.of(parts.training).that_fit(), 64, max_shapes=4, shuffle_seed=options.seed
+    )
+    tested = Entries.of(parts.development).that_fit()
+    model = Transformer(options.features, options.layers, heads=4, rngs=nnx.Rngs(options.seed))
+    rate = optax.warmup_cosine_decay_schedule(0, 3e-3, options.steps // 10, options.steps)
+    optimizer = nnx.Optimizer(
+        model, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)), wrt=nnx.Param
+    )
+    prove(model, next(training.epoch(0)))
+    print("The training loss and its gradients do not depend on padding: checked.")
+
+    steps = itertools.islice(training.from_step(0), options.steps)
+    for batch in track(steps, total=options.steps, description="Training"):
+        loss = train_step(model, optimizer, batch)
+    model.eval()
+    rate_of_errors, examples = error_rate(model, Batches(tested, 200, max_shapes=3))
+    print(f"Loss {float(loss):.3f}; phoneme error rate {rate_of_errors:.1%} of held-out words")
+    for index, said in examples[:8]:
+        print(f"  {tested.words[index]:<14} {said}")
+    metrics = {"phoneme_error_rate": rate_of_errors, "steps": options.steps}
+    (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    print(f"Written to {options.out} (metrics.json)")
+
+
+if __name__ == "__main__":
+    main()

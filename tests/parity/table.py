@@ -1,0 +1,123 @@
+"""docs/functions.md: every public masked function here and in Keras, Flax and PyTorch.
+
+`python -m tests.parity.table` writes the page; `--check` says whether it is up to date.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tests.parity.rivals import RIVALS, VERDICTS, VERSIONS, Facts
+from tests.registry import NOT_MASKED_FUNCTIONS, REGISTRY, Entry
+
+PAGE = Path(__file__).parents[2] / "docs" / "functions.md"
+HOW_TO_WRITE = "regenerate it: python -m tests.parity.table"
+Reasons = dict[str, tuple[list[str], list[str]]]  # why: which laws, and which functions
+HEAD = """\
+# The functions, and what padding does to them elsewhere
+
+This page is generated from the tests' registry and a table of facts: do not edit it.
+Each row is one public function or module that takes a mask.
+*jaxmask* says where padding may lie: `any` (also left and holes), `contiguous` or `right`;
+two of them where an option decides.
+*segments*: a packed batch may stand in the mask's place, and sequences stay apart.
+*rows*: it takes a mask of whole rows too. *streams*: chunk by chunk gives what one call gives.
+*linear*: it takes complex inputs, part by part.
+Every law of the tests runs over every function; `[n]` names the laws that it is exempt from, with
+the reason, in the list at the end.
+The other columns give a verdict on this task alone: a padded batch of rows of unequal length.
+Where a cell says *as* another function, the note stands there. The verdicts mean:
+"""
+
+
+def base_name(entry: Entry) -> str:
+    return entry.name.split(":")[0]
+
+
+def entries_by_name() -> dict[str, list[Entry]]:
+    names: dict[str, list[Entry]] = {}
+    for entry in REGISTRY:
+        names.setdefault(base_name(entry), []).append(entry)
+    return names
+
+
+def facts_by_name() -> dict[str, Facts]:
+    return {name: facts for facts in RIVALS for name in facts.functions.split()}
+
+
+def verdict(cell: str) -> str:
+    return cell.split(": ")[0]
+
+
+def _exemptions() -> Reasons:
+    found: Reasons = {}
+    for entry in REGISTRY:
+        for law, reason in entry.exempt.items():
+            laws, functions = found.setdefault(reason, ([], []))
+            laws += [law] * (law not in laws)
+            functions += [base_name(entry)] * (base_name(entry) not in functions)
+    return dict(sorted(found.items()))
+
+
+def _here(entries: list[Entry], reasons: list[str]) -> str:
+    words = sorted({entry.mask_class for entry in entries})
+    words += ["segments"] * any("segments" not in entry.exempt for entry in entries)
+    words += ["rows"] * any(entry.of_rows for entry in entries)
+    words += ["streams"] * any(entry.stream is not None for entry in entries)
+    words += ["linear"] * any(entry.linear for entry in entries)
+    numbers = {reasons.index(reason) + 1 for entry in entries for reason in entry.exempt.values()}
+    return ", ".join(words) + "".join(f" [{number}]" for number in sorted(numbers))
+
+
+def _there(name: str, facts: Facts, rival: str) -> str:
+    cell, first = getattr(facts, rival), facts.functions.split()[0]
+    if name == first or cell == verdict(cell):
+        return cell
+    return f"{verdict(cell)}: as `{first}`"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _count(names: list[str]) -> str:
+    facts = facts_by_name()
+    counts = {r: Counter(verdict(getattr(facts[name], r)) for name in names) for r in VERSIONS}
+    rows = [[word, *(str(counts[rival][word]) for rival in VERSIONS)] for word in VERDICTS]
+    return f"## Count\n\nOf {len(names)} functions:\n\n" + _table(["", *VERSIONS.values()], rows)
+
+
+def page() -> str:
+    registered, facts, exemptions = entries_by_name(), facts_by_name(), _exemptions()
+    reasons, rooms = list(exemptions), {}
+    names = sorted({*registered, *(set(facts) & set(NOT_MASKED_FUNCTIONS))})
+    for name in names:
+        entries = registered.get(name)
+        here = _here(entries, reasons) if entries else NOT_MASKED_FUNCTIONS[name]
+        row = [f"`{name}`", here, *(_there(name, facts[name], rival) for rival in VERSIONS)]
+        rooms.setdefault(name.split(".")[0], []).append(row)
+    verdicts = "".join(f"- **{word}**: {meaning}\n" for word, meaning in VERDICTS.items())
+    parts = [HEAD, verdicts, _count(names)]
+    for room, rows in rooms.items():
+        parts += [f"## {room}\n", _table(["function", "jaxmask", *VERSIONS.values()], rows)]
+    parts.append("## Exemptions\n")
+    for number, (reason, (laws, functions)) in enumerate(exemptions.items(), 1):
+        of = ", ".join(f"`{name}`" for name in sorted(functions))
+        parts.append(f"{number}. {', '.join(sorted(laws))}: {reason}. Of {of}\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(page(), encoding="utf-8")
+    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
+        sys.exit(f"{PAGE.name} is not what the registry gives; {HOW_TO_WRITE}")
+
+
+if __name__ == "__main__":
+    main()
