@@ -3,6 +3,7 @@
 import os
 
 import jax
+import pytest
 from hypothesis import settings
 
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
@@ -28,7 +29,39 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    jax.config.update("jax_disable_most_optimizations", not config.getoption("--optimized"))
+    if not config.getoption("--optimized"):
+        jax.config.update("jax_disable_most_optimizations", True)
+        # Half of the time of a compile on CPU. XLA reads the flags when it first starts.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
+
+def pytest_collection_modifyitems(items):
+    """All laws of one function in a row and on one worker, so that each program compiles once."""
+    groups: dict[str, int] = {}
+    for item in items:
+        entry = getattr(item, "callspec", None) and item.callspec.params.get("entry")
+        name = f"{item.path}:{entry}" if entry else str(item.path)
+        groups.setdefault(name, len(groups))
+        item.stash[GROUP] = name
+        if entry:
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: groups[item.stash[GROUP]])
+
+
+GROUP = pytest.StashKey[str]()
+_seen_groups: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs(request):
+    """Compiled programs are kept for good otherwise, by the gigabyte."""
+    name = request.node.stash.get(GROUP, "")
+    if name not in _seen_groups[-1:]:
+        _seen_groups.append(name)
+        if len(_seen_groups) % 12 == 0:
+            jax.clear_caches()
+    yield
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -4,7 +4,6 @@ The content of a row depends on the row's id and the rank of the step alone, and
 cotangent that is sent back, so the same row can be compared wherever it stands.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -85,9 +84,12 @@ def masks_for(entry: Entry, layout: str, time: int = TIME, lengths=LENGTHS) -> l
 
 
 def value_and_gradients(
-    entry: Entry, params: Any, xs: list, masks: list, rows: Any, *, flat: bool = False
+    entry: Entry, params: Any, xs: list, masks: list, rows: Any, sent_by: list | None = None
 ) -> tuple[list, tuple]:
-    """The pairs, and the gradients in `params` and in the floating arguments."""
+    """The pairs, and the gradients in `params` and in the floating arguments.
+
+    `sent_by`: the masks that the cotangents go by, where those of the results are None.
+    """
     is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in xs]
 
     def forward(params: Any, floats: list) -> tuple[list, list]:
@@ -98,12 +100,16 @@ def value_and_gradients(
 
     floats = [x for x, float_ in zip(xs, is_float, strict=True) if float_]
     _, pull, pairs = jax.vjp(forward, params, floats, has_aux=True)
-    send = flat_cotangent if flat else functools.partial(cotangent, rows=rows)
-    sent = [send(y, mask) for y, mask in pairs if jnp.issubdtype(y.dtype, jnp.floating)]
+    sent_by = [mask for _, mask in pairs] if sent_by is None else sent_by
+    sent = [
+        cotangent(y, mask, rows)
+        for (y, _), mask in zip(pairs, sent_by, strict=True)
+        if jnp.issubdtype(y.dtype, jnp.floating)
+    ]
     return pairs, pull(sent)
 
 
-def flat_cotangent(y: jax.Array, mask: Any) -> jax.Array:
+def flat_cotangent(y: jax.Array) -> jax.Array:
     return jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape).astype(y.dtype)
 
 

@@ -37,9 +37,9 @@ def takes_floats(entry):
     return any(spec.kind != "ids" for spec in entry.inputs)
 
 
-@functools.cache
-def compiled(entry: Entry, flat: bool = False):
-    return jax.jit(functools.partial(tools.value_and_gradients, entry, flat=flat))
+@functools.lru_cache(maxsize=8)
+def compiled(entry: Entry):
+    return jax.jit(functools.partial(tools.value_and_gradients, entry))
 
 
 def evaluate(entry, masks, rows=ROWS, poison=0, dtype=np.float32, params=None):
@@ -132,10 +132,10 @@ def test_gradients_are_slopes(entry):
 
 @law
 def test_more_padding(entry):
-    """One, two or more steps of padding on the right change nothing."""
+    """An odd and an even number of steps of padding on the right change nothing."""
     masks = tools.masks_for(entry, "right")
     base = tools.results_by_row(entry, evaluate(entry, masks), masks)
-    for extra in (1, 2):
+    for extra in (1,) if entry.mask_class == "any" else (1, 2):  # where position may count
         wider = tools.masks_for(entry, "right", tools.TIME + extra)
         result = tools.results_by_row(entry, evaluate(entry, wider, poison=2), wider)
         tools.assert_same_rows(result, base, ROWS, f"{extra} more")
@@ -202,9 +202,9 @@ def test_eager_is_jit(entry):
     """Op by op is the same, with nan and inf in the padding and JAX's debug checks on."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
     expected = evaluate(entry, masks)
-    for poison, config in ((2, jax.debug_nans), (3, jax.debug_infs)):
+    for poison in (2, 3):
         xs = [jnp.asarray(x) for x in tools.arguments(entry, masks, ROWS, poison)]
-        with config(True):
+        with jax.debug_nans(True), jax.debug_infs(True):  # at once, to compile each op once
             pairs = entry.call(entry.params, xs, masks, ROWS)
         tools.assert_close(pairs, expected[0], f"eager, poison {tools.FLOAT_POISONS[poison]}")
 
@@ -247,16 +247,13 @@ def test_chunks_are_one_call(entry):
         masks = tools.masks_for(entry, layout)
         whole = evaluate(entry, masks)
         base = tools.results_by_row(entry, whole, masks)
-        for sizes in ((2, 3), (1, 1, 3)):
-            result = streamed(entry, sizes)(
-                entry.params, tools.arguments(entry, masks, ROWS, 2), masks, ROWS
-            )
-            by_row = tools.results_by_row(entry, result, masks)
-            tools.assert_same_rows(by_row, base, ROWS, f"{layout}, chunks {sizes}")
-            tools.assert_close(result[1][0], whole[1][0], "gradients in the parameters")
+        xs = tools.arguments(entry, masks, ROWS, poison=2)
+        result = streamed(entry, (1, 2, 2))(entry.params, xs, masks, ROWS)
+        tools.assert_same_rows(tools.results_by_row(entry, result, masks), base, ROWS, layout)
+        tools.assert_close(result[1][0], whole[1][0], "gradients in the parameters")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def streamed(entry, sizes):
     """The entry run in chunks of so many steps, with its gradients."""
     bounds = np.cumsum((0, *sizes))
@@ -287,23 +284,19 @@ def test_second_derivatives(entry):
         assert not np.asarray(gradient)[~mask].any()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def second_derivatives(entry):
     def slope(floats, xs, masks):
         given = iter(floats)
         arrays = [next(given) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in xs]
         _, (_, gradients) = tools.value_and_gradients(entry, entry.params, arrays, masks, ROWS)
-        return sum(jnp.vdot(flat_cosine(g), g) for g in gradients)
+        return sum(jnp.vdot(tools.flat_cotangent(g), g) for g in gradients)
 
     def run(xs, masks):
         floats = [x for x in xs if jnp.issubdtype(x.dtype, jnp.floating)]
         return jax.grad(slope)(floats, xs, masks)
 
     return jax.jit(run)
-
-
-def flat_cosine(x):
-    return tools.flat_cotangent(x, None)
 
 
 @law_over(lambda entry: entry.linear)
@@ -327,8 +320,9 @@ def test_no_mask(entry):
     """`mask=None` is the all-True mask, and None comes out where no padding is made."""
     masks = tools.masks_for(entry, "right", lengths=((5, 5, 5, 5), (5, 5, 5, 5)))
     xs = tools.arguments(entry, masks, ROWS)
-    full_pairs, full_gradients = compiled(entry, True)(entry.params, xs, masks, ROWS)
-    pairs, gradients = compiled(entry, True)(entry.params, xs, [None] * len(masks), ROWS)
+    full_pairs, full_gradients = evaluate(entry, masks)
+    full_masks = [mask for _, mask in full_pairs]
+    pairs, gradients = compiled(entry)(entry.params, xs, [None] * len(masks), ROWS, full_masks)
     makes_padding = "pad" in entry.name.lower()
     for (y, mask), (full_y, full_mask) in zip(pairs, full_pairs, strict=True):
         assert makes_padding == (mask is not None)

@@ -13,21 +13,19 @@ from tests.registry import NOT_MASKED_FUNCTIONS, REGISTRY, Entry
 
 PAGE = Path(__file__).parents[2] / "docs" / "functions.md"
 HOW_TO_WRITE = "regenerate it: python -m tests.parity.table"
-Reasons = dict[str, tuple[list[str], list[str]]]  # why: which laws, and which functions
 HEAD = """\
 # The functions, and what padding does to them elsewhere
 
-This page is generated from the tests' registry and a table of facts: do not edit it.
+Generated from the tests' registry and a table of facts: do not edit it.
 Each row is one public function or module that takes a mask.
-*jaxmask* says where padding may lie: `any` (also left and holes), `contiguous` or `right`;
-two of them where an option decides.
+*jaxmask* says where padding may lie: `right`, `contiguous` (left or right), `any` (holes too).
 *segments*: a packed batch may stand in the mask's place, and sequences stay apart.
-*rows*: it takes a mask of whole rows too. *streams*: chunk by chunk gives what one call gives.
-*linear*: it takes complex inputs, part by part.
-Every law of the tests runs over every function; `[n]` names the laws that it is exempt from, with
-the reason, in the list at the end.
-The other columns give a verdict on this task alone: a padded batch of rows of unequal length.
-Where a cell says *as* another function, the note stands there. The verdicts mean:
+*rows*: takes a mask of whole rows too. *streams*: chunks give what one call gives.
+*linear*: takes complex inputs, part by part. Two words of one kind: an option decides.
+Every law that applies is tested on every function; its exemptions `[n]` are listed at the end.
+The other columns judge one task: a padded batch of rows of unequal length.
+They were filled by running these versions or reading their source; *as* points to the full note.
+The verdicts mean:
 """
 
 
@@ -50,8 +48,9 @@ def verdict(cell: str) -> str:
     return cell.split(": ")[0]
 
 
-def _exemptions() -> Reasons:
-    found: Reasons = {}
+def _exemptions() -> dict[str, tuple[list[str], list[str]]]:
+    """For each reason, the laws and the functions."""
+    found = {}
     for entry in REGISTRY:
         for law, reason in entry.exempt.items():
             laws, functions = found.setdefault(reason, ([], []))
@@ -72,9 +71,8 @@ def _here(entries: list[Entry], reasons: list[str]) -> str:
 
 def _there(name: str, facts: Facts, rival: str) -> str:
     cell, first = getattr(facts, rival), facts.functions.split()[0]
-    if name == first or cell == verdict(cell):
-        return cell
-    return f"{verdict(cell)}: as `{first}`"
+    stands_here = name == first or cell == verdict(cell)
+    return cell if stands_here else f"{verdict(cell)}: as `{first}`"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -94,8 +92,7 @@ def page() -> str:
     reasons, rooms = list(exemptions), {}
     names = sorted({*registered, *(set(facts) & set(NOT_MASKED_FUNCTIONS))})
     for name in names:
-        entries = registered.get(name)
-        here = _here(entries, reasons) if entries else NOT_MASKED_FUNCTIONS[name]
+        here = NOT_MASKED_FUNCTIONS.get(name) or _here(registered[name], reasons)
         row = [f"`{name}`", here, *(_there(name, facts[name], rival) for rival in VERSIONS)]
         rooms.setdefault(name.split(".")[0], []).append(row)
     verdicts = "".join(f"- **{word}**: {meaning}\n" for word, meaning in VERDICTS.items())
