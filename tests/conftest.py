@@ -61,7 +61,7 @@ def _forget_programs(request):
         _seen_groups.append(name)
         if len(_seen_groups) % 12 == 0:
             jax.clear_caches()
-    yield
+
 
 
 def pytest_terminal_summary(terminalreporter):
