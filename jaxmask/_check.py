@@ -132,7 +132,27 @@ def _segments(x: Array, segments: Segments, where: str, name: str) -> Segments:
             f"{where}: the ids of `Segments` in the mask's place must have the shape of the "
             f"leading axes of `{name}`, {x.shape[:2]}, got {ids.shape}."
         )
+    if isinstance(segments.ids, np.ndarray):
+        _number_sequences(segments.ids, segments.max_segments, where)
     return Segments(ids, segments.max_segments)
+
+
+def _number_sequences(ids: np.ndarray, most: int, where: str) -> None:
+    """NumPy ids are on the host, so their values can be looked at: 1, 2, ... in each row."""
+    for row, numbers in enumerate(ids):
+        real = numbers[numbers != 0]
+        runs = real[np.flatnonzero(np.diff(real, prepend=0))]
+        if sorted(runs.tolist()) != list(range(1, len(runs) + 1)):
+            raise MaskError(
+                f"{where}: the ids of `Segments` in the mask's place must number the sequences of "
+                f"a row 1, 2, ... without a gap, each in one piece, got {runs.tolist()} in row "
+                f"{row} (0 = padding)."
+            )
+        if len(runs) > most:
+            raise MaskError(
+                f"{where}: row {row} holds {len(runs)} sequences, and `Segments` in the mask's "
+                f"place allows {most}. Build it with `max_segments={len(runs)}` or more."
+            )
 
 
 def refuse_segments(where: str) -> NoReturn:

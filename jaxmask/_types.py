@@ -37,7 +37,8 @@ class Segments:
     itself, and pooling gives one row a segment. What cannot respect segments refuses them.
 
     Attributes:
-      ids: `[batch, time]`, integer. 1, 2, ... number the sequences of a row, 0 is padding.
+      ids: `[batch, time]`, integer. 1, 2, ... number the sequences of a row, 0 is padding. NumPy
+        ids are checked for that where they are used; the values of JAX arrays are not looked at.
       max_segments: static. The most sequences a row holds, so that shapes stay static. An id
         above it belongs to no segment when rows are pooled, so it must not occur.
 

@@ -63,7 +63,6 @@ def _forget_programs(request):
             jax.clear_caches()
 
 
-
 def pytest_terminal_summary(terminalreporter):
     """How many (function, law) pairs were tried: an entry of the registry under one of the laws."""
     outcomes = {

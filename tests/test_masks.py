@@ -129,3 +129,23 @@ def test_bad_arguments_are_named(name):
 def test_a_traced_length_is_not_looked_at():
     mask = jax.jit(lambda lengths: jm.masks.from_lengths(lengths, 3))(jnp.array([5, -1]))
     assert mask.tolist() == [[True] * 3, [False] * 3]
+
+
+@pytest.mark.parametrize(
+    ("ids", "most", "text"),
+    [
+        ([[1, 3, 3]], 3, r"without a gap, each in one piece, got \[1, 3\] in row 0"),
+        ([[1, 2, 0], [1, 2, 1]], 2, r"got \[1, 2, 1\] in row 1"),
+        ([[-1, 1, 1]], 1, r"got \[-1, 1\]"),
+        ([[1, 2, 3]], 2, "row 0 holds 3 sequences.*max_segments=3"),
+    ],
+)
+def test_ids_on_the_host_must_number_sequences(ids, most, text):
+    segments = jm.Segments(np.array(ids), max_segments=most)
+    with pytest.raises(jm.MaskError, match=text):
+        jm.pool.mean(np.ones((len(ids), 3, 1), np.float32), segments)
+
+
+def test_ids_may_come_in_any_order_and_with_padding_between():
+    segments = jm.Segments(np.array([[0, 2, 0, 2, 1], [0, 0, 0, 0, 0]]), max_segments=2)
+    assert jm.pool.sum(np.ones((2, 5), np.float32), segments)[0].tolist() == [1, 2, 0, 0]
