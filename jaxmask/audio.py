@@ -105,7 +105,8 @@ def stft(
       size: static number of samples in a frame.
       step: static number of samples from one frame to the next.
       fft_size: at least `size`, which it is where None; frames are filled up with 0.
-      taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[size]`.
+      taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[size]`,
+        floating.
       padding: as in `frames`.
       mask_rule: as in `jaxmask.conv.conv1d`.
 
@@ -114,7 +115,7 @@ def stft(
       `[batch, frame]`.
 
     Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
+      TypeError: if `x` or `taper` is not floating or `mask` not boolean.
       ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
 
     Example:
@@ -158,6 +159,7 @@ def _stft(
 def _taper(taper: str | ArrayLike, size: int, where: str) -> Array:
     if not isinstance(taper, str):
         values = _check.array(taper, "taper", where)
+        _check.floating(values, where, "taper")
         _check.shape(values, (size,), "[size]", where, "taper")
         return values
     _check.choice(taper, TAPERS, where, "taper")
@@ -227,6 +229,8 @@ def log_mel(
     points = 2 * (filterbank.shape[0] - 1)
     spectrum, mask = _stft(x, mask, size, step, points, taper, padding, mask_rule, where)
     energy = jax.lax.square(spectrum.real) + jax.lax.square(spectrum.imag)
+    if floor < (tiny := jnp.finfo(energy.dtype).tiny):  # it would count as 0
+        raise ValueError(f"{where}: `floor` must be at least {tiny}, got {floor}.")
     if power != 2:
         # The root of 0 has no finite slope: select a safe base before it, and 0 after it.
         above = energy != 0

@@ -7,6 +7,7 @@ one row a segment, `[batch * max_segments, feature...]`. With `mask=None` the ro
 
 import functools
 
+import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
@@ -134,22 +135,24 @@ def min(x: ArrayLike, mask: Mask) -> Pair:
     return _extreme(x, real, highest=False), row_mask
 
 
+# Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
+@functools.partial(jax.jit, static_argnames="highest")
 def _extreme(x: Array, real: StepMask, *, highest: bool) -> Array:
-    reduce, infinity = (jnp.max, -jnp.inf) if highest else (jnp.min, jnp.inf)
-    # A finite identity, since an infinite one trips `jax_debug_infs`; so a row whose real steps
-    # are all infinite is put right afterwards.
-    limit = _identity(x.dtype, highest=highest)
-    y = reduce(jnp.where(real, x, limit), axis=1, initial=limit)
-    has_step = jnp.any(real, axis=1)
+    identity = _identity(x.dtype, highest=highest)
+    reduce = jnp.max if highest else jnp.min
+    y = reduce(jnp.where(real, x, identity), axis=1, initial=identity)
     if jnp.issubdtype(x.dtype, jnp.floating):
-        y = jnp.where(has_step & jnp.all(~real | (x == infinity), axis=1), infinity, y)
-    return jnp.where(has_step, y, 0).astype(x.dtype)
+        # There the padding ties with what is real, and would take a share of the gradient.
+        y = jnp.where(y == identity, jax.lax.stop_gradient(y), y)
+    return jnp.where(jnp.any(real, axis=1), y, 0).astype(x.dtype)
 
 
 def _identity(dtype: jnp.dtype, *, highest: bool) -> Array:
     if dtype == jnp.bool_:
         return jnp.asarray(not highest)
-    limits = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(-jnp.inf if highest else jnp.inf, dtype)
+    limits = jnp.iinfo(dtype)
     return jnp.asarray(limits.min if highest else limits.max, dtype)
 
 

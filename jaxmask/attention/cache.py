@@ -125,6 +125,7 @@ def attend_cached(
       ([2.0, 3.0, 0.0], [[True, True, False]], [True])
     """
     where = "attend_cached"
+    check_cache(cache, where, "cache")
     q, mask = _check.pair(q, mask, where, over_time=True, segments=False, name="q")
     k, _ = _check.pair(k, mask, where, over_time=True, name="k")
     v, _ = _check.pair(v, mask, where, over_time=True, name="v")
@@ -159,10 +160,16 @@ def _stored(
     row = jnp.arange(keep.shape[0])[:, None]
 
     def put(old: Array, x: Array) -> Array:
+        old = _as_wide(old, x)
         safe = ops.fill(x, keep)[0].astype(old.dtype)
         return old.at[row, index].set(safe, mode="drop", unique_indices=True)
 
     return put(cache.k, k), put(cache.v, v)
+
+
+def _as_wide(old: Array, x: Array) -> Array:
+    """A cache of float64 where the steps are: float32 would lose half of them."""
+    return old.astype(x.dtype) if x.dtype == jnp.float64 else old
 
 
 def _everything(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:
@@ -181,18 +188,27 @@ def _and_chunk(
     held = last - (last - jnp.arange(slots)) % slots  # the newest position of each slot
     keys, values = (
         jnp.concatenate([old, ops.fill(x, real)[0].astype(old.dtype)], axis=1)
-        for old, x in ((cache.k, k), (cache.v, v))
+        for old, x in ((_as_wide(cache.k, k), k), (_as_wide(cache.v, v), v))
     )
     kv_mask = jnp.concatenate([held >= 0, real], axis=1)
     return keys, values, kv_mask, jnp.concatenate([held, positions], axis=1)
 
 
+def check_cache(cache: KVCache, where: str, name: str) -> None:
+    """A cache has a type of its own, which counts positions.
+
+    Example:
+      >>> check_cache(empty_cache(1, 2, kv_heads=1, head_features=1), "attend_cached", "cache")
+    """
+    if not isinstance(cache, KVCache):
+        raise TypeError(
+            f"{where}: `{name}` must be `jm.attention.KVCache`, as `empty_cache` or "
+            f"`initial_carry(batch)` makes it, got {_check.kind_of(cache)}."
+        )
+
+
 def _check_cache(cache: KVCache, k: Array, v: Array, window: int | None) -> int:
     where, axes = "attend_cached", "[batch, time, kv_heads, head_features]"
-    if not isinstance(cache, tuple) or len(cache) != 3:
-        raise TypeError(
-            f"{where}: `cache` must be `jm.attention.KVCache`, got {_check.kind_of(cache)}."
-        )
     batch, slots, *heads = cache.k.shape
     for x, name in ((k, "k"), (v, "v")):
         if x.ndim != 4 or (x.shape[0], *x.shape[2:]) != (batch, *heads):

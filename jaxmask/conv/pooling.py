@@ -1,6 +1,7 @@
 """Pooling over windows: the largest, smallest, average value or norm of their real steps."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -163,7 +164,7 @@ def lp_pool1d(
       x: `[batch, time, feature...]`, floating; 16-bit floats are summed in float32.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static number of steps, at least 1.
-      p: static, at least 1.
+      p: static, finite, at least 1.
       strides: static; `window` where None.
       padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
       mask_rule: as in `conv1d`.
@@ -183,8 +184,11 @@ def lp_pool1d(
 
     Agrees with `torch.nn.LPPool1d` where `x` is positive.
     """
-    if not isinstance(p, int | float) or p < 1:
-        raise ValueError(f"lp_pool1d: `p` must be a number of at least 1, got {p!r}.")
+    if not (isinstance(p, int | float) and 1 <= p < math.inf):
+        raise ValueError(
+            f"lp_pool1d: `p` must be a finite number of at least 1, got {p!r}. Its limit, the "
+            "largest size, is `max_pool1d` of `abs(x)`."
+        )
     reduce = functools.partial(_norm, p=p)
     return _pool1d(x, mask, window, strides, padding, mask_rule, "lp_pool1d", reduce)
 

@@ -45,7 +45,9 @@ def with_past(
     expected = (x.shape[0], old.shape[1], *x.shape[2:])
     _check.shape(old, expected, "[batch, steps, feature...]", where, "carry")
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
-    wide = jnp.promote_types(old.dtype, x.dtype)
+    # Integers stay what they are, since float32 does not hold them all.
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    wide = jnp.promote_types(old.dtype, x.dtype) if inexact else x.dtype
     longer = jnp.concatenate([old.astype(wide), ops.fill(x, mask)[0].astype(wide)], axis=1)
     longer_real = jnp.concatenate([old_real, real], axis=1)
     y, _ = ops.fill(function(longer, longer_real).astype(x.dtype), mask)

@@ -49,8 +49,8 @@ def crf(
       logits: how well each tag fits each step, `[batch, time, tags]`, floating.
       mask: `[batch, time]`, boolean, or `Segments` (each sequence is a chain of its own), or None.
       tags: `[batch, time]`, integer, below the number of tags; anything may stand in padding.
-      transitions: `[tags, tags]`, floating: how well the column's tag follows the row's. Forbid one
-        by a large negative number such as -1e4, not by -inf, whose gradient is nan.
+      transitions: `[tags, tags]`, floating: how well the column's tag follows the row's; -inf where
+        it must not. A row that no path is left for gives nan.
       start: `[tags]`, floating: how well a row begins with a tag; None is 0.
       end: `[tags]`, floating: how well a row ends with a tag; None is 0.
 
@@ -162,7 +162,11 @@ def log_sum_exp(x: Array, axis: int) -> Array:
       0.0
     """
     top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
-    return jnp.squeeze(top, axis) + jnp.log(jnp.sum(jnp.exp(x - top), axis=axis))
+    top = jnp.where(top == -jnp.inf, 0, top)  # not inf - inf, where everything is ruled out
+    total = jnp.sum(jnp.exp(x - top), axis=axis)
+    ruled_out = total == 0
+    total = jnp.log(jnp.where(ruled_out, 1, total))
+    return jnp.where(ruled_out, -jnp.inf, jnp.squeeze(top, axis) + total)
 
 
 def _score(logits: Array, mask: Mask, tags: Array, weights: Weights) -> Array:

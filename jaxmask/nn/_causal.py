@@ -1,5 +1,7 @@
 """What windowed modules share that run chunk by chunk: the carry is what windows reach back for."""
 
+import jax
+
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.conv import streaming
@@ -12,6 +14,7 @@ class Causal(MaskedModule):
     padding: str
     strides: int
     mask_rule: str | None
+    dtype: jax.typing.DTypeLike | None = None  # what a call casts `x` to, and so a chunk
 
     def _reach(self) -> int:
         """Steps that a window reaches back."""
@@ -43,4 +46,7 @@ class Causal(MaskedModule):
     ) -> tuple[streaming.Past, Pair]:
         """Run a chunk from `carry` and return `(carry, (y, mask))`."""
         self._require_causal()
-        return streaming.with_past(self._over_chunk, carry, x, mask, type(self).__name__)
+        where = type(self).__name__
+        if self.dtype is not None:
+            x = _check.array(x, "x", where).astype(self.dtype)
+        return streaming.with_past(self._over_chunk, carry, x, mask, where)

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 from jaxmask.attention import AdditiveWeights, KVCache
+from jaxmask.attention.cache import check_cache
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn.foreign import next_key
 
@@ -247,6 +248,7 @@ class MultiHeadAttention(_Projections):
             self.initial_carry(x.shape[0])  # says why not
         if self._is_noisy:
             raise ValueError(f"{where}: `run` streams without dropout: call `model.eval()` first.")
+        check_cache(carry, where, "carry")
         q, k, v = self._heads(x, mask, carry.positions(x, mask))
         carry, (y, mask) = attention.attend_cached(carry, q, k, v, mask, window=self.window)
         return carry, self._merge(y, mask)

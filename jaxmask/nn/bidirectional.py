@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
@@ -74,11 +75,15 @@ class Bidirectional(MaskedModule):
         y_forward, mask_forward = self.forward(x, mask, **options)
         y_backward, mask_backward = _run_backward(self.backward, x, mask, **options)
         y = _MERGES[self.merge](y_forward, y_backward)
-        if mask_forward is None or mask_backward is None:
-            return y, mask_forward
-        if isinstance(mask_backward, masks.Segments):
-            return y, mask_forward
-        return y, masks.intersect(mask_forward, mask_backward, "Bidirectional")
+        if mask is None and mask_forward is None:
+            return y, None
+        both = mask_forward if mask_backward is None else mask_backward
+        if mask_forward is not None and mask_backward is not None:
+            both = masks.intersect(mask_forward, masks.steps(mask_backward), "Bidirectional")
+        if isinstance(self.forward, Recurrent) and isinstance(self.backward, Recurrent):
+            return y, both
+        # A step that only one of them has is padding, so what the other made of it goes.
+        return jax.tree.map(lambda a: ops.fill(a, both)[0], y), both
 
 
 def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, **resets: ArrayLike) -> Pair:
@@ -92,6 +97,9 @@ def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, **resets: Ar
     # An explicit full mask shows by the rank of what comes out whether there is time left to flip.
     given = jnp.ones(x.shape[:2], bool) if mask is None else mask
     y, out = layer(*ops.flip(x, given))
-    if out is not None and out.ndim == 2:
-        y, out = ops.flip(y, out)
-    return y, None if mask is None else out
+    if out is None or out.ndim != 2:
+        return y, out
+    # Back by the mask that it was reversed by: the layer may have made padding of some steps.
+    turned = given if out.shape == given.shape else out
+    real, _ = ops.flip(masks.steps(out), turned)
+    return ops.fill(ops.flip(y, turned)[0], masks.intersect(turned, real, "Bidirectional"))

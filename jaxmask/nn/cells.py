@@ -1,7 +1,7 @@
 """Cells for `RNN(cell)` that Flax does not have: one step, no mask."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ class LayerNormLSTMCell(nnx.RNNCellBase):
 
     Source: Ba et al., 2016, Layer normalization, arXiv:1607.06450, equations 20 to 22.
     """
+
+    gives_out: ClassVar[int] = 0  # the place in the carry of what is given out: `h`
 
     def __init__(
         self,
@@ -116,6 +118,8 @@ class ConvLSTMCell(nnx.RNNCellBase):
     Agrees with `keras.layers.ConvLSTM1D`. Source: Shi et al., 2015, arXiv:1506.04214, without
     peepholes.
     """
+
+    gives_out: ClassVar[int] = 0  # the place in the carry of what is given out: `h`
 
     def __init__(
         self,
@@ -264,8 +268,12 @@ class ZoneoutCell(nnx.RNNCellBase):
                 zip(self._rates(len(before)), before, after, strict=True)
             )
         ]
-        for fresh, value in zip(after, mixed, strict=True):
-            y = value if y is fresh else y
+        # A cell that casts what it gives out says where it stands in the carry.
+        given_out = getattr(self.cell, "gives_out", None)
+        for place, (fresh, value) in enumerate(zip(after, mixed, strict=True)):
+            if y is fresh or place == given_out:
+                y = value.astype(y.dtype)
+                break
         carry = ZoneoutCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
         return carry, y
 

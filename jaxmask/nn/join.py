@@ -139,10 +139,12 @@ def call(
     if (adapter := lookup(_user_table, layer)) is not None:
         return checked(adapter(layer)(x, mask), layer, at)
     if (rule := lookup(FLAX_LAYERS, layer)) is not None:
+        x = _check.array(x, "x", f"{at}, {_check.name_of(layer)}")
         if (pair := rule(layer, x, mask, rngs)) is not None:
             return checked(pair, layer, at)
     elif takes_mask(layer):
-        return checked(layer(x, mask), layer, at)
+        given = {"rngs": rngs} if rngs is not None and _takes(layer, "rngs") else {}
+        return checked(layer(x, mask, **given), layer, at)
     if mask is not None:
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
@@ -198,6 +200,10 @@ def takes_mask(layer: Callable[..., Any]) -> bool:
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(positional) > 1 and positional[1].name == "mask"
+
+
+def _takes(layer: Callable[..., Any], keyword: str) -> bool:
+    return keyword in inspect.signature(layer).parameters
 
 
 def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:

@@ -40,8 +40,15 @@ class _Positions(MaskedModule):
         """Go on counting from `carry`, the real steps so far, and return `(carry, (y, mask))`."""
         where = type(self).__name__
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
+        carry = _counted(carry, x, where)
         real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
         return carry + masks.lengths(real), self._add(x, mask, carry)
+
+
+def _counted(carry: ArrayLike, x: Array, where: str) -> Lengths:
+    carry = _check.array(carry, "carry", where)
+    _check.shape(carry, x.shape[:1], "[batch]", where, "carry")
+    return carry
 
 
 class SinusoidalPositions(_Positions):
@@ -148,7 +155,9 @@ class LearnedPositions(_Positions):
 
     def run(self, carry: Lengths, x: ArrayLike, mask: Mask = None) -> tuple[Lengths, Pair]:
         """Go on from `carry`, the real steps so far; those past the table become padding."""
-        x, mask = _check.pair(x, mask, "LearnedPositions", over_time=True, segments=False)
+        where = "LearnedPositions"
+        x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
+        carry = _counted(carry, x, where)
         real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
         fits = real & (carry[:, None] + masks.positions(real) < self.max_length)
         return carry + masks.lengths(real), self._add(x, fits, carry)

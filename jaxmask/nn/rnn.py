@@ -1,6 +1,7 @@
 """Any Flax cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, ops, recurrent
@@ -79,5 +80,16 @@ class RNN(Recurrent):
         x = _check.array(x, "x", "RNN")
         reverse = self.reverse if reverse is None else reverse
         has_starts = resets is not None or isinstance(mask, Segments)
-        options = {"resets": resets, "reset_carry": self._carry_for(x) if has_starts else None}
-        return recurrent.scan(self.cell, x, mask, carry, reverse=reverse, **options)
+        fresh = _as_wide_as(x, self._carry_for(x)) if has_starts else None
+        options = {"reverse": reverse, "resets": resets, "reset_carry": fresh}
+        return recurrent.scan(self.cell, x, mask, _as_wide_as(x, carry), **options)
+
+
+def _as_wide_as(x: Array, carry: PyTree) -> PyTree:
+    """A float64 row makes a float64 state, which no narrower carry could take."""
+
+    def widen(a: Array) -> Array:
+        are_floating = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (a.dtype, x.dtype))
+        return a.astype(jnp.promote_types(a.dtype, x.dtype)) if are_floating else a
+
+    return jax.tree.map(widen, carry)

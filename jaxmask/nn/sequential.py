@@ -62,7 +62,7 @@ class Sequential(MaskedModule):
     def __call__(
         self, x: Any, mask: Mask = None, *, rngs: nnx.Rngs | None = None
     ) -> tuple[Any, Mask]:
-        """Run the layers and return `(y, mask)`; `rngs` feeds active `nnx.Dropout` layers."""
+        """Run the layers and return `(y, mask)`; `rngs` feeds layers that draw."""
         for position, layer in enumerate(self.layers):
             at = f"Sequential: layer {position}"
             policy = self.on_unsupported

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxmask import _check
 from jaxmask._types import Array, Mask
 from jaxmask.nn import join
 from jaxmask.nn._base import MaskedModule
@@ -23,12 +24,13 @@ class SpectralNorm(MaskedModule):
     Args:
       layer: a module that `Sequential` takes. Parameters with more than two axes are flattened to
         a matrix with the last axis as it is; vectors stay as they are.
-      n_steps: power iterations a call.
+      n_steps: power iterations a call, at least 1.
       epsilon: keeps the norms of u and v off 0.
       use_running_average: keep u as it is; `model.eval()` sets it.
       rngs: source of the `params` random stream.
 
     Raises:
+      TypeError, ValueError: if `n_steps` is not an int of at least 1.
       MaskError: on call, if the layer meets a mask and does not know masks.
 
     Example:
@@ -54,7 +56,7 @@ class SpectralNorm(MaskedModule):
         rngs: nnx.Rngs,
     ):
         self.layer = layer
-        self.n_steps = n_steps
+        self.n_steps = _check.count(n_steps, "SpectralNorm", "n_steps", least=1)
         self.epsilon = epsilon
         self.use_running_average = use_running_average
         draw = nnx.initializers.normal()

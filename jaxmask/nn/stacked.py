@@ -105,7 +105,8 @@ class StackedRNN(MaskedModule):
         """What a layer gives, with the shortcut past it and the dropout after it."""
         y, after = pair
         if self.residual and jnp.shape(y) == x.shape:
-            y = ops.fill(x, mask)[0] + y
+            # Filled twice, since the layer may have made padding of steps that came in real.
+            y, _ = ops.fill(ops.fill(x, mask)[0] + y, after)
         is_last = position == len(self.layers) - 1
         if is_last or self.dropout.deterministic or self.dropout.rate == 0:
             return y, after

@@ -5,11 +5,12 @@ layer that acts on each step alone (`per_step = True`, or one of Flax's) needs n
 is `()`. Any other layer looks beyond its chunk and is refused.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxmask import _check
 from jaxmask._types import Mask, Pair, PyTree
 from jaxmask.nn import join
+from jaxmask.nn.foreign import FLAX_LAYERS
 
 
 def initial_carry(layer: Any, batch: int, *, at: str) -> PyTree:
@@ -34,9 +35,19 @@ def run(layer: Any, carry: PyTree, x: Any, mask: Mask, *, at: str) -> tuple[PyTr
     """
     streaming = _streaming(layer, at)
     if join.acts_on_each_step(streaming):
-        return (), join.call(layer, x, mask, at=at)
+        return (), _each_step(layer, streaming, x, mask, at)
     carry, pair = streaming.run(carry, x, mask)
     return carry, join.checked(pair, streaming, at)
+
+
+def _each_step(layer: Any, streaming: Any, x: Any, mask: Mask, at: str) -> Pair:
+    rule = join.lookup(FLAX_LAYERS, streaming)
+    if rule is None:
+        return join.call(layer, x, mask, at=at)
+    pair = rule(streaming, _check.array(x, "x", at), mask, None)
+    if pair is None:
+        _refuse(streaming, at, "would mix the steps of a chunk, or drop their axis, as it is set up")
+    return join.checked(pair, streaming, at)
 
 
 def _streaming(layer: Any, at: str) -> Any:
@@ -56,6 +67,10 @@ def _streaming(layer: Any, at: str) -> Any:
         )
     if reason is None:
         return layer
+    _refuse(layer, at, reason)
+
+
+def _refuse(layer: Any, at: str, reason: str) -> NoReturn:
     raise _check.MaskError(
         f"{at}, {_check.name_of(layer)}, cannot run chunk by chunk with a carry and a mask: it "
         f"{reason}."

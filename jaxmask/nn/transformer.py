@@ -51,33 +51,30 @@ class _Block(MaskedModule):
         where, axes = type(self).__name__, "[batch, time, in_features]"
         x, mask = _check.pair(x, mask, where, over_time=True, segments=segments)
         _check.shape(x, (*x.shape[:2], self.in_features), axes, where, "x")
-        return ops.fill(x, mask)
+        # Once, so that nothing inside has to fill: attention sees no padded key, every other part
+        # acts on each step alone, and no cotangent comes back from padding.
+        return ops.fill_real(x, mask)
 
-    def _before(self, norm: nnx.LayerNorm, x: Array, mask: Mask) -> Array:
-        return ops.each_step(norm, x, mask)[0] if self.norm_first else x
+    def _before(self, norm: nnx.LayerNorm, x: Array) -> Array:
+        return norm(x) if self.norm_first else x
 
     def _after(self, norm: nnx.LayerNorm, x: Array, y: Array, mask: Mask) -> Array:
         """Add a branch to what went by it."""
         if self.dropout.rate and not self.dropout.deterministic:
             y, _ = random.dropout(y, mask, next_key(self.dropout.rngs), self.dropout.rate)
-        # `run` may have made padding of steps that came in real.
-        x, _ = ops.fill(x + y, mask)
-        return x if self.norm_first else ops.each_step(norm, x, mask)[0]
+        return x + y if self.norm_first else norm(x + y)
 
-    def _mlp(self, x: Array, mask: Mask) -> Array:
-        def network(x: Array) -> Array:
-            return self.mlp_out(self.activation(self.mlp_in(x)))
-
-        y, _ = ops.each_step(network, self._before(self.mlp_norm, x, mask), mask)
-        return self._after(self.mlp_norm, x, y, mask)
+    def _mlp(self, x: Array, mask: Mask) -> Pair:
+        """The last branch, and 0 in the padding again."""
+        y = self.mlp_out(self.activation(self.mlp_in(self._before(self.mlp_norm, x))))
+        return ops.fill(self._after(self.mlp_norm, x, y, mask), mask)
 
     def _attended(self, x: Array, mask: Mask) -> Array:
-        y, _ = self.attention(self._before(self.attention_norm, x, mask), mask)
+        y, _ = self.attention(self._before(self.attention_norm, x), mask)
         return self._after(self.attention_norm, x, y, mask)
 
     def _attended_chunk(self, carry: KVCache, x: Array, mask: Mask) -> tuple[KVCache, Pair]:
-        safe = self._before(self.attention_norm, x, mask)
-        carry, (y, mask) = self.attention.run(carry, safe, mask)
+        carry, (y, mask) = self.attention.run(carry, self._before(self.attention_norm, x), mask)
         return carry, (self._after(self.attention_norm, x, y, mask), mask)
 
     def initial_carry(self, batch: int) -> KVCache:
@@ -168,12 +165,12 @@ class TransformerEncoderBlock(_Block):
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Run both branches and return `(y, mask)`."""
         x, mask = self._pair(x, mask)
-        return self._mlp(self._attended(x, mask), mask), mask
+        return self._mlp(self._attended(x, mask), mask)
 
     def run(self, carry: KVCache, x: ArrayLike, mask: Mask = None) -> tuple[KVCache, Pair]:
         """Run the next chunk of each row, in eval mode; returns `(carry, (y, mask))`."""
         carry, (x, mask) = self._attended_chunk(carry, *self._pair(x, mask, segments=False))
-        return carry, (self._mlp(x, mask), mask)
+        return carry, self._mlp(x, mask)
 
     def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
         """The mask that calling the module gives, without running it."""
@@ -290,9 +287,9 @@ class TransformerDecoderBlock(_Block):
         return carry, self._rest(x, mask, memory, memory_mask)
 
     def _rest(self, x: Array, mask: Mask, memory: ArrayLike, memory_mask: Mask) -> Pair:
-        query = self._before(self.cross_norm, x, mask)
+        query = self._before(self.cross_norm, x)
         y, _ = self.cross_attention(query, mask, memory, memory_mask)
-        return self._mlp(self._after(self.cross_norm, x, y, mask), mask), mask
+        return self._mlp(self._after(self.cross_norm, x, y, mask), mask)
 
     def compute_mask(  # type: ignore[override]
         self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None

@@ -16,6 +16,8 @@ def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None)
       (2,)
     """
     rows = jnp.arange(x.shape[0]) if row_ids is None else _check.array(row_ids, "row_ids", where)
+    if not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise TypeError(f"{where}: `row_ids` must be integers, got dtype {rows.dtype}.")
     _check.shape(rows, x.shape[:1], "[batch]", where, "row_ids")
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
@@ -96,7 +98,7 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if `row_ids` is not `[batch]`.
+      TypeError, ValueError: if `row_ids` is not integer, or not `[batch]`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm

@@ -78,6 +78,12 @@ def _carry(a: Array, b: Array, carry: ArrayLike | None) -> Array:
         return jnp.zeros(shape, dtype)
     carry = _check.array(carry, "carry", "linear")
     _check.shape(carry, shape, "[batch, feature...]", "linear", "carry")
+    is_real = not jnp.issubdtype(dtype, jnp.complexfloating)
+    if not jnp.issubdtype(carry.dtype, jnp.floating if is_real else jnp.inexact):
+        raise TypeError(
+            f"linear: `carry` must be floating, or complex where `a` or `b` is, got dtype "
+            f"{carry.dtype}."
+        )
     return carry.astype(jnp.promote_types(dtype, carry.dtype))
 
 

@@ -145,6 +145,8 @@ def run(
       [[3.0, 2.0, 1.0]]
     """
     _check_carry(carry, x.shape[0])
+    if reset_carry is not None:
+        _check_reset_carry(reset_carry, carry)
     fresh = jax.tree.map(jnp.zeros_like, carry) if reset_carry is None else reset_carry
 
     def step(
@@ -154,6 +156,7 @@ def run(
         if starts_t is not None and not reverse:
             held = _select(starts_t, fresh, held)
         new, y_t = cell(held, x_t)
+        new = jax.tree.map(_no_narrower, new, held)
         if real_t is not None:
             new = _select(real_t, new, held)
             y_t = _select(real_t, y_t, jax.tree.map(jnp.zeros_like, y_t))
@@ -202,6 +205,26 @@ def _select(condition: Array, on_true: Carry, on_false: Carry) -> Carry:
         return jnp.where(masks.expand(condition, a.ndim), a, b)
 
     return jax.tree.map(select, on_true, on_false)
+
+
+def _no_narrower(new: Array, held: Array) -> Array:
+    """A state that a half-precision cell computed, in the dtype in which the carry is held."""
+    wide, narrow = jnp.result_type(held), jnp.result_type(new)
+    is_narrower = wide != narrow and all(jnp.issubdtype(d, jnp.floating) for d in (wide, narrow))
+    return new.astype(wide) if is_narrower and jnp.promote_types(wide, narrow) == wide else new
+
+
+def _check_reset_carry(reset_carry: PyTree, carry: PyTree) -> None:
+    """What a carry is replaced by must be like it, array by array: nothing is broadcast."""
+    given, expected = (
+        (jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
+        for tree in (reset_carry, carry)
+    )
+    if given != expected:
+        raise ValueError(
+            f"scan: `reset_carry` must be a tree of arrays like `carry`, {expected[0]} with shapes "
+            f"{expected[1]}, got {given[0]} with shapes {given[1]}."
+        )
 
 
 def _check_carry(carry: PyTree, batch: int) -> None:

@@ -221,7 +221,9 @@ def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
         )
     ids, offset = [], 0
     for segments in packed:
-        ids.append(jnp.where(segments.ids > 0, segments.ids + offset, 0))
+        # Renumbered wide: a narrow dtype that holds the ids of each may not hold those of all.
+        wide = segments.ids.astype(jnp.promote_types(segments.ids.dtype, jnp.int32))
+        ids.append(jnp.where(wide > 0, wide + offset, 0))
         offset += segments.max_segments
     return Segments(jnp.concatenate(ids, axis=1), offset)
 
