@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
-from jaxmask.recurrent import _arguments, masked_scan
+from jaxmask.recurrent import _arguments, masked_scan, tiled_lstm
 from jaxmask.recurrent.cells import (
     ACTIVATIONS,
     GRUWeights,
@@ -20,6 +20,7 @@ from jaxmask.recurrent.cells import (
 )
 
 METHODS = ("auto", "scan")
+LSTM_METHODS = (*METHODS, "tiled")
 
 
 def lstm(
@@ -54,8 +55,9 @@ def lstm(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"scan"` is the reference, a masked `lax.scan`; `"auto"` the fastest that serves the
-        arguments, which is the reference today.
+      method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` skips padding by tiles of
+        rows and chunks of time, in values and in gradients, but has no second derivative and takes
+        no segments and no resets; `"auto"` is the reference today.
 
     Returns:
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
@@ -76,15 +78,20 @@ def lstm(
     Agrees with `keras.layers.LSTM` and `torch.nn.LSTM`. Source: Hochreiter and Schmidhuber, 1997,
     doi:10.1162/neco.1997.9.8.1735.
     """
-    _check.choice(method, METHODS, "lstm", "method")
+    _check.choice(method, LSTM_METHODS, "lstm", "method")
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
+    if method == "tiled" and starts is not None:
+        raise _check.MaskError(
+            'lstm: `method="tiled"` takes neither `Segments` in the mask\'s place nor resets. Pass '
+            '`method="scan"`.'
+        )
     weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
     carry = _arguments.lstm_carry(x, weights, carry)
-    return _lstm(x, mask, starts, weights, carry, reverse=reverse)
+    return _lstm(x, mask, starts, weights, carry, reverse=reverse, tiled=method == "tiled")
 
 
 # Compiled here, since the scan closes over the weights: op by op it would compile at every call.
-@functools.partial(jax.jit, static_argnames="reverse")
+@functools.partial(jax.jit, static_argnames=("reverse", "tiled"))
 def _lstm(
     x: Array,
     mask: Mask,
@@ -93,10 +100,13 @@ def _lstm(
     carry: LSTMCarry,
     *,
     reverse: bool,
+    tiled: bool,
 ) -> tuple[LSTMCarry, Pair]:
     safe, _ = ops.fill(x, mask)
     cell = functools.partial(lstm_cell, weights)
     with jax.named_scope("jaxmask.lstm"):
+        if tiled and x.size:
+            return tiled_lstm.run(safe, mask, weights, carry, reverse=reverse)
         return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmask as jm
-from tests.registry.entry import Call, Entry, Input, recurrent
+from tests.registry.entry import NO_SEGMENTS, Call, Entry, Input, recurrent
 
 SHAPES = {
     jm.recurrent.LSTMWeights: lambda feature, hidden: (
@@ -65,6 +65,12 @@ def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 ENTRIES = [
     Entry("recurrent.lstm", layer("lstm"), params=lstm_weights()),
+    Entry(
+        "recurrent.lstm:tiled,reverse",
+        layer("lstm", method="tiled", reverse=True),
+        params=lstm_weights(),
+        exempt={"segments": NO_SEGMENTS, "second_derivatives": "its backward has no derivative"},
+    ),
     Entry("recurrent.lstm:reverse", layer("lstm", reverse=True), params=lstm_weights()),
     Entry("recurrent.gru", layer("gru"), params=gru_weights()),
     Entry(
