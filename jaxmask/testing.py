@@ -50,7 +50,7 @@ def masks(
 
     Example:
       >>> import hypothesis, jaxmask as jm
-      >>> @hypothesis.settings(max_examples=10, database=None)
+      >>> @hypothesis.settings(max_examples=10, database=None, deadline=None)
       ... @hypothesis.given(jm.testing.masks(layouts=("right",)))
       ... def test(mask):
       ...     assert jm.masks.is_right_padded(mask).all()

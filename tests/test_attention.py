@@ -101,6 +101,17 @@ def test_given_positions_are_what_causal_compares():
     close(y.ravel(), [2, 1, 2])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int8])
+def test_given_positions_may_be_narrow_or_unsigned(dtype):
+    x = heads(5)
+    ranks = np.broadcast_to(np.arange(5, dtype=dtype), (3, 5))
+    given = {"q_positions": ranks, "kv_positions": ranks}
+    for window in (2, 200):
+        options = {"causal": True, "window": window}
+        y, _ = jm.attention.attend(x, None, x, x, **given, **options)
+        close(y, jm.attention.attend(x, None, x, x, **options)[0])
+
+
 def test_a_predicate_is_of_physical_positions():
     x, mask = heads(5), MASKS["right"]
     by_hand = jm.masks.both(jm.masks.causal(), jm.masks.window(1))
@@ -516,10 +527,35 @@ def test_streams_refuse():
     cache = jm.attention.empty_cache(3, 4, kv_heads=4, head_features=6)
     with pytest.raises(ValueError, match="as many slots"):
         jm.attention.attend_cached(cache, q, q, q, None, window=3)
-    with pytest.raises(TypeError, match="KVCache"):
-        jm.attention.attend_cached(layer, q, q, q, None)
+    for wrong in (layer, tuple(cache)):
+        with pytest.raises(TypeError, match="KVCache"):
+            jm.attention.attend_cached(wrong, q, q, q, None)
+        with pytest.raises(TypeError, match="KVCache"):
+            layer.run(wrong, x)
+    for positions in (jm.nn.SinusoidalPositions(6), jm.nn.LearnedPositions(9, 6, rngs=nnx.Rngs(0))):
+        with pytest.raises(ValueError, match=r"`carry` must be \[batch\]"):
+            positions.run(positions.initial_carry(1), x)
     with pytest.raises(ValueError, match="slots"):
         jm.attention.empty_cache(3, 0, kv_heads=4, head_features=6)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_a_stream_of_float64_is_one_call_in_float64(window):
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable_x64(True):
+        layer = jm.nn.MultiHeadAttention(
+            2, 8, causal=True, rotary=True, window=window, max_length=5, rngs=nnx.Rngs(0)
+        )
+        x, mask = draw((3, 5, 8)).astype(np.float64), MASKS["holes"]
+        close(streamed(layer, x, mask, (2, 3))[1], layer(x, mask)[0], 1e-13)
+
+
+def test_a_cache_of_numpy_arrays_goes_on():
+    layer = jm.nn.MultiHeadAttention(2, 6, causal=True, max_length=5, rngs=nnx.Rngs(0))
+    x = draw((3, 5, 6))
+    carry, _ = layer.run(layer.initial_carry(3), x[:, :2])
+    _, (y, _) = layer.run(jax.tree.map(np.asarray, carry), x[:, 2:])
+    close(y, layer(x)[0][:, 2:])
 
 
 def test_dtypes():

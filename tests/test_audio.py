@@ -165,6 +165,8 @@ REFUSED = {
     "filterbank rank": (lambda: jm.audio.log_mel(X, None, BANK[0], 8, 4), "`filterbank`"),
     "taper": (lambda: jm.audio.stft(X, None, 8, 4, taper="kaiser"), "`taper`"),
     "taper size": (lambda: jm.audio.stft(X, None, 8, 4, taper=np.ones(7)), "`taper`"),
+    "taper dtype": (lambda: jm.audio.stft(X, None, 8, 4, taper=np.ones(8, complex)), "`taper`"),
+    "floor of 0": (lambda: jm.audio.log_mel(X, None, BANK, 8, 4, floor=1e-46), "`floor`"),
     "features": (lambda: jm.audio.stft(X[..., None], None, 8, 4), "samples"),
     "integers": (lambda: jm.audio.stft(X.astype(int), None, 8, 4), "floating"),
     "floor": (lambda: jm.audio.log_mel(X, None, BANK, 8, 4, floor=0), "`floor`"),

@@ -68,6 +68,14 @@ def test_conv_lstm_asks_for_what_it_cannot_know():
         jm.nn.ConvLSTMCell(3, 5, (3,), padding="CAUSAL", rngs=nnx.Rngs(0))
 
 
+def test_a_row_that_does_not_fit_its_cell_is_named():
+    layer = jm.nn.RNN(nnx.LSTMCell(FEATURE, HIDDEN, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"RNN: `x` must be \[batch, time, feature"):
+        layer(X[..., 0], MASK)
+    with pytest.raises(ValueError, match=f"RNN: `LSTMCell` takes {FEATURE} features"):
+        layer(np.concatenate([X, X], axis=-1), MASK)
+
+
 def test_a_cell_of_the_user_needs_nothing_but_the_protocol():
     class Leaky(nnx.Module):
         def __init__(self):
@@ -140,6 +148,19 @@ def test_zoneout_draws_anew_at_every_call_and_trains():
     assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_zoneout_reaches_the_output_that_a_cell_casts(dtype):
+    rngs = nnx.Rngs(0)
+    for cell, x in (
+        (jm.nn.LayerNormLSTMCell(FEATURE, HIDDEN, rngs=rngs), X),
+        (jm.nn.ConvLSTMCell(FEATURE, HIDDEN, (3,), rngs=rngs), np.stack([X] * 4, axis=2)),
+    ):
+        frozen = jm.nn.RNN(jm.nn.ZoneoutCell(cell, (1.0, 0.0), rngs=rngs))
+        y, _ = frozen(jnp.asarray(x, dtype), MASK)
+        assert y.dtype == dtype
+        assert not np.asarray(y).any()
+
+
 def test_zoneout_rates_are_checked():
     with pytest.raises(ValueError, match="within 0 and 1"):
         zoneout((0.1, 1.5))
@@ -176,6 +197,15 @@ class Ones(jm.nn.GRU):
     def __call__(self, x, mask=None, **options):
         y, mask = super().__call__(x, mask, **options)
         return jm.ops.fill(jnp.ones_like(y), mask)
+
+
+def test_a_shortcut_leaves_nothing_in_padding_that_a_layer_made():
+    attention = jm.nn.MultiHeadAttention(1, FEATURE, causal=True, max_length=2, rngs=nnx.Rngs(0))
+    stack = jm.nn.StackedRNN(attention, residual=True)
+    _, (y, mask) = stack.run(stack.initial_carry(BATCH), X, None)
+    assert mask[0].tolist() == [True, True] + [False] * (TIME - 2)
+    assert np.asarray(y[:, :2]).any()
+    assert not np.asarray(y[:, 2:]).any()
 
 
 class Same(jm.nn.GRU):

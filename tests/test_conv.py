@@ -326,6 +326,28 @@ def test_segments_close_up(padding, strides):
     assert not segments.ids[0, sum(counts) :].any()
 
 
+@pytest.mark.parametrize("padding", ["causal", "same", "valid", "full"])
+def test_a_hole_inside_a_packed_sequence_takes_nothing_from_the_others(padding):
+    """As merging with "and" leaves it: the sequence is still one."""
+    ids = np.array([[1, 0, 1, 2, 2, 0, 2, 2]])
+    x, kernel = draw(1, 8, 2), draw(3, 2, 4)
+    y, segments = jm.conv.conv1d(x, jm.Segments(ids, 2), kernel, padding=padding)
+    for number, where in ((1, slice(0, 3)), (2, slice(3, 8))):
+        real = ids[:, where] == number
+        alone, mask = jm.conv.conv1d(x[:, where], real, kernel, padding=padding)
+        mine = np.asarray(y)[np.asarray(segments.ids) == number]
+        np.testing.assert_allclose(mine, np.asarray(alone)[mask], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_of_no_packed_row_stays_one():
+    segments = jm.Segments(np.zeros((0, 3), np.int32), 2)
+    y, mask = jm.conv.transpose(
+        np.ones((0, 3, 4), np.float32), segments, np.ones((3, 4, 6), np.float32), strides=2
+    )
+    assert y.shape == (0, 6, 6)
+    assert mask.shape == (0, 6)
+
+
 def test_infinite_real_steps_stay_what_they_are():
     """The finite stand-in for padding does not hide them."""
     x = np.array([[-np.inf, 5.0]], np.float32)
@@ -384,6 +406,8 @@ REFUSED = {
     ),
     "rank": (lambda: jm.conv.conv1d(ONES[..., 0], None, KERNEL), "time, feature"),
     "p": (lambda: jm.conv.lp_pool1d(ONES, None, 2, p=0.5), "`p`"),
+    "p of infinity": (lambda: jm.conv.lp_pool1d(ONES, None, 2, p=np.inf), "`max_pool1d`"),
+    "p of nan": (lambda: jm.conv.lp_pool1d(ONES, None, 2, p=np.nan), "`p`"),
     "depthwise": (lambda: jm.conv.depthwise(ONES, None, KERNEL[:, :3]), "same feature"),
     "no pair of sizes": (
         lambda: jm.conv.max_pool2d(ONES, None, (2, 2, 2)),
@@ -465,6 +489,24 @@ def test_chunks_of_any_size_are_one_call(name):
             pieces.append(piece)
         np.testing.assert_allclose(np.concatenate(pieces, axis=1), y, rtol=1e-5, atol=1e-6)
         assert all(leaf.shape[1] == 2 for leaf in carry)
+
+
+@pytest.mark.parametrize("name", ["Conv1D", "DepthwiseConv1D"])
+def test_chunks_have_the_dtype_of_one_call(name):
+    layer = STREAMS[name](padding="causal", dtype=jnp.bfloat16)
+    x = ragged(3)
+    _, (y, _) = layer.run(layer.initial_carry(len(x)), x, MASK)
+    expected, _ = layer(x, MASK)
+    assert y.dtype == expected.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_integers_are_pooled_in_chunks_as_in_one_call():
+    layer = jm.nn.MaxPool1D(2, strides=1, padding="causal")
+    x = np.array([[2**24 + 1, 3, 2**24 + 3]], np.int32)  # float32 does not hold them
+    carry, (y, _) = layer.run(layer.initial_carry(1), x[:, :1])
+    _, (rest, _) = layer.run(carry, x[:, 1:])
+    np.testing.assert_array_equal(np.concatenate([y, rest], axis=1), layer(x)[0])
 
 
 def test_a_pool_with_known_features_scans_over_chunks():

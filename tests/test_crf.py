@@ -104,6 +104,26 @@ def test_a_transition_that_is_forbidden_is_not_taken():
     assert np.isfinite(gradient).all()
 
 
+def test_a_tag_that_is_ruled_out_by_infinity_is_not_taken():
+    """From left to right only: after the first step nothing leads to the last tag."""
+    logits, _, weights = drawn()
+    allowed = np.triu(np.ones((TAGS, TAGS), bool)) & ~np.eye(TAGS, k=2, dtype=bool)
+    ruled = {
+        "transitions": np.where(allowed, weights["transitions"], -np.inf),
+        "start": np.array([0, -np.inf, -np.inf], np.float32),
+    }
+    large = {name: np.maximum(value, -1e4) for name, value in ruled.items()}
+    tags = np.asarray(jm.decoding.viterbi(logits, MASK, **large)[0])
+
+    def loss(weights):
+        return jnp.sum(jm.losses.crf(logits, MASK, tags, **weights)[0])
+
+    ours, theirs = (jax.value_and_grad(loss)(given) for given in (ruled, large))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+    ours, theirs = (jm.decoding.crf_marginals(logits, MASK, **w)[0] for w in (ruled, large))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_the_module_learns_to_follow_transitions():
     logits, tags, weights = drawn()
     crf = jm.nn.CRF(TAGS, rngs=nnx.Rngs(0))

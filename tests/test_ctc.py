@@ -122,6 +122,21 @@ def test_ctc_labels_that_cannot_fit_cost_much_but_stay_finite():
     assert np.all(np.isfinite(gradient))
 
 
+def test_ctc_of_a_class_that_is_ruled_out_is_that_without_it():
+    logits, mask, labels, label_mask = ctc_inputs(0)
+    labels = np.where(label_mask, 1, labels)
+    ruled_out = np.where(mask[..., None] & (np.arange(3) == 2), -np.inf, logits)
+    without = np.delete(logits, 2, axis=2)
+
+    def cost(x):
+        return jnp.sum(losses.ctc_loss(x, mask, labels, label_mask)[0])
+
+    ours, theirs = (jax.value_and_grad(cost)(x) for x in (ruled_out, without))
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
+    np.testing.assert_allclose(np.delete(ours[1], 2, axis=2), theirs[1], atol=1e-6)
+    assert not ours[1][..., 2].any()
+
+
 def test_ctc_in_half_precision_adds_up_in_float32():
     logits, mask, labels, label_mask = ctc_inputs(0)
     cost, _ = ctc(jnp.asarray(logits, jnp.bfloat16), mask, labels, label_mask)

@@ -114,6 +114,12 @@ def test_ctc_decodes_the_sequences_of_a_packed_row_one_by_one():
             assert np.asarray(y)[row][np.asarray(segments.ids)[row] == number].tolist() == alone
 
 
+def test_ctc_beam_of_no_packed_row():
+    segments = jm.Segments(np.zeros((0, 3), np.int32), 2)
+    ids, mask = jm.decoding.ctc_beam(np.ones((0, 3, 4), np.float32), segments)
+    assert ids.shape == mask.shape == (0, 3)
+
+
 def test_ctc_without_time_rows_or_beam():
     for shape in ((2, 0, 3), (0, 4, 3)):
         for decode in (decoding.ctc_greedy, decoding.ctc_beam):

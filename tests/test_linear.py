@@ -130,6 +130,8 @@ BAD = {
     "a": ({"a": A.astype(np.int32)}, "`a` must be floating or complex"),
     "b": ({"b": B.astype(np.int32)}, "`b` must be floating or complex"),
     "carry": ({"carry": np.zeros((BATCH, 1), np.float32)}, r"carry.*\[batch, feature"),
+    "carry of integers": ({"carry": np.zeros((BATCH, FEATURE), np.int32)}, "`carry` must be float"),
+    "complex carry": ({"carry": np.zeros((BATCH, FEATURE), np.complex64)}, "or complex where"),
     "resets": ({"resets": np.zeros((BATCH, 1), bool)}, "resets"),
     "mask": ({"mask": RIGHT[:, :1]}, "mask"),
     "twice": (
@@ -214,6 +216,14 @@ def test_gates_that_round_to_0_or_1_leave_finite_gradients(name):
 
     for gradient in jax.tree.leaves(nnx.grad(total, argnums=(0, 1))(layer, x)):
         assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_other_features_are_named(name):
+    layer = MODULES[name][0]()
+    for wrong in (np.zeros((2, 3, 9), np.float32), np.zeros((2, 9), np.float32)):
+        with pytest.raises(ValueError, match=r"`x` must be \[batch, time, in_features"):
+            layer(wrong)
 
 
 def test_the_decay_starts_slow():

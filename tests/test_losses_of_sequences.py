@@ -196,6 +196,17 @@ def test_a_vector_of_zeros_has_a_finite_loss_and_gradient():
         assert np.isfinite(gradient).all()
 
 
+def test_half_precision_does_not_narrow_targets_and_weights():
+    x, mask = jnp.zeros((1, 2), jnp.float16), np.ones((1, 2), bool)
+    large = np.full((1, 2), 1e5, np.float32)  # infinite in float16
+    found, _ = losses.ranking_softmax_loss(x, mask, np.ones((1, 2)), weights=large)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, [2e5 * np.log(2)], rtol=1e-6)
+    for function, shape in ((losses.ranking_softmax_loss, (1, 2)), (losses.dice_loss, (1, 2, 1))):
+        with pytest.raises(TypeError, match="`targets` must be real numbers"):
+            function(jnp.zeros(shape), mask, np.ones(shape, complex))
+
+
 def test_triplet_margin_loss_is_that_of_optax_of_each_row_alone():
     rng = np.random.default_rng(0)
     real = [rng.normal(size=(*MASK.shape, 3)).astype(np.float32) for _ in range(3)]

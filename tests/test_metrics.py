@@ -242,6 +242,26 @@ def test_accuracy_takes_row_masks_segments_booleans_and_several_targets_a_step()
     assert update(ids, None, ids).compute() == 1.0
 
 
+def test_a_diverged_model_is_not_right_about_class_0():
+    """Which is what `argmax` makes of nan."""
+    logits = np.array([[[np.nan, np.nan], [np.nan, 5.0], [5.0, 2.0]]], np.float32)
+    targets = np.array([[0, 1, 0]])
+    for metric in (metrics.Accuracy.empty(), metrics.TopKAccuracy.empty(1)):
+        np.testing.assert_allclose(metric.update(logits, None, targets).compute(), 1 / 3)
+    matrix = metrics.ConfusionMatrix.empty(2)
+    assert np.isnan(matrix.update(logits, None, targets).compute()).all()
+    assert matrix.update(logits[:, 2:], None, targets[:, 2:]).compute()[0, 0] == 1
+
+
+def test_an_id_beyond_32_bits_is_not_another_class():
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable_x64(True):
+        targets, logits = jnp.array([[2**32 + 1]]), jnp.array([[[0.0, 1.0]]])
+        assert metrics.TopKAccuracy.empty(2).update(logits, None, targets).compute() == 0
+        matrix = metrics.ConfusionMatrix.empty(2).update(logits, None, targets)
+        assert np.isnan(matrix.compute()).all()
+
+
 def test_accuracy_does_not_guess():
     update = metrics.Accuracy.empty().update
     ids = np.zeros((4, 3), np.int32)

@@ -174,7 +174,7 @@ def test_batch_gradients_are_those_of_torch():
 
 
 def test_segments_and_row_masks_are_steps_to_batch_norm():
-    ids = np.where(MASK, 1 + np.arange(5) // 3, 0)
+    ids = np.where(MASK, 1 + (np.cumsum(MASK, axis=1) - 1) // 3, 0)
     packed, segments = jm.norm.batch(POISONED, jm.Segments(ids, 2))
     np.testing.assert_array_equal(packed, jm.norm.batch(POISONED, MASK)[0])
     assert isinstance(segments, jm.Segments)
@@ -291,6 +291,7 @@ def test_spectral_norm_lets_the_layer_keep_its_state():
     assert np.asarray(layer.layer.mean[...]).any()
 
 
+LINEAR = nnx.Linear(6, 4, rngs=nnx.Rngs(0))
 BAD = {
     "no features": (lambda: jm.norm.layer(X[..., 0], MASK), ValueError, "feature axis"),
     "integers": (lambda: jm.norm.rms(X.astype(int), MASK), TypeError, "floating"),
@@ -301,6 +302,16 @@ BAD = {
         lambda: jm.norm.batch(X, MASK, jm.norm.BatchStatistics(SCALE[:5], SCALE, 1)),
         ValueError,
         "statistics.mean",
+    ),
+    "power iterations": (
+        lambda: jm.nn.SpectralNorm(LINEAR, n_steps=0, rngs=nnx.Rngs(0)),
+        ValueError,
+        "`n_steps` must be at least 1",
+    ),
+    "complex scale": (
+        lambda: jm.norm.layer(X, MASK, SCALE * 1j),
+        TypeError,
+        "`scale` must be float",
     ),
     "group module": (lambda: jm.nn.GroupNorm(6, 4, rngs=nnx.Rngs(0)), ValueError, "num_groups"),
     "module features": (

@@ -60,6 +60,14 @@ def test_bad_arguments_are_named():
 # --------------------------------------------------------------------- maps, noise and spans
 
 
+def test_a_key_of_the_old_style_draws_the_same():
+    old, new = jax.random.PRNGKey(3), jax.random.key(3)
+    for noise in (jm.random.dropout, jm.random.spatial_dropout):
+        np.testing.assert_array_equal(
+            *(noise(jnp.ones((2, 5, 4)), None, k, 0.5)[0] for k in (old, new))
+        )
+
+
 def test_spatial_dropout_drops_a_feature_everywhere_or_nowhere():
     x = jnp.ones((60, 5, 2, 40))
     y = np.asarray(jm.random.spatial_dropout(x, None, KEY, 0.25)[0])
@@ -194,11 +202,21 @@ BAD = {
         "feature axis",
     ),
     "stddev": (lambda: jm.random.gaussian_noise(X3, None, KEY, -1.0), ValueError, "stddev"),
+    "stddev of nan": (
+        lambda: jm.random.gaussian_noise(X3, None, KEY, float("nan")),
+        ValueError,
+        "stddev",
+    ),
     "width": (lambda: jm.random.time_masking(X3, None, KEY, -1), ValueError, "max_width"),
     "ratio": (
         lambda: jm.random.time_masking(X3, None, KEY, 1, max_ratio=2),
         ValueError,
         "max_ratio",
+    ),
+    "row ids": (
+        lambda: jm.random.gaussian_noise(X3, None, KEY, 1.0, row_ids=np.array([0.7])),
+        TypeError,
+        "`row_ids` must be integers",
     ),
     "number": (
         lambda: jm.random.feature_masking(X3, None, KEY, 1, num_masks=1.5),

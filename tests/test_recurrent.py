@@ -316,6 +316,67 @@ def test_bidirectional_is_forward_and_backward_of_the_row_alone(merge):
         jax.tree.map(lambda m, e: np.testing.assert_allclose(m, e, atol=1e-6), mine, expected)
 
 
+@pytest.mark.parametrize("mask", [None, np.ones((2, 4), bool)], ids=["none", "full"])
+def test_a_backward_layer_that_makes_padding_keeps_its_steps_in_place(mask):
+    x = np.random.default_rng(1).normal(size=(2, 4, FEATURE)).astype(np.float32)
+    x[0, 1] = x[1, 2:] = 0
+    masking = jm.nn.Masking()
+    gru = [jm.nn.GRU(FEATURE, HIDDEN, rngs=nnx.Rngs(seed)) for seed in range(2)]
+    foreign = [jm.nn.Sequential(masking, layer) for layer in gru]
+    (forward, backward), out = jm.nn.Bidirectional(*foreign, merge=None)(x, mask)
+    masked = masking(x, mask)
+    np.testing.assert_array_equal(out, masked[1])
+    np.testing.assert_allclose(forward, gru[0](*masked)[0], atol=1e-6)
+    np.testing.assert_allclose(backward, gru[1](*masked, reverse=True)[0], atol=1e-6)
+
+
+def test_a_step_that_one_direction_loses_is_padding_of_both():
+    x = np.random.default_rng(1).normal(size=(2, 4, FEATURE)).astype(np.float32)
+    x[0, 1] = 0
+    full, rngs = np.ones((2, 4), bool), nnx.Rngs(0)
+    forward, inner = jm.nn.GRU(FEATURE, HIDDEN, rngs=rngs), jm.nn.GRU(FEATURE, HIDDEN, rngs=rngs)
+    backward = jm.nn.Sequential(jm.nn.Masking(), inner)
+    ids = jm.Segments(np.array([[1, 1, 1, 2], [1, 1, 2, 2]]), 2)
+    for mask in (full, ids):
+        y, out = jm.nn.Bidirectional(forward, backward)(x, mask)
+        assert jm.masks.steps(out).tolist() == [[True, False, True, True], [True] * 4]
+        assert not np.asarray(y[0, 1]).any()
+    dropped = jm.nn.Bidirectional(jm.nn.Sequential(jm.nn.DropMask(), forward), inner, "sum")
+    np.testing.assert_array_equal(dropped(X, HOLES)[1], HOLES)
+
+
+# ---------------------------------------------------------------------------- any cell
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["none", "mask"])
+def test_a_half_precision_cell_keeps_a_float32_carry(mask):
+    layer = jm.nn.RNN(nnx.SimpleCell(FEATURE, HIDDEN, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    carry, (y, _) = layer.run(layer.initial_carry(BATCH), X, mask)
+    assert (carry.dtype, y.dtype) == (jnp.float32, jnp.bfloat16)
+
+
+def test_a_float64_row_goes_through_any_cell():
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable_x64(True):
+        x = jnp.asarray(X, jnp.float64)
+        layer = jm.nn.RNN(nnx.GRUCell(FEATURE, HIDDEN, rngs=nnx.Rngs(0)))
+        y, _ = layer(x, MASK)
+        assert y.dtype == jnp.float64
+        np.testing.assert_allclose(y, layer(x.astype(jnp.float32), MASK)[0], atol=1e-5)
+        assert layer(x, MASK, resets=RESETS)[0].dtype == jnp.float64
+
+
+def test_a_reset_carry_is_not_broadcast():
+    carry = jnp.zeros((BATCH, FEATURE))
+    for wrong in (jnp.zeros(BATCH), jnp.zeros((1, FEATURE)), 0.0, (carry,)):
+        with pytest.raises(ValueError, match="`reset_carry` must be"):
+            jm.recurrent.scan(add, X, MASK, carry, resets=RESETS, reset_carry=wrong)
+
+
+def add(total, x):
+    return total + x, total + x
+
+
 # ------------------------------------------------------------------------------- meshes
 
 ON_A_MESH = """

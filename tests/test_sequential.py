@@ -238,6 +238,21 @@ def test_dropout_with_explicit_rngs():
     assert (draws[0] != draws[2]).any()
 
 
+@pytest.mark.parametrize("layer", [nnx.Dropout(0.5), jm.nn.Dropout(0.5)], ids=["flax", "own"])
+def test_explicit_rngs_reach_every_layer_that_draws(layer):
+    for model in (jm.nn.Sequential(layer), jm.nn.Sequential(jm.nn.Sequential(layer))):
+        draws = [model(jnp.asarray(X), MASK, rngs=nnx.Rngs(dropout=k))[0] for k in (0, 0, 1)]
+        np.testing.assert_array_equal(draws[0], draws[1])
+        assert (draws[0] != draws[2]).any()
+
+
+def test_a_pair_of_results_is_no_input_of_the_next_layer():
+    grus = (jm.nn.GRU(3, 3, rngs=nnx.Rngs(0)) for _ in range(2))
+    model = jm.nn.Sequential(jm.nn.Bidirectional(*grus, merge=None), nnx.Linear(3, 2, rngs=RNGS))
+    with pytest.raises(TypeError, match="layer 1, `Linear`: `x` must be an array, got a tuple"):
+        model(jnp.asarray(X), MASK)
+
+
 def test_dropout_in_a_plain_jit_says_what_to_do():
     model = dropout_model()
     with pytest.raises(ValueError, match=r"nnx\.jit.*rngs="):
@@ -286,3 +301,5 @@ def test_time_distributed_refuses_what_does_not_belong():
         layer(jnp.asarray(X), MASK[:, :2])
     with pytest.raises(TypeError, match="boolean"):
         layer(jnp.asarray(X), MASK.astype(float))
+    with pytest.raises(jm.MaskError, match="cannot respect `Segments`"):
+        layer(jnp.asarray(X), jm.Segments(MASK.astype(np.int32), 1))

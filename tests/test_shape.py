@@ -44,6 +44,12 @@ def test_concatenated_segments_stay_apart():
         jm.shape.concatenate((x, one), (x, None))
 
 
+def test_renumbered_segments_outgrow_a_narrow_dtype():
+    segments = jm.Segments(np.arange(1, 101, dtype=np.int8)[None], 100)
+    _, joined = jm.shape.concatenate((np.ones((1, 100)), segments), (np.ones((1, 100)), segments))
+    assert joined.ids.tolist() == [list(range(1, 201))]
+
+
 def test_concatenate_without_any_mask_has_none():
     y, mask = jm.shape.concatenate((X, None), (X, None))
     assert y.shape == (2, 8, 3)

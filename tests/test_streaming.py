@@ -94,6 +94,20 @@ def test_a_layer_that_is_not_causal_is_named_with_its_position(name):
         model.run(((), ((),)), X, MASK)
 
 
+@pytest.mark.parametrize("mask", [None, MASK], ids=["none", "mask"])
+def test_a_layer_of_flax_that_mixes_steps_does_not_stream(mask):
+    for layer in (
+        nnx.LayerNorm(3, reduction_axes=(1, 2), rngs=rngs()),
+        nnx.BatchNorm(3, rngs=rngs()),
+        nnx.LinearGeneral((6, 3), 2, axis=(1, 2), rngs=rngs()),
+    ):
+        model = jm.nn.Sequential(layer)
+        with pytest.raises(jm.MaskError, match=r"layer 0, .* mix the steps of a chunk"):
+            model.run(model.initial_carry(2), X, mask)
+    model = jm.nn.Sequential(nnx.BatchNorm(3, use_running_average=True, rngs=rngs()))
+    np.testing.assert_allclose(in_chunks(model, X, mask, 4)[0], model(X, mask)[0], atol=1e-6)
+
+
 def test_the_users_table_and_protocol_stream():
     class Total(nnx.Module):
         """A running sum, with the protocol and no base class."""

@@ -128,6 +128,14 @@ def test_a_leak_that_rows_alone_do_not_show_is_found_by_poison():
         testing.assert_lawful(hides_nan, x, mask)
 
 
+@pytest.mark.parametrize(("value", "wrong"), [(1.0, 1j), (300_000, 1)])
+def test_imaginary_parts_and_large_ids_are_compared(value, wrong):
+    """Neither is what a float with a tolerance can tell."""
+    x, mask = np.full((1, 3), value), np.array([[True, True, False]])
+    with pytest.raises(AssertionError, match="row 0 of the batch is not that row alone"):
+        testing.assert_row_alone(lambda x, mask: (x + wrong * x.shape[1], mask), x, mask)
+
+
 def test_what_is_no_pair_is_refused():
     x, mask = np.ones((1, 2, 1), np.float32), np.ones((1, 2), bool)
     with pytest.raises(TypeError, match="must return a pair"):

@@ -178,6 +178,12 @@ def test_dropout_follows_the_mode_and_not_the_padding():
     close(layer(x, mask)[0], layer(x, mask)[0], 0)
 
 
+def test_the_way_out_of_a_plain_transform_is_one_that_there_is():
+    block = jm.nn.TransformerEncoderBlock(2, 8, dropout_rate=0.3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"MultiHeadAttention: .*split and merge.*inside\."):
+        jax.jit(lambda x: block(x)[0])(jnp.zeros((1, 2, 8)))
+
+
 def test_blocks_refuse():
     layer = jm.nn.TransformerEncoderBlock(2, FEATURES, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="in_features"):

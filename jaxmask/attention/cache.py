@@ -169,7 +169,7 @@ def _stored(
 
 def _as_wide(old: Array, x: Array) -> Array:
     """A cache of float64 where the steps are: float32 would lose half of them."""
-    return old.astype(x.dtype) if x.dtype == jnp.float64 else old
+    return jnp.asarray(old, x.dtype if x.dtype == jnp.float64 else None)
 
 
 def _everything(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:

@@ -54,7 +54,8 @@ def ranks(x: Array, mask: Mask, given: ArrayLike | None, where: str, name: str) 
         _check.shape(positions, x.shape[:2], "[batch, time]", where, name)
         if not jnp.issubdtype(positions.dtype, jnp.integer):
             raise TypeError(f"{where}: `{name}` must be integers, got dtype {positions.dtype}.")
-        return positions
+        # Differences are taken, which unsigned and narrow integers cannot hold.
+        return positions.astype(jnp.int64 if positions.dtype.itemsize == 8 else jnp.int32)
     return jnp.arange(x.shape[1])[None] if mask is None else masks.positions(mask)
 
 

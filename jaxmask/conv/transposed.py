@@ -81,7 +81,7 @@ def transpose(
             return shortened(y, Segments(ids, mask.max_segments), enough)
         # Outputs of a step stay together, so they move back as one.
         together = y.reshape(y.shape[0], time, strides * y.shape[2])
-        y = take(together, to).reshape(y.shape[0], -1, y.shape[2])
+        y = take(together, to).reshape(y.shape[0], x.shape[1] * strides, y.shape[2])
         return ops.fill(y, Segments(_longer(mask.ids, strides, 0), mask.max_segments))
     return ops.fill(compute(x, mask), None if mask is None else _longer(mask, strides, tail))
 

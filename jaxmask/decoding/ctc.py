@@ -113,9 +113,9 @@ def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[A
 def _side_by_side(ids: Array, mask: Array, segments: Segments) -> Pair:
     """The labels of the sequences of a row, `[batch, segment, time]`, in the row one by one."""
     batch, number, time = ids.shape
-    owner = jnp.where(mask, jnp.arange(1, number + 1)[:, None], 0).reshape(batch, -1)
+    owner = jnp.where(mask, jnp.arange(1, number + 1)[:, None], 0).reshape(batch, number * time)
     packed = Segments(owner.astype(segments.ids.dtype), number)
-    y, _ = ops.compact(ids.reshape(batch, -1), packed)
+    y, _ = ops.compact(ids.reshape(owner.shape), packed)
     owner, _ = ops.compact(packed.ids, packed)
     # There is at most one label a frame, so all of them fit.
     return y[:, :time], Segments(owner[:, :time], number)

@@ -1,5 +1,6 @@
 """Connectionist temporal classification: labels without an alignment to the frames."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -19,7 +20,7 @@ def ctc_loss(
     Both masks may have their padding anywhere (mask class: any).
 
     Args:
-      logits: `[batch, time, classes]`, floating.
+      logits: `[batch, time, classes]`, floating; -inf rules a class out.
       mask: `[batch, time]`, boolean, or None.
       labels: `[batch, label]`, integer class ids, none of them `blank_id` and all below `classes`.
       label_mask: `[batch, label]`, boolean, or None.
@@ -62,9 +63,13 @@ def ctc_loss(
     # optax carries its state over padded frames wherever they lie, but by multiplication, which
     # lets nan through; and it takes padded labels on the right only.
     logits, _ = ops.fill(logits, mask)
+    logits = logits.astype(ops.accumulator(logits.dtype))
+    # It multiplies by 0 what is not said, so a class that is ruled out gets its number for log 0.
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    logits = jnp.where(logits == -jnp.inf, top - 1e5, logits)
     labels, label_mask = ops.compact(labels, label_mask)
     per_row = optax.losses.ctc_loss(
-        logits.astype(ops.accumulator(logits.dtype)),
+        logits,
         _paddings(mask, logits),
         labels,
         _paddings(label_mask, labels),

@@ -25,11 +25,11 @@ def ranking_softmax_loss(
       weights: `[batch, time]`, floating, or None.
 
     Returns:
-      The pair `(per_row, row_mask)`: `per_row [batch]` in nats, and `row_mask [batch]`, True where
-      the row has a real step. A row without one gives 0 and False.
+      The pair `(per_row, row_mask)`: `per_row [batch]` in nats, in at least float32, and
+      `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
     Raises:
-      TypeError: if `predictions` is not floating, or `mask` not boolean.
+      TypeError: if `predictions` is not floating, an array is complex, or `mask` is not boolean.
       ValueError: if shapes disagree.
       MaskError: if `mask` does not belong to `predictions`.
 
@@ -52,11 +52,12 @@ def ranking_softmax_loss(
             f"{where}: `predictions` must be [batch, time], one score an item, got shape "
             f"{predictions.shape}."
         )
-    log_p, _ = ops.log_softmax(predictions, mask)
+    wide = ops.fill(predictions, mask)[0].astype(ops.accumulator(predictions.dtype))
+    log_p, _ = ops.log_softmax(wide, mask)
     # Each filled before the product: 0 * nan is nan, in the gradient too.
-    relevance, _ = ops.fill(_like(targets, predictions, where, "targets"), mask)
+    relevance, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
     if weights is not None:
-        relevance *= ops.fill(_like(weights, predictions, where, "weights"), mask)[0]
+        relevance *= ops.fill(_like(weights, wide, where, "weights"), mask)[0]
     per_row, row_mask = pool.sum(relevance * log_p, mask)
     return -per_row, row_mask
 
@@ -64,6 +65,8 @@ def ranking_softmax_loss(
 def _like(x: ArrayLike, predictions: Array, where: str, name: str) -> Array:
     x = _check.array(x, name, where)
     _check.shape(x, predictions.shape, "the shape of `predictions`", where, name)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"{where}: `{name}` must be real numbers, got dtype {x.dtype}.")
     return x.astype(predictions.dtype)
 
 
@@ -100,7 +103,7 @@ def dice_loss(
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
     Raises:
-      TypeError: if `predictions` is not floating, or `mask` not boolean.
+      TypeError: if `predictions` is not floating, an array is complex, or `mask` is not boolean.
       ValueError: if shapes disagree.
       MaskError: if `mask` does not belong to `predictions`.
 

@@ -8,13 +8,17 @@ import jax.numpy as jnp
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike
 
+# Not -1, which may stand among the targets.
+NO_CLASS = jnp.iinfo(jnp.int32).min
+
 
 def class_ids(
     predictions: ArrayLike, targets: ArrayLike, where: str, classes: int | None = None
 ) -> tuple[Array, Array]:
     """Ids of one shape; logits, which have an axis more than the targets, become ids.
 
-    Of equal logits the first counts. With `classes`, logits must have that many.
+    Of equal logits the first counts; with a nan among them they are no class. With `classes`,
+    logits must have that many.
 
     Example:
       >>> import jax.numpy as jnp
@@ -26,7 +30,9 @@ def class_ids(
     ids(targets, where, "targets")
     if predictions.ndim == targets.ndim + 1:
         logits(predictions, targets, where, classes)
-        return jnp.argmax(predictions, axis=-1), targets
+        # argmax would take nan for the highest, and class 0 where all of a diverged model is nan.
+        has_nan = jnp.any(jnp.isnan(predictions), axis=-1)
+        return jnp.where(has_nan, NO_CLASS, jnp.argmax(predictions, axis=-1)), targets
     _check.shape(targets, predictions.shape, "the shape of `predictions`", where, "targets")
     ids(predictions, where, "predictions")
     return predictions, targets

@@ -60,7 +60,8 @@ class ConfusionMatrix:
 
         Args:
           predictions: class ids in the shape of `targets`, integer or boolean; or logits with one
-            more axis, `[..., num_classes]`, floating, of which the first highest counts.
+            more axis, `[..., num_classes]`, floating, of which the first highest counts. With a
+            nan among them they are no class.
           mask: boolean, or `Segments`, or None: every step is real.
           targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask.
 
@@ -76,7 +77,10 @@ class ConfusionMatrix:
         predictions, mask = _check.pair(predictions, mask, where, name="predictions")
         real = jnp.ones((), bool) if mask is None else masks.steps(mask)
         real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
-        rows, columns = (x.astype(jnp.int32) for x in (targets, predictions))
+        # Wide enough for the number of classes, and no narrower, where an id would wrap around.
+        rows, columns = (
+            x.astype(jnp.promote_types(x.dtype, jnp.int32)) for x in (targets, predictions)
+        )
         known = (rows >= 0) & (rows < classes) & (columns >= 0) & (columns < classes)
         cell = jnp.where(real & known, rows * classes + columns, 0)
         ones = (real & known).astype(jnp.float32)

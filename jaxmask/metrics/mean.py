@@ -130,7 +130,8 @@ class Accuracy(Ratio):
 
         Args:
           predictions: class ids in the shape of `targets`, integer or boolean; or logits with one
-            more axis, `[..., classes]`, floating, of which the first highest counts.
+            more axis, `[..., classes]`, floating, of which the first highest counts. With a nan
+            among them they are never right.
           mask: boolean, or `Segments`, or None: every step is real.
           targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask; integer or
             boolean. Steps with several targets count once, by the share that is right.
@@ -231,7 +232,7 @@ class TopKAccuracy(Ratio):
           targets: class ids, the shape of `predictions` without its last axis; integer or boolean.
 
         Returns:
-          A new metric. A target that is no class is never right.
+          A new metric. A target that is no class is never right, nor is a step with a nan logit.
 
         Raises:
           TypeError: if `targets` is not integer or boolean, `predictions` not floating, or `mask`
@@ -244,12 +245,12 @@ class TopKAccuracy(Ratio):
         ids(targets, where, "targets")
         logits(predictions, targets, where)
         classes = jnp.arange(predictions.shape[-1])
-        own = targets.astype(jnp.int32)[..., None]
+        own = targets.astype(jnp.promote_types(targets.dtype, jnp.int32))[..., None]
         is_own = classes == own
         score = jnp.sum(jnp.where(is_own, predictions, 0), axis=-1, keepdims=True)
         ahead = (predictions > score) | ((predictions == score) & (classes < own))
         # A nan is ahead of nothing; it must not make its step right.
-        valid = jnp.any(is_own, axis=-1) & ~jnp.isnan(score[..., 0])
+        valid = jnp.any(is_own, axis=-1) & ~jnp.any(jnp.isnan(predictions), axis=-1)
         right = (jnp.sum(ahead, axis=-1) < self.k) & valid
         return self._plus(*reduction.add_up(right, mask, None, "step", where))
 

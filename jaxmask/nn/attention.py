@@ -94,7 +94,8 @@ class _Projections(MaskedModule):
             return {}
         if self.dropout.rngs is None:
             raise ValueError(f"{type(self).__name__}: dropout needs the `rngs=` it was built with.")
-        return {"dropout_rate": self.dropout.rate, "key": next_key(self.dropout.rngs)}
+        key = next_key(self.dropout.rngs, type(self).__name__, takes_rngs=False)
+        return {"dropout_rate": self.dropout.rate, "key": key}
 
     def _merge(self, y: Array, mask: Mask) -> Pair:
         # The bias of the projection stands in the padding now.

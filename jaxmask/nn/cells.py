@@ -252,9 +252,12 @@ class ZoneoutCell(nnx.RNNCellBase):
         batch = input_shape[0]
         seed = jnp.zeros(batch, jnp.uint32)
         if not self.deterministic:
-            rows = random.step_keys(next_key(self.rngs), seed, None)
+            rows = random.step_keys(self._key(), seed, None)
             seed = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(rows)
         return ZoneoutCarry(cell, seed, jnp.zeros(batch, jnp.int32))
+
+    def _key(self) -> Array:
+        return next_key(self.rngs, "ZoneoutCell", takes_rngs=False)
 
     def __call__(self, carry: ZoneoutCarry, inputs: Array) -> tuple[ZoneoutCarry, PyTree]:
         """One step of the cell, of which some features of the state take no part."""

@@ -71,8 +71,12 @@ def _dropout(layer: nnx.Dropout, x: Array, mask: Mask, rngs: nnx.Rngs | None) ->
     return random.dropout(x, mask, next_key(stream), layer.rate)
 
 
-def next_key(stream: Callable[[], Array], where: str = "Dropout") -> Array:
+def next_key(
+    stream: Callable[[], Array], where: str = "Dropout", *, takes_rngs: bool = True
+) -> Array:
     """Draw from a random stream, or say why it cannot advance.
+
+    `takes_rngs`: a call of the layer `where` can be given other streams.
 
     Example:
       >>> next_key(nnx.Rngs(0).dropout).shape
@@ -81,10 +85,10 @@ def next_key(stream: Callable[[], Array], where: str = "Dropout") -> Array:
     try:
         return stream()
     except errors.TraceContextError as error:
+        hint = ", or call the layer or the `Sequential` with `rngs=`" if takes_rngs else ""
         raise ValueError(
             f"{where}: the random stream of a closed-over model cannot advance inside a transform "
-            "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside, or call "
-            "the layer or the `Sequential` with `rngs=`."
+            "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside" + hint + "."
         ) from error
 
 

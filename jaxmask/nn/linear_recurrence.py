@@ -14,6 +14,7 @@ from jaxmask.nn.recurrent import Recurrent
 class _Linear(Recurrent):
     """A layer that makes `a` and `b` of `h = a h + b` from each step alone."""
 
+    in_features: int
     hidden_features: int
 
     def initial_carry(self, batch: int) -> Array:
@@ -37,6 +38,8 @@ class _Linear(Recurrent):
         where = type(self).__name__
         x, mask = _check.pair(x, mask, where, over_time=True)
         _check.floating(x, where)
+        expected = (*x.shape[:2], self.in_features)
+        _check.shape(x, expected, "[batch, time, in_features]", where, "x")
         a, b = self._coefficients(ops.fill(x, mask)[0])
         reverse = self.reverse if reverse is None else reverse
         state, (y, mask) = recurrent.linear(a, b, mask, carry=carry, reverse=reverse, resets=resets)
@@ -91,6 +94,7 @@ class MinGRU(_Linear):
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.update = nnx.Linear(in_features, hidden_features, **options)
         self.candidate = nnx.Linear(in_features, hidden_features, **options)
+        self.in_features = in_features
         self.hidden_features = hidden_features
         self.return_sequences = return_sequences
         self.reverse = reverse
@@ -149,6 +153,7 @@ class MinLSTM(_Linear):
         self.forget = nnx.Linear(in_features, hidden_features, **options)
         self.input = nnx.Linear(in_features, hidden_features, **options)
         self.candidate = nnx.Linear(in_features, hidden_features, **options)
+        self.in_features = in_features
         self.hidden_features = hidden_features
         self.return_sequences = return_sequences
         self.reverse = reverse
@@ -208,7 +213,7 @@ class RGLRU(_Linear):
         self.recurrence = nnx.Linear(features, features, **options)
         self.input = nnx.Linear(features, features, **options)
         self.decay = nnx.Param(self._slow_decay(rngs.params(), features).astype(param_dtype))
-        self.hidden_features = features
+        self.in_features = self.hidden_features = features
         self.return_sequences = return_sequences
         self.reverse = reverse
 

@@ -1,5 +1,7 @@
 """Any Flax cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -64,8 +66,21 @@ class RNN(Recurrent):
         carry = self.cell.initialize_carry((batch, *feature_shape), nnx.Rngs(0))
         return jax.tree.map(lambda a: a.astype(ops.accumulator(a.dtype)), carry)
 
+    def _with_features(self, x: ArrayLike) -> Array:
+        x = _check.array(x, "x", "RNN")
+        has_features: Any = getattr(self.cell, "num_feature_axes", 1)
+        if x.ndim < 3 and has_features:
+            raise ValueError(f"RNN: `x` must be [batch, time, feature...], got shape {x.shape}.")
+        features = getattr(self.cell, "in_features", None)
+        if x.ndim > 2 and features not in (None, x.shape[-1]):
+            raise ValueError(
+                f"RNN: {_check.name_of(self.cell)} takes {features} features, got `x` of shape "
+                f"{x.shape}."
+            )
+        return x
+
     def _carry_for(self, x: Array) -> PyTree:
-        return self.initial_carry(x.shape[0], x.shape[2:])
+        return self.initial_carry(x.shape[0], self._with_features(x).shape[2:])
 
     def run(
         self,
@@ -77,12 +92,14 @@ class RNN(Recurrent):
         resets: ArrayLike | None = None,
     ) -> tuple[PyTree, Pair]:
         """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
-        x = _check.array(x, "x", "RNN")
+        x = self._with_features(x)
         reverse = self.reverse if reverse is None else reverse
         has_starts = resets is not None or isinstance(mask, Segments)
         fresh = _as_wide_as(x, self._carry_for(x)) if has_starts else None
-        options = {"reverse": reverse, "resets": resets, "reset_carry": fresh}
-        return recurrent.scan(self.cell, x, mask, _as_wide_as(x, carry), **options)
+        carry = _as_wide_as(x, carry)
+        return recurrent.scan(
+            *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
+        )
 
 
 def _as_wide_as(x: Array, carry: PyTree) -> PyTree:

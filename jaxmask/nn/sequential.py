@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, masks
-from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
 from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
 
@@ -62,7 +62,10 @@ class Sequential(MaskedModule):
     def __call__(
         self, x: Any, mask: Mask = None, *, rngs: nnx.Rngs | None = None
     ) -> tuple[Any, Mask]:
-        """Run the layers and return `(y, mask)`; `rngs` feeds layers that draw."""
+        """Run the layers and return `(y, mask)`.
+
+        `rngs` feeds active `nnx.Dropout` layers, and those with a parameter `rngs` of their own.
+        """
         for position, layer in enumerate(self.layers):
             at = f"Sequential: layer {position}"
             policy = self.on_unsupported
@@ -138,6 +141,8 @@ class TimeDistributed(MaskedModule):
         """Run the layer on each outer step and return `(y, mask)`."""
         x = _check.array(x, "x", "TimeDistributed")
         if mask is not None:
+            if isinstance(mask, Segments):
+                _check.refuse_segments("TimeDistributed")
             mask = _check.boolean(mask, "TimeDistributed")
             if mask.ndim not in (2, 3) or mask.shape != x.shape[: mask.ndim]:
                 raise _check.MaskError(

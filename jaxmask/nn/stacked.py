@@ -110,9 +110,9 @@ class StackedRNN(MaskedModule):
         is_last = position == len(self.layers) - 1
         if is_last or self.dropout.deterministic or self.dropout.rate == 0:
             return y, after
-        if self.variational:
-            return _drop_features(y, after, foreign.next_key(self.dropout.rngs), self.dropout.rate)
-        return join.call(self.dropout, y, after, at="StackedRNN: dropout")
+        drop = _drop_features if self.variational else random.dropout
+        key = foreign.next_key(self.dropout.rngs, "StackedRNN", takes_rngs=False)
+        return drop(_check.array(y, "x", "StackedRNN"), after, key, self.dropout.rate)
 
 
 def _drop_features(x: Array, mask: Mask, key: Array, rate: float) -> Pair:

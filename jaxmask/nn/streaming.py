@@ -46,7 +46,9 @@ def _each_step(layer: Any, streaming: Any, x: Any, mask: Mask, at: str) -> Pair:
         return join.call(layer, x, mask, at=at)
     pair = rule(streaming, _check.array(x, "x", at), mask, None)
     if pair is None:
-        _refuse(streaming, at, "would mix the steps of a chunk, or drop their axis, as it is set up")
+        _refuse(
+            streaming, at, "would mix the steps of a chunk, or drop their axis, as it is set up"
+        )
     return join.checked(pair, streaming, at)
 
 

@@ -61,7 +61,8 @@ class _Block(MaskedModule):
     def _after(self, norm: nnx.LayerNorm, x: Array, y: Array, mask: Mask) -> Array:
         """Add a branch to what went by it."""
         if self.dropout.rate and not self.dropout.deterministic:
-            y, _ = random.dropout(y, mask, next_key(self.dropout.rngs), self.dropout.rate)
+            key = next_key(self.dropout.rngs, type(self).__name__, takes_rngs=False)
+            y, _ = random.dropout(y, mask, key, self.dropout.rate)
         return x + y if self.norm_first else norm(x + y)
 
     def _mlp(self, x: Array, mask: Mask) -> Pair:

@@ -135,7 +135,7 @@ def batch(
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
+      TypeError: if `x`, `scale` or `bias` is not floating or `mask` not boolean.
       ValueError, MaskError: if there is no feature axis, the statistics, `scale` or `bias` are not
         `[feature]`, or `mask` does not belong to `x`.
 

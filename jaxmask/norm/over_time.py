@@ -36,7 +36,8 @@ def group(
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x` is not floating, `mask` not boolean, or `num_groups` not an int.
+      TypeError: if `x`, `scale` or `bias` is not floating, `mask` not boolean, or `num_groups`
+        not an int.
       ValueError, MaskError: if there is no feature axis, the groups do not divide it, `scale` or
         `bias` is not `[feature]`, or `mask` does not belong to `x`.
 
@@ -89,7 +90,7 @@ def instance(
       The pair `(y, mask)`, `y` like `x`. A row with one real step gives `bias` there.
 
     Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
+      TypeError: if `x`, `scale` or `bias` is not floating or `mask` not boolean.
       ValueError, MaskError: if there is no feature axis, `scale` or `bias` is not `[feature]`, or
         `mask` does not belong to `x`.
 

@@ -32,7 +32,7 @@ def layer(
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
+      TypeError: if `x`, `scale` or `bias` is not floating or `mask` not boolean.
       ValueError, MaskError: if there is no feature axis, `scale` or `bias` is not `[feature]`, or
         `mask` does not belong to `x`.
 
@@ -70,7 +70,7 @@ def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: fl
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
+      TypeError: if `x` or `scale` is not floating or `mask` not boolean.
       ValueError, MaskError: if there is no feature axis, `scale` is not `[feature]`, or `mask` does
         not belong to `x`.
 

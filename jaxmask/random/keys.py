@@ -19,6 +19,8 @@ def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None)
     if not jnp.issubdtype(rows.dtype, jnp.integer):
         raise TypeError(f"{where}: `row_ids` must be integers, got dtype {rows.dtype}.")
     _check.shape(rows, x.shape[:1], "[batch]", where, "row_ids")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of the old style, `PRNGKey`
+        key = jax.random.wrap_key_data(key)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 

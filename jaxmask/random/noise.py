@@ -20,7 +20,7 @@ def gaussian_noise(
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
       mask: boolean, or `Segments`, or None.
       key: a JAX random key.
-      stddev: standard deviation of the noise, at least 0.
+      stddev: static; standard deviation of the noise, at least 0.
       row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
 
     Returns:
@@ -28,7 +28,7 @@ def gaussian_noise(
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `stddev` is negative, or `mask` does not belong to `x`.
+      ValueError, MaskError: if `stddev` is negative or nan, or `mask` does not belong to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
@@ -42,7 +42,7 @@ def gaussian_noise(
     """
     x, mask = _check.pair(x, mask, "gaussian_noise")
     _check.floating(x, "gaussian_noise")
-    if stddev < 0:
+    if not stddev >= 0:
         raise ValueError(f"gaussian_noise: `stddev` must be at least 0, got {stddev}.")
     if stddev == 0:
         return ops.fill(x, mask)
