@@ -60,7 +60,7 @@ def test_no_law_convicts(subject):
 TAKES_ONE_MASK = [entry for entry in REGISTRY if {spec.mask for spec in entry.inputs} == {0}]
 
 
-@pytest.mark.parametrize("entry", TAKES_ONE_MASK[::3], ids=str)
+@pytest.mark.parametrize("entry", TAKES_ONE_MASK[::6], ids=str)
 def test_the_check_acquits(entry):
     moves = {"any": ("left", "holes"), "contiguous": ("left",), "right": ()}[entry.mask_class]
     report = checked(entry, moves)
@@ -76,4 +76,4 @@ def test_the_check_acquits_plain_functions(subject):
 
 def test_there_are_enough():
     assert len(WRONG) >= 40
-    assert len(RIGHT) + len(TAKES_ONE_MASK[::3]) >= 40
+    assert len(RIGHT) + len(TAKES_ONE_MASK[::6]) >= 40
