@@ -161,12 +161,13 @@ def log_sum_exp(x: Array, axis: int) -> Array:
       >>> float(log_sum_exp(jnp.zeros((1, 1)), axis=1)[0])
       0.0
     """
-    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
-    top = jnp.where(top == -jnp.inf, 0, top)  # not inf - inf, where everything is ruled out
+    highest = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+    top = jnp.where(highest == -jnp.inf, 0, highest)  # not inf - inf, where all is ruled out
     total = jnp.sum(jnp.exp(x - top), axis=axis)
     ruled_out = total == 0
     total = jnp.log(jnp.where(ruled_out, 1, total))
-    return jnp.where(ruled_out, -jnp.inf, jnp.squeeze(top, axis) + total)
+    # There the highest is -inf; a constant one would trip `jax_debug_infs` in a gradient.
+    return jnp.where(ruled_out, jnp.squeeze(highest, axis), jnp.squeeze(top, axis) + total)
 
 
 def _score(logits: Array, mask: Mask, tags: Array, weights: Weights) -> Array:

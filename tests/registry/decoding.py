@@ -58,7 +58,6 @@ ENTRIES = [
         ],
         (LOGITS,),
         params=_TRANSITIONS,
-        exempt={"eager_is_jit": "op by op its gradient holds the -inf of a path ruled out"},
     ),
     Entry("decoding.ctc_greedy", simple(jm.decoding.ctc_greedy), (LOGITS,), exempt=_IDS | _ENDS),
     Entry(
