@@ -241,8 +241,8 @@ def test_padding_changes_neither_the_loss_nor_a_gradient():
     [
         ({}, "small", pronounce.PRESETS["small"].steps),
         ({"minutes": 3}, "small", None),
-        ({"minutes": 60}, "large", None),
-        ({"minutes": 60, "steps": 7}, "large", 7),
+        ({"minutes": 60}, "medium", None),
+        ({"minutes": 120, "steps": 7}, "large", 7),
         ({"minutes": 60, "model": "tiny"}, "tiny", None),
     ],
 )
