@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
-from jaxmask.recurrent import tiled_lstm
+from jaxmask.recurrent.tiled import engine
 from tests.registry.recurrent import lstm_weights
 
 DRAW = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
-from jaxmask.recurrent import _arguments, masked_scan, tiled_lstm
+from jaxmask.recurrent import _arguments, masked_scan
 from jaxmask.recurrent.cells import (
     ACTIVATIONS,
     GRUWeights,
@@ -18,6 +18,8 @@ from jaxmask.recurrent.cells import (
     lstm_cell,
     simple_cell,
 )
+from jaxmask.recurrent.tiled import engine, kinds
+from jaxmask.recurrent.tiled.schedule import Tiles
 
 METHODS = ("auto", "scan")
 LSTM_METHODS = (*METHODS, "tiled")
@@ -80,11 +82,6 @@ def lstm(
     """
     _check.choice(method, LSTM_METHODS, "lstm", "method")
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
-    if method == "tiled" and starts is not None:
-        raise _check.MaskError(
-            'lstm: `method="tiled"` takes neither `Segments` in the mask\'s place nor resets. Pass '
-            '`method="scan"`.'
-        )
     weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
     carry = _arguments.lstm_carry(x, weights, carry)
     return _lstm(x, mask, starts, weights, carry, reverse=reverse, tiled=method == "tiled")
@@ -106,7 +103,10 @@ def _lstm(
     cell = functools.partial(lstm_cell, weights)
     with jax.named_scope("jaxmask.lstm"):
         if tiled and x.size:
-            return tiled_lstm.run(safe, mask, weights, carry, reverse=reverse)
+            ends, pair = engine.tiled(
+                kinds.LSTM, Tiles(8, 8, 2), safe, mask, starts, weights, carry, reverse=reverse
+            )
+            return LSTMCarry(*ends), pair
         return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
 
 

@@ -25,8 +25,10 @@ def linear(
         h = a[t] * h + b[t]     where mask[t]; elsewhere h stays
         y[t] = h                where mask[t], else 0
 
-    All steps are found at once by `jax.lax.associative_scan`, in log2(time) rounds. Any mask works
-    (mask class: any): right and left padding, holes, empty rows.
+    All steps are found at once by `jax.lax.associative_scan`, in log2(time) rounds. Where those `a` of
+    a row that are above 1 in size multiply to more than the dtype holds, they are taken one by one
+    instead, since the product is inf where the states need not be. Any mask works (mask class:
+    any): right and left padding, holes, empty rows.
 
     Args:
       a: `[batch, time, feature...]`, floating or complex: what the state is multiplied by.
@@ -106,7 +108,7 @@ def _linear(
     entering = carry if starts is None else _cleared(carry, starts[:, first])
     b = b.at[:, first].add(a[:, first] * entering)
     with jax.named_scope("jaxmask.linear"):
-        h = _scan(a, b, starts, reverse)
+        h = _states(a, b, starts, reverse)
     carry = h[:, last] if after is None else _cleared(h[:, last], after)
     return carry, (ops.fill(h, mask)[0].astype(dtype), mask)
 
@@ -115,7 +117,59 @@ def _cleared(x: Array, where: Array) -> Array:
     return jnp.where(masks.expand(where, x.ndim), jnp.zeros((), x.dtype), x)
 
 
-def _scan(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
+def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
+    """The states after each step, from h = 0."""
+    # inf times a state of 0 would be nan. Sequence by sequence, so that none changes the rounding of
+    # another.
+    overflows = _growth(jax.lax.stop_gradient(a), starts, reverse) > jnp.finfo(a.dtype).max
+    h = _at_once(jnp.where(overflows, 1, a), b, starts, reverse)
+    return jax.lax.cond(
+        _any(overflows),
+        lambda: jnp.where(overflows, _by_step(a, b, starts, reverse), h),
+        lambda: h,
+    )
+
+
+def _growth(a: Array, starts: StepMask | None, reverse: bool) -> Array:
+    """No product of neighbouring `a` up to a step of a sequence (of a row, alike) is above it."""
+    size = jnp.maximum(abs(a), 1)
+    if starts is None:
+        return jnp.prod(size, axis=1, keepdims=True)
+
+    def compose(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
+        (size_1, cut_1), (size_2, cut_2) = left, right
+        return jnp.where(cut_2, size_2, size_1 * size_2), cut_1 | cut_2
+
+    parts = (size, masks.expand(starts, a.ndim))
+    return jax.lax.associative_scan(compose, parts, reverse=reverse, axis=1)[0]
+
+
+@jax.custom_batching.custom_vmap
+def _any(x: Array) -> Array:
+    return jnp.any(x)
+
+
+@_any.def_vmap
+def _any_of_all(size: int, is_mapped: list[bool], x: Array) -> tuple[Array, bool]:
+    """One answer for all of a mapped axis: `cond` runs both of its ways where it is mapped."""
+    return _any(x), False
+
+
+def _by_step(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
+    """The recurrence as it is written, from h = 0."""
+
+    def step(h: Array, at: tuple[Array, Array, StepMask | None]) -> tuple[Array, Array]:
+        a_t, b_t, start = at
+        h = a_t * (h if start is None else _cleared(h, start)) + b_t
+        return h, h
+
+    inputs = jax.tree.map(masked_scan.time_first, (a, b, starts))
+    # A zero like the first step varies over a `shard_map` as it does.
+    _, h = jax.lax.scan(step, jnp.zeros_like(b[:, 0]), inputs, reverse=reverse)
+    return masked_scan.time_first(h)
+
+
+def _at_once(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
     """The composition of h -> a h + b over all steps up to each one, from h = 0."""
 
     def compose(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:

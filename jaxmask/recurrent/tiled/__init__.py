@@ -1,0 +1,1 @@
+"""Recurrences that work only where real steps are: see `engine`."""

@@ -1,0 +1,200 @@
+"""The engine's backward: the same pairs, walked from the last to the first.
+
+The gates of a chunk are rebuilt with one product, the steps are pulled back one by one, and the
+chunk's share of the weights' gradients is taken with one product each.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import masks
+from jaxmask._types import Array
+from jaxmask.recurrent.tiled.forward import (
+    Plan,
+    Rows,
+    Weights,
+    choose,
+    member,
+    product,
+    products,
+    state_of,
+    zeros,
+)
+from jaxmask.recurrent.tiled.kinds import State
+from jaxmask.recurrent.tiled.schedule import Pair, block, put, queues, take
+
+
+def backward(
+    plan: Plan,
+    rows: Rows,
+    weights: Weights,
+    carry: State,
+    kept: State,
+    d_ends: State,
+    d_h: Array,
+) -> tuple[Array, Weights, State]:
+    """Cotangents of `rows.x`, of each member's weights and of the carry.
+
+    Args:
+      plan: as in `forward`.
+      rows: the inputs.
+      weights: see `Weights`.
+      carry: the first states.
+      kept: the states after each step, from `forward`.
+      d_ends: cotangents of the last states but `h`, of which `d_h` tells.
+      d_h: `[row, time, hidden]`, cotangent of `h` after each step, 0 past the end of a row.
+
+    Returns:
+      Cotangents, those of the weights `[member, ...]`, added up in the dtype of the state; that of
+      the carry is meaningless for a row without a step.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.forward import forward
+      >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles
+      >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
+      >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
+      >>> rows, carry = Rows(jnp.ones((1, 2, 1)), jnp.array([2]), None), (jnp.zeros((1, 1)),)
+      >>> kept = forward(plan, rows, weights, carry)
+      >>> d_x, _, _ = backward(plan, rows, weights, carry, kept, (), jnp.ones((1, 2, 1)))
+      >>> d_x[0, :, 0].tolist()
+      [2.0, 1.0]
+    """
+    (number, time, feature), hidden, dtype = rows.x.shape, carry[0].shape[1], carry[0].dtype
+    tiles = plan.tiles
+    line = queues(rows.lengths, tiles, time // tiles.steps)
+    # Transposed once: a transposed product in the loop is slow.
+    turned = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
+    one = jnp.where(line.rounds >= 0, 1, 2).astype(dtype)
+
+    def body(back: Array, loop: Any) -> Any:
+        d_x, total, firsts, ds = loop
+        pairs = take(line, line.rounds - 1 - back, tiles, *rows)
+        pairs = [p._replace(real=p.real & p.alive) for p in pairs]
+        before = [_before(plan, carry, kept, p) for p in pairs]
+        factors = _rebuild(plan, rows, weights, pairs, before, kept)
+        given = [block(d_h, (p.row, p.time), (tiles.rows, tiles.steps)) for p in pairs]
+        ds = [
+            choose(p.is_last, (jnp.zeros_like(d[0]), *state_of(d_ends, p, tiles.rows)), d)
+            for p, d in zip(pairs, ds, strict=True)
+        ]
+        own = [member(plan, turned, rows, p) for p in pairs]
+        ds, d_zs = _steps_back(plan, pairs, factors, given, ds, [w.w_h for w in own], one)
+        d_xs = products([d for d, _ in d_zs], [w.w_x for w in own], shared=shared, state=dtype)
+        for p, d, own_d_x in zip(pairs, ds, d_xs, strict=True):
+            d_x = put(d_x, own_d_x, p.row, p.time)
+            firsts = tuple(put(f, a, p.row) for f, a in zip(firsts, d, strict=True))
+        if shared:
+            ins = jnp.concatenate([p.x for p in pairs]), jnp.concatenate([b[0] for b in before])
+            outs = (jnp.concatenate(d) for d in zip(*d_zs, strict=True))
+            total = _add(plan, rows, total, _share(own[0], *ins, *outs), pairs[0])
+        else:
+            for p, b, d_z, w in zip(pairs, before, d_zs, own, strict=True):
+                total = _add(plan, rows, total, _share(w, p.x, b[0], *d_z), p)
+        return d_x, total, firsts, ds
+
+    shared = plan.members == 1
+    start = (
+        zeros(rows.x, (number, time, feature), dtype),
+        jax.tree.map(lambda w: zeros(rows.x, (plan.members, *w.shape[1:]), dtype), weights),
+        tuple(zeros(rows.x, a.shape, dtype) for a in carry),
+        [tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)] * tiles.lanes,
+    )
+    d_x, total, firsts, _ = jax.lax.fori_loop(0, line.rounds, body, start)
+    return d_x, total, firsts
+
+
+def _before(plan: Plan, carry: State, kept: State, pair: Pair) -> State:
+    """The states before each step of a chunk."""
+    number, steps, _ = plan.tiles
+
+    def shifted(first: Array, after: Array) -> Array:
+        before = block(after, (pair.row, pair.time - 1), (number, 1))
+        before = jnp.where(pair.chunk == 0, block(first, (pair.row,), (number,))[:, None], before)
+        inside = block(after, (pair.row, pair.time), (number, steps))[:, :-1]
+        before = jnp.concatenate([before, inside], axis=1)
+        return before if pair.starts is None else jnp.where(pair.starts[..., None], 0, before)
+
+    return tuple(map(shifted, carry, kept))
+
+
+def _rebuild(
+    plan: Plan, rows: Rows, weights: Weights, pairs: list[Pair], before: list[State], kept: State
+) -> list[tuple[State, State]]:
+    """What pulls a cotangent back through each step of a chunk, for each lane."""
+    (number, steps, _), dtype = plan.tiles, kept[0].dtype
+    own = [member(plan, weights, rows, p) for p in pairs]
+    options = {"shared": plan.members == 1, "state": dtype}
+    z_xs = products([p.x for p in pairs], [w.w_x for w in own], **options)
+    z_hs = products([b[0] for b in before], [w.w_h for w in own], **options)
+    factors = []
+    for p, b, z_x, z_h, w in zip(pairs, before, z_xs, z_hs, own, strict=True):
+        after = tuple(block(k, (p.row, p.time), (number, steps)) for k in kept)
+        z_h = z_h if w.b_h is None else z_h + w.b_h
+        taken, held = plan.kind.factors(z_x + w.b_x, z_h, b, after)
+        taken = tuple(jnp.where(masks.expand(p.real, a.ndim), a, 0) for a in taken)
+        held = tuple(jnp.where(p.real[..., None], a, 1) for a in held)
+        if p.starts is not None:
+            held = tuple(jnp.where(p.starts[..., None], 0, a) for a in held)
+        factors.append((taken, held))
+    return factors
+
+
+def _steps_back(
+    plan: Plan,
+    pairs: list[Pair],
+    factors: list[tuple[State, State]],
+    given: list[Array],
+    ds: list[State],
+    w_h: list[Array],
+    one: Array,
+) -> tuple[list[State], list[tuple[Array, Array]]]:
+    """The cotangents of the states before a chunk, and those of both products at each step."""
+    d_zs: list[list[tuple[Array, Array]]] = [[] for _ in pairs]
+    for t in reversed(range(plan.tiles.steps)):
+        for k, p in enumerate(pairs):
+            taken, held = (tuple(a[:, t] for a in part) for part in factors[k])
+            d_new = ds[k][0] + given[k][:, t], *ds[k][1:]
+            d_zx, d_zh, d_read = plan.kind.pull(taken, held, d_new)
+            d_h = product(d_zh.reshape(len(d_zh), -1), w_h[k], d_zh.dtype)
+            if p.starts is not None:
+                d_h = jnp.where(p.starts[:, t, None], 0, d_h)
+            # XLA copies cheap chains into every consumer, here all later steps; it copies no
+            # division.
+            d_state = [jnp.zeros_like(d_h) if d is None else d / one for d in d_read]
+            ds[k] = d_h + d_state[0], *d_state[1:]
+            d_zs[k].insert(0, (d_zx, d_zh))
+    both = [zip(*steps, strict=True) for steps in d_zs]
+    return ds, [tuple(_side_by_side(jnp.stack(d, axis=1)) for d in parts) for parts in both]
+
+
+def _side_by_side(d: Array) -> Array:
+    return d.reshape(*d.shape[:-2], -1)
+
+
+def _share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Weights:
+    """A chunk's share of the weights' gradients, one product each."""
+
+    def flat(a: Array) -> Array:
+        return a.reshape(-1, a.shape[-1])
+
+    def outer(inputs: Array, d: Array) -> Array:
+        return product(
+            flat(inputs).T.astype(weights.w_x.dtype), flat(d).astype(weights.w_x.dtype), d.dtype
+        )
+
+    d_b = flat(d_zx).sum(axis=0), None if weights.b_h is None else flat(d_zh).sum(axis=0)
+    return Weights(outer(x, d_zx), outer(h, d_zh), *d_b)
+
+
+def _add(plan: Plan, rows: Rows, total: Weights, share: Weights, pair: Pair) -> Weights:
+    def add(into: Array, new: Array, old: Array) -> Array:
+        if plan.members == 1:
+            return into + new
+        each = len(rows.lengths) // plan.tiles.rows // plan.members
+        return put(into, (old + new)[None], pair.tile // each)
+
+    return jax.tree.map(add, total, share, member(plan, total, rows, pair))

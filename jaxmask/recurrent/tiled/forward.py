@@ -1,0 +1,205 @@
+"""The engine's forward: one loop over the pairs that hold a real step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from jaxmask._types import Array
+from jaxmask.recurrent.tiled.kinds import Kind, State
+from jaxmask.recurrent.tiled.schedule import Pair, Tiles, block, put, queues, take
+
+
+class Plan(NamedTuple):
+    """What is static: the recurrence, the sizes, and how many members there are.
+
+    A member is a set of rows that may have weights of its own. Members' rows follow one another,
+    each member's in whole tiles.
+    """
+
+    kind: Kind
+    tiles: Tiles
+    members: int = 1
+
+
+class Weights(NamedTuple):
+    """Matrices in the dtype to multiply in, biases in that of the state; one member serves all."""
+
+    w_x: Float[Array, "member feature gates"]
+    w_h: Float[Array, "member hidden gates"]
+    b_x: Float[Array, "member gates"]
+    b_h: Float[Array, "member gates"] | None
+
+
+class Rows(NamedTuple):
+    """Rows in tiles: right-padded, sorted from long to short within each member, and finite."""
+
+    x: Float[Array, "row time feature"]
+    lengths: Int[Array, "row"]
+    starts: Bool[Array, "row time"] | None  # where the state is zeros before the step
+
+
+def member(plan: Plan, arrays: Any, rows: Rows, pair: Pair) -> Any:
+    """The weights that a pair's rows are multiplied by.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.kinds import LSTM
+      >>> plan = Plan(LSTM, Tiles(rows=1, steps=1, lanes=1), members=2)
+      >>> rows = Rows(jnp.ones((2, 1, 1)), jnp.ones(2, int), None)
+      >>> pair = take(queues(rows.lengths, plan.tiles, 1), jnp.array(1), plan.tiles, *rows)[0]
+      >>> member(plan, jnp.array([[3.0], [4.0]]), rows, pair).tolist()
+      [4.0]
+    """
+    shared = jax.tree.leaves(arrays)[0].shape[0] == 1
+    each = len(rows.lengths) // plan.tiles.rows // plan.members
+    return jax.tree.map(lambda w: w[0] if shared else w[pair.tile // each], arrays)
+
+
+def product(a: Array, w: Array, state: Any) -> Array:
+    """Multiply in the dtype of `w`, add up in that of the state.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> product(jnp.ones((1, 2)), jnp.ones((2, 1), jnp.bfloat16), jnp.float32).dtype
+      dtype('float32')
+    """
+    return jnp.matmul(a.astype(w.dtype), w, preferred_element_type=state)
+
+
+def products(
+    inputs: list[Array], matrices: list[Array], *, shared: bool, state: Any
+) -> list[Array]:
+    """A product for each lane: one for all where they share the matrix, which is faster.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> w = jnp.full((1, 1), 2.0)
+      >>> lanes = [jnp.ones((1, 1)), jnp.zeros((1, 1))]
+      >>> [z.tolist() for z in products(lanes, [w, w], shared=True, state=jnp.float32)]
+      [[[2.0]], [[0.0]]]
+    """
+    if not shared:
+        return [product(a, w, state) for a, w in zip(inputs, matrices, strict=True)]
+    return jnp.split(product(jnp.concatenate(inputs), matrices[0], state), len(inputs))
+
+
+def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros that vary over the axes of a `shard_map` that an array varies over.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> zeros(jnp.ones(3), (2,), jnp.float32).tolist()
+      [0.0, 0.0]
+    """
+    return jnp.zeros_like(like, shape=shape, dtype=dtype)
+
+
+def choose(condition: Array, on_true: State, on_false: State) -> State:
+    """A select over a state.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> [a.tolist() for a in choose(jnp.array(True), (jnp.ones(2),), (jnp.zeros(2),))]
+      [[1.0, 1.0]]
+    """
+    return tuple(jnp.where(condition, a, b) for a, b in zip(on_true, on_false, strict=True))
+
+
+def state_of(states: State, pair: Pair, number: int) -> State:
+    """The states of a pair's rows.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tiles, lengths = Tiles(rows=1, steps=1, lanes=1), jnp.ones(2, int)
+      >>> line = queues(lengths, tiles, 1)
+      >>> pair = take(line, jnp.array(1), tiles, jnp.ones((2, 1, 1)), lengths, None)[0]
+      >>> state_of((jnp.array([[3.0], [4.0]]),), pair, 1)[0].tolist()
+      [[4.0]]
+    """
+    return tuple(block(a, (pair.row,), (number,)) for a in states)
+
+
+def anew(pair: Pair, t: int, state: State) -> State:
+    """The state before a step: zeros where a segment or an episode begins.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tiles = Tiles(rows=1, steps=1, lanes=1)
+      >>> rows = Rows(jnp.ones((1, 1, 1)), jnp.ones(1, int), jnp.array([[True]]))
+      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(0), tiles, *rows)[0]
+      >>> anew(pair, 0, (jnp.ones((1, 1)),))[0].tolist()
+      [[0.0]]
+    """
+    if pair.starts is None:
+        return state
+    return choose(pair.starts[:, t, None], tuple(jnp.zeros_like(s) for s in state), state)
+
+
+def forward(
+    plan: Plan, rows: Rows, weights: Weights, carry: State
+) -> tuple[Float[Array, "row time hidden"], ...]:
+    """The states after each step.
+
+    Args:
+      plan: its tiles' rows divide the rows of each member, and their steps divide time.
+      rows: the inputs.
+      weights: see `Weights`.
+      carry: the first states, each `[row, hidden]`.
+
+    Returns:
+      The states. What stands past the end of a row is finite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
+      >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
+      >>> rows = Rows(jnp.ones((1, 2, 1)), jnp.array([2]), None)
+      >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
+      >>> forward(plan, rows, weights, (jnp.zeros((1, 1)),))[0][0, :, 0].tolist()
+      [1.0, 2.0]
+    """
+    (number, time), hidden, dtype = rows.x.shape[:2], carry[0].shape[1], carry[0].dtype
+    tiles = plan.tiles
+    line = queues(rows.lengths, tiles, time // tiles.steps)
+
+    def body(turn: Array, loop: Any) -> Any:
+        kept, states = loop
+        pairs = take(line, turn, tiles, *rows)
+        states = [
+            choose(p.chunk == 0, state_of(carry, p, tiles.rows), s)
+            for p, s in zip(pairs, states, strict=True)
+        ]
+        states, passed = _chunk(plan, rows, weights, pairs, states)
+        for p, chunk in zip(pairs, passed, strict=True):
+            kept = tuple(put(k, a, p.row, p.time) for k, a in zip(kept, chunk, strict=True))
+        return kept, states
+
+    state = tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)
+    kept = tuple(zeros(rows.x, (number, time, hidden), dtype) for _ in carry)
+    return jax.lax.fori_loop(0, line.rounds, body, (kept, [state] * tiles.lanes))[0]
+
+
+def _chunk(
+    plan: Plan, rows: Rows, weights: Weights, pairs: list[Pair], states: list[State]
+) -> tuple[list[State], list[State]]:
+    """The states after a chunk of each lane, and those after each of its steps."""
+    dtype = states[0][0].dtype
+    own = [member(plan, weights, rows, p) for p in pairs]
+    z_x = products(
+        [p.x for p in pairs], [w.w_x for w in own], shared=plan.members == 1, state=dtype
+    )
+    passed: list[list[State]] = [[] for _ in pairs]
+    for t in range(plan.tiles.steps):  # written out, and by turns: the lanes overlap
+        for k, (p, w) in enumerate(zip(pairs, own, strict=True)):
+            state = anew(p, t, states[k])
+            z_h = product(state[0], w.w_h, dtype)
+            z_h = z_h if w.b_h is None else z_h + w.b_h
+            new = plan.kind.update(z_x[k][:, t] + w.b_x, z_h, state)
+            # Past its end a row goes on with zeros: what comes of it is finite, and nobody reads it.
+            states[k] = new if plan.kind.bounded else choose(p.real[:, t, None], new, state)
+            passed[k].append(states[k])
+    return states, [
+        tuple(jnp.stack(steps, axis=1) for steps in zip(*lane, strict=True)) for lane in passed
+    ]

@@ -1,0 +1,121 @@
+"""What the engine must know of a recurrence: the arithmetic of a step beside its two products."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask._types import Array
+
+State = tuple[Array, ...]
+
+
+class Kind(NamedTuple):
+    """A recurrence with the step `update(x @ w_x + b, h @ w_h + b_h, state)`, `h` its first state.
+
+    The arithmetic is element by element, so a step is pulled back by factors, and the factors of a
+    whole chunk are computed at once.
+
+    Attributes:
+      update: `(z_x, z_h, state) -> state`.
+      factors: `(z_x, z_h, before, after) -> (factors, holds)`, arrays `[..., hidden]` or
+        `[..., gate, hidden]`; `before` and `after` are the states. Where the engine sets factors
+        to 0 and holds to 1, a step passes the cotangents of the states and takes nothing.
+      pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
+        reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
+      states: how many arrays the state has.
+      bounded: whether the state stays finite however many steps are made of finite inputs.
+    """
+
+    update: Callable[[Array, Array, State], State]
+    factors: Callable[[Array, Array, State, State], tuple[State, State]]
+    pull: Callable[[State, State, State], tuple[Array, Array, tuple[Array | None, ...]]]
+    states: int
+    bounded: bool = True
+
+
+Pulled = tuple[Array, Array, tuple[Array | None, ...]]
+
+
+def _by_gate(*gates: Array) -> Array:
+    return jnp.stack(gates, axis=-2)
+
+
+def _lstm_gates(z_x: Array, z_h: Array) -> tuple[Array, Array, Array, Array]:
+    i, f, g, o = jnp.split(z_x + z_h, 4, axis=-1)
+    return jax.lax.logistic(i), jax.lax.logistic(f), jnp.tanh(g), jax.lax.logistic(o)
+
+
+def _lstm_update(z_x: Array, z_h: Array, state: State) -> State:
+    i, f, g, o = _lstm_gates(z_x, z_h)
+    c = f * state[1] + i * g
+    return o * jnp.tanh(c), c
+
+
+def _lstm_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
+    i, f, g, o = _lstm_gates(z_x, z_h)
+    said = jnp.tanh(after[1])
+    gates = g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g**2), said * o * (1 - o)
+    return (_by_gate(*gates), o * (1 - said**2)), (f,)
+
+
+def _lstm_pull(factors: State, holds: State, d_state: State) -> Pulled:
+    (gates, through), (d_h, d_c) = factors, d_state
+    d_c = d_c + d_h * through
+    is_output = jnp.arange(4)[:, None] == 3
+    d_z = gates * jnp.where(is_output, d_h[..., None, :], d_c[..., None, :])
+    return d_z, d_z, (None, d_c * holds[0])
+
+
+def _gru_gates(z_x: Array, z_h: Array) -> tuple[Array, Array, Array, Array]:
+    x_r, x_z, x_n = jnp.split(z_x, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(z_h, 3, axis=-1)
+    r = jax.lax.logistic(x_r + h_r)
+    return r, jax.lax.logistic(x_z + h_z), jnp.tanh(x_n + r * h_n), h_n
+
+
+def _gru_update(z_x: Array, z_h: Array, state: State) -> State:
+    _, z, n, _ = _gru_gates(z_x, z_h)
+    return ((1 - z) * n + z * state[0],)
+
+
+def _gru_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
+    r, z, n, h_n = _gru_gates(z_x, z_h)
+    new = (1 - z) * (1 - n**2)
+    reset, update = new * h_n * r * (1 - r), (before[0] - n) * z * (1 - z)
+    return (_by_gate(reset, update, new), _by_gate(reset, update, new * r)), (z,)
+
+
+def _gru_pull(factors: State, holds: State, d_state: State) -> Pulled:
+    d_h = d_state[0][..., None, :]
+    return factors[0] * d_h, factors[1] * d_h, (d_state[0] * holds[0],)
+
+
+def _tanh_update(z_x: Array, z_h: Array, state: State) -> State:
+    return (jnp.tanh(z_x + z_h),)
+
+
+def _tanh_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
+    return (1 - after[0] ** 2,), ()
+
+
+def _relu_update(z_x: Array, z_h: Array, state: State) -> State:
+    return (jax.nn.relu(z_x + z_h),)
+
+
+def _relu_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
+    return ((after[0] > 0).astype(after[0].dtype),), ()
+
+
+def _simple_pull(factors: State, holds: State, d_state: State) -> Pulled:
+    d_z = (factors[0] * d_state[0])[..., None, :]
+    return d_z, d_z, (None,)
+
+
+LSTM = Kind(_lstm_update, _lstm_factors, _lstm_pull, states=2)
+GRU = Kind(_gru_update, _gru_factors, _gru_pull, states=1)
+SIMPLE = {
+    "tanh": Kind(_tanh_update, _tanh_factors, _simple_pull, states=1),
+    "relu": Kind(_relu_update, _relu_factors, _simple_pull, states=1, bounded=False),
+}
