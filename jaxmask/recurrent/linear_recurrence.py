@@ -25,9 +25,9 @@ def linear(
         h = a[t] * h + b[t]     where mask[t]; elsewhere h stays
         y[t] = h                where mask[t], else 0
 
-    All steps are found at once by `jax.lax.associative_scan`, in log2(time) rounds. Where those `a` of
-    a row that are above 1 in size multiply to more than the dtype holds, they are taken one by one
-    instead, since the product is inf where the states need not be. Any mask works (mask class:
+    All steps are found at once by `jax.lax.associative_scan`, in log2(time) rounds. Where those `a`
+    of a row that are above 1 in size multiply to more than the dtype holds, they are taken one by
+    one instead, since the product is inf where the states need not be. Any mask works (mask class:
     any): right and left padding, holes, empty rows.
 
     Args:
@@ -119,8 +119,8 @@ def _cleared(x: Array, where: Array) -> Array:
 
 def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
     """The states after each step, from h = 0."""
-    # inf times a state of 0 would be nan. Sequence by sequence, so that none changes the rounding of
-    # another.
+    # inf times a state of 0 would be nan. Sequence by sequence, so that none changes how another is
+    # rounded.
     overflows = _growth(jax.lax.stop_gradient(a), starts, reverse) > jnp.finfo(a.dtype).max
     h = _at_once(jnp.where(overflows, 1, a), b, starts, reverse)
     return jax.lax.cond(

@@ -153,22 +153,26 @@ def _steps_back(
     one: Array,
 ) -> tuple[list[State], list[tuple[Array, Array]]]:
     """The cotangents of the states before a chunk, and those of both products at each step."""
-    d_zs: list[list[tuple[Array, Array]]] = [[] for _ in pairs]
+    passed: list[list[State]] = [[] for _ in pairs]
     for t in reversed(range(plan.tiles.steps)):
         for k, p in enumerate(pairs):
-            taken, held = (tuple(a[:, t] for a in part) for part in factors[k])
             d_new = ds[k][0] + given[k][:, t], *ds[k][1:]
-            d_zx, d_zh, d_read = plan.kind.pull(taken, held, d_new)
-            d_h = product(d_zh.reshape(len(d_zh), -1), w_h[k], d_zh.dtype)
+            passed[k].insert(0, d_new)
+            taken, held = jax.tree.map(lambda a, t=t: a[:, t], factors[k])
+            _, d_zh, d_read = plan.kind.pull(taken, held, d_new)
+            d_h = product(_side_by_side(d_zh), w_h[k], d_zh.dtype)
             if p.starts is not None:
                 d_h = jnp.where(p.starts[:, t, None], 0, d_h)
             # XLA copies cheap chains into every consumer, here all later steps; it copies no
             # division.
             d_state = [jnp.zeros_like(d_h) if d is None else d / one for d in d_read]
             ds[k] = d_h + d_state[0], *d_state[1:]
-            d_zs[k].insert(0, (d_zx, d_zh))
-    both = [zip(*steps, strict=True) for steps in d_zs]
-    return ds, [tuple(_side_by_side(jnp.stack(d, axis=1)) for d in parts) for parts in both]
+    d_zs = []
+    for steps, factor in zip(passed, factors, strict=True):
+        d_new = tuple(jnp.stack(d, axis=1) for d in zip(*steps, strict=True))
+        d_zx, d_zh, _ = plan.kind.pull(*factor, d_new)
+        d_zs.append((_side_by_side(d_zx), _side_by_side(d_zh)))
+    return ds, d_zs
 
 
 def _side_by_side(d: Array) -> Array:

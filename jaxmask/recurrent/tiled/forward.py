@@ -54,7 +54,9 @@ def member(plan: Plan, arrays: Any, rows: Rows, pair: Pair) -> Any:
     """
     shared = jax.tree.leaves(arrays)[0].shape[0] == 1
     each = len(rows.lengths) // plan.tiles.rows // plan.members
-    return jax.tree.map(lambda w: w[0] if shared else w[pair.tile // each], arrays)
+    return jax.tree.map(
+        lambda w: w[0] if shared else block(w, (pair.tile // each,), (1,))[0], arrays
+    )
 
 
 def product(a: Array, w: Array, state: Any) -> Array:

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxmask._types import Array
@@ -28,7 +27,7 @@ class Queues(NamedTuple):
     tile: Int[Array, "lane round"]
     chunk: Int[Array, "lane round"]
     alive: Bool[Array, "lane round"]  # False where a lane has run out
-    last: Int[Array, "tile"]  # the last chunk of each tile
+    is_last: Bool[Array, "lane round"]  # no later chunk of the tile has a real step
     rounds: Int[Array, ""]
 
 
@@ -40,14 +39,14 @@ class Pair(NamedTuple):
     row: Int[Array, ""]
     time: Int[Array, ""]
     alive: Bool[Array, ""]
-    is_last: Bool[Array, ""]  # no later chunk of the tile has a real step
+    is_last: Bool[Array, ""]
     x: Float[Array, "rows steps feature"]
     real: Bool[Array, "rows steps"]
     starts: Bool[Array, "rows steps"] | None
 
 
 def queues(lengths: Int[Array, "row"], tiles: Tiles, chunks: int) -> Queues:
-    """Deal the tiles to the lanes to and fro, the longest first, and line up their chunks.
+    """Deal the tiles to the lanes, each to the one with the least to do, and line up their chunks.
 
     Example:
       >>> import jax.numpy as jnp
@@ -57,25 +56,35 @@ def queues(lengths: Int[Array, "row"], tiles: Tiles, chunks: int) -> Queues:
       ([[0, 0, 0], [1, 1, 2]], [0, 1, 2], 3)
     """
     number = lengths.shape[0] // tiles.rows
-    longest = jnp.max(lengths.reshape(number, tiles.rows), axis=1)
-    counts = -(-longest // tiles.steps)
-    order = np.arange(number)
-    turn = order % (2 * tiles.lanes)
-    lane_of = np.where(turn < tiles.lanes, turn, 2 * tiles.lanes - 1 - turn)
-    lanes = [order[lane_of == lane] for lane in range(tiles.lanes)]
-    rounds = jnp.arange(chunks * max(map(len, lanes)))
+    counts = -(-jnp.max(lengths.reshape(number, tiles.rows), axis=1) // tiles.steps)
+    lane_of, totals = _deal(counts, tiles.lanes)
+    most = number - tiles.lanes + 1  # every lane has a tile, so one has no more than these
+    rounds = jnp.arange(chunks * most)
 
-    def line_up(own: np.ndarray) -> tuple[Array, Array, Array]:
-        ends = jnp.cumsum(counts[own])
-        place = jnp.searchsorted(ends, rounds, side="right")
-        inside = jnp.minimum(place, len(own) - 1)
-        chunk = rounds - (ends[inside] - counts[own][inside])
-        alive = rounds < ends[-1]
-        tile = jnp.where(alive, jnp.asarray(own)[inside], own[0])
-        return tile, jnp.where(alive, chunk, 0), alive, ends[-1]
+    def line_up(lane: int) -> tuple[Array, ...]:
+        own = jnp.where(lane_of == lane, counts, 0)
+        ends = jnp.cumsum(own)
+        alive = rounds < totals[lane]
+        tile = jnp.where(alive, jnp.searchsorted(ends, rounds, side="right"), lane)
+        chunk = jnp.where(alive, rounds - (ends - own)[tile], 0)
+        # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
+        numbers = tile.astype(jnp.uint32), chunk.astype(jnp.uint32)
+        return *numbers, alive, chunk == counts[tile] - 1
 
-    *lines, totals = map(jnp.stack, zip(*map(line_up, lanes), strict=True))
-    return Queues(*lines, counts - 1, jnp.max(totals))
+    return Queues(
+        *map(jnp.stack, zip(*map(line_up, range(tiles.lanes)), strict=True)), jnp.max(totals)
+    )
+
+
+def _deal(counts: Int[Array, "tile"], lanes: int) -> tuple[Int[Array, "tile"], Int[Array, "lane"]]:
+    """The lane of each tile, tile k < lanes in lane k, and what each lane has to do."""
+
+    def give(totals: Array, count: Array) -> tuple[Array, Array]:
+        lane = jnp.argmin(totals)
+        return totals.at[lane].add(count), lane
+
+    totals, later = jax.lax.scan(give, counts[:lanes], counts[lanes:])
+    return jnp.concatenate([jnp.arange(lanes, dtype=later.dtype), later]), totals
 
 
 def take(
@@ -94,12 +103,11 @@ def take(
     size = tiles.rows, tiles.steps
 
     def pair(lane: int) -> Pair:
-        tile, chunk, alive = (a[lane, turn] for a in (line.tile, line.chunk, line.alive))
+        tile, chunk, alive, is_last = (block(a, (lane, turn), (1, 1))[0, 0] for a in line[:4])
         row, time = tile * tiles.rows, chunk * tiles.steps
         own = block(lengths, (row,), (tiles.rows,))
-        real = time + jnp.arange(tiles.steps) < own[:, None]
+        real = time + jnp.arange(tiles.steps, dtype=jnp.uint32) < own[:, None].astype(jnp.uint32)
         begins = None if starts is None else block(starts, (row, time), size)
-        is_last = chunk == line.last[tile]
         return Pair(
             tile, chunk, row, time, alive, is_last, block(x, (row, time), size), real, begins
         )
@@ -116,7 +124,7 @@ def block(x: Array, start: tuple[Any, ...], size: tuple[int, ...]) -> Array:
       (2, 3, 6)
     """
     whole = x.shape[len(size) :]
-    return jax.lax.dynamic_slice(x, (*start, *(0 for _ in whole)), (*size, *whole))
+    return jax.lax.dynamic_slice(x, _indices(x, start), (*size, *whole))
 
 
 def put(buffer: Array, value: Array, *start: Any) -> Array:
@@ -127,5 +135,8 @@ def put(buffer: Array, value: Array, *start: Any) -> Array:
       >>> put(jnp.zeros((3, 1)), jnp.ones((1, 1)), 2).tolist()
       [[0.0], [0.0], [1.0]]
     """
-    rest = (0,) * (buffer.ndim - len(start))
-    return jax.lax.dynamic_update_slice(buffer, value.astype(buffer.dtype), (*start, *rest))
+    return jax.lax.dynamic_update_slice(buffer, value.astype(buffer.dtype), _indices(buffer, start))
+
+
+def _indices(x: Array, start: tuple[Any, ...]) -> list[Array]:
+    return [jnp.asarray(i, jnp.uint32) for i in (*start, *[0] * (x.ndim - len(start)))]
