@@ -1,5 +1,6 @@
 """Bring any mask to rows that are right-padded and sorted by length, and results back."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -42,43 +43,52 @@ def arrange(real: StepMask, *, reverse: bool) -> tuple[Places, Lengths]:
         rank = lengths[..., None] - 1 - rank
     behind = lengths[..., None] + jnp.cumsum(~real, axis=2, dtype=jnp.int32) - 1
     step_places = jnp.where(real, rank, behind)
-    in_order = jnp.all(step_places == jnp.arange(real.shape[2]), axis=(1, 2))
+    # Made like an array, it varies over the axes of a `shard_map` that the other places vary over.
+    step = jnp.zeros_like(step_places) + jnp.arange(real.shape[2], dtype=jnp.int32)
+    in_order = jnp.all(step_places == step, axis=(1, 2))
+    steps = jax.lax.cond(jnp.all(in_order), lambda: step, lambda: _inverse(step_places, step))
     rows = jnp.argsort(-lengths, axis=1, stable=True)
-    steps = jnp.argsort(step_places, axis=2)
     places = Places(rows, jnp.argsort(rows, axis=1), steps, step_places, in_order)
     return places, jnp.take_along_axis(lengths, rows, axis=1)
 
 
-def there(x: Steps, places: Places) -> Steps:
-    """`x [member, batch, time, ...]` with its rows and steps in their places.
+def _inverse(places: Array, step: Array) -> Array:
+    """The step that comes to each place."""
+    member, batch = jnp.indices(places.shape[:2], sparse=True)
+    return step.at[member[..., None], batch[..., None], places].set(step, unique_indices=True)
+
+
+def there(x: Steps, places: Places, fill: Callable[[Steps], Steps]) -> Steps:
+    """`x [member, batch, time, ...]` with its rows and steps in their places, and then filled.
 
     Example:
       >>> import jax.numpy as jnp
       >>> places, _ = arrange(jnp.array([[[False, True], [True, True]]]), reverse=False)
-      >>> there(jnp.array([[[7, 8], [5, 6]]]), places).tolist()
+      >>> there(jnp.array([[[7, 8], [5, 6]]]), places, lambda x: x).tolist()
       [[[5, 6], [8, 7]]]
     """
     steps = jnp.take_along_axis(places.steps, places.rows[..., None], axis=1)
-    return _moved(x, places.rows, steps, places)
+    return _moved(x, places.rows, steps, places, fill)
 
 
-def back(y: Steps, places: Places) -> Steps:
-    """The inverse of `there`, and its transpose.
+def back(y: Steps, places: Places, fill: Callable[[Steps], Steps]) -> Steps:
+    """The inverse of `there`, and its transpose, and then filled.
 
     Example:
       >>> import jax.numpy as jnp
       >>> places, _ = arrange(jnp.array([[[False, True], [True, True]]]), reverse=False)
-      >>> back(there(jnp.array([[[7, 8], [5, 6]]]), places), places).tolist()
+      >>> back(jnp.array([[[5, 6], [8, 7]]]), places, lambda y: y).tolist()
       [[[7, 8], [5, 6]]]
     """
-    return _moved(y, places.row_places, places.step_places, places)
+    return _moved(y, places.row_places, places.step_places, places, fill)
 
 
-def _moved(x: Array, rows: Array, steps: Array, places: Places) -> Array:
+def _moved(x: Array, rows: Array, steps: Array, places: Places, fill: Callable) -> Array:
     member = jnp.arange(len(x))[:, None]
-    # Steps that stay are moved row by row, which is one copy of memory.
+    # Steps that stay are moved row by row, which is one copy of memory. What fills stands in both
+    # branches, since a result of `cond` is written to memory before anything else is done with it.
     return jax.lax.cond(
         jnp.all(places.in_order),
-        lambda: x[member, rows],
-        lambda: x[member[..., None], rows[..., None], steps],
+        lambda: fill(x[member, rows]),
+        lambda: fill(x[member[..., None], rows[..., None], steps]),
     )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import masks
+from jaxmask import masks, ops
 from jaxmask._types import Array, Mask, StepMask, Steps
 from jaxmask.recurrent import masked_scan
 from jaxmask.recurrent.tiled.forward import Weights, product, zeros
@@ -41,7 +41,7 @@ def tiled(
     *,
     reverse: bool,
 ) -> tuple[State, tuple[Steps, Mask]]:
-    """A recurrence over any mask, for `x` that is finite in the padding.
+    """A recurrence over any mask.
 
     Args:
       kind: the recurrence.
@@ -76,7 +76,7 @@ def tiled(
         Weights(*matrices, *biases),
         tuple(a + zeros(x, (), a.dtype) for a in carry),
     )
-    return ends, (h.astype(x.dtype), mask)
+    return ends, (h, mask)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -85,7 +85,7 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
 
     Args:
       setting: the recurrence, the tiles, and the direction.
-      batch: `x [batch, time, feature]`, finite in the padding.
+      batch: `x [batch, time, feature]`.
       weights: of one member.
       carry: the first states, each `[batch, hidden]`.
 
@@ -141,10 +141,11 @@ def reference(
         new = setting.kind.update(product(x, own.w_x, dtype) + own.b_x, z_h, state)
         return new, new[0]
 
+    safe, _ = ops.fill(batch.x, batch.real)
     ends, (h, _) = masked_scan.run(
-        cell, batch.x, batch.real, batch.starts, carry, reverse=setting.reverse
+        cell, safe, batch.real, batch.starts, carry, reverse=setting.reverse
     )
-    return ends, h
+    return ends, h.astype(batch.x.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -199,7 +199,7 @@ def _chunk(
             z_h = product(state[0], w.w_h, dtype)
             z_h = z_h if w.b_h is None else z_h + w.b_h
             new = plan.kind.update(z_x[k][:, t] + w.b_x, z_h, state)
-            # Past its end a row goes on with zeros: what comes of it is finite, and nobody reads it.
+            # Past its end a row goes on with zeros: finite, and nobody reads it.
             states[k] = new if plan.kind.bounded else choose(p.real[:, t, None], new, state)
             passed[k].append(states[k])
     return states, [

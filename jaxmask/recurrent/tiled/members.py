@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from jaxmask import masks
 from jaxmask._types import Array, PyTree, StepMask, Steps
 from jaxmask.recurrent.tiled.arrange import Places, arrange, back, there
 from jaxmask.recurrent.tiled.backward import backward
 from jaxmask.recurrent.tiled.episodes import begins, episodes
-from jaxmask.recurrent.tiled.forward import Plan, Rows, Weights, forward
+from jaxmask.recurrent.tiled.forward import Plan, Rows, Weights, forward, zeros
 from jaxmask.recurrent.tiled.kinds import Kind, State
 from jaxmask.recurrent.tiled.schedule import Tiles
 
@@ -55,8 +56,8 @@ def _arrange(setting: Setting, batch: Batch) -> _Arranged:
     starts, ends_anew = None, None
     if batch.starts is not None:
         number, first, ends_anew = episodes(batch.starts, batch.real, reverse=setting.reverse)
-        starts = begins(there(number, places), _rows_there(first, places))
-    rows = Rows(there(batch.x, places), lengths, starts)
+        starts = begins(there(number, places, _to_end(lengths)), _rows_there(first, places))
+    rows = Rows(there(batch.x, places, _to_end(lengths)), lengths, starts)
     rows = Rows(*(a if a is None else _in_tiles(setting, a) for a in rows))
     return _Arranged(rows, places, ends_anew)
 
@@ -101,13 +102,16 @@ def forward_members(
     members, number, time = batch.real.shape
     arranged = _arrange(setting, batch)
     first = tuple(_whole(_rows_there(a, arranged.places), setting.tiles.rows) for a in carry)
-    plan = _plan(setting, members, number)
     flat = _flat((arranged.rows, first))
+    plan = _plan(setting, members, number)
     kept = _apart(forward(plan, flat[0], weights, flat[1]), members)
     ends = tuple(map(functools.partial(_at_end, arranged.rows.lengths), kept, first))
     ends = tuple(_rows_back(a[:, :number], arranged.places) for a in ends)
-    h = back(kept[0][:, :number, :time], arranged.places)
-    h = jnp.where(batch.real[..., None], h, 0)
+    h = back(
+        kept[0][:, :number, :time],
+        arranged.places,
+        lambda h: jnp.where(batch.real[..., None], h, 0).astype(batch.x.dtype),
+    )
     if arranged.ends_anew is not None:
         ends = tuple(jnp.where(arranged.ends_anew[..., None], 0, a) for a in ends)
     return (ends, h), Saved(arranged, first, kept)
@@ -134,22 +138,16 @@ def back_members(
     if ends_anew is not None:
         d_ends = tuple(jnp.where(ends_anew[..., None], 0, a) for a in d_ends)
     d_ends = tuple(_whole(_rows_there(a, places), setting.tiles.rows) for a in d_ends)
-    d_h = _given(rows.lengths, _in_tiles(setting, there(d_h, places)), d_ends[0])
+    d_h = there(d_h, places, _with_end(rows.lengths, d_ends[0], number))
+    d_h = _in_tiles(setting, d_h)
     plan = _plan(setting, members, number)
     flat = _flat((rows, saved.carry, saved.kept, d_ends[1:], d_h))
     d_x, d_weights, d_carry = backward(plan, flat[0], weights, *flat[1:])
     d_x, d_carry = _apart((d_x, d_carry), members)
-    d_x = back(d_x[:, :number, :time], places)
+    d_x = back(d_x[:, :number, :time], places, lambda d: d)
     some = rows.lengths[..., None] > 0
     d_carry = (jnp.where(some, a, d) for a, d in zip(d_carry, d_ends, strict=True))
     return d_x, d_weights, tuple(_rows_back(a[:, :number], places) for a in d_carry)
-
-
-def _given(lengths: Array, d_h: Array, d_end: Array) -> Array:
-    """The cotangent of `h` after each step, that of the last `h` included, and 0 past the end."""
-    step, lengths = jnp.arange(d_h.shape[2])[:, None], lengths[..., None, None]
-    last = jnp.where(step == lengths - 1, d_end[:, :, None], 0)
-    return jnp.where(step < lengths, d_h, 0) + last
 
 
 def _at_end(lengths: Array, after: Array, first: Array) -> Array:
@@ -157,6 +155,29 @@ def _at_end(lengths: Array, after: Array, first: Array) -> Array:
     last = jnp.maximum(lengths - 1, 0)[..., None, None]
     end = jnp.take_along_axis(after, last, axis=2)[:, :, 0]
     return jnp.where(lengths[..., None] > 0, end, first)
+
+
+def _to_end(lengths: Array) -> Callable[[Steps], Steps]:
+    """Zeros past the end of each row."""
+
+    def fill(x: Steps) -> Steps:
+        real = jnp.arange(x.shape[2]) < lengths[..., None]
+        # In a `shard_map` a zero that varies as `x` does, for one type in both branches of `cond`.
+        return jnp.where(masks.expand(real, x.ndim), x, zeros(x, (), x.dtype))
+
+    return fill
+
+
+def _with_end(lengths: Array, d_end: Array, number: int) -> Callable[[Steps], Steps]:
+    """Zeros past the end of each row, and at its last step the cotangent of the last `h` too."""
+    lengths, d_end = lengths[:, :number], d_end[:, :number]
+
+    def fill(d_h: Steps) -> Steps:
+        last = (jnp.arange(d_h.shape[2]) == lengths[..., None] - 1)[..., None]
+        d_h = _to_end(lengths)(d_h).astype(d_end.dtype)
+        return d_h + jnp.where(last, d_end[:, :, None], 0)
+
+    return fill
 
 
 def _plan(setting: Setting, members: int, number: int) -> Plan:
