@@ -1,1 +1,12 @@
-"""Benchmarks: each compares outputs and gradients with every rival before it times anything."""
+"""Benchmarks: each compares outputs and gradients with every rival before it times anything.
+
+    python -m pip install -e ".[bench]"
+    python -m bench recurrent    LSTM and GRU against Flax, Keras, SequenceLayers and PyTorch
+    python -m bench growth       how time grows with padding, time, batch and width
+    python -m bench epoch        an epoch of the pronunciation model, end to end
+    python -m bench chart        the chart of the README, from the results of `recurrent`
+    python -m bench goals        the goals beside what was measured, from the same results
+
+`python -m bench --help` names all suites; each is a module too, `python -m bench.growth`. Results
+are JSON in `bench/results`, with the name of the machine in them.
+"""

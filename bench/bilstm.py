@@ -23,6 +23,7 @@ from flax import nnx
 
 import jaxmask as jm
 from bench import timing
+from bench.workloads import log_normal
 
 SHAPES = ((32, 96, 64, 64), (64, 256, 128, 256))  # batch, time, feature, hidden
 FILLS = (0.36, 1.0)
@@ -48,17 +49,6 @@ def draw_weights(feature: int, hidden: int) -> Weights:
         return Direction(*(jnp.asarray(0.1 * draw.normal(size=s), jnp.float32) for s in shapes))
 
     return direction(), direction()
-
-
-def draw_lengths(batch: int, time: int, fill: float) -> np.ndarray:
-    """Log-normal lengths up to `time`, with the wanted share of real steps."""
-    if fill == 1.0:
-        return np.full(batch, time)
-    raw = np.exp(0.65 * np.random.default_rng(1).normal(size=batch))
-    scales = np.geomspace(0.01, 10, 2000) * time / raw.max()
-    candidates = np.clip(np.round(raw * scales[:, None]), 1, time).astype(int)
-    candidates[:, np.argmax(raw)] = time
-    return candidates[np.argmin(np.abs(candidates.mean(1) - fill * time))]
 
 
 # --------------------------------------------------------- the three models: (weights, x, ...) -> y
@@ -144,7 +134,7 @@ def compare(results: dict[str, Any], where: str) -> float:
 def run(shape: tuple[int, int, int, int], fill: float, rounds: int) -> dict[str, Any]:
     """Check and time all three on one shape."""
     batch, time, feature, hidden = shape
-    lengths = draw_lengths(batch, time, fill)
+    lengths = log_normal(batch, time, fill)
     mask = np.arange(time) < lengths[:, None]
     draw = np.random.default_rng(2)
     x = draw.normal(size=(batch, time, feature)).astype(np.float32)

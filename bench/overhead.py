@@ -19,7 +19,7 @@ from flax import nnx
 
 import jaxmask as jm
 from bench import timing
-from bench.bilstm import draw_lengths
+from bench.workloads import log_normal
 
 SIZES = ((32, 96, 64), (64, 256, 128), (16, 1024, 256))  # batch, time, feature
 HEADS, CLASSES, FILL = 4, 32, 0.36
@@ -175,7 +175,7 @@ def agree(ours: Any, theirs: Any, where: str) -> None:
 
 
 def mask_of(size: tuple[int, int, int]) -> jax.Array:
-    return jnp.asarray(np.arange(size[1]) < draw_lengths(size[0], size[1], FILL)[:, None])
+    return jnp.asarray(np.arange(size[1]) < log_normal(size[0], size[1], FILL)[:, None])
 
 
 def measure(pair: tuple[Callable, Callable], arrays: tuple, mask: jax.Array, rounds: int) -> dict:

