@@ -449,6 +449,19 @@ def test_segments(entry):
         alone = [np.ones((1, lengths[row]), bool)] * len(segments)
         by_row = tools.results_by_row(entry, evaluate(entry, alone, rows=[row]), alone)
         tools.assert_same_rows(by_row, packed, [index], f"sequence {row}")
+    # What stands in the first sequence of each row reaches no other, not in values nor gradients.
+    for loud in (1e30, np.nan, np.inf):
+        spoiled = [
+            x if spec.kind == "ids" else np.where(jm.masks.expand(ids == 1, x.ndim), loud, x)
+            for x, spec in zip(xs, entry.inputs, strict=True)
+        ]
+        spoiled = [a.astype(x.dtype) for a, x in zip(spoiled, xs, strict=True)]
+        pairs, (_, gradients) = compiled(entry)(entry.params, spoiled, segments, layout)
+        inputs = zip(gradients, segments * len(floats), strict=False)
+        for number, (y, mask) in enumerate([*pairs, *inputs]):
+            mine = tools.real_steps(y, mask)
+            where = f"{loud} in another sequence: result {number}"
+            tools.assert_bits(mine[1::2], packed[number][1::2], where)
 
 
 @pytest.mark.parametrize(

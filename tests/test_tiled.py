@@ -1,4 +1,4 @@
-"""The LSTM in tiles and chunks is the plain scan, in values and in all gradients."""
+"""The engine is the plain scan, in values and in all derivatives, whatever is asked of it."""
 
 import functools
 
@@ -6,32 +6,65 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
-from jaxmask.recurrent.tiled import engine
-from tests.registry.recurrent import lstm_weights
+from jaxmask.recurrent import methods
+from jaxmask.recurrent.tiled.schedule import Tiles
 
 DRAW = np.random.default_rng(0)
-X = DRAW.normal(size=(7, 11, 3)).astype(np.float32)
-CARRY = tuple(DRAW.normal(size=(7, 4)).astype(np.float32) for _ in "hc")
-RIGHT = np.arange(11) < np.array([11, 9, 0, 4, 4, 1, 10])[:, None]
+BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
+X = DRAW.normal(size=(BATCH, TIME, FEATURE)).astype(np.float32)
+RIGHT = np.arange(TIME) < np.array([11, 9, 0, 4, 4, 1, 10])[:, None]
+RESETS = DRAW.random((BATCH, TIME)) < 0.3
 MASKS = {
     "none": None,
     "right": RIGHT,
     "left": RIGHT[:, ::-1],
-    "holes": DRAW.random((7, 11)) < 0.4,
-    "empty": np.zeros((7, 11), bool),
+    "holes": DRAW.random((BATCH, TIME)) < 0.4,
+    "empty": np.zeros((BATCH, TIME), bool),
+}
+CELLS = {
+    "lstm": (jm.recurrent.lstm, 4, {}),
+    "gru": (jm.recurrent.gru, 3, {}),
+    "gru with two biases": (jm.recurrent.gru, 3, {}),
+    "tanh": (jm.recurrent.simple, 1, {}),
+    "relu": (jm.recurrent.simple, 1, {"activation": "relu"}),
+}
+WEIGHTS = {
+    "lstm": jm.recurrent.LSTMWeights,
+    "gru": jm.recurrent.GRUWeights,
+    "gru with two biases": jm.recurrent.GRUWeights,
+    "tanh": jm.recurrent.SimpleWeights,
+    "relu": jm.recurrent.SimpleWeights,
 }
 
 
-@functools.partial(jax.jit, static_argnames=("method", "reverse"))
-def run_and_pull(x, mask, weights, carry, method, reverse=False):
+def weights_of(cell, feature=FEATURE, hidden=HIDDEN, members=()):
+    draw = np.random.default_rng(1)
+    gates = CELLS[cell][1] * hidden
+    bias = (2, gates) if "two" in cell else (gates,)
+    shapes = (feature, gates), (hidden, gates), bias
+    return WEIGHTS[cell](*(0.5 * draw.normal(size=(*members, *s)) for s in shapes))
+
+
+def carry_of(cell, batch=BATCH, hidden=HIDDEN):
+    draw = np.random.default_rng(2)
+    h, c = (draw.normal(size=(batch, hidden)) for _ in "hc")
+    return (h, c) if cell == "lstm" else h
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "method", "reverse"))
+def run_and_pull(cell, x, mask, weights, carry, method, reverse=False, resets=None):
     """Everything that comes out, and the gradient of everything that goes in."""
+    layer, _, options = CELLS[cell]
 
     def run(x, weights, carry):
-        carry, (y, _) = jm.recurrent.lstm(x, mask, weights, carry, method=method, reverse=reverse)
-        return *carry, y
+        options_ = {**options, "reverse": reverse, "resets": resets, "method": method}
+        carry, (y, _) = layer(x, mask, weights, carry, **options_)
+        return *jax.tree.leaves(carry), y
 
     y, pull = jax.vjp(run, x, weights, carry)
     return y, pull(tuple(jnp.cos(jnp.arange(a.size)).reshape(a.shape).astype(a.dtype) for a in y))
@@ -44,29 +77,83 @@ def assert_same(ours, theirs, rtol=1e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
+def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, **options):
+    narrow = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), (weights, carry))
+    tiled, scanned = (
+        run_and_pull(cell, x, mask, *narrow, method, **options) for method in ("tiled", "scan")
+    )
+    assert_same(tiled, scanned, rtol)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", MASKS)
-def test_it_is_the_scan(name, reverse):
-    arguments = X, MASKS[name], lstm_weights(), CARRY
-    tiled = run_and_pull(*arguments, "tiled", reverse)
-    assert_same(tiled, run_and_pull(*arguments, "scan", reverse))
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_is_the_scan(cell, name, reverse):
+    poisoned = X if MASKS[name] is None else np.where(MASKS[name][..., None], X, np.nan)
+    poisoned = poisoned.astype(np.float32)
+    assert_engine_is_scan(
+        cell, poisoned, MASKS[name], weights_of(cell), carry_of(cell), reverse=reverse
+    )
 
 
-@pytest.mark.parametrize("tiles", [(1, 2), (2, 3), (3, 11), (8, 4)])
-def test_any_tile_gives_the_same(tiles, monkeypatch):
-    expected = run_and_pull(X, RIGHT, lstm_weights(), CARRY, "scan")
-    monkeypatch.setattr(tiled_lstm, "tiles_for", lambda batch, hidden: tiled_lstm.Tiles(*tiles))
-    jax.clear_caches()  # what is compiled knows other tiles
-    assert_same(run_and_pull(X, RIGHT, lstm_weights(), CARRY, "tiled"), expected)
-    jax.clear_caches()
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", ["none", "right", "holes", "empty"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "relu"])
+def test_resets(cell, name, reverse):
+    assert_engine_is_scan(
+        cell, X, MASKS[name], weights_of(cell), carry_of(cell), reverse=reverse, resets=RESETS
+    )
 
 
-def test_half_precision_keeps_a_wide_carry():
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_segments(cell):
+    ids = np.array([[1] * 4 + [2] * 5 + [0] * 2, [0, 1, 1, 0, 3, 3, 3, 0, 0, 2, 2]], np.int32)
+    mask = jm.Segments(jnp.asarray(ids), 3)
+    assert_engine_is_scan(cell, X[:2], mask, weights_of(cell), carry_of(cell, 2))
+
+
+@pytest.mark.parametrize("tiles", [(1, 2, 1), (2, 3, 2), (3, 11, 1), (8, 4, 2), (1, 1, 3)])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
+    monkeypatch.setattr(methods, "tiles_for", lambda *sizes: Tiles(*tiles))
+    run_and_pull.clear_cache()  # what is compiled knows other tiles
+    assert_engine_is_scan(cell, X, RIGHT, weights_of(cell), carry_of(cell), resets=RESETS)
+    run_and_pull.clear_cache()
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_any_lengths_and_holes(data):
+    """One shape, hence one compile; the masks are whatever Hypothesis thinks of."""
+    rows = st.lists(st.booleans(), min_size=TIME, max_size=TIME)
+    bits = data.draw(st.lists(rows, min_size=BATCH, max_size=BATCH))
+    resets = data.draw(st.lists(rows, min_size=BATCH, max_size=BATCH))
+    options = {"reverse": data.draw(st.booleans()), "resets": np.array(resets)}
+    assert_engine_is_scan(
+        "lstm", X, np.array(bits), weights_of("lstm"), carry_of("lstm"), **options
+    )
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_half_precision_keeps_a_wide_carry(cell):
     x = X.astype(jnp.bfloat16)
-    weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), lstm_weights())
-    tiled = run_and_pull(x, RIGHT, weights, None, "tiled")
-    assert [a.dtype for a in tiled[0]] == [jnp.float32, jnp.float32, jnp.bfloat16]
-    assert_same(tiled, run_and_pull(x, RIGHT, weights, None, "scan"), rtol=0.05)
+    weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights_of(cell))
+    tiled = run_and_pull(cell, x, RIGHT, weights, None, "tiled")
+    states = 2 if cell == "lstm" else 1
+    assert [a.dtype for a in tiled[0]] == [jnp.float32] * states + [jnp.bfloat16]
+    assert_same(tiled, run_and_pull(cell, x, RIGHT, weights, None, "scan"), rtol=0.05)
+
+
+def test_double_precision():
+    with jax.enable_x64(True):
+        x = X.astype(np.float64)
+        weights = jax.tree.map(jnp.asarray, weights_of("lstm"))
+        tiled, scanned = (
+            run_and_pull("lstm", x, RIGHT, weights, None, m) for m in ("tiled", "scan")
+        )
+        assert tiled[0][0].dtype == np.float64
+        for a, b in zip(jax.tree.leaves(tiled), jax.tree.leaves(scanned), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
 def test_lengths_are_data():
@@ -75,45 +162,199 @@ def test_lengths_are_data():
     @jax.jit
     def run(mask):
         traces.append(None)
-        return jm.recurrent.lstm(X, mask, lstm_weights(), method="tiled")
+        return jm.recurrent.lstm(X, mask, weights_of("lstm"), method="tiled")
 
     for mask in (RIGHT, RIGHT[:, ::-1], RIGHT[::-1]):
         run(mask)
     assert len(traces) == 1
 
 
+# ------------------------------------------------------------------------------ vmap
+
+
+@pytest.mark.parametrize("over", ["rows", "weights", "both", "one matrix", "twice"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_vmap(cell, over):
+    """A map over rows, over an ensemble of weights, over both, or over one of the matrices."""
+    members = 3
+    x, mask = np.stack([X, X[::-1], -X]), np.stack([RIGHT, RIGHT[:, ::-1], RIGHT])
+    weights = weights_of(cell, members=(members,))
+    one = jax.tree.map(lambda w: w[0], weights)
+    x, mask, weights, one = jax.tree.map(
+        lambda a: a if a.dtype == bool else jnp.asarray(a, jnp.float32), (x, mask, weights, one)
+    )
+    arguments, axes = {
+        "rows": ((x, mask, one), (0, 0, None)),
+        "weights": ((X, RIGHT, weights), (None, None, 0)),
+        "both": ((x, mask, weights), (0, 0, 0)),
+        "one matrix": ((X, RIGHT, one._replace(w_h=weights.w_h)), (None, None, (None, 0, None))),
+        "twice": ((x[None], mask[None], one), (0, 0, None)),
+    }[over]
+    if over == "one matrix":
+        axes = (None, None, type(one)(None, 0, None))
+
+    def values_and_gradients(method):
+        def run(x, mask, weights):
+            return run_and_pull(cell, x, mask, weights, None, method)
+
+        mapped = jax.vmap(run, axes)
+        return (jax.vmap(mapped, axes) if over == "twice" else mapped)(*arguments)
+
+    assert_same(values_and_gradients("tiled"), values_and_gradients("scan"))
+
+
+def test_the_gradient_of_a_map_sums_over_it():
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
+
+    def loss(weights, method):
+        run = functools.partial(jm.recurrent.lstm, weights=weights, method=method)
+        return jnp.sum(jax.vmap(lambda x: run(x, RIGHT)[1][0])(jnp.stack([X, -X])) ** 2)
+
+    assert_same(jax.grad(loss)(weights, "tiled"), jax.grad(loss)(weights, "scan"))
+
+
+def test_a_map_makes_one_loop():
+    """No loop whose trip count differs by index: that would select among whole buffers."""
+    run = functools.partial(jm.recurrent.lstm, weights=weights_of("lstm"), method="tiled")
+    program = str(jax.make_jaxpr(jax.vmap(run))(np.stack([X, X]), np.stack([RIGHT, RIGHT])))
+    assert program.count("while[") == str(jax.make_jaxpr(run)(X, RIGHT)).count("while[") == 1
+
+
+# ------------------------------------------------------------------------------ derivatives
+
+
+def loss_of(cell, method, weights, x):
+    layer, _, options = CELLS[cell]
+    carry, (y, _) = layer(x, RIGHT[:3], weights, method=method, **options)
+    return jnp.sum(y**3) + sum(jnp.sum(a**2) for a in jax.tree.leaves(carry))
+
+
+@pytest.mark.parametrize("how", ["hessian", "reverse over reverse"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_second_derivatives(cell, how):
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of(cell))
+
+    def second(method):
+        def of_bias(b):
+            return loss_of(cell, method, weights._replace(b=b), X[:3])
+
+        if how == "hessian":
+            return jax.hessian(of_bias)(weights.b)
+        direction = jnp.cos(jnp.arange(weights.b.size, dtype=jnp.float32))
+        return jax.grad(lambda b: jax.grad(of_bias)(b).ravel() @ direction)(weights.b)
+
+    assert_same(second("tiled"), second("scan"), rtol=1e-4)
+
+
+def test_linearize_and_checkpoint():
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
+    expected = jax.grad(loss_of, 2)("lstm", "scan", weights, X[:3])
+
+    def loss(weights):
+        return loss_of("lstm", "tiled", weights, X[:3])
+
+    assert_same(jax.grad(jax.checkpoint(loss))(weights), expected)
+    assert_same(jax.jit(jax.grad(jax.checkpoint(loss)))(weights), expected)
+    assert_same(jax.vjp(loss, weights)[1](jnp.float32(1))[0], expected)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_forward_mode_names_the_scan(cell):
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of(cell))
+    with pytest.raises(TypeError, match='`method="scan"`'):
+        jax.jvp(lambda x: loss_of(cell, "tiled", weights, x), (X[:3],), (X[:3],))
+    _, slope = jax.jvp(lambda x: loss_of(cell, "scan", weights, x), (X[:3],), (X[:3],))
+    assert np.isfinite(slope)
+
+
+# ------------------------------------------------------------------------------ devices
+
+
 def test_inside_shard_map():
-    """The axis of one device is enough to tell whether everything varies as it must."""
-    mesh = Mesh(np.array(jax.devices()[:1]), ("rows",))
+    """Rows over all devices there are: one in a usual run, enough to tell whether all varies."""
+    devices = jax.devices()
+    mesh = Mesh(np.array(devices), ("rows",))
     rows, whole = PartitionSpec("rows"), PartitionSpec()
+    x, mask = (np.concatenate([a] * len(devices)) for a in (X, RIGHT))
 
     def loss(weights, x, mask):
         _, (y, _) = jm.recurrent.lstm(x, mask, weights, method="tiled")
         return jax.lax.psum(jnp.sum(y**2), "rows")
 
     sharded = jax.shard_map(loss, mesh=mesh, in_specs=(whole, rows, rows), out_specs=whole)
-    gradient = jax.jit(jax.grad(sharded))(lstm_weights(), X, RIGHT)
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
+    gradient = jax.jit(jax.grad(sharded))(weights, x, mask)
 
     def plain(weights):
-        _, (y, _) = jm.recurrent.lstm(X, RIGHT, weights)
+        _, (y, _) = jm.recurrent.lstm(x, mask, weights, method="scan")
         return jnp.sum(y**2)
 
-    assert_same(gradient, jax.grad(plain)(lstm_weights()))
+    assert_same(gradient, jax.grad(plain)(weights), rtol=1e-4)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_lowers(platform):
-    gradient = jax.grad(
-        lambda weights, x, mask: jnp.sum(
-            jm.recurrent.lstm(x, mask, weights, method="tiled")[1][0] ** 2
-        )
+@pytest.mark.parametrize("cell", CELLS)
+def test_lowers(cell, platform):
+    def loss(weights, x, mask):
+        layer, _, options = CELLS[cell]
+        return jnp.sum(layer(x, mask, weights, method="tiled", **options)[1][0] ** 2)
+
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of(cell))
+    exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=[platform])
+    assert exported(weights, jnp.asarray(X), jnp.asarray(RIGHT)).platforms == (platform,)
+
+
+# ------------------------------------------------------------------------------ the choice
+
+
+def test_auto_takes_the_engine_for_a_real_layer():
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(5, 9, 8)), jnp.float32)
+    mask = np.arange(9) < np.array([9, 3, 0, 1, 5])[:, None]
+    weights = jax.tree.map(
+        lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm", 8, methods.LEAST_HIDDEN)
     )
-    exported = jax.export.export(jax.jit(gradient), platforms=[platform])
-    assert exported(lstm_weights(), jnp.asarray(X), jnp.asarray(RIGHT)).platforms == (platform,)
+    assert jm.recurrent.explain(5, 9, methods.LEAST_HIDDEN).method == "tiled"
+    program = str(jax.make_jaxpr(lambda x: jm.recurrent.lstm(x, mask, weights))(x))
+    assert "custom_vmap" in program
+    auto, scanned = (run_and_pull("lstm", x, mask, weights, None, m) for m in ("auto", "scan"))
+    assert_same(auto, scanned, rtol=1e-4)
 
 
-def test_segments_and_resets_are_refused():
-    ids = jm.Segments(RIGHT.astype(np.int32), 1)
-    for options in ({"mask": ids}, {"mask": RIGHT, "resets": RIGHT}):
-        with pytest.raises(jm.MaskError, match='`method="scan"`'):
-            jm.recurrent.lstm(X, weights=lstm_weights(), method="tiled", **options)
+def test_a_symbolic_size_takes_the_scan():
+    batch, time = jax.export.symbolic_shape("batch, time")
+    x = jax.ShapeDtypeStruct((batch, time, 64), np.float32)
+    mask = jax.ShapeDtypeStruct((batch, time), bool)
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm", 64, 64))
+    run = jax.jit(lambda x, mask: jm.recurrent.lstm(x, mask, weights)[1][0])
+    exported = jax.export.export(run)(x, mask)
+    draw = np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32)
+    mask = np.array([[True, True, False], [True, True, True]])
+    assert_same(exported.call(draw, mask), run(draw, mask))
+    assert "symbolic" in jm.recurrent.explain(batch, time, 64).reason
+    with pytest.raises(ValueError, match="symbolic"):
+        jax.eval_shape(lambda x: jm.recurrent.lstm(x, None, weights, method="tiled"), x)
+
+
+def test_a_mesh_takes_the_scan_and_shard_map_the_engine():
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    with jax.set_mesh(mesh):
+        choice = jm.recurrent.explain(8, 9, 64)
+    assert choice.method == "scan"
+    assert "shard_map" in choice.reason
+    inside = []
+
+    def look(x):
+        inside.append(jm.recurrent.explain(8, 9, 64).method)
+        return x
+
+    rows = PartitionSpec("rows")
+    look = jax.shard_map(look, mesh=mesh, in_specs=rows, out_specs=rows)
+    jax.jit(look)(jnp.zeros(len(jax.devices())))
+    assert inside == ["tiled"]
+
+
+def test_a_gru_that_resets_before_takes_the_scan():
+    assert jm.recurrent.explain(8, 9, 64, cell="gru", reset_after=False).method == "scan"
+    with pytest.raises(ValueError, match="two products in a row"):
+        jm.recurrent.gru(X, RIGHT, weights_of("gru"), reset_after=False, method="tiled")

@@ -13,3 +13,5 @@ from jaxmask.recurrent.layers import simple as simple
 from jaxmask.recurrent.layers import zero_carry as zero_carry
 from jaxmask.recurrent.linear_recurrence import linear as linear
 from jaxmask.recurrent.masked_scan import scan as scan
+from jaxmask.recurrent.methods import Choice as Choice
+from jaxmask.recurrent.methods import explain as explain

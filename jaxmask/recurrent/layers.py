@@ -1,13 +1,15 @@
 """The public face of the recurrent layers: checks, dtypes, and the choice of a method."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
-from jaxmask.recurrent import _arguments, masked_scan
+from jaxmask.recurrent import _arguments, masked_scan, methods
 from jaxmask.recurrent.cells import (
     ACTIVATIONS,
     GRUWeights,
@@ -20,9 +22,6 @@ from jaxmask.recurrent.cells import (
 )
 from jaxmask.recurrent.tiled import engine, kinds
 from jaxmask.recurrent.tiled.schedule import Tiles
-
-METHODS = ("auto", "scan")
-LSTM_METHODS = (*METHODS, "tiled")
 
 
 def lstm(
@@ -57,9 +56,9 @@ def lstm(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` skips padding by tiles of
-        rows and chunks of time, in values and in gradients, but has no second derivative and takes
-        no segments and no resets; `"auto"` is the reference today.
+      method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
+        are, in values and in gradients, and has no forward-mode derivative; `"auto"` takes one of
+        them, see `jaxmask.recurrent.explain`.
 
     Returns:
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
@@ -80,15 +79,16 @@ def lstm(
     Agrees with `keras.layers.LSTM` and `torch.nn.LSTM`. Source: Hochreiter and Schmidhuber, 1997,
     doi:10.1162/neco.1997.9.8.1735.
     """
-    _check.choice(method, LSTM_METHODS, "lstm", "method")
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
     weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
     carry = _arguments.lstm_carry(x, weights, carry)
-    return _lstm(x, mask, starts, weights, carry, reverse=reverse, tiled=method == "tiled")
+    chosen = methods.choose(method, x, weights.w_h.shape[0], where="lstm")
+    with _naming_the_scan("lstm"):
+        return _lstm(x, mask, starts, weights, carry, reverse=reverse, tiles=chosen.tiles)
 
 
 # Compiled here, since the scan closes over the weights: op by op it would compile at every call.
-@functools.partial(jax.jit, static_argnames=("reverse", "tiled"))
+@functools.partial(jax.jit, static_argnames=("reverse", "tiles"))
 def _lstm(
     x: Array,
     mask: Mask,
@@ -97,17 +97,30 @@ def _lstm(
     carry: LSTMCarry,
     *,
     reverse: bool,
-    tiled: bool,
+    tiles: Tiles | None,
 ) -> tuple[LSTMCarry, Pair]:
-    safe, _ = ops.fill(x, mask)
-    cell = functools.partial(lstm_cell, weights)
     with jax.named_scope("jaxmask.lstm"):
-        if tiled and x.size:
-            ends, pair = engine.tiled(
-                kinds.LSTM, Tiles(8, 8, 2), safe, mask, starts, weights, carry, reverse=reverse
-            )
-            return LSTMCarry(*ends), pair
+        if tiles is not None:
+            options = x, mask, starts, weights, carry
+            states, pair = engine.tiled(kinds.LSTM, tiles, *options, reverse=reverse)
+            return LSTMCarry(*states), pair
+        safe, _ = ops.fill(x, mask)
+        cell = functools.partial(lstm_cell, weights)
         return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+
+
+@contextlib.contextmanager
+def _naming_the_scan(where: str) -> Iterator[None]:
+    """Tell whoever pushes tangents forward through the engine which method has them."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            f'{where}: `method="tiled"`, which "auto" took here, has no forward-mode derivative '
+            '(`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
+        ) from error
 
 
 def gru(
@@ -153,7 +166,7 @@ def gru(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"` or `"scan"`, both the reference today: a masked `lax.scan`.
+      method: `"auto"`, `"scan"` or `"tiled"`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -174,15 +187,17 @@ def gru(
     Agrees with `keras.layers.GRU`, `torch.nn.GRU` and `flax.nnx.GRUCell`. Source: Cho et al., 2014,
     doi:10.3115/v1/D14-1179.
     """
-    _check.choice(method, METHODS, "gru", "method")
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "gru")
     biases = 2 if reset_after else 1
     weights = _arguments.check_weights(x, weights, GRUWeights, 3, "gru", biases=biases)
     carry = _arguments.h_carry(x, weights, carry, "gru")
-    return _gru(x, mask, starts, weights, carry, reset_after=reset_after, reverse=reverse)
+    chosen = methods.choose(method, x, weights.w_h.shape[0], reset_after=reset_after, where="gru")
+    options = {"reset_after": reset_after, "reverse": reverse, "tiles": chosen.tiles}
+    with _naming_the_scan("gru"):
+        return _gru(x, mask, starts, weights, carry, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("reset_after", "reverse"))
+@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "tiles"))
 def _gru(
     x: Array,
     mask: Mask,
@@ -192,10 +207,15 @@ def _gru(
     *,
     reset_after: bool,
     reverse: bool,
+    tiles: Tiles | None,
 ) -> tuple[Array, Pair]:
-    safe, _ = ops.fill(x, mask)
-    cell = functools.partial(gru_cell, weights, reset_after=reset_after)
     with jax.named_scope("jaxmask.gru"):
+        if tiles is not None:
+            options = x, mask, starts, weights, (carry,)
+            (h,), pair = engine.tiled(kinds.GRU, tiles, *options, reverse=reverse)
+            return h, pair
+        safe, _ = ops.fill(x, mask)
+        cell = functools.partial(gru_cell, weights, reset_after=reset_after)
         return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
 
 
@@ -231,7 +251,7 @@ def simple(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"` or `"scan"`, both the reference today: a masked `lax.scan`.
+      method: `"auto"`, `"scan"` or `"tiled"`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -253,15 +273,17 @@ def simple(
     Agrees with `keras.layers.SimpleRNN` and `torch.nn.RNN`. Source: Elman, 1990,
     doi:10.1207/s15516709cog1402_1.
     """
-    _check.choice(method, METHODS, "simple", "method")
     _check.choice(activation, ACTIVATIONS, "simple", "activation")
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
     weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
     carry = _arguments.h_carry(x, weights, carry, "simple")
-    return _simple(x, mask, starts, weights, carry, activation=activation, reverse=reverse)
+    chosen = methods.choose(method, x, weights.w_h.shape[0], where="simple")
+    options = {"activation": activation, "reverse": reverse, "tiles": chosen.tiles}
+    with _naming_the_scan("simple"):
+        return _simple(x, mask, starts, weights, carry, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("activation", "reverse"))
+@functools.partial(jax.jit, static_argnames=("activation", "reverse", "tiles"))
 def _simple(
     x: Array,
     mask: Mask,
@@ -271,10 +293,16 @@ def _simple(
     *,
     activation: str,
     reverse: bool,
+    tiles: Tiles | None,
 ) -> tuple[Array, Pair]:
-    safe, _ = ops.fill(x, mask)
-    cell = functools.partial(simple_cell, weights, activation=activation)
     with jax.named_scope("jaxmask.simple"):
+        if tiles is not None:
+            options = x, mask, starts, weights, (carry,)
+            kind = kinds.SIMPLE[activation]
+            (h,), pair = engine.tiled(kind, tiles, *options, reverse=reverse)
+            return h, pair
+        safe, _ = ops.fill(x, mask)
+        cell = functools.partial(simple_cell, weights, activation=activation)
         return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
 
 

@@ -155,7 +155,10 @@ def run(
         x_t, real_t, starts_t = inputs
         if starts_t is not None and not reverse:
             held = _select(starts_t, fresh, held)
-        new, y_t = cell(held, x_t)
+        # In the padding stands a copy of a step that may be another sequence's, and nan * 0 is nan:
+        # what the cell makes of it must send nothing back into the state.
+        own = held if real_t is None else _select(real_t, held, jax.lax.stop_gradient(held))
+        new, y_t = cell(own, x_t)
         new = jax.tree.map(_no_narrower, new, held)
         if real_t is not None:
             new = _select(real_t, new, held)

@@ -16,6 +16,7 @@ from tests.registry import (
     modules,
     norm,
     pool_ops_shape,
+    ragged,
     random,
     recurrent,
 )
@@ -34,6 +35,7 @@ FAMILIES = (
     modules,
     norm,
     pool_ops_shape,
+    ragged,
     random,
     recurrent,
 )

@@ -4,6 +4,7 @@ The gates of a chunk are rebuilt with one product, the steps are pulled back one
 chunk's share of the weights' gradients is taken with one product each.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -127,9 +128,9 @@ def _rebuild(
     """What pulls a cotangent back through each step of a chunk, for each lane."""
     (number, steps, _), dtype = plan.tiles, kept[0].dtype
     own = [member(plan, weights, rows, p) for p in pairs]
-    options = {"shared": plan.members == 1, "state": dtype}
-    z_xs = products([p.x for p in pairs], [w.w_x for w in own], **options)
-    z_hs = products([b[0] for b in before], [w.w_h for w in own], **options)
+    multiply = functools.partial(products, shared=plan.members == 1, state=dtype)
+    z_xs = multiply([p.x for p in pairs], [w.w_x for w in own])
+    z_hs = multiply([b[0] for b in before], [w.w_h for w in own])
     factors = []
     for p, b, z_x, z_h, w in zip(pairs, before, z_xs, z_hs, own, strict=True):
         after = tuple(block(k, (p.row, p.time), (number, steps)) for k in kept)

@@ -109,7 +109,8 @@ def _run_forward(setting: Setting, batch: Batch, weights: Weights, carry: State)
 
 def _run_back(setting: Setting, saved: Any, given: Any) -> Any:
     d_x, d_weights, d_carry = _back(setting, *saved, given)
-    return Batch(d_x, None, None), d_weights, d_carry
+    # What is boolean has no cotangent, and `custom_vjp` wants None in its place.
+    return Batch(d_x, None, None), d_weights, d_carry  # type: ignore[arg-type]
 
 
 run.defvjp(_run_forward, _run_back)

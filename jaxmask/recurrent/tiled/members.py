@@ -56,9 +56,10 @@ def _arrange(setting: Setting, batch: Batch) -> _Arranged:
     starts, ends_anew = None, None
     if batch.starts is not None:
         number, first, ends_anew = episodes(batch.starts, batch.real, reverse=setting.reverse)
-        starts = begins(there(number, places, _to_end(lengths)), _rows_there(first, places))
+        starts = begins(there(number, places, lambda a: a), _rows_there(first, places))
+        starts = _to_end(lengths)(starts)
     rows = Rows(there(batch.x, places, _to_end(lengths)), lengths, starts)
-    rows = Rows(*(a if a is None else _in_tiles(setting, a) for a in rows))
+    rows = jax.tree.map(functools.partial(_in_tiles, setting), rows)
     return _Arranged(rows, places, ends_anew)
 
 
@@ -146,7 +147,7 @@ def back_members(
     d_x, d_carry = _apart((d_x, d_carry), members)
     d_x = back(d_x[:, :number, :time], places, lambda d: d)
     some = rows.lengths[..., None] > 0
-    d_carry = (jnp.where(some, a, d) for a, d in zip(d_carry, d_ends, strict=True))
+    d_carry = tuple(jnp.where(some, a, d) for a, d in zip(d_carry, d_ends, strict=True))
     return d_x, d_weights, tuple(_rows_back(a[:, :number], places) for a in d_carry)
 
 

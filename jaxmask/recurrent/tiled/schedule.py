@@ -71,9 +71,10 @@ def queues(lengths: Int[Array, "row"], tiles: Tiles, chunks: int) -> Queues:
         numbers = tile.astype(jnp.uint32), chunk.astype(jnp.uint32)
         return *numbers, alive, chunk == counts[tile] - 1
 
-    return Queues(
-        *map(jnp.stack, zip(*map(line_up, range(tiles.lanes)), strict=True)), jnp.max(totals)
+    tile, chunk, alive, is_last = map(
+        jnp.stack, zip(*map(line_up, range(tiles.lanes)), strict=True)
     )
+    return Queues(tile, chunk, alive, is_last, jnp.max(totals))
 
 
 def _deal(counts: Int[Array, "tile"], lanes: int) -> tuple[Int[Array, "tile"], Int[Array, "lane"]]:

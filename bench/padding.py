@@ -1,0 +1,76 @@
+"""Padding on the host: `jm.pad_sequences` and `jm.pad_ragged` against `keras.utils.pad_sequences`.
+
+    KERAS_BACKEND=jax python -m bench.padding
+
+All give the same rectangle, which is checked before anything is timed; jaxmask gives the mask too.
+Results go to `bench/results/padding.json`.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+import jaxmask as jm
+from bench import timing
+
+WORKLOADS = {  # rows, fewest steps, most steps, features
+    "100,000 short": (100_000, 1, 24, ()),
+    "10,000 middling": (10_000, 20, 200, ()),
+    "500 long": (500, 200, 2000, ()),
+    "200 long, 40 features": (200, 200, 1000, (40,)),
+}
+
+
+def contenders(rows: int, least: int, most: int, features: tuple[int, ...]) -> dict[str, Callable]:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(least, most + 1, rows)
+    dtype = np.float32 if features else np.int32
+    values = draw.integers(1, 10_000, (lengths.sum(), *features)).astype(dtype)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    arrays = [values[a:b] for a, b in itertools.pairwise(offsets)]
+
+    def theirs(sequences: list) -> np.ndarray:
+        return keras.utils.pad_sequences(sequences, padding="post", dtype=dtype)
+
+    found = {
+        "Keras, arrays": lambda: theirs(arrays),
+        "jaxmask, arrays": lambda: jm.pad_sequences(arrays)[0],
+        "jaxmask, values and offsets": lambda: jm.pad_ragged(values, offsets)[0],
+    }
+    if not features:
+        lists = [row.tolist() for row in arrays]
+        found["Keras, lists"] = lambda: theirs(lists)
+        found["jaxmask, lists"] = lambda: jm.pad_sequences(lists)[0]
+    return found
+
+
+def run(name: str, workload: tuple, rounds: int) -> dict[str, Any]:
+    functions = contenders(*workload)
+    expected = functions["Keras, arrays"]()
+    for function in functions.values():
+        np.testing.assert_array_equal(function(), expected, strict=True)
+    times = timing.interleaved(functions, rounds)
+    ratios = {}
+    for who, time in times.items():
+        rival = "Keras, lists" if who.endswith("lists") else "Keras, arrays"
+        if who.startswith("jaxmask"):
+            ratios[who] = round(times[rival]["median"] / time["median"], 2)
+    return {"workload": name, "keras_over_jaxmask": ratios, "milliseconds": times}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    results = [run(name, workload, rounds) for name, workload in WORKLOADS.items()]
+    for result in results:
+        print(result["workload"], result["keras_over_jaxmask"])
+    print("wrote", timing.save("padding", {"workloads": results}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Which method runs a recurrence, and why."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmask import _check
+from jaxmask._types import Steps
+from jaxmask.recurrent.tiled.schedule import Tiles
+
+METHODS = ("auto", "scan", "tiled")
+
+# From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
+LEAST_HIDDEN = 32
+TWO_LANES_FROM = 96
+
+
+class Choice(NamedTuple):
+    """A method, the tiles it cuts where it is `"tiled"`, and the reason."""
+
+    method: str
+    tiles: Tiles | None
+    reason: str
+
+
+def choose(
+    method: str,
+    x: Steps | jax.ShapeDtypeStruct,
+    hidden: int,
+    *,
+    reset_after: bool = True,
+    where: str,
+) -> Choice:
+    """Choose the method that runs, by the first of these rules that holds.
+
+    1. What the caller asked for; `"tiled"` cannot have a symbolic dimension, nor a GRU that resets
+       before the product.
+    2. The scan where a dimension is symbolic, so that a program exports for any size.
+    3. The scan for a GRU that resets before the product: a step has two products in a row.
+    4. The scan under a mesh outside `shard_map`: rows are sorted, and a sort gathers them all.
+    5. The scan on anything but a CPU, where the engine was not measured.
+    6. The scan for states of less than `LEAST_HIDDEN` features or an empty array.
+    7. The engine.
+
+    Raises:
+      ValueError: where `method` is not known, or `"tiled"` cannot be had.
+
+    Example:
+      >>> x = jax.ShapeDtypeStruct((64, 256, 3), "float32")
+      >>> choose("auto", x, 256, where="lstm")[:2]
+      ('tiled', Tiles(rows=8, steps=8, lanes=2))
+      >>> choose("auto", x, 8, where="lstm").reason
+      'states of less than 32 features are faster in a scan'
+    """
+    _check.choice(method, METHODS, where, "method")
+    batch, time = x.shape[:2]
+    why_not = _why_not_tiled(batch, time, reset_after)
+    if method == "tiled":
+        if why_not is not None:
+            raise ValueError(f'{where}: `method="tiled"` cannot run: {why_not}. Pass "auto".')
+        return Choice("tiled", tiles_for(batch, time, hidden), "asked for")
+    if method == "scan":
+        return Choice("scan", None, "asked for")
+    why_not = why_not or _why_slower(x, hidden)
+    if why_not is not None:
+        return Choice("scan", None, why_not)
+    return Choice("tiled", tiles_for(batch, time, hidden), "only real steps cost time")
+
+
+def explain(
+    batch: Any, time: Any, hidden: int, *, cell: str = "lstm", reset_after: bool = True
+) -> Choice:
+    """Say which method `method="auto"` takes here and now, and why.
+
+    Any mask is served by either method. Right-padded rows are sorted by length in one copy; other
+    masks cost one more gather of the steps.
+
+    Args:
+      batch: number of rows.
+      time: number of steps, padding included.
+      hidden: number of hidden features.
+      cell: `"lstm"`, `"gru"` or `"simple"`.
+      reset_after: of the GRU, see `jaxmask.recurrent.gru`.
+
+    Returns:
+      `(method, tiles, reason)`; `tiles` is None for the scan, else the rows of a tile, the steps of
+      a chunk, and how many tiles are worked on at once.
+
+    Raises:
+      ValueError: if `cell` is unknown.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> jm.recurrent.explain(64, 256, 256, cell="gru", reset_after=False).reason
+      'a GRU that resets before the product has two products in a row'
+    """
+    _check.choice(cell, ("lstm", "gru", "simple"), "explain", "cell")
+    x = jax.ShapeDtypeStruct((batch, time, 1), "float32")
+    return choose("auto", x, hidden, reset_after=reset_after, where="explain")
+
+
+def tiles_for(batch: int, time: int, hidden: int) -> Tiles:
+    """Small tiles skip more padding, large ones multiply faster; flat within a factor of two.
+
+    The whole batch is one tile where there is an accelerator.
+
+    Example:
+      >>> tiles_for(batch=32, time=96, hidden=64), tiles_for(batch=1, time=5, hidden=256)
+      (Tiles(rows=4, steps=8, lanes=1), Tiles(rows=1, steps=5, lanes=1))
+    """
+    steps = min(8, time)
+    if jax.default_backend() != "cpu":
+        return Tiles(batch, steps, lanes=1)
+    rows, lanes = (4, 1) if hidden < TWO_LANES_FROM else (8, 2)
+    lanes = min(lanes, batch)
+    return Tiles(min(rows, -(-batch // lanes)), steps, lanes)
+
+
+def _why_not_tiled(batch: Any, time: Any, reset_after: bool) -> str | None:
+    if not (isinstance(batch, int) and isinstance(time, int)):
+        return "a dimension is symbolic, and its tiles are counted when traced"
+    if not reset_after:
+        return "a GRU that resets before the product has two products in a row"
+    return None
+
+
+def _why_slower(x: Steps | jax.ShapeDtypeStruct, hidden: int) -> str | None:
+    mesh = jax.sharding.get_abstract_mesh()
+    spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
+    if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
+        return "rows under a mesh outside `shard_map` would be gathered to be sorted"
+    if jax.default_backend() != "cpu":
+        return "the engine was not measured on this kind of device"
+    if x.size == 0:
+        return "there is nothing to run"
+    if hidden < LEAST_HIDDEN:
+        return f"states of less than {LEAST_HIDDEN} features are faster in a scan"
+    return None
