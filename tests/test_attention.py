@@ -198,6 +198,53 @@ def test_a_nan_stays_in_its_own_sequence_of_a_packed_row():
     assert np.isfinite(np.asarray(y[0, 2:])).all()
 
 
+def packed_attention(name):
+    """Attention of a packed row to itself, `(x, segments) -> pair`."""
+    same = np.eye(3, dtype=np.float32)
+    weights = jm.attention.AdditiveWeights(same, -same, np.ones(3, np.float32))
+    bias = draw((1, 1, 9, 9), 5)
+    noise = {"dropout_rate": 0.3, "key": jax.random.key(0)}
+
+    def additive(x, segments):
+        return jm.attention.additive(x, segments, x, x, segments, weights)
+
+    def attend(x, segments, **options):
+        heads = x[:, :, None]
+        y, mask = jm.attention.attend(heads, segments, heads, heads, segments, **options)
+        return y[:, :, 0], mask
+
+    given = {"plain": {}, "bias": {"bias": bias}, "causal, noise": {"causal": True, **noise}}
+    return additive if name == "additive" else lambda x, mask: attend(x, mask, **given[name])
+
+
+@pytest.mark.parametrize("name", ["plain", "bias", "causal, noise", "additive"])
+def test_a_sequence_of_a_packed_row_never_meets_the_numbers_of_another(name):
+    """Not in its values, nor in its gradient, whatever is in another or is sent back into it."""
+    ids = np.array([[1, 1, 1, 2, 2, 3, 3, 3, 0]], np.int32)
+    segments, x, sent = jm.Segments(jnp.asarray(ids), 3), draw((1, 9, 3)), draw((1, 9, 3), 1)
+    attention = packed_attention(name)
+
+    @jax.jit
+    def run(x, sent):
+        y, pull = jax.vjp(lambda x: attention(x, segments)[0], x)
+        return y, *pull(sent)
+
+    clean = [np.asarray(z)[ids != 2] for z in run(x, sent)]
+    assert all(np.isfinite(z).all() for z in clean)
+    for number in (1e30, -1e38, np.nan, np.inf):
+        for spoil in ((True, False), (False, True), (True, True)):
+            loud_x, loud_sent = (
+                np.where((ids == 2)[..., None] & is_spoiled, np.float32(number), z)
+                for z, is_spoiled in zip((x, sent), spoil, strict=True)
+            )
+            y, gradient = run(loud_x, loud_sent)
+            for ours, theirs in zip((y, gradient), clean, strict=True):
+                np.testing.assert_array_equal(np.asarray(ours)[ids != 2], theirs)
+            if not np.isfinite(number):
+                shown = y if spoil[0] else gradient
+                assert not np.isfinite(np.asarray(shown)[ids == 2]).all()
+
+
 def test_dropout_is_the_plain_formula_with_some_weights_gone():
     q, k = heads(40, 2)[:1] * 0, heads(40, 2)[:1]
     v = np.broadcast_to(np.eye(40, 6, dtype=np.float32)[None, :, None], (1, 40, 2, 6))
@@ -437,6 +484,9 @@ def test_modules_refuse():
         jm.nn.MultiHeadAttention(2, 6, rotary=True, rngs=rngs)
     with pytest.raises(ValueError, match="window"):
         jm.nn.MultiHeadAttention(2, 6, window=0, rngs=rngs)
+    for kind in (jm.nn.MultiHeadAttention, jm.nn.CrossAttention, jm.nn.TransformerDecoderBlock):
+        with pytest.raises(ValueError, match="`dropout_rate` must lie from 0 to below 1, got 1"):
+            kind(2, 6, dropout_rate=1.0, rngs=rngs)
     layer = jm.nn.MultiHeadAttention(2, 6, rngs=rngs)
     with pytest.raises(ValueError, match=r"features\] = \(3, 5, 6\)"):
         layer(draw((3, 5, 4)), MASKS["right"])
@@ -456,12 +506,18 @@ def test_modules_refuse():
 # ------------------------------------------------------------------------------ streaming
 
 
-def streamed(layer, x, mask, sizes):
-    carry, pieces = layer.initial_carry(x.shape[0]), []
-    for start, end in itertools.pairwise(np.cumsum((0, *sizes))):
-        carry, (y, _) = layer.run(carry, x[:, start:end], mask[:, start:end])
-        pieces.append(y)
-    return carry, jnp.concatenate(pieces, axis=1)
+def chunks(layer, sizes):
+    """`(x, mask) -> (carry, y)`, compiled: a stream in chunks of so many steps."""
+
+    @jax.jit
+    def streamed(x, mask):
+        carry, pieces = layer.initial_carry(x.shape[0]), []
+        for start, end in itertools.pairwise(np.cumsum((0, *sizes))):
+            carry, (y, _) = layer.run(carry, x[:, start:end], mask[:, start:end])
+            pieces.append(y)
+        return carry, jnp.concatenate(pieces, axis=1)
+
+    return streamed
 
 
 @pytest.mark.parametrize("window", [None, 2])
@@ -470,21 +526,22 @@ def test_a_prompt_on_either_side_then_a_step_at_a_time_is_one_long_call(window):
     options = {"causal": True, "rotary": True, "num_kv_heads": 2, "window": window}
     layer = jm.nn.MultiHeadAttention(4, 8, max_length=8, rngs=nnx.Rngs(0), **options)
     x, steps = draw((3, 5, 8)), draw((3, 3, 8), 1)
+    streamed, alone = chunks(layer, (5, 1, 1, 1)), jax.jit(lambda x: layer(x)[0])
     for prompt in MASKS.values():
         mask = np.concatenate([prompt, np.ones((3, 3), bool)], axis=1)
         whole = np.concatenate([poisoned(x, prompt), steps], axis=1)
-        carry, y = streamed(layer, whole, mask, (5, 1, 1, 1))
+        carry, y = streamed(whole, mask)
         assert carry.length.tolist() == [7, 5, 3]
         for b in range(3):
-            row, _ = layer(whole[b : b + 1, mask[b]])
-            close(y[b, mask[b]], row[0])
+            close(y[b, mask[b]], alone(whole[b : b + 1, mask[b]])[0])
 
 
 def test_gradients_flow_through_the_cache():
     layer = jm.nn.MultiHeadAttention(2, 6, causal=True, max_length=4, rngs=nnx.Rngs(0))
     x, mask, sent = draw((3, 5, 6)), MASKS["holes"], draw((3, 5, 6), 1)
-    chunks = jax.grad(lambda x: jnp.vdot(streamed(layer, x, mask, (2, 1, 2))[1], sent))(x)
-    close(chunks, jax.grad(lambda x: jnp.vdot(layer(x, mask)[0], sent))(x))
+    streamed = chunks(layer, (2, 1, 2))
+    in_chunks = jax.jit(jax.grad(lambda x: jnp.vdot(streamed(x, mask)[1], sent)))(x)
+    close(in_chunks, jax.jit(jax.grad(lambda x: jnp.vdot(layer(x, mask)[0], sent)))(x))
 
 
 def test_a_full_cache_is_not_silent():
@@ -504,7 +561,7 @@ def test_a_full_cache_is_not_silent():
 def test_a_window_needs_no_more_cache_than_itself():
     layer = jm.nn.MultiHeadAttention(2, 6, causal=True, window=2, rngs=nnx.Rngs(0))
     x = draw((1, 9, 6))
-    carry, y = streamed(layer, x, np.ones((1, 9), bool), (1, 4, 1, 3))
+    carry, y = chunks(layer, (1, 4, 1, 3))(x, np.ones((1, 9), bool))
     assert carry.k.shape[1] == 2
     close(y, layer(x)[0])
     _, (_, mask) = layer.run(carry, x[:, :1])
@@ -547,7 +604,8 @@ def test_a_stream_of_float64_is_one_call_in_float64(window):
             2, 8, causal=True, rotary=True, window=window, max_length=5, rngs=nnx.Rngs(0)
         )
         x, mask = draw((3, 5, 8)).astype(np.float64), MASKS["holes"]
-        close(streamed(layer, x, mask, (2, 3))[1], layer(x, mask)[0], 1e-13)
+        y, _ = jax.jit(layer)(x, mask)
+        close(chunks(layer, (2, 3))(x, mask)[1], y, 1e-13)
 
 
 def test_a_cache_of_numpy_arrays_goes_on():

@@ -136,6 +136,51 @@ def test_zoneout_draws_the_same_whatever_the_padding_and_the_chunks():
     np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), base, atol=1e-6)
 
 
+def starts_of(segments_or_resets):
+    """The three ways to say that a row of one and the same step starts anew twice."""
+    if segments_or_resets == "segments":
+        return {"mask": jm.Segments(jnp.array([[1] * 4 + [2] * 4 + [3] * 4]), 3)}
+    resets = np.zeros((1, 12), bool)
+    resets[:, [4, 8]] = True
+    return {"resets": resets}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("starts", ["segments", "resets"])
+def test_zoneout_draws_anew_in_every_segment_and_episode(starts, reverse):
+    x = np.broadcast_to(X[:1, :1], (1, 12, FEATURE))
+    layer = zoneout(0.5)
+    y, _ = layer(x, reverse=reverse, **starts_of(starts))
+    first, second, third = np.split(np.asarray(y), 3, axis=1)
+    for a, b in ((first, second), (second, third), (first, third)):
+        assert np.abs(a - b).max() > 1e-3
+    # Every one of them still starts from zeros.
+    layer.eval()
+    y, _ = layer(x, reverse=reverse, **starts_of(starts))
+    np.testing.assert_allclose(y[:, 4:8], y[:, :4], atol=1e-6)
+
+
+def test_zoneout_with_resets_draws_the_same_whatever_the_padding_and_the_chunks():
+    x = np.concatenate([X[:1]] * 2, axis=1)
+    time = x.shape[1]
+    resets = np.zeros((1, time), bool)
+    resets[:, [2, time - 1]] = True
+    base, _ = zoneout(0.5)(x, resets=resets)
+    mask = np.ones((1, time + 2), bool)
+    mask[:, [0, 3]] = False
+    wide, wide_resets = np.full((1, time + 2, FEATURE), np.nan, np.float32), np.zeros_like(mask)
+    wide[mask], wide_resets[mask] = x[0], resets[0]
+    y, _ = zoneout(0.5)(wide, mask, resets=wide_resets)
+    np.testing.assert_allclose(y[mask], base[0], atol=1e-6)
+    layer, pieces = zoneout(0.5), []
+    carry = layer.initial_carry(1)
+    for cut in (slice(0, 1), slice(1, 4), slice(4, time)):
+        carry, (y, _) = layer.run(carry, x[:, cut], resets=resets[:, cut])
+        pieces.append(y)
+    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), base, atol=1e-6)
+    assert carry.rank.tolist() == [time]
+
+
 def test_zoneout_draws_anew_at_every_call_and_trains():
     layer = zoneout(0.5)
 
@@ -166,6 +211,7 @@ def test_zoneout_rates_are_checked():
         zoneout((0.1, 1.5))
     with pytest.raises(ValueError, match="each of the 1 arrays"):
         zoneout((0.1, 0.2))(X)
+    assert not np.asarray(zoneout(np.float32(1))(X)[0]).any()
 
 
 # ------------------------------------------------------------------------------- stacks
@@ -240,6 +286,33 @@ def test_dropout_between_layers(variational):
 @pytest.mark.parametrize("variational", [False, True])
 def test_dropout_of_everything_leaves_nothing(variational):
     assert not np.asarray(dropping(variational, 1.0)(X, MASK)[0]).any()
+
+
+def test_stack_takes_what_sequential_takes_in_a_call_and_in_a_stream():
+    class Foreign:
+        def __call__(self, x):
+            return 2 * x
+
+    jm.nn.register(Foreign, jm.nn.Passthrough)
+    rngs = nnx.Rngs(0)
+    gru, dense = jm.nn.GRU(FEATURE, HIDDEN, rngs=rngs), nnx.Linear(HIDDEN, 2, rngs=rngs)
+    stack = jm.nn.StackedRNN(gru, Foreign(), dense)
+    expected, _ = jm.nn.Sequential(gru, Foreign(), dense)(X, MASK)
+    y, mask = stack(X, MASK)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    np.testing.assert_array_equal(mask, MASK)
+    _, (streamed, _) = stack.run(stack.initial_carry(BATCH), X, MASK)
+    np.testing.assert_allclose(streamed, expected, atol=1e-6)
+    resets = np.arange(TIME) == np.full((BATCH, 1), 2)
+    once, _ = gru(X, MASK, resets=resets)
+    again, _ = jm.nn.Sequential(Foreign(), dense)(once, MASK)
+    np.testing.assert_allclose(stack(X, MASK, resets=resets)[0], again, atol=1e-6)
+
+
+def test_a_stack_does_not_lose_resets_in_silence():
+    attention = jm.nn.MultiHeadAttention(1, FEATURE, causal=True, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="resets"):
+        jm.nn.StackedRNN(attention)(X, MASK, resets=MASK)
 
 
 def test_stack_refuses_what_it_cannot_be():

@@ -109,6 +109,55 @@ def test_segments_start_from_zeros_and_the_first_met_goes_on_from_the_carry(reve
     np.testing.assert_allclose(carry[0], last, rtol=1e-5, atol=1e-5)
 
 
+OVERFLOWING = {
+    "from zero": (np.full(300, 2.0), np.arange(300) == 299),
+    "from tiny": (np.array([1.0, 1e30, 1e30, 0.5]), np.array([1e-30, 0.0, 0.0, 1.0])),
+    "past a zero": (np.array([0.5, 1e30, 1e30, 0.0, 0.5]), np.array([0.0, 0.0, 0.0, 1.0, 1.0])),
+    "up and down": (np.array([1e-30, 1e30, 1e30, 1e-30] * 3), np.array([1, 0, 0, -1] * 3) * 1e-30),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_a_product_that_overflows_spoils_no_finite_state(name, reverse):
+    """The state is that of the loop, though `a` multiplies to inf, also for rows beside it."""
+    a, b = (np.asarray(z, np.float32) for z in OVERFLOWING[name])
+    h, expected = np.float64(0), []
+    for a_t, b_t in zip(a, b, strict=True):
+        h = a_t * h + b_t
+        expected.append(h)
+    x, y, order = np.stack([a, a[::-1] * 0 + 0.5]), np.stack([b, b]), slice(None, None, -1)
+    x, y = (z[:, order] if reverse else z for z in (x, y))
+    run = jax.jit(lambda a, b: jm.recurrent.linear(a, b, None, reverse=reverse)[1][0])
+    ours = np.asarray(run(x, y))[0]
+    np.testing.assert_allclose(ours[order] if reverse else ours, expected, rtol=1e-5)
+    # A mapped axis has one answer to whether a product overflows: no `select` of both ways.
+    mapped = jax.vmap(jax.vmap(run))(*(np.stack([[z] * 2] * 3) for z in (x, y)))
+    np.testing.assert_array_equal(mapped[2, 1], run(x, y))
+    text = str(jax.make_jaxpr(jax.vmap(jax.vmap(run)))(*(np.stack([[z] * 2] * 3) for z in (x, y))))
+    assert "cond[" in text
+
+
+def test_steps_one_by_one_have_the_gradients_of_all_at_once():
+    """A segment whose product overflows sends its row the other way, and changes no other row."""
+    draw = np.random.default_rng(3)
+    a, b = (draw.uniform(-1, 1, (2, 9, 3)).astype(np.float32) for _ in range(2))
+    segments = jm.Segments(jnp.array([[1, 1, 1, 2, 2, 0, 3, 3, 0]] * 2), 3)
+
+    def total(a, b):
+        h = jm.recurrent.linear(a, b, segments)[1][0]
+        return jnp.sum(jnp.sin(h[:, 3:])), h[:, 3:]
+
+    run = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+    (_, base), gradients = run(a, b)
+    loud = a.copy()
+    loud[0, :3] = 1e20
+    (_, y), others = run(loud, b)
+    for ours, theirs in zip((y, *others), (base, *gradients), strict=True):
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        np.testing.assert_allclose(ours[0, -6:], theirs[0, -6:], atol=1e-6)
+
+
 def test_a_nan_in_one_segment_reaches_no_other_value_or_gradient():
     a, b = map(jnp.asarray, coefficients(np.float32))
     ids = jnp.array([[1, 1, 1, 2, 2, 2, 2]] * BATCH)

@@ -1,5 +1,8 @@
 """Modules where Flax users put them: transforms, optimisers, checkpoints, Linen, meshes."""
 
+import inspect
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,6 +162,21 @@ def test_run_goes_on_from_a_carry_under_a_mask():
     out, _ = layer.run(carry, x, mask)
     alone, _ = layer.run(carry, x[:, :2])
     np.testing.assert_allclose(out.h, alone.h, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [jm.nn.LSTM, jm.nn.GRU, jm.nn.SimpleRNN])
+def test_recurrent_signatures_hide_nothing(kind):
+    parameters = inspect.signature(kind.__init__).parameters
+    assert list(parameters)[1:3] == ["in_features", "hidden_features"]
+    assert list(parameters)[-1] == "rngs"
+    rest = list(parameters.values())[3:]
+    assert {parameter.kind for parameter in rest} == {inspect.Parameter.KEYWORD_ONLY}
+    shared = inspect.signature(jm.nn.LSTM.__init__).parameters
+    for name in shared.keys() - {"self", "bias_init"}:
+        assert parameters[name].default is shared[name].default
+        assert re.search(rf"\b{name}\b", kind.__doc__), f"{name} is not in the docstring"
+    with pytest.raises(TypeError, match="units"):
+        kind(3, 4, units=4, rngs=nnx.Rngs(0))
 
 
 def test_bidirectional_refuses_a_reversed_forward():

@@ -291,6 +291,19 @@ def test_spectral_norm_lets_the_layer_keep_its_state():
     assert np.asarray(layer.layer.mean[...]).any()
 
 
+def test_spectral_norm_streams_what_streams_and_no_other():
+    rngs = nnx.Rngs(0)
+    dense = jm.nn.SpectralNorm(nnx.Linear(6, 4, rngs=rngs), use_running_average=True, rngs=rngs)
+    carry, (y, _) = dense.run(dense.initial_carry(2), X, MASK)
+    assert carry == ()
+    np.testing.assert_array_equal(y, dense(X, MASK)[0])
+    pool = jm.nn.SpectralNorm(jm.nn.AttentionPool(6, rngs=rngs), rngs=rngs)
+    with pytest.raises(jm.MaskError, match="not known to be causal"):
+        pool.initial_carry(2)
+    with pytest.raises(jm.MaskError, match="not known to be causal"):
+        pool.run((), X, MASK)
+
+
 LINEAR = nnx.Linear(6, 4, rngs=nnx.Rngs(0))
 BAD = {
     "no features": (lambda: jm.norm.layer(X[..., 0], MASK), ValueError, "feature axis"),

@@ -260,6 +260,15 @@ def test_a_nan_before_a_reset_stays_in_its_episode(name):
     assert gradient[:, 3:].any()
 
 
+def test_a_nan_in_one_row_reaches_no_gradient_of_a_row_without_a_step():
+    """Such a row borrows its filler from another, and passes its carry on."""
+    layer = jm.nn.RNN(nnx.GRUCell(FEATURE, HIDDEN, rngs=nnx.Rngs(0)))
+    x, mask = np.full((2, 1, FEATURE), np.nan, np.float32), np.array([[True], [False]])
+    _, pull = jax.vjp(lambda carry: layer.run(carry, x, mask)[0], layer.initial_carry(2))
+    (gradient,) = pull(jnp.ones((2, HIDDEN)))
+    np.testing.assert_array_equal(gradient[1], np.ones(HIDDEN))
+
+
 def test_both_directions_stop_at_a_reset():
     rngs = nnx.Rngs(0)
     layer = jm.nn.Bidirectional(
@@ -328,6 +337,28 @@ def test_a_backward_layer_that_makes_padding_keeps_its_steps_in_place(mask):
     np.testing.assert_array_equal(out, masked[1])
     np.testing.assert_allclose(forward, gru[0](*masked)[0], atol=1e-6)
     np.testing.assert_allclose(backward, gru[1](*masked, reverse=True)[0], atol=1e-6)
+
+
+def test_a_mask_that_only_the_backward_layer_makes_comes_out():
+    x = np.random.default_rng(1).normal(size=(2, 4, FEATURE)).astype(np.float32)
+    x[0, 1] = 0
+    rngs = nnx.Rngs(0)
+    forward, inner = jm.nn.GRU(FEATURE, HIDDEN, rngs=rngs), jm.nn.GRU(FEATURE, HIDDEN, rngs=rngs)
+    noise = jm.nn.Dropout(0.5, rngs=rngs)
+    backward = jm.nn.Sequential(noise, jm.nn.Masking(), inner)
+    backward.eval()
+    y, out = jax.jit(jm.nn.Bidirectional(forward, backward))(x)
+    assert out.tolist() == [[True, False, True, True], [True] * 4]
+    assert not np.asarray(y[0, 1]).any()
+    # To ask what a layer makes draws nothing from its streams.
+    backward.train()
+    before = noise.rngs.count[...]
+    _, out = jm.nn.Bidirectional(forward, jm.nn.Sequential(noise, inner))(x)
+    assert out is None
+    assert noise.rngs.count[...] == before + 1
+    # A function is no module that could be copied, so its mask is taken as it comes.
+    _, out = jm.nn.Bidirectional(forward, lambda x, mask: inner(*noise(x, mask)))(x)
+    assert np.asarray(out).all()
 
 
 def test_a_step_that_one_direction_loses_is_padding_of_both():

@@ -246,6 +246,30 @@ def test_explicit_rngs_reach_every_layer_that_draws(layer):
         assert (draws[0] != draws[2]).any()
 
 
+def test_explicit_rngs_go_through_wrappers_and_adapters():
+    class Foreign(nnx.Module):
+        def __init__(self):
+            self.inner = jm.nn.Sequential(nnx.Dropout(0.5))
+
+        def __call__(self, x):
+            raise AssertionError("the adapter knows better")
+
+    jm.nn.register(Foreign, lambda foreign: foreign.inner)
+    linear = nnx.Linear(3, 3, rngs=RNGS)
+    inner = jm.nn.Sequential(nnx.Dropout(0.5), linear)
+    documents = jnp.asarray(X)[:, None], MASK[:, None]
+    for layer, pair in (
+        (jm.nn.TimeDistributed(jm.nn.Sequential(inner)), documents),
+        (jm.nn.SpectralNorm(inner, rngs=nnx.Rngs(0)), (jnp.asarray(X), MASK)),
+        (Foreign(), (jnp.asarray(X), MASK)),
+    ):
+        model = jm.nn.Sequential(layer)
+        model(*pair, rngs=nnx.Rngs(dropout=0))
+        draws = [nnx.clone(model)(*pair, rngs=nnx.Rngs(dropout=k))[0] for k in (0, 0, 1)]
+        np.testing.assert_array_equal(draws[0], draws[1])
+        assert (draws[0] != draws[2]).any()
+
+
 def test_a_pair_of_results_is_no_input_of_the_next_layer():
     grus = (jm.nn.GRU(3, 3, rngs=nnx.Rngs(0)) for _ in range(2))
     model = jm.nn.Sequential(jm.nn.Bidirectional(*grus, merge=None), nnx.Linear(3, 2, rngs=RNGS))

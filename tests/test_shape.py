@@ -26,6 +26,16 @@ def test_split_refuses_cuts_that_do_not_fit(cut):
         jm.shape.split(X, MASK, cut)
 
 
+@pytest.mark.parametrize("sections", [np.int64(2), np.uint8(2), (np.int64(2),), np.array([2])])
+def test_split_takes_the_numbers_of_numpy(sections):
+    x, mask = X[:, :4], MASK[:, :4]
+    for ours, theirs in zip(
+        jm.shape.split(x, mask, sections), jm.shape.split(x, mask, 2), strict=True
+    ):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
 def test_split_of_segments():
     segments = jm.Segments(np.array([[1, 1, 2, 0], [1, 2, 2, 2]]), 2)
     (_, first), (_, second) = jm.shape.split(X, segments, 2)

@@ -163,6 +163,47 @@ def test_the_decoder_block_streams():
         close(y, whole[:, start:end])
 
 
+@pytest.mark.parametrize("memory_mask", [None, MEMORY], ids=["full", "ragged"])
+def test_a_memory_projected_once_is_the_memory(memory_mask):
+    layer = jm.nn.TransformerDecoderBlock(2, FEATURES, max_length=5, rngs=nnx.Rngs(0))
+    mask, x, memory = MASKS["holes"], draw((3, 5, FEATURES)), draw((3, 3, FEATURES), 1)
+    given = memory if memory_mask is None else poisoned(memory, memory_mask)
+
+    def total(layer, memory, project):
+        made = layer.project(memory, memory_mask) if project else memory
+        carry, values = layer.initial_carry(3), []
+        for cut in (slice(0, 2), slice(2, 5)):
+            pair = (made,) if project else (made, memory_mask)
+            carry, (y, _) = layer.run(carry, x[:, cut], mask[:, cut], *pair)
+            values.append(y)
+        y = jnp.concatenate(values, axis=1)
+        return jnp.sum(jnp.sin(y)), y
+
+    run = nnx.jit(nnx.grad(total, argnums=(0, 1), has_aux=True), static_argnames="project")
+    (gradients, y), (others, z) = (run(layer, given, project=p) for p in (True, False))
+    close(y, z)
+    jax.tree.map(close, nnx.state(gradients[0]), nnx.state(others[0]))
+    close(gradients[1], others[1])
+    if memory_mask is not None:
+        assert not np.asarray(gradients[1])[~memory_mask].any()
+    y, out = layer(x, mask, layer.project(memory, memory_mask))
+    close(y, layer(x, mask, memory, memory_mask)[0], 0)
+    np.testing.assert_array_equal(out, mask)
+
+
+def test_a_projected_memory_holds_its_mask():
+    layer = jm.nn.TransformerDecoderBlock(2, FEATURES, rngs=nnx.Rngs(0))
+    x, memory = draw((3, 5, FEATURES)), draw((3, 3, FEATURES), 1)
+    projected = layer.project(memory, MEMORY)
+    with pytest.raises(jm.MaskError, match="leave `memory_mask` None"):
+        layer(x, None, projected, MEMORY)
+    segments = jm.Segments(jnp.ones((3, 5), jnp.int32), 1)
+    with pytest.raises(jm.MaskError, match="memory_mask"):
+        layer(x, segments, projected)
+    with pytest.raises(ValueError, match="memory"):
+        layer.project(memory[..., :4], MEMORY)
+
+
 def test_dropout_follows_the_mode_and_not_the_padding():
     def build():
         return jm.nn.TransformerEncoderBlock(2, FEATURES, dropout_rate=0.5, rngs=nnx.Rngs(0))

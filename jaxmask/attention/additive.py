@@ -8,13 +8,8 @@ import jax.numpy as jnp
 
 from jaxmask import _check, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
-from jaxmask.attention.visible import (
-    check_masks,
-    only_seen,
-    set_apart,
-    softmax_over_keys,
-    visible,
-)
+from jaxmask.attention.packed import read_values, set_apart
+from jaxmask.attention.visible import check_masks, only_seen, softmax_over_keys, visible
 
 
 class AdditiveWeights(NamedTuple):
@@ -94,13 +89,18 @@ def additive(
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)
     with jax.named_scope("jaxmask.additive"):
-        hidden = jnp.tanh((q @ weights.w_q)[:, :, None] + (k @ weights.w_k)[:, None])
+        summed = (q @ weights.w_q)[:, :, None] + (k @ weights.w_k)[:, None]
+        if spoiled is not None and seen is not None:
+            # Two sequences that overflow would make inf - inf of each other.
+            summed = jnp.where(seen[:, 0, :, :, None], summed, 0)
         logits = jnp.einsum(
-            "btsh,h->bts", hidden, weights.scale, preferred_element_type=ops.accumulator(q.dtype)
+            "btsh,h->bts",
+            jnp.tanh(summed),
+            weights.scale,
+            preferred_element_type=ops.accumulator(q.dtype),
         )
-        each_key = softmax_over_keys(logits[:, None], seen)[:, 0].astype(v.dtype)
-        y = jnp.einsum("bts,bsf->btf", each_key, v)
-    y = y[:, :, None] if spoiled is None else jnp.where(spoiled, jnp.nan, y[:, :, None])
+        each_key = softmax_over_keys(logits[:, None], seen)
+        y = read_values(each_key, v[:, :, None], seen, spoiled)
     return only_seen(y, q_mask, seen)[:, :, 0], q_mask
 
 

@@ -5,13 +5,8 @@ import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
-from jaxmask.attention.visible import (
-    check_masks,
-    only_seen,
-    set_apart,
-    softmax_over_keys,
-    visible,
-)
+from jaxmask.attention.packed import read_values, set_apart
+from jaxmask.attention.visible import check_masks, only_seen, softmax_over_keys, visible
 from jaxmask.masks import AttentionPredicate
 
 _HEADS = "[batch, {}, heads, head_features]"
@@ -68,8 +63,9 @@ def attend(
       row_ids: `[batch]`, integer: what to call each row in the noise, its place where None.
 
     Returns:
-      The pair `(y, q_mask)`, `y` like `q`. In packed rows a nan or inf of one sequence makes nan of
-      the queries that see it and touches no other sequence.
+      The pair `(y, q_mask)`, `y` like `q`. In packed rows a nan, inf or overflow of one sequence
+      makes nan of the queries that see it and touches no other sequence, in values and gradients;
+      its price is that `jax.jvp` does not go through packed rows.
 
     Raises:
       TypeError: if `q`, `k`, `v` are not floating of one dtype, or a mask is not boolean.
@@ -106,13 +102,15 @@ def attend(
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)
     with jax.named_scope("jaxmask.attend"):
-        if dropout_rate or q.dtype == jnp.float16:  # which JAX's function lacks on CPU
+        # JAX's function lacks float16 on CPU, dropout, and sequences that stay apart.
+        if dropout_rate or q.dtype == jnp.float16 or spoiled is not None:
             noise = _kept(key, (q, q_mask), (k, kv_mask), dropout_rate, row_ids)
-            y = _spelled_out(q, k, v, bias, seen, scale, noise)
+            logits = _logits(q, k, scale)
+            weights = softmax_over_keys(logits if bias is None else logits + bias, seen)
+            weights = weights if noise is None else weights * noise
+            y = read_values(weights, v, seen, spoiled)
         else:
             y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
-    if spoiled is not None:
-        y = jnp.where(spoiled, jnp.nan, y)
     return only_seen(y, q_mask, seen), q_mask
 
 
@@ -188,22 +186,10 @@ def _kept(
     return jnp.moveaxis(kept.reshape(*pairs.shape, q.shape[2]), -1, 1) / (1 - rate)
 
 
-def _spelled_out(
-    q: Array,
-    k: Array,
-    v: Array,
-    bias: Array | None,
-    seen: Array | None,
-    scale: float | None,
-    noise: Array | None,
-) -> Array:
-    """What `jax.nn.dot_product_attention` does, which has no dropout."""
+def _logits(q: Array, k: Array, scale: float | None) -> Array:
+    """`[batch, heads, query, key]`, in at least float32."""
     grouped = q.reshape(*q.shape[:2], k.shape[2], q.shape[2] // k.shape[2], q.shape[3])
     wide = ops.accumulator(q.dtype)
     logits = jnp.einsum("btkgf,bskf->bkgts", grouped, k, preferred_element_type=wide)
     logits = logits * (q.shape[3] ** -0.5 if scale is None else scale)
-    each_head = logits.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])
-    weights = softmax_over_keys(each_head if bias is None else each_head + bias, seen)
-    weights = weights if noise is None else weights * noise
-    weights = weights.astype(v.dtype).reshape(logits.shape)
-    return jnp.einsum("bkgts,bskf->btkgf", weights, v).reshape(q.shape)
+    return logits.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])

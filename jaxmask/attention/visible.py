@@ -141,27 +141,3 @@ def only_seen(y: Array, q_mask: Mask, seen: Array | None) -> Array:
         some = jnp.any(seen, axis=-1)  # [batch|1, heads|1, query|1]
         keep = keep & jnp.moveaxis(some, 1, 2)[..., None]
     return y if q_mask is None and seen is None else jnp.where(keep, y, 0)
-
-
-def set_apart(
-    q: Array, k: Array, v: Array, seen: Array | None
-) -> tuple[Array, Array, Array, Bool[Array, "batch query 1 1"]]:
-    """Take nan and inf out of a packed row, and tell which queries they belong to.
-
-    A weight of 0 does not stop a nan: it would reach every other sequence of the row.
-
-    Example:
-      >>> x = jnp.array([[[1.0], [jnp.nan]]])
-      >>> q, k, v, spoiled = set_apart(x, x, x, jnp.eye(2, dtype=bool)[None, None])
-      >>> v.ravel().tolist(), spoiled.ravel().tolist()
-      ([1.0, 0.0], [False, True])
-    """
-    assert seen is not None
-    bad_q, bad_k, bad_v = (
-        jnp.any(~jnp.isfinite(x), axis=tuple(range(2, x.ndim))) for x in (q, k, v)
-    )
-    bad_kv = bad_k | bad_v
-    q = jnp.where(masks.expand(bad_q, q.ndim), 0, q)
-    k, v = (jnp.where(masks.expand(bad_kv, x.ndim), 0, x) for x in (k, v))
-    met = jnp.any(seen & bad_kv[:, None, None, :], axis=(1, 3))
-    return q, k, v, masks.expand(met | bad_q, 4)

@@ -24,6 +24,7 @@ from jaxmask.nn.join import register as register
 from jaxmask.nn.linear_recurrence import RGLRU as RGLRU
 from jaxmask.nn.linear_recurrence import MinGRU as MinGRU
 from jaxmask.nn.linear_recurrence import MinLSTM as MinLSTM
+from jaxmask.nn.memory import ProjectedMemory as ProjectedMemory
 from jaxmask.nn.merge import Add as Add
 from jaxmask.nn.merge import Average as Average
 from jaxmask.nn.merge import Concatenate as Concatenate
@@ -48,6 +49,7 @@ from jaxmask.nn.pool import GlobalSumPool as GlobalSumPool
 from jaxmask.nn.pool import LastStep as LastStep
 from jaxmask.nn.position import LearnedPositions as LearnedPositions
 from jaxmask.nn.position import SinusoidalPositions as SinusoidalPositions
+from jaxmask.nn.ragged import Ragged as Ragged
 from jaxmask.nn.random import Dropout as Dropout
 from jaxmask.nn.random import FeatureMasking as FeatureMasking
 from jaxmask.nn.random import GaussianNoise as GaussianNoise

@@ -7,29 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, attention, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import AdditiveWeights, KVCache
 from jaxmask.attention.cache import check_cache
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn.foreign import next_key
-
-
-def memory_pair(memory: ArrayLike, memory_mask: Mask, mask: Mask, where: str) -> Pair:
-    """Check a memory; None means that every step of it is real, whatever the queries' mask.
-
-    Example:
-      >>> memory_pair(jnp.zeros((1, 2, 3)), None, jnp.array([[False]]), "layer")[1].tolist()
-      [[True, True]]
-    """
-    memory, memory_mask = _check.pair(memory, memory_mask, where, over_time=True, name="memory")
-    if isinstance(mask, Segments) != isinstance(memory_mask, Segments):
-        raise _check.MaskError(
-            f"{where}: `mask` and `memory_mask` must both be `Segments` or neither: equal ids see "
-            "each other."
-        )
-    if memory_mask is None and mask is not None:
-        memory_mask = jnp.ones(memory.shape[:2], bool)
-    return memory, memory_mask
+from jaxmask.nn.memory import Memory, ProjectedMemory, memory_pair
 
 
 class _Projections(MaskedModule):
@@ -56,6 +39,10 @@ class _Projections(MaskedModule):
         heads = _check.count(num_heads, where, "num_heads", least=1)
         kv_heads = heads if num_kv_heads is None else num_kv_heads
         kv_heads = _check.count(kv_heads, where, "num_kv_heads", least=1)
+        if not 0 <= dropout_rate < 1:
+            raise ValueError(
+                f"{where}: `dropout_rate` must lie from 0 to below 1, got {dropout_rate}."
+            )
         qkv = in_features if qkv_features is None else qkv_features
         if qkv % heads or heads % kv_heads:
             raise ValueError(
@@ -141,8 +128,8 @@ class MultiHeadAttention(_Projections):
         fit (`nnx.update(layer, nnx.state(theirs, nnx.Param))`).
 
     Raises:
-      ValueError: if heads do not divide, `window` is below 1, or heads of `rotary` are odd; on
-        call, if `x` has other features.
+      ValueError: if heads do not divide, `dropout_rate` is not from 0 to below 1, `window` is below
+        1, or heads of `rotary` are odd; on call, if `x` has other features.
       TypeError, MaskError: on call, if `mask` does not belong to `x`.
 
     Example:
@@ -282,7 +269,8 @@ class CrossAttention(_Projections):
       rngs: source of the `params` and, with dropout, `dropout` random streams.
 
     Raises:
-      ValueError: if heads do not divide; on call, if `x` or `memory` has other features.
+      ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if
+        `x` or `memory` has other features.
       TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
         is `Segments`.
 
@@ -329,20 +317,37 @@ class CrossAttention(_Projections):
         )
 
     def __call__(  # type: ignore[override]
-        self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None
+        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
     ) -> Pair:
-        """Attend to the real steps of the memory and return `(y, mask)`; None: all are real."""
+        """Attend to the real steps of the memory and return `(y, mask)`; None: all are real.
+
+        `memory` may be what `project` made of it; then its mask is in it.
+        """
         x, mask = _check.pair(x, mask, "CrossAttention", over_time=True)
-        memory, memory_mask = memory_pair(memory, memory_mask, mask, "CrossAttention")
         self._features(x, self.in_features, "x")
-        self._features(memory, self.kv_features, "memory")
-        safe, safe_memory = ops.fill(x, mask)[0], ops.fill(memory, memory_mask)[0]
-        q, k, v = self.query(safe), self.key(safe_memory), self.value(safe_memory)
-        y, _ = attention.attend(q, mask, k, v, memory_mask, **self._noise())
+        if not isinstance(memory, ProjectedMemory):
+            memory = self.project(memory, memory_mask)
+        elif memory_mask is not None:
+            raise _check.MaskError(
+                "CrossAttention: a projected memory holds its mask; leave `memory_mask` None."
+            )
+        k, memory_mask = memory_pair(memory.k, memory.mask, mask, "CrossAttention")
+        q = self.query(ops.fill(x, mask)[0])
+        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **self._noise())
         return self._merge(y, mask)
 
+    def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
+        """Keys and values of a memory, for calls that attend to the same one again and again."""
+        memory, memory_mask = _check.pair(
+            memory, memory_mask, "CrossAttention", over_time=True, name="memory"
+        )
+        self._features(memory, self.kv_features, "memory")
+        safe, _ = ops.fill(memory, memory_mask)
+        k, v = (ops.fill(part(safe), memory_mask)[0] for part in (self.key, self.value))
+        return ProjectedMemory(k, v, memory_mask)
+
     def compute_mask(  # type: ignore[override]
-        self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None
+        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
     ) -> Mask:
         """The mask of `x`, which calling the module gives."""
         return _check.pair(x, mask, "CrossAttention", over_time=True)[1]

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
@@ -25,6 +26,7 @@ class Bidirectional(MaskedModule):
 
     Backward means each row reversed within its own real steps, never the padded array flipped.
     The results stand at their own steps: `y[b, t]` joins what was seen up to `t` and from `t` on.
+    A `backward` that is a function, not a module, is always given a mask, and its mask comes out.
 
     Shapes: those of the two layers, `hidden` of both added up by `"concat"`.
 
@@ -75,7 +77,7 @@ class Bidirectional(MaskedModule):
         y_forward, mask_forward = self.forward(x, mask, **options)
         y_backward, mask_backward = _run_backward(self.backward, x, mask, **options)
         y = _MERGES[self.merge](y_forward, y_backward)
-        if mask is None and mask_forward is None:
+        if mask is None and mask_forward is None and not _makes_mask(self.backward, x):
             return y, None
         both = mask_forward if mask_backward is None else mask_backward
         if mask_forward is not None and mask_backward is not None:
@@ -84,6 +86,17 @@ class Bidirectional(MaskedModule):
             return y, both
         # A step that only one of them has is padding, so what the other made of it goes.
         return jax.tree.map(lambda a: ops.fill(a, both)[0], y), both
+
+
+def _makes_mask(layer: Callable[..., Pair], x: Array) -> bool:
+    """Whether a layer makes a mask where there was none: it runs with a full one, so ask."""
+    if isinstance(layer, Recurrent):
+        return False
+    if not isinstance(layer, nnx.Module):
+        return True  # a function cannot be asked without running it
+    # A copy has variables of its own, so that no random stream and no statistic changes.
+    asked = jax.eval_shape(lambda x: nnx.merge(*nnx.split(layer), copy=True)(x, None)[1], x)
+    return asked is not None
 
 
 def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, **resets: ArrayLike) -> Pair:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Int, UInt
 
@@ -194,7 +195,8 @@ class ZoneoutCell(nnx.RNNCellBase):
 
     Where the cell gives out a part of its new state, as Flax's do, the output is what zone-out made
     of that part. The noise is keyed by the row and by the rank of the step among its real steps,
-    both held in the carry, so no padding changes it, nor a cut into chunks.
+    both held in the carry, so no padding changes it, nor a cut into chunks. In `RNN` the rank goes
+    on through segments and resets: no two sequences of a row share their noise.
 
     Args:
       cell: `nnx.LSTMCell`, `nnx.GRUCell`, or any cell of `jaxmask.nn.RNN` with a floating carry.
@@ -226,7 +228,7 @@ class ZoneoutCell(nnx.RNNCellBase):
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.rate = rate if isinstance(rate, int | float) else tuple(rate)
+        self.rate = rate if isinstance(rate, int | float | np.floating) else tuple(rate)
         for value in self.rate if isinstance(self.rate, tuple) else (self.rate,):
             if not 0 <= value <= 1:
                 raise ValueError(f"ZoneoutCell: `rate` must lie within 0 and 1, got {value}.")

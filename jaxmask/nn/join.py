@@ -137,14 +137,13 @@ def call(
       [[0.0, 0.0]]
     """
     if (adapter := lookup(_user_table, layer)) is not None:
-        return checked(adapter(layer)(x, mask), layer, at)
+        return checked(_masked(adapter(layer), x, mask, rngs), layer, at)
     if (rule := lookup(FLAX_LAYERS, layer)) is not None:
         x = _check.array(x, "x", f"{at}, {_check.name_of(layer)}")
         if (pair := rule(layer, x, mask, rngs)) is not None:
             return checked(pair, layer, at)
     elif takes_mask(layer):
-        given = {"rngs": rngs} if rngs is not None and _takes(layer, "rngs") else {}
-        return checked(layer(x, mask, **given), layer, at)
+        return checked(_masked(layer, x, mask, rngs), layer, at)
     if mask is not None:
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
@@ -202,8 +201,9 @@ def takes_mask(layer: Callable[..., Any]) -> bool:
     return len(positional) > 1 and positional[1].name == "mask"
 
 
-def _takes(layer: Callable[..., Any], keyword: str) -> bool:
-    return keyword in inspect.signature(layer).parameters
+def _masked(layer: Callable[..., Any], x: Any, mask: Mask, rngs: nnx.Rngs | None) -> Any:
+    takes_rngs = rngs is not None and "rngs" in inspect.signature(layer).parameters
+    return layer(x, mask, rngs=rngs) if takes_rngs else layer(x, mask)
 
 
 def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:

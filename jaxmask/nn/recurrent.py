@@ -14,6 +14,8 @@ from jaxmask.nn._base import MaskedModule
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _ZEROS = nnx.initializers.zeros_init()
+_KERNEL = nnx.initializers.lecun_normal()
+_ORTHOGONAL = nnx.initializers.orthogonal()
 
 
 def unit_forget_bias(
@@ -97,17 +99,17 @@ class _Weighted(Recurrent):
         in_features: int,
         hidden_features: int,
         *,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        method: str = "auto",
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        recurrent_kernel_init: nnx.Initializer = nnx.initializers.orthogonal(),
-        bias_init: nnx.Initializer = _ZEROS,
-        kernel_metadata: Mapping[str, Any] = _NOTHING,
-        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
-        bias_metadata: Mapping[str, Any] = _NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        return_sequences: bool,
+        reverse: bool,
+        method: str,
+        kernel_init: nnx.Initializer,
+        recurrent_kernel_init: nnx.Initializer,
+        bias_init: nnx.Initializer,
+        kernel_metadata: Mapping[str, Any],
+        recurrent_kernel_metadata: Mapping[str, Any],
+        bias_metadata: Mapping[str, Any],
+        dtype: jax.typing.DTypeLike | None,
+        param_dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ):
         width = self.gates * hidden_features
@@ -203,11 +205,34 @@ class LSTM(_Weighted):
         in_features: int,
         hidden_features: int,
         *,
+        return_sequences: bool = True,
+        reverse: bool = False,
+        method: str = "auto",
+        kernel_init: nnx.Initializer = _KERNEL,
+        recurrent_kernel_init: nnx.Initializer = _ORTHOGONAL,
         bias_init: nnx.Initializer = unit_forget_bias,
+        kernel_metadata: Mapping[str, Any] = _NOTHING,
+        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
+        bias_metadata: Mapping[str, Any] = _NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        **options: Any,
     ):
-        super().__init__(in_features, hidden_features, bias_init=bias_init, rngs=rngs, **options)
+        super().__init__(
+            *(in_features, hidden_features),
+            return_sequences=return_sequences,
+            reverse=reverse,
+            method=method,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            kernel_metadata=kernel_metadata,
+            recurrent_kernel_metadata=recurrent_kernel_metadata,
+            bias_metadata=bias_metadata,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
 
     def initial_carry(self, batch: int) -> recurrent.LSTMCarry:
         """Zeros, float32."""
@@ -232,19 +257,12 @@ class GRU(_Weighted):
       hidden_features: size of the last axis of `y` and of the carry.
       reset_after: reset the product of the state, as PyTorch, Flax and (by default) Keras do, not
         the state itself.
-      return_sequences: give every step, not the last one computed.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
       method: see `jaxmask.recurrent.gru`.
-      kernel_init: initializer of `w_x [in_features, 3 * hidden_features]`.
-      recurrent_kernel_init: initializer of `w_h [hidden_features, 3 * hidden_features]`.
       bias_init: initializer of `b`, `[2, 3 * hidden_features]` with `reset_after`, else
         `[3 * hidden_features]`; gates in the order r, z, n.
-      kernel_metadata: metadata of `w_x`, such as its sharding.
-      recurrent_kernel_metadata: metadata of `w_h`.
-      bias_metadata: metadata of `b`.
-      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      return_sequences, reverse, kernel_init, recurrent_kernel_init, kernel_metadata,
+        recurrent_kernel_metadata, bias_metadata, dtype, param_dtype, rngs: as in `LSTM`, for
+        `w_x [in_features, 3 * hidden_features]` and `w_h [hidden_features, 3 * hidden_features]`.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.gru`.
@@ -269,11 +287,35 @@ class GRU(_Weighted):
         hidden_features: int,
         *,
         reset_after: bool = True,
+        return_sequences: bool = True,
+        reverse: bool = False,
+        method: str = "auto",
+        kernel_init: nnx.Initializer = _KERNEL,
+        recurrent_kernel_init: nnx.Initializer = _ORTHOGONAL,
+        bias_init: nnx.Initializer = _ZEROS,
+        kernel_metadata: Mapping[str, Any] = _NOTHING,
+        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
+        bias_metadata: Mapping[str, Any] = _NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        **options: Any,
     ):
         self.reset_after = reset_after
-        super().__init__(in_features, hidden_features, rngs=rngs, **options)
+        super().__init__(
+            *(in_features, hidden_features),
+            return_sequences=return_sequences,
+            reverse=reverse,
+            method=method,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            kernel_metadata=kernel_metadata,
+            recurrent_kernel_metadata=recurrent_kernel_metadata,
+            bias_metadata=bias_metadata,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
 
     def _bias_shape(self) -> tuple[int, ...]:
         width = super()._bias_shape()
@@ -298,18 +340,11 @@ class SimpleRNN(_Weighted):
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y` and of the carry.
       activation: `"tanh"` or `"relu"`.
-      return_sequences: give every step, not the last one computed.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
       method: see `jaxmask.recurrent.simple`.
-      kernel_init: initializer of `w_x [in_features, hidden_features]`.
-      recurrent_kernel_init: initializer of `w_h [hidden_features, hidden_features]`.
       bias_init: initializer of `b [hidden_features]`.
-      kernel_metadata: metadata of `w_x`, such as its sharding.
-      recurrent_kernel_metadata: metadata of `w_h`.
-      bias_metadata: metadata of `b`.
-      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      return_sequences, reverse, kernel_init, recurrent_kernel_init, kernel_metadata,
+        recurrent_kernel_metadata, bias_metadata, dtype, param_dtype, rngs: as in `LSTM`, for
+        `w_x [in_features, hidden_features]` and `w_h [hidden_features, hidden_features]`.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.simple`.
@@ -333,11 +368,35 @@ class SimpleRNN(_Weighted):
         hidden_features: int,
         *,
         activation: str = "tanh",
+        return_sequences: bool = True,
+        reverse: bool = False,
+        method: str = "auto",
+        kernel_init: nnx.Initializer = _KERNEL,
+        recurrent_kernel_init: nnx.Initializer = _ORTHOGONAL,
+        bias_init: nnx.Initializer = _ZEROS,
+        kernel_metadata: Mapping[str, Any] = _NOTHING,
+        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
+        bias_metadata: Mapping[str, Any] = _NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        **options: Any,
     ):
         self.activation = activation
-        super().__init__(in_features, hidden_features, rngs=rngs, **options)
+        super().__init__(
+            *(in_features, hidden_features),
+            return_sequences=return_sequences,
+            reverse=reverse,
+            method=method,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            kernel_metadata=kernel_metadata,
+            recurrent_kernel_metadata=recurrent_kernel_metadata,
+            bias_metadata=bias_metadata,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
         options["activation"] = self.activation

@@ -1,14 +1,16 @@
 """Any Flax cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, ops, recurrent
-from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
+from jaxmask import _check, masks, ops, recurrent
+from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps
+from jaxmask.nn.cells import ZoneoutCarry
 from jaxmask.nn.recurrent import Recurrent
+from jaxmask.recurrent import masked_scan
 
 
 class RNN(Recurrent):
@@ -97,9 +99,52 @@ class RNN(Recurrent):
         has_starts = resets is not None or isinstance(mask, Segments)
         fresh = _as_wide_as(x, self._carry_for(x)) if has_starts else None
         carry = _as_wide_as(x, carry)
+        if has_starts and isinstance(carry, ZoneoutCarry):
+            return _run_ranked(self.cell, x, mask, carry, fresh, resets, reverse=reverse)
         return recurrent.scan(
             *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
         )
+
+
+class _Ranked(NamedTuple):
+    """Steps of rows, and which real step of its row each one is, in the place of `x`."""
+
+    x: Steps
+    rank: Ids
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.x.shape
+
+
+def _run_ranked(
+    cell: Any,
+    x: Array,
+    mask: Mask,
+    carry: ZoneoutCarry,
+    fresh: Any,
+    resets: ArrayLike | None,
+    *,
+    reverse: bool,
+) -> tuple[ZoneoutCarry, Pair]:
+    """Run a cell whose noise counts the steps of a row, which no start may count anew.
+
+    A later segment or episode would else repeat the noise of the one before it.
+    """
+    x, mask, starts = masked_scan.with_starts(x, mask, None, resets, "RNN")
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    rank, length = masks.positions(real), masks.lengths(real)
+    rank = carry.rank[:, None] + (length[:, None] - 1 - rank if reverse else rank)
+
+    def step(held: ZoneoutCarry, at: Any) -> Any:
+        return cell(held._replace(rank=at.rank), at.x)
+
+    steps: Any = _Ranked(ops.fill_real(x, mask)[0], rank)
+    fresh = fresh._replace(seed=carry.seed, rank=carry.rank)
+    after, pair = masked_scan.run(
+        step, steps, mask, starts, carry, reverse=reverse, reset_carry=fresh
+    )
+    return after._replace(rank=carry.rank + length), pair
 
 
 def _as_wide_as(x: Array, carry: PyTree) -> PyTree:

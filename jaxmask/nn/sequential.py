@@ -137,8 +137,10 @@ class TimeDistributed(MaskedModule):
     def __init__(self, layer: Callable[..., Any]):
         self.layer = layer
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> tuple[Any, Mask]:
-        """Run the layer on each outer step and return `(y, mask)`."""
+    def __call__(
+        self, x: ArrayLike, mask: Mask = None, *, rngs: nnx.Rngs | None = None
+    ) -> tuple[Any, Mask]:
+        """Run the layer on each outer step and return `(y, mask)`; `rngs` as in `Sequential`."""
         x = _check.array(x, "x", "TimeDistributed")
         if mask is not None:
             if isinstance(mask, Segments):
@@ -162,7 +164,6 @@ class TimeDistributed(MaskedModule):
         def unfold(a: Array) -> Array:
             return a.reshape(*outer, *a.shape[1:])
 
-        y, out = join.call(
-            self.layer, fold(x), None if mask is None else fold(mask), at="TimeDistributed"
-        )
+        inner = None if mask is None else fold(mask)
+        y, out = join.call(self.layer, fold(x), inner, at="TimeDistributed", rngs=rngs)
         return jax.tree.map(unfold, y), jax.tree.map(unfold, out)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check
-from jaxmask._types import Array, Mask
-from jaxmask.nn import join
+from jaxmask._types import Array, Mask, Pair, PyTree
+from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
 
 
@@ -19,7 +19,8 @@ class SpectralNorm(MaskedModule):
         sigma = v W u,   W' = W / sigma
 
     with u and v from power iteration, which goes on from call to call in training. The layer keeps
-    its own weights; what it is run with is a copy. Padding and mask are the layer's business.
+    its own weights; what it is run with is a copy. Padding and mask are the layer's business, and a
+    layer that streams still does: in eval mode, since in training each chunk iterates anew.
 
     Args:
       layer: a module that `Sequential` takes. Parameters with more than two axes are flattened to
@@ -31,7 +32,8 @@ class SpectralNorm(MaskedModule):
 
     Raises:
       TypeError, ValueError: if `n_steps` is not an int of at least 1.
-      MaskError: on call, if the layer meets a mask and does not know masks.
+      MaskError: on call, if the layer meets a mask and does not know masks; on `run`, if it is not
+        causal.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -70,8 +72,22 @@ class SpectralNorm(MaskedModule):
         """Whether the layer acts on each step alone."""
         return bool(getattr(self.layer, "per_step", False))
 
-    def __call__(self, x: Any, mask: Mask = None) -> tuple[Any, Mask]:
-        """Run the layer with normalised weights and return `(y, mask)`."""
+    def __call__(
+        self, x: Any, mask: Mask = None, *, rngs: nnx.Rngs | None = None
+    ) -> tuple[Any, Mask]:
+        """Run the layer with normalised weights and return `(y, mask)`; `rngs` for the layer."""
+        return join.call(self._normalised(), x, mask, at="SpectralNorm", rngs=rngs)
+
+    def initial_carry(self, batch: int) -> PyTree:
+        """What `run` starts from: the carry of the layer."""
+        return streaming.initial_carry(self.layer, batch, at="SpectralNorm: the layer")
+
+    def run(self, carry: PyTree, x: Any, mask: Mask = None) -> tuple[PyTree, Pair]:
+        """Run the layer on the next chunk and return `(carry, (y, mask))`."""
+        return streaming.run(self._normalised(), carry, x, mask, at="SpectralNorm: the layer")
+
+    def _normalised(self) -> Any:
+        """The layer with normalised weights."""
         graph, params, rest = nnx.split(self.layer, nnx.Param, ...)  # type: ignore[misc]
         leaves, tree = jax.tree.flatten(params)
         divided = iter(
@@ -79,8 +95,7 @@ class SpectralNorm(MaskedModule):
         )
         leaves = [next(divided) if leaf.ndim > 1 else leaf for leaf in leaves]
         # Without `copy` the layer's other variables, such as random streams, advance for good.
-        layer = nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
-        return join.call(layer, x, mask, at="SpectralNorm")
+        return nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
 
     def _divided(self, weight: Array, u: nnx.BatchStat) -> Array:
         matrix = weight.reshape(-1, weight.shape[-1]).astype(jnp.float32)

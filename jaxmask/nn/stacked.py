@@ -23,8 +23,8 @@ class StackedRNN(MaskedModule):
     Shapes: `x [batch, time, feature]` and mask `[batch, time]` to what the last layer makes of it.
 
     Args:
-      *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ...; all but the last one give
-        every step.
+      *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ..., or any layer that
+        `Sequential` takes; all but the last one give every step.
       residual: add what a layer gets to what it gives, where both have the same shape.
       dropout: probability of dropping a feature between two layers, while training.
       variational: one draw for all steps of a row, not one for each.
@@ -73,10 +73,13 @@ class StackedRNN(MaskedModule):
     ) -> tuple[Any, Mask]:
         """Run the layers and return `(y, mask)`; `resets` as in `jaxmask.recurrent.lstm`."""
         y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
-        options = {} if resets is None else {"resets": resets}
         for position, layer in enumerate(self.layers):
             at = f"StackedRNN: layer {position}"
-            pair = join.checked(layer(y, mask, **options), layer, at)
+            adapted = join.adapted(layer)
+            if resets is None or join.acts_on_each_step(adapted):
+                pair = join.call(layer, y, mask, at=at)
+            else:
+                pair = join.checked(adapted(y, mask, resets=resets), layer, at)
             y, mask = self._joined(position, y, mask, pair)
         return y, mask
 

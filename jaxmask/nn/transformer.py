@@ -11,8 +11,9 @@ from jaxmask import _check, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import KVCache
 from jaxmask.nn._base import MaskedModule
-from jaxmask.nn.attention import CrossAttention, MultiHeadAttention, memory_pair
+from jaxmask.nn.attention import CrossAttention, MultiHeadAttention
 from jaxmask.nn.foreign import next_key
+from jaxmask.nn.memory import Memory, ProjectedMemory
 
 
 class _Block(MaskedModule):
@@ -184,7 +185,8 @@ class TransformerDecoderBlock(_Block):
     Each is a residual branch with a layer norm before it (pre-norm) or after it (post-norm). It
     takes two pairs, `layer(x, mask, memory, memory_mask)`. Mask class: any, of both masks.
     Streaming: `run(carry, x, mask, memory, memory_mask)` takes the rows of `x` chunk by chunk, with
-    the whole memory at each call, under the rules of `MultiHeadAttention`.
+    the whole memory at each call, or what `project(memory, memory_mask)` made of it once, under the
+    rules of `MultiHeadAttention`.
 
     Shapes: `x [batch, time, in_features]`, mask `[batch, time]`, `memory [batch, memory_time,
     memory_features]`, memory mask `[batch, memory_time]` to `y` of the shape of `x` and its mask.
@@ -266,11 +268,10 @@ class TransformerDecoderBlock(_Block):
         self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **options)
 
     def __call__(  # type: ignore[override]
-        self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None
+        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
     ) -> Pair:
         """Run the three branches and return `(y, mask)`; a memory mask of None: all are real."""
         x, mask = self._pair(x, mask)
-        memory, memory_mask = memory_pair(memory, memory_mask, mask, "TransformerDecoderBlock")
         return self._rest(self._attended(x, mask), mask, memory, memory_mask)
 
     def run(
@@ -278,22 +279,25 @@ class TransformerDecoderBlock(_Block):
         carry: KVCache,
         x: ArrayLike,
         mask: Mask,
-        memory: ArrayLike,
+        memory: Memory,
         memory_mask: Mask = None,
     ) -> tuple[KVCache, Pair]:
         """Run the next chunk of `x`, in eval mode; returns `(carry, (y, mask))`."""
         x, mask = self._pair(x, mask, segments=False)
-        memory, memory_mask = memory_pair(memory, memory_mask, mask, "TransformerDecoderBlock")
         carry, (x, mask) = self._attended_chunk(carry, x, mask)
         return carry, self._rest(x, mask, memory, memory_mask)
 
-    def _rest(self, x: Array, mask: Mask, memory: ArrayLike, memory_mask: Mask) -> Pair:
+    def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
+        """Keys and values of a memory, once for all chunks: `run(carry, x, mask, memory)`."""
+        return self.cross_attention.project(memory, memory_mask)
+
+    def _rest(self, x: Array, mask: Mask, memory: Memory, memory_mask: Mask) -> Pair:
         query = self._before(self.cross_norm, x)
         y, _ = self.cross_attention(query, mask, memory, memory_mask)
         return self._mlp(self._after(self.cross_norm, x, y, mask), mask)
 
     def compute_mask(  # type: ignore[override]
-        self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None
+        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
     ) -> Mask:
         """The mask of `x`, which calling the module gives."""
         return self._pair(x, mask)[1]

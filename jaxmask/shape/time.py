@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
@@ -81,6 +82,8 @@ def split(
     """
     x, mask = _check.pair(x, mask, "split")
     axis = _check.axis(axis, x.ndim, "split", first=1)
+    if isinstance(sections_or_indices, np.integer):
+        sections_or_indices = int(sections_or_indices)
     if not isinstance(sections_or_indices, int):
         cuts = [0, *sections_or_indices, x.shape[axis]]
         if cuts != sorted(cuts):

@@ -168,6 +168,7 @@ ENTRIES: list[Entry] = [*FUNCTIONS, *MODULES]
 NOT_MASKED: dict[str, str] = {
     "attention.AdditiveWeights": "a container",
     "attention.KVCache": "a container",
+    "nn.ProjectedMemory": "a container",
     "attention.empty_cache": "makes a carry",
     "attention.sinusoids": "positions in, no mask; tested in test_attention.py",
 }

@@ -68,6 +68,15 @@ ENTRIES = [
             )
         ),
     ),
+    Entry(
+        "nn.SpectralNorm:streams",
+        **module(
+            lambda rngs: jm.nn.SpectralNorm(
+                jm.nn.MinGRU(3, 2, rngs=rngs), n_steps=30, use_running_average=True, rngs=rngs
+            ),
+            streams=True,
+        ),
+    ),
 ]
 
 NOT_MASKED = {

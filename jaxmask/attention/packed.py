@@ -1,0 +1,79 @@
+"""Keep a nan, an inf or an overflow of one sequence from the others of its packed row.
+
+A weight of 0 does not stop them, since 0 * nan is nan: not in the sum over keys, and not in its
+transpose, where the cotangents of all queries of a row meet at each key.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Shaped
+
+from jaxmask import masks
+from jaxmask._types import Array
+
+
+def set_apart(
+    q: Array, k: Array, v: Array, seen: Array | None
+) -> tuple[Array, Array, Array, Bool[Array, "batch query 1 1"]]:
+    """Take nan and inf out of a packed row, and tell which queries they belong to.
+
+    Example:
+      >>> x = jnp.array([[[1.0], [jnp.nan]]])
+      >>> q, k, v, spoiled = set_apart(x, x, x, jnp.eye(2, dtype=bool)[None, None])
+      >>> v.ravel().tolist(), spoiled.ravel().tolist()
+      ([1.0, 0.0], [False, True])
+    """
+    assert seen is not None
+    bad_q, bad_k, bad_v = (
+        jnp.any(~jnp.isfinite(x), axis=tuple(range(2, x.ndim))) for x in (q, k, v)
+    )
+    bad_kv = bad_k | bad_v
+    q = jnp.where(masks.expand(bad_q, q.ndim), 0, q)
+    k, v = (jnp.where(masks.expand(bad_kv, x.ndim), 0, x) for x in (k, v))
+    met = jnp.any(seen & bad_kv[:, None, None, :], axis=(1, 3))
+    return q, k, v, masks.expand(met | bad_q, 4)
+
+
+def read_values(
+    weights: Shaped[Array, "batch heads query key"],
+    v: Shaped[Array, "batch key kv_heads feature"],
+    seen: Array | None,
+    spoiled: Array | None,
+) -> Shaped[Array, "batch query heads feature"]:
+    """What each query reads: the values by their weights; `spoiled` not None for packed rows.
+
+    Example:
+      >>> v = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
+      >>> read_values(jnp.full((1, 1, 1, 2), 0.5), v, None, None).ravel().tolist()
+      [3.0]
+    """
+    if spoiled is None:
+        return _weighted_sum(weights.astype(v.dtype), v)
+    assert seen is not None
+    weights = jnp.where(seen, weights, 0)  # nan where a sequence overflowed
+    return jnp.where(spoiled, jnp.nan, _weighted_sum_apart(weights.astype(v.dtype), v))
+
+
+def _weighted_sum(weights: Array, v: Array) -> Array:
+    batch, heads, query, key = weights.shape
+    grouped = weights.reshape(batch, v.shape[2], heads // v.shape[2], query, key)
+    return jnp.einsum("bkgts,bskf->btkgf", grouped, v).reshape(batch, query, heads, v.shape[3])
+
+
+@jax.custom_vjp
+def _weighted_sum_apart(weights: Array, v: Array) -> Array:
+    """The same, where a nan or inf that is sent back stays with the keys that its query read."""
+    return _weighted_sum(weights, v)
+
+
+def _backward(held: tuple[Array, Array], sent: Array) -> tuple[Array, Array]:
+    weights, v = held
+    bad = jnp.any(~jnp.isfinite(sent), axis=(2, 3))  # [batch, query]
+    _, pull = jax.vjp(_weighted_sum, weights, v)
+    by_weights, by_v = pull(jnp.where(bad[:, :, None, None], 0, sent))
+    read = jnp.any((weights != 0) & bad[:, None, :, None], axis=(1, 2))  # [batch, key]
+    by_weights = jnp.where(bad[:, None, :, None], jnp.nan, by_weights)
+    return by_weights, jnp.where(masks.expand(read, v.ndim), jnp.nan, by_v)
+
+
+_weighted_sum_apart.defvjp(lambda *held: (_weighted_sum(*held), held), _backward)

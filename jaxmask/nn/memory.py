@@ -1,0 +1,54 @@
+"""What cross attention reads: a sequence and its mask, or what was made of them once."""
+
+from typing import NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+
+from jaxmask import _check
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+
+
+class ProjectedMemory(NamedTuple):
+    """Keys and values of a memory, made once for all the chunks that attend to it.
+
+    `CrossAttention.project` and `TransformerDecoderBlock.project` make it, and what made it takes
+    it in the memory's place.
+
+    Attributes:
+      k: `[batch, memory_time, kv_heads, head_features]`, 0 in the padding.
+      v: like `k`.
+      mask: `[batch, memory_time]`, boolean, or `Segments`, or None: every step is real.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.CrossAttention(2, 8, memory_features=4, rngs=nnx.Rngs(0))
+      >>> memory = layer.project(jnp.ones((1, 5, 4)), jnp.ones((1, 5), bool))
+      >>> memory.k.shape, layer(jnp.ones((1, 2, 8)), None, memory)[0].shape
+      ((1, 5, 2, 4), (1, 2, 8))
+    """
+
+    k: Array
+    v: Array
+    mask: Mask
+
+
+Memory: TypeAlias = ArrayLike | ProjectedMemory
+
+
+def memory_pair(memory: ArrayLike, memory_mask: Mask, mask: Mask, where: str) -> Pair:
+    """Check a memory; None means that every step of it is real, whatever the queries' mask.
+
+    Example:
+      >>> memory_pair(jnp.zeros((1, 2, 3)), None, jnp.array([[False]]), "layer")[1].tolist()
+      [[True, True]]
+    """
+    memory, memory_mask = _check.pair(memory, memory_mask, where, over_time=True, name="memory")
+    if isinstance(mask, Segments) != isinstance(memory_mask, Segments):
+        raise _check.MaskError(
+            f"{where}: `mask` and `memory_mask` must both be `Segments` or neither: equal ids see "
+            "each other."
+        )
+    if memory_mask is None and mask is not None:
+        memory_mask = jnp.ones(memory.shape[:2], bool)
+    return memory, memory_mask
