@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask._types import Array, Mask, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Segments
 
 
 class MaskError(ValueError):
@@ -75,7 +75,42 @@ def pair(
             refuse_segments(where)
         return x, _segments(x, mask, where, name)
     mask = boolean(mask, where)
-    ranks = (2,) if over_time else (1, 2)
+    _belongs(mask, x, (2,) if over_time else (1, 2), where, name)
+    return x, mask
+
+
+def host(x: Any, name: str, where: str) -> np.ndarray:
+    """`x` as a NumPy array. `array` would move NumPy's to a device, and make 64 bits 32."""
+    if not hasattr(x, "__array__"):
+        raise TypeError(
+            f"{where}: `{name}` must be a NumPy or JAX array, got {type(x).__name__}. Pass "
+            f"`np.asarray({name})`; a list of sequences goes to `jm.pad_sequences`."
+        )
+    return np.asarray(x)
+
+
+def host_pair(
+    x: Any, mask: Any, where: str, *, name: str = "x"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`pair` for functions over time that run on the host: nothing goes to a device.
+
+    Args, Raises: as `pair` with `over_time=True` and `segments=False`.
+    """
+    x = host(x, name, where)
+    if x.ndim < 2:
+        raise ValueError(f"{where}: `{name}` must be [batch, time, ...], got shape {x.shape}.")
+    if isinstance(mask, Segments):
+        refuse_segments(where)
+    if mask is None:
+        return x, None
+    real = host(mask, "mask", where)
+    _boolean(real.dtype, where, "mask")
+    _belongs(real, x, (2,), where, name)
+    return x, real
+
+
+def _belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, name: str) -> None:
+    """The mask rule, `mask.shape == x.shape[:mask.ndim]`."""
     if mask.ndim not in ranks:
         _refuse_rank(mask, ranks, where)
     if mask.shape != x.shape[: mask.ndim]:
@@ -87,23 +122,26 @@ def pair(
             f"{x.shape[: mask.ndim]}, got {mask.shape}.\n{hint}, `[batch, time]`, True where it is "
             f"real. `{name}` has shape {x.shape}."
         )
-    return x, mask
 
 
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
     """A mask must be boolean: 0/1 floats, ints and lengths mean different things elsewhere."""
     mask = array(mask, name, where)
-    if mask.dtype != jnp.bool_:
+    _boolean(mask.dtype, where, name)
+    return mask
+
+
+def _boolean(dtype: np.dtype, where: str, name: str) -> None:
+    if dtype != np.bool_:
         raise TypeError(
-            f"{where}: `{name}` must be boolean (True = real step), got dtype {mask.dtype}. If the "
+            f"{where}: `{name}` must be boolean (True = real step), got dtype {dtype}. If the "
             f"mask holds 0/1 with 1 = real, pass `{name}.astype(bool)`; if 1 means padding, "
             "`jm.masks.from_paddings(...)`; if it holds lengths, "
             "`jm.masks.from_lengths(lengths, time)`."
         )
-    return mask
 
 
-def _refuse_rank(mask: Array, ranks: tuple[int, ...], where: str) -> NoReturn:
+def _refuse_rank(mask: ArrayLike, ranks: tuple[int, ...], where: str) -> NoReturn:
     meaning = {1: "1 (rows, `[batch]`)", 2: "2 (steps, `[batch, time]`)"}
     hint = "Give one bool for each step."
     if mask.ndim == 1:

@@ -2,6 +2,8 @@
 
 import collections
 import itertools
+import json
+import math
 import re
 import struct
 
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxmask as jm
-from jaxmask.batching import buckets
+from jaxmask.batching import boundaries, flatten
 
 examples = settings(max_examples=60, deadline=None)
 sides = st.sampled_from(["pre", "post"])
@@ -443,11 +445,217 @@ def test_many_different_lengths_are_thinned_to_candidates():
     lengths = np.arange(1, 1001)
     # Evenly spread lengths are cut best into even parts, of which few candidates come near only.
     even = (250, 500, 750, 1000)
-    assert buckets.fewest_steps(lengths, 1, 4, candidates=1000) == even
-    thinned = buckets.fewest_steps(lengths, 1, 4, candidates=20)
+    assert boundaries.fewest_steps(lengths, np.ones_like, 4, candidates=1000) == even
+    thinned = boundaries.fewest_steps(lengths, np.ones_like, 4, candidates=20)
     np.testing.assert_allclose(thinned, even, atol=60)
     assert thinned != even
     assert thinned[-1] == 1000
+
+
+def test_batches_by_tokens():
+    rows = [[k] * (1 + k % 6) for k in range(100)]
+    batches = jm.bucket_batches(rows, tokens=24, boundaries=[2, 4, 6])
+    assert batches.shapes == ((12, 2), (6, 4), (4, 6))
+    assert {x.shape for x, _, _ in batches} == set(batches.shapes)
+    seen = np.concatenate([indices for _, _, indices in batches])
+    assert sorted(seen[seen >= 0]) == list(range(100))
+    assert len(list(batches)) == len(batches)
+
+
+@examples
+@given(ragged_ints, st.integers(6, 30), st.integers(1, 3), st.none() | st.integers(0, 9))
+def test_shapes_are_promised_and_few(rows, tokens, max_shapes, seed):
+    for size in ({"tokens": tokens}, {"batch_size": 3}):
+        batches = jm.bucket_batches(rows, **size, max_shapes=max_shapes, shuffle_seed=seed)
+        shapes = {x.shape for epoch in range(3) for x, _, _ in batches.epoch(epoch)}
+        assert shapes <= set(batches.shapes)
+        assert len(batches.shapes) <= max_shapes
+        assert all(math.prod(shape) <= tokens for shape in shapes) or "batch_size" in size
+
+
+def test_a_jitted_step_compiles_once_for_each_promised_shape():
+    draw = np.random.default_rng(0)
+    batches = jm.bucket_batches(
+        [np.ones(n) for n in draw.integers(1, 99, 300)], tokens=400, max_shapes=4, shuffle_seed=0
+    )
+    traced = []
+
+    @jax.jit
+    def step(x, mask):
+        traced.append(x.shape)
+        return jm.pool.mean(x, mask)[0]
+
+    stream = batches.endless()
+    for _ in range(3 * len(batches)):
+        x, mask, _ = next(stream)
+        step(x, mask)
+    assert len(traced) == len(batches.shapes) <= 4
+
+
+def test_processes_share_each_batch():
+    rows = [[k] * (1 + k % 7) for k in range(60)]
+    options = {"boundaries": [3, 7], "shuffle_seed": 1}
+    for size in ({"batch_size": 6}, {"tokens": 50}):
+        whole = jm.bucket_batches(rows, **size, **options)
+        parts = [jm.bucket_batches(rows, **size, **options, shard=(p, 3)) for p in range(3)]
+        if "tokens" in size:
+            assert [part.shapes for part in parts] == [((5, 3), (2, 7))] * 3
+        else:
+            assert len(parts[0]) == len(whole)
+            for batch, *shares in zip(whole, *parts, strict=True):
+                for field, joined in zip(batch, zip(*shares, strict=True), strict=True):
+                    np.testing.assert_array_equal(field, np.concatenate(joined))
+        seen = np.concatenate([indices for part in parts for _, _, indices in part])
+        assert sorted(seen[seen >= 0]) == list(range(60))
+        shapes = [[x.shape for x, _, _ in part] for part in parts]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_batches_resume_exactly_in_any_epoch():
+    rows = [[k] * (1 + k % 5) for k in range(40)]
+
+    def make(seed=2):
+        return jm.bucket_batches(rows, 3, shuffle_seed=seed).endless()
+
+    stream = make()
+    for _ in range(40):
+        state = json.loads(json.dumps(stream.get_state()))
+        other = make()
+        other.set_state(state)
+        for one, two in zip(next(stream), next(other), strict=True):
+            np.testing.assert_array_equal(one, two, strict=True)
+    with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
+        make(seed=3).set_state(state)
+    with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
+        jm.bucket_batches(rows[1:], 3, shuffle_seed=2).endless().set_state(state)
+
+
+def test_batches_by_their_number():
+    batches = jm.bucket_batches([[k] * (1 + k % 5) for k in range(20)], 3, shuffle_seed=2)
+    numbers = [batches[k][2].tolist() for k in range(2 * len(batches))]
+    endless = batches.endless()
+    assert numbers == [next(endless)[2].tolist() for _ in numbers]
+    assert numbers == order(batches) + order(batches.epoch(1))
+    with pytest.raises(IndexError, match="no batch"):
+        jm.bucket_batches([], 3)[0]
+
+
+def test_endless_batches_of_nothing_end():
+    assert list(jm.bucket_batches([], 4).endless()) == []
+
+
+# ------------------------------------------------------------- flat rows, Arrow's and others'
+
+
+@examples
+@given(ragged_arrays(), st.none() | st.integers(0, 7), sides, sides)
+def test_ragged_stands_for_sequences(rows, maxlen, padding, truncating):
+    flat = jm.Ragged(np.concatenate(rows), np.cumsum([0, *map(len, rows)]))
+    arguments = (maxlen, None, padding, truncating)
+    found, expected = jm.pad_sequences(flat, *arguments), jm.pad_sequences(rows, *arguments)
+    for one, other in zip(found, expected, strict=True):
+        if any(map(len, rows)) or one.ndim == 2:
+            np.testing.assert_array_equal(one, other, strict=True)
+    for one, other in zip(jm.bucket_batches(flat, 2), jm.bucket_batches(rows, 2), strict=True):
+        np.testing.assert_array_equal(one[0], other[0], strict=True)
+
+
+def test_long_rows_are_padded_alike():
+    """They are copied one by one, short ones all at once."""
+    keras = pytest.importorskip("keras")
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(-9, 9, n).astype(np.int32) for n in (900, 0, 300, 512)]
+    flat, bounds = np.concatenate(rows), np.cumsum([0, *map(len, rows)])
+    for padding, truncating in itertools.product(("pre", "post"), repeat=2):
+        for maxlen in (None, 400, 1000):
+            arguments = {"maxlen": maxlen, "padding": padding, "truncating": truncating}
+            expected = keras.utils.pad_sequences(rows, **arguments, value=3)
+            ones = [np.ones(len(row)) for row in rows]
+            real = keras.utils.pad_sequences(ones, **arguments, dtype=bool)
+            for padded, mask in (
+                jm.pad_sequences(rows, **arguments, value=3),
+                jm.pad_sequences([row.tolist() for row in rows], **arguments, value=3),
+                jm.pad_ragged(flat, bounds, **arguments, value=3),
+            ):
+                np.testing.assert_array_equal(padded, expected, strict=True)
+                np.testing.assert_array_equal(mask, real, strict=True)
+
+
+def test_long_lists_have_the_types_of_short_ones():
+    for row in ([1, 2], [1, True], [True, False], [1, 2**40], [1, 0.5], [1.5, 2]):
+        for rows in ([row], [row, []]):
+            long = [part * 400 for part in rows]
+            short = jm.pad_sequences(rows)[0]
+            padded = jm.pad_sequences(long)[0]
+            assert padded.dtype == short.dtype
+            assert padded[:, :2].tolist() == short.tolist()
+    with pytest.raises(ValueError, match=said("step 1 of `sequences[1]` is 9007199254740993.")):
+        jm.pad_sequences([[0.5] * 900, [0.5, 2**53 + 1]])
+
+
+arrow_columns = {
+    "list": lambda arrow: arrow.array([[1, 2], [], [3]]),
+    "slice": lambda arrow: arrow.array([[9], [1, 2], [], [3], [9, 9]])[1:4],
+    "large": lambda arrow: arrow.array([[1, 2], [], [3]], arrow.large_list(arrow.int64())),
+    "view": lambda arrow: arrow.array([[1, 2], [], [3]], arrow.list_view(arrow.int64())),
+    "chunks": lambda arrow: arrow.chunked_array([[[1, 2]], [[], [3]]]),
+    "one chunk": lambda arrow: arrow.chunked_array([arrow.array([[1, 2], [], [3]])]),
+    "table": lambda arrow: arrow.table({"ids": [[1, 2], [], [3]]})["ids"],
+}
+
+
+@pytest.mark.parametrize("kind", arrow_columns)
+def test_columns_of_arrow(kind):
+    column = arrow_columns[kind](pytest.importorskip("pyarrow"))
+    padded, mask = jm.pad_sequences(column)
+    assert padded.dtype == np.int64
+    assert padded.tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert mask.tolist() == [[True, True], [False, False], [True, False]]
+    assert jm.pad_sequences(column, 1, truncating="pre")[0].tolist() == [[2], [0], [3]]
+    flat = flatten.flatten(column, None, "test")
+    assert (flat.values.tolist(), flat.offsets.tolist()) == ([1, 2, 3], [0, 2, 2, 3])
+
+
+def test_columns_of_arrow_are_not_copied_by_row():
+    arrow = pytest.importorskip("pyarrow")
+    column = arrow.array([[1.0, 2.0], [], [3.0]])
+    flat = flatten.flatten(column, None, "test")
+    assert np.shares_memory(flat.values, column.values.to_numpy())
+
+
+def test_features_in_columns_of_arrow():
+    arrow = pytest.importorskip("pyarrow")
+    rows = [[[1, 2]], [], [[3, 4], [5, 6]]]
+    expected = jm.pad_sequences([np.array(row, np.int16).reshape(-1, 2) for row in rows])[0]
+    for steps in (arrow.list_(arrow.int16(), 2), arrow.list_(arrow.int16())):
+        padded, _ = jm.pad_sequences(arrow.array(rows, arrow.list_(steps)))
+        np.testing.assert_array_equal(padded, expected, strict=True)
+    fixed = arrow.array([[False] * 2, [True] * 2], arrow.list_(arrow.bool_(), 2))[1:]
+    assert jm.pad_sequences(fixed)[0].tolist() == [[True, True]]
+    assert jm.pad_sequences(arrow.array([["a"], []]), dtype=object)[0].tolist() == [["a"], [0]]
+    assert jm.pad_sequences(arrow.array([], arrow.list_(arrow.int8())))[0].shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "make"),
+    [
+        (ValueError, "`sequences[1]` is null", lambda a: a.array([[1], None])),
+        (ValueError, "step 1 of `sequences[2]` is null", lambda a: a.array([[1], [], [2, None]])),
+        (TypeError, "a column of lists, got one of int64", lambda a: a.array([1, 2])),
+        (
+            TypeError,
+            "a whole table ... ['ids'] ... table['name']",
+            lambda a: a.table({"ids": [[1]]}),
+        ),
+        (TypeError, "step 0 of `sequences[1]` is 'a'", lambda a: a.array([[], ["a"]])),
+        (ValueError, "1 to 2 features", lambda a: a.array([[[1]], [[3, 4]]])),
+        (ValueError, "step 0 of `sequences[1]` is 300, which int8", lambda a: a.array([[], [300]])),
+    ],
+)
+def test_bad_columns_of_arrow(error, text, make):
+    column = make(pytest.importorskip("pyarrow"))
+    with pytest.raises(error, match=said(f"pad_sequences: ... {text}")):
+        jm.pad_sequences(column, dtype="int8" if "int8" in text else None)
 
 
 def test_no_sequence_no_batch():
@@ -617,8 +825,8 @@ steps, every = np.ones((2, 3)), np.ones((2, 3), bool)
     [
         (TypeError, "`mask` must be boolean ... got dtype int64", steps, every.astype(int)),
         (jm.MaskError, "`mask` must ... (2, 3), got (2, 1) ... broadcast", steps, every[:, :1]),
-        (jm.MaskError, "`mask` must ... (2, 3), got (2,)", steps, every[:, 0]),
-        (jm.MaskError, "`mask` must ... (2, 3), got (2, 3, 1)", steps[..., None], every[..., None]),
+        (jm.MaskError, "`mask` must have rank 2 ... shape (2,)", steps, every[:, 0]),
+        (jm.MaskError, "`mask` must have rank 2 ... 1)", steps[..., None], every[..., None]),
         (jm.MaskError, "this function cannot respect `Segments`", steps, jm.Segments(every, 1)),
         (TypeError, "`mask` must be a NumPy or JAX array, got list", steps, every.tolist()),
         (TypeError, "`padded` must be a NumPy or JAX array, got list", steps.tolist(), every),
@@ -628,6 +836,9 @@ steps, every = np.ones((2, 3)), np.ones((2, 3), bool)
 def test_bad_masks(error, text, padded, mask):
     with pytest.raises(error, match=said(f"unpad_sequences: {text}")):
         jm.unpad_sequences(padded, mask)
+
+
+by_tokens = {"batch_size": None, "shard": (1, 2)}
 
 
 @pytest.mark.parametrize(
@@ -640,6 +851,14 @@ def test_bad_masks(error, text, padded, mask):
         (TypeError, "`boundaries` must be a sequence of ints, got int", {"boundaries": 3}),
         (TypeError, "`boundaries` must be ... int ... got float", {"boundaries": [3.0]}),
         (ValueError, "`batch_size` must be at least 1", {"batch_size": 0}),
+        (TypeError, "either `batch_size` ... or `tokens`", {"tokens": 3}),
+        (TypeError, "either `batch_size` ... got None and None", {"batch_size": None}),
+        (ValueError, "a row of 3 steps ... got 2", {"batch_size": None, "tokens": 2}),
+        (ValueError, "a row of 3 steps ... got 4", {**by_tokens, "tokens": 4}),
+        (ValueError, "a row of 9 steps", {"batch_size": None, "tokens": 8, "boundaries": [1, 9]}),
+        (ValueError, "must be a multiple of the 2 processes", {"batch_size": 3, "shard": (0, 2)}),
+        (ValueError, "must name one of 2 processes", {"shard": (2, 2)}),
+        (TypeError, "`shard` must be `(process, processes)`", {"shard": 1}),
         (ValueError, "`max_shapes` must be at least 1", {"max_shapes": 0}),
         (TypeError, "`shuffle_seed` must be ... int", {"shuffle_seed": 0.5}),
         (ValueError, "`value` is 0.5, which int32", {"value": 0.5}),
@@ -647,7 +866,7 @@ def test_bad_masks(error, text, padded, mask):
     ],
 )
 def test_bad_buckets(error, text, options):
-    with pytest.raises(error, match=said(f"bucket_batches: {text}")):
+    with pytest.raises(error, match=said(f"bucket_batches: ... {text}")):
         jm.bucket_batches([[1], [1, 2, 3], [300]], **{"batch_size": 2, **options})
 
 

@@ -1,28 +1,31 @@
 """Batches of near-equal length, in few shapes, so that little is padded and little is compiled."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
-from jaxmask.batching.flatten import Ragged, flatten
-from jaxmask.batching.rectangle import fill_value, rectangle, take
+from jaxmask.batching.boundaries import check_boundaries, check_rows, fewest_steps, rows_of
+from jaxmask.batching.flatten import flatten
+from jaxmask.batching.ragged import Ragged
+from jaxmask.batching.rectangle import fill_value, rectangle_of_slices
 
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def bucket_batches(
     sequences: Iterable[Any],
-    batch_size: int,
+    batch_size: int | None = None,
     *,
+    tokens: int | None = None,
     boundaries: Sequence[int] | None = None,
     max_shapes: int = 8,
     shuffle_seed: int | None = None,
     drop_remainder: bool = False,
+    shard: tuple[int, int] = (0, 1),
     value: Any = 0,
     dtype: DTypeLike | None = None,
 ) -> "BucketBatches":
@@ -30,11 +33,14 @@ def bucket_batches(
 
     A sequence goes into the bucket of the smallest boundary that it does not exceed, and a batch
     is padded on the right to the boundary of its bucket. So there are at most `len(boundaries)`
-    shapes, all `[batch_size, boundary, feature...]`: a jitted step compiles once for each.
+    shapes, `[rows, boundary, feature...]`, which `batches.shapes` lists: a jitted step compiles at
+    most once for each.
 
     Args:
       sequences: as in `pad_sequences`; they are read once and kept flat.
       batch_size: rows of a batch. The last batch of a bucket is filled up with empty rows.
+      tokens: instead of `batch_size`, the most steps of a batch, padding included: a bucket of
+        shorter sequences has more rows, `tokens // boundary`.
       boundaries: the time sizes of the buckets, increasing. None chooses the at most `max_shapes`
         sizes that give the fewest steps in all batches together, filler rows included (among at
         most 512 candidate sizes, spread evenly over the sorted sequences).
@@ -43,15 +49,21 @@ def bucket_batches(
         the sequences within their buckets, and the batches, in the same way each time.
       drop_remainder: leave out the batches that are not full, up to `batch_size - 1` sequences of
         each bucket (other ones in each shuffled epoch), instead of filling them up.
+      shard: `(process, processes)`: give only this process's share of the rows of each batch, an
+        equal block of them. All processes then have batches of one shape at each step, as long as
+        all are given the same sequences. `batch_size` is of all processes together, and so is
+        `tokens`, which is rounded down to equal shares.
       value: what stands in the padding.
       dtype: as in `pad_sequences`, and the same for every batch.
 
     Returns:
-      A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`.
+      A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`. Its
+      iterators can be resumed.
 
     Raises:
       TypeError, ValueError: as `pad_sequences`; if an option is no int or too small; if
-        `boundaries` do not increase, or a sequence is longer than the last of them.
+        not exactly one of `batch_size` and `tokens` is given, or the longest sequence exceeds
+        `tokens`; if `boundaries` do not increase, or a sequence is longer than the last of them.
 
     Example:
       >>> import jaxmask as jm
@@ -63,18 +75,37 @@ def bucket_batches(
       [[4, 4, 0], [2, 2, 2]] [3, 1]
     """
     where = "bucket_batches"
-    batch_size = _check.count(batch_size, where, "batch_size", least=1)
+    of_batches = rows_of(batch_size, tokens, _check_shard(shard, where), where)
     max_shapes = _check.count(max_shapes, where, "max_shapes", least=1)
     if shuffle_seed is not None:
         shuffle_seed = _check.count(shuffle_seed, where, "shuffle_seed")
     ragged = flatten(sequences, dtype, where)
     if boundaries is None:
-        sizes = fewest_steps(ragged.lengths, batch_size, max_shapes)
+        longest = ragged.lengths.max(initial=0, keepdims=True)
+        check_rows(of_batches(np.maximum(longest, 1)), longest, tokens, where)
+        sizes = fewest_steps(ragged.lengths, of_batches, max_shapes)
     else:
-        sizes = _check_boundaries(boundaries, ragged.lengths, where)
+        sizes = check_boundaries(boundaries, ragged.lengths, where)
+    rows = of_batches(np.array(sizes, int))
+    check_rows(rows, sizes, tokens, where)
     filler = fill_value(value, ragged.values.dtype, where)
     members = _members(ragged.lengths, sizes)
-    return BucketBatches(ragged, sizes, members, batch_size, filler, shuffle_seed, drop_remainder)
+    batch_sizes = tuple(rows.tolist())
+    return BucketBatches(
+        ragged, sizes, members, batch_sizes, filler, shuffle_seed, drop_remainder, shard
+    )
+
+
+def _check_shard(shard: tuple[int, int], where: str) -> int:
+    if not (isinstance(shard, tuple) and len(shard) == 2):
+        raise TypeError(
+            f"{where}: `shard` must be `(process, processes)`, such as `(jax.process_index(), "
+            f"jax.process_count())`, got {shard!r}."
+        )
+    count = _check.count(shard[1], where, "shard", least=1)
+    if _check.count(shard[0], where, "shard") >= count:
+        raise ValueError(f"{where}: `shard` must name one of {count} processes, got {shard}.")
+    return count
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +117,19 @@ class BucketBatches:
     filler row, whose mask is all False. Gather labels by `indices`, with `indices >= 0` as the row
     mask of the loss: -1 gathers the last label.
 
+    `len(batches)` is the number of batches of an epoch, the same in each, and `batches[k]` batch k
+    of epoch 0, or of a later epoch beyond that: so loaders that want random access, such as
+    Grain's, can read it as a source.
+
     Attributes:
       ragged: all sequences.
       boundaries: the time sizes of the buckets, increasing.
       members: for each boundary, the indices of its sequences, from short to long.
-      batch_size: rows of each batch.
+      batch_sizes: for each boundary, the rows of a batch, of all processes together.
       value: what stands in the padding, a scalar array.
       shuffle_seed: None if batches come in order.
       drop_remainder: True if batches that are not full are left out.
+      shard: `(process, processes)`.
 
     Example:
       >>> import jaxmask as jm
@@ -105,128 +141,157 @@ class BucketBatches:
     ragged: Ragged
     boundaries: tuple[int, ...]
     members: tuple[np.ndarray, ...]
-    batch_size: int
+    batch_sizes: tuple[int, ...]
     value: np.ndarray
     shuffle_seed: int | None
     drop_remainder: bool
+    shard: tuple[int, int] = (0, 1)
+    _plans: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """The number of batches, the same in each epoch."""
-        spare = 0 if self.drop_remainder else self.batch_size - 1
-        return sum((len(rows) + spare) // self.batch_size for rows in self.members)
+        number = 0
+        for members, size in zip(self.members, self.batch_sizes, strict=True):
+            number += (len(members) + (0 if self.drop_remainder else size - 1)) // size
+        return number
 
-    def __iter__(self) -> Iterator[Batch]:
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Every shape that `x` may have, in all epochs: at most one for each boundary."""
+        features = self.ragged.values.shape[1:]
+        sizes = zip(self.batch_sizes, self.boundaries, strict=True)
+        return tuple((rows // self.shard[1], boundary, *features) for rows, boundary in sizes)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Batch `index` of epoch 0, 0 included; from `len(self)` on, of the epochs after it."""
+        index = _check.count(index, "BucketBatches", "index")
+        if not len(self):
+            raise IndexError("BucketBatches: there is no batch.")
+        number, place = divmod(index, len(self))
+        return self._batch(*self._plan(number)[place])
+
+    def __iter__(self) -> "BucketIterator":
         """The batches of epoch 0."""
         return self.epoch(0)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int) -> "BucketIterator":
         """The batches in the order of one epoch, which depends on nothing but seed and number.
 
         Args:
           number: from 0; without a `shuffle_seed` all epochs are alike.
 
         Returns:
-          An iterator of `(x, mask, indices)`.
+          An iterator of `(x, mask, indices)`, with `get_state()` and `set_state(state)`.
         """
-        number = _check.count(number, "epoch", "number")
-        plan = self._plan(number)
-        return (self._batch(boundary, rows) for boundary, rows in plan)
+        return BucketIterator(self, _check.count(number, "epoch", "number"), endless=False)
+
+    def endless(self) -> "BucketIterator":
+        """The batches of epoch 0, 1, 2, ..., one epoch after the other.
+
+        Returns:
+          An iterator of `(x, mask, indices)`, with `get_state()` and `set_state(state)`.
+        """
+        return BucketIterator(self, 0, endless=True)
 
     def _plan(self, number: int) -> list[tuple[int, np.ndarray]]:
-        seed, size = self.shuffle_seed, self.batch_size
+        """The bucket and the rows of each batch."""
+        plan = self._plans.get(number)
+        if plan is None:
+            plan = self._new_plan(number)
+            self._plans.clear()
+            self._plans[number] = plan
+        return plan
+
+    def _new_plan(self, number: int) -> list[tuple[int, np.ndarray]]:
+        seed = self.shuffle_seed
         random = None if seed is None else np.random.default_rng([seed, number])
         plan = []
-        for boundary, members in zip(self.boundaries, self.members, strict=True):
+        for bucket, (members, size) in enumerate(zip(self.members, self.batch_sizes, strict=True)):
             rows = members if random is None else random.permutation(members)
             stop = len(rows) - len(rows) % size if self.drop_remainder else len(rows)
-            plan += [(boundary, rows[at : at + size]) for at in range(0, stop, size)]
+            plan += [(bucket, rows[at : at + size]) for at in range(0, stop, size)]
         return plan if random is None else [plan[k] for k in random.permutation(len(plan))]
 
-    def _batch(self, boundary: int, rows: np.ndarray) -> Batch:
-        indices = np.full(self.batch_size, -1, np.int32)
+    def _batch(self, bucket: int, rows: np.ndarray) -> Batch:
+        process, processes = self.shard
+        size = self.batch_sizes[bucket] // processes
+        rows = rows[process * size : (process + 1) * size]
+        indices = np.full(size, -1, np.int32)
         indices[: len(rows)] = rows
         starts = self.ragged.offsets[indices]
         lengths = np.where(indices < 0, 0, self.ragged.offsets[indices + 1] - starts)
-        values = take(self.ragged.values, starts, lengths)
-        return *rectangle(values, lengths, boundary, self.value), indices
+        padded = rectangle_of_slices(
+            self.ragged.values, starts, lengths, self.boundaries[bucket], self.value
+        )
+        return *padded, indices
 
 
-def fewest_steps(
-    lengths: np.ndarray, batch_size: int, max_shapes: int, candidates: int = 512
-) -> tuple[int, ...]:
-    """Choose time sizes so that all batches together have the fewest steps, padding included.
-
-        steps = sum over buckets: ceil(sequences / batch_size) * batch_size * boundary
-
-    Dynamic programming over the sorted sizes, with one more bucket in each round: exact where there
-    are no more than `candidates` different lengths. Of equally good choices the one with the fewest
-    shapes is taken.
-
-    Args:
-      lengths: `[sequences]`, integer.
-      batch_size: rows of a batch.
-      max_shapes: the most sizes to return.
-      candidates: the most sizes to choose from.
-
-    Returns:
-      Increasing sizes, at least 1 each, the last one the longest length; `()` for no sequence.
+class BucketIterator(Iterator[Batch]):
+    """Batches one after the other, from a state that can be saved and set.
 
     Example:
-      >>> fewest_steps(np.array([1, 1, 9, 10]), batch_size=2, max_shapes=2)
-      (1, 10)
+      >>> import jaxmask as jm
+      >>> batches = jm.bucket_batches([[k] for k in range(9)], 2, shuffle_seed=0)
+      >>> one = batches.endless()
+      >>> before = [next(one)[2].tolist() for _ in range(7)]
+      >>> state, other = one.get_state(), batches.endless()
+      >>> other.set_state(state)
+      >>> next(one)[2].tolist() == next(other)[2].tolist()
+      True
     """
-    ordered = np.sort(np.maximum(lengths, 1))
-    if not len(ordered):
-        return ()
-    sizes = np.unique(ordered)
-    if len(sizes) > candidates:
-        sizes = np.unique(ordered[np.linspace(0, len(ordered) - 1, candidates).astype(int)])
-    edges = np.concatenate([[0], np.searchsorted(ordered, sizes, side="right")])
-    rows = edges[1:] - edges[:-1, None]  # [first size, last size] of a bucket
-    cost = np.where(rows > 0, -(-rows // batch_size) * batch_size * sizes, np.inf)
-    best = cost[0]
-    totals, firsts = [best[-1]], [np.zeros(len(sizes), int)]
-    for _ in range(1, min(max_shapes, len(sizes))):
-        through = best[:-1, None] + cost[1:]
-        firsts.append(np.argmin(through, axis=0) + 1)
-        best = np.min(through, axis=0)
-        totals.append(best[-1])
-    return _traced_back(sizes, firsts[: int(np.argmin(totals)) + 1])
 
+    def __init__(self, batches: BucketBatches, epoch: int, *, endless: bool):
+        self._batches, self._epoch, self._endless = batches, epoch, endless
+        self._given = 0
 
-def _traced_back(sizes: np.ndarray, firsts: list[np.ndarray]) -> tuple[int, ...]:
-    """From the first size of each best last bucket to the boundaries of all buckets."""
-    last = len(sizes) - 1
-    chosen = []
-    for first in reversed(firsts):
-        chosen.append(int(sizes[last]))
-        last = int(first[last]) - 1
-    return tuple(reversed(chosen))
+    def __next__(self) -> Batch:
+        """The next batch."""
+        number = len(self._batches)
+        if self._given >= number and self._endless and number:
+            self._epoch, self._given = self._epoch + 1, 0
+        if self._given >= number:
+            raise StopIteration
+        batch = self._batches[self._epoch * number + self._given]
+        self._given += 1
+        return batch
+
+    def get_state(self) -> dict[str, int | None]:
+        """Where the iterator is.
+
+        Returns:
+          A dict of a few numbers, which `json` writes and `set_state` takes.
+        """
+        return {"epoch": self._epoch, "given": self._given, **self._data()}
+
+    def set_state(self, state: dict[str, int | None]) -> None:
+        """Go on from a state, with exactly the batches that would have followed.
+
+        Args:
+          state: of an iterator over batches of the same sequences, with the same options.
+
+        Raises:
+          ValueError: if the batches are others.
+        """
+        ours = self._data()
+        theirs = {key: state[key] for key in ours}
+        if theirs != ours:
+            raise ValueError(
+                f"set_state: the state is of other batches, {theirs}, and these are {ours}. Give "
+                "the same sequences and options, or begin anew."
+            )
+        self._epoch, self._given = int(state["epoch"] or 0), int(state["given"] or 0)
+
+    def _data(self) -> dict[str, int | None]:
+        batches = self._batches
+        return {
+            "sequences": len(batches.ragged.offsets) - 1,
+            "steps": len(batches.ragged.values),
+            "batches": len(batches),
+            "shuffle_seed": batches.shuffle_seed,
+        }
 
 
 def _members(lengths: np.ndarray, boundaries: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     order = np.argsort(lengths, kind="stable")
     ends = np.searchsorted(lengths[order], boundaries, side="right").tolist()
     return tuple(order[start:end] for start, end in zip([0, *ends], ends, strict=False))
-
-
-def _check_boundaries(
-    boundaries: Sequence[int], lengths: np.ndarray, where: str
-) -> tuple[int, ...]:
-    if not isinstance(boundaries, Iterable):
-        raise TypeError(
-            f"{where}: `boundaries` must be a sequence of ints, got {type(boundaries).__name__}."
-        )
-    sizes = tuple(_check.count(size, where, "boundaries", least=1) for size in boundaries)
-    if not sizes or any(low >= high for low, high in itertools.pairwise(sizes)):
-        raise ValueError(
-            f"{where}: `boundaries` must be at least one time size, increasing, got {sizes}."
-        )
-    longest = int(np.argmax(lengths)) if len(lengths) else None
-    if longest is not None and lengths[longest] > sizes[-1]:
-        raise ValueError(
-            f"{where}: `sequences[{longest}]` has {lengths[longest]} steps, more than the last of "
-            f"`boundaries`, {sizes[-1]}. Nothing is cut off in silence: add a boundary, or cut or "
-            "leave out long sequences first."
-        )
-    return sizes

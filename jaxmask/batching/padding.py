@@ -7,10 +7,19 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
-from jaxmask._types import ArrayLike, Segments
+from jaxmask._types import ArrayLike
 from jaxmask.batching import exact
-from jaxmask.batching.flatten import Ragged, flatten
-from jaxmask.batching.rectangle import Side, fill_value, pick, rectangle, take
+from jaxmask.batching.flatten import Rows, joined, read_rows
+from jaxmask.batching.ragged import Ragged, checked
+from jaxmask.batching.rectangle import (
+    Side,
+    are_long,
+    fill_value,
+    pick,
+    rectangle,
+    rectangle_of_rows,
+    take,
+)
 
 
 def pad_sequences(
@@ -29,7 +38,8 @@ def pad_sequences(
 
     Args:
       sequences: an iterable of rows. A row is a list, a tuple, an array `[n, feature...]`, a
-        generator or another ordered iterable of steps; it may be empty.
+        generator or another ordered iterable of steps; it may be empty. `Ragged`, and a column
+        of lists of an Arrow table, are read without a copy for each row.
       maxlen: the number of steps of the result; None takes that of the longest row.
       dtype: of the result. None takes the type of the data: ints in lists are int32 where all of
         them fit, else int64; floats are float64; rows of several types have `np.result_type`;
@@ -59,8 +69,10 @@ def pad_sequences(
     """
     where = "pad_sequences"
     time = _check_options(maxlen, padding, truncating, where)
-    ragged = flatten(sequences, dtype, where)
-    return _pad(ragged, time, padding, truncating, value, where)
+    read = read_rows(sequences, dtype, where)
+    if isinstance(read, Rows) and are_long(read.lengths):
+        return _pad_rows(read, time, padding, truncating, value, where)
+    return _pad(joined(read), time, padding, truncating, value, where)
 
 
 def pad_ragged(
@@ -103,10 +115,7 @@ def pad_ragged(
     """
     where = "pad_ragged"
     time = _check_options(maxlen, padding, truncating, where)
-    flat = _host(values, "values", where)
-    if flat.ndim < 1:
-        raise ValueError(f"{where}: `values` must be [total, feature...], got a scalar.")
-    bounds = _check_offsets(_host(offsets, "offsets", where), len(flat), where)
+    flat, bounds = checked(values, offsets, where)
     flat = exact.cast(flat, dtype, "`values[{}]`".format, where)
     return _pad(Ragged(flat, bounds), time, padding, truncating, value, where)
 
@@ -134,13 +143,26 @@ def unpad_sequences(padded: ArrayLike, mask: ArrayLike | None) -> list[np.ndarra
       [[7, 0, 8], [9]]
     """
     where = "unpad_sequences"
-    x = _host(padded, "padded", where)
-    if x.ndim < 2:
-        raise ValueError(f"{where}: `padded` must be [batch, time, ...], got shape {x.shape}.")
-    real = _check_mask(mask, x.shape, where)
+    x, real = _check.host_pair(padded, mask, where, name="padded")
+    if real is None:
+        real = np.ones(x.shape[:2], bool)
     ends = np.cumsum(np.sum(real, axis=1)).tolist()
     values = pick(x, real, 2)
     return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _pad_rows(
+    read: Rows, time: int | None, padding: Side, truncating: Side, value: Any, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    lengths, rows = read.lengths, read.rows
+    time = int(lengths.max(initial=0)) if time is None else time
+    if lengths.max(initial=0) > time:
+        rows = [
+            row[:time] if truncating == "post" else row[max(len(row) - time, 0) :] for row in rows
+        ]
+        lengths = np.minimum(lengths, time)
+    filler = fill_value(value, rows[0].dtype, where)
+    return rectangle_of_rows(rows, lengths, time, filler, padding)
 
 
 def _pad(
@@ -166,57 +188,3 @@ def _check_options(maxlen: int | None, padding: Side, truncating: Side, where: s
     _check.choice(padding, ("pre", "post"), where, "padding")
     _check.choice(truncating, ("pre", "post"), where, "truncating")
     return None if maxlen is None else _check.count(maxlen, where, "maxlen")
-
-
-def _host(x: Any, name: str, where: str) -> np.ndarray:
-    """An array on the host. `_check.array` would move NumPy's to a device, 64 bits to 32."""
-    if not hasattr(x, "__array__"):
-        raise TypeError(
-            f"{where}: `{name}` must be a NumPy or JAX array, got {type(x).__name__}. Pass "
-            f"`np.asarray({name})`; a list of sequences goes to `jm.pad_sequences`."
-        )
-    return np.asarray(x)
-
-
-def _check_offsets(offsets: np.ndarray, total: int, where: str) -> np.ndarray:
-    if offsets.ndim != 1 or not len(offsets):
-        raise ValueError(f"{where}: `offsets` must be [batch + 1], got shape {offsets.shape}.")
-    if offsets.dtype.kind not in "iu":
-        raise TypeError(f"{where}: `offsets` must be integers, got dtype {offsets.dtype}.")
-    offsets = offsets.astype(np.int64)
-    falls = np.flatnonzero(np.diff(offsets) < 0)
-    if len(falls):
-        b = int(falls[0])
-        raise ValueError(
-            f"{where}: `offsets` must not decrease, but `offsets[{b}]` is {offsets[b]} and "
-            f"`offsets[{b + 1}]` is {offsets[b + 1]}. Lengths become offsets with "
-            "`np.concatenate([[0], np.cumsum(lengths)])`."
-        )
-    if offsets[0] != 0 or offsets[-1] != total:
-        raise ValueError(
-            f"{where}: `offsets` must go from 0 to len(values) = {total}, but goes from "
-            f"{offsets[0]} to {offsets[-1]}. A slice of a larger array is "
-            "`values[offsets[0]:offsets[-1]]` with `offsets - offsets[0]`."
-        )
-    return offsets
-
-
-def _check_mask(mask: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """The mask rule of `_check.pair`, on the host."""
-    if mask is None:
-        return np.ones(shape[:2], bool)
-    if isinstance(mask, Segments):
-        _check.refuse_segments(where)
-    real = _host(mask, "mask", where)
-    if real.dtype != np.bool_:
-        raise TypeError(
-            f"{where}: `mask` must be boolean (True = real step), got dtype {real.dtype}. If it "
-            "holds 0/1 with 1 = real, pass `mask.astype(bool)`; if it holds lengths, "
-            "`jm.masks.from_lengths(lengths, time)`."
-        )
-    if real.shape != shape[:2]:
-        raise _check.MaskError(
-            f"{where}: `mask` must have the shape of the leading axes of `padded`, {shape[:2]}, "
-            f"got {real.shape}. Nothing is broadcast: give one bool for each step, `[batch, time]`."
-        )
-    return real

@@ -1,0 +1,194 @@
+"""Rows that lie one behind the other: as NumPy arrays, and as the columns of an Arrow table."""
+
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from jaxmask import _check
+
+
+class Ragged(NamedTuple):
+    """Rows of different lengths, one behind the other, as Arrow and Awkward store them.
+
+    Row b is `values[offsets[b] : offsets[b + 1]]`. It may stand wherever `sequences` may.
+
+    Attributes:
+      values: `[total, feature...]`.
+      offsets: `[batch + 1]`, integer, from 0 to total, not decreasing.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> rows = jm.Ragged(np.array([7, 8, 9]), np.array([0, 2, 2, 3]))
+      >>> rows.lengths.tolist(), jm.pad_sequences(rows)[0].tolist()
+      ([2, 0, 1], [[7, 8], [0, 0], [9, 0]])
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`[batch]`, integer, in steps."""
+        return np.diff(self.offsets)
+
+
+def checked(values: Any, offsets: Any, where: str) -> Ragged:
+    """Flat values and offsets that describe rows of them, on the host.
+
+    Args:
+      values: `[total, feature...]`.
+      offsets: `[batch + 1]`, integer.
+      where: the function that asks, for the error text.
+
+    Returns:
+      Both as `Ragged`; the offsets are int64.
+
+    Raises:
+      TypeError: if one is no array, or `offsets` is not integer.
+      ValueError: if `offsets` does not describe rows of `values`.
+
+    Example:
+      >>> checked(np.array([7, 8]), np.array([0, 2], np.uint8), "example").offsets.dtype
+      dtype('int64')
+    """
+    flat = _check.host(values, "values", where)
+    if flat.ndim < 1:
+        raise ValueError(f"{where}: `values` must be [total, feature...], got a scalar.")
+    return Ragged(flat, _offsets(_check.host(offsets, "offsets", where), len(flat), where))
+
+
+def _offsets(offsets: np.ndarray, total: int, where: str) -> np.ndarray:
+    if offsets.ndim != 1 or not len(offsets):
+        raise ValueError(f"{where}: `offsets` must be [batch + 1], got shape {offsets.shape}.")
+    if offsets.dtype.kind not in "iu":
+        raise TypeError(f"{where}: `offsets` must be integers, got dtype {offsets.dtype}.")
+    offsets = offsets.astype(np.int64)
+    falls = np.flatnonzero(np.diff(offsets) < 0)
+    if len(falls):
+        b = int(falls[0])
+        raise ValueError(
+            f"{where}: `offsets` must not decrease, but `offsets[{b}]` is {offsets[b]} and "
+            f"`offsets[{b + 1}]` is {offsets[b + 1]}. Lengths become offsets with "
+            "`np.concatenate([[0], np.cumsum(lengths)])`."
+        )
+    if offsets[0] != 0 or offsets[-1] != total:
+        raise ValueError(
+            f"{where}: `offsets` must go from 0 to len(values) = {total}, but goes from "
+            f"{offsets[0]} to {offsets[-1]}. A slice of a larger array is "
+            "`values[offsets[0]:offsets[-1]]` with `offsets - offsets[0]`."
+        )
+    return offsets
+
+
+# ------------------------------------------------------------------------------ Arrow
+# By what the objects can do, so that nothing here imports pyarrow.
+
+
+def is_arrow(sequences: Any) -> bool:
+    """Whether this is a column or a table of Arrow, or a column that turns into one.
+
+    Example:
+      >>> is_arrow([[1], [2, 3]])
+      False
+    """
+    known = ("combine_chunks", "null_count", "to_arrow", "column_names")
+    return any(hasattr(sequences, name) for name in known)
+
+
+def from_arrow(column: Any, where: str) -> Ragged:
+    """The rows of a column of lists, without a copy for each row (of one chunk: without any).
+
+    Args:
+      column: a `pyarrow.Array` or `ChunkedArray` of lists of numbers, of lists of fixed size, or
+        of lists of lists of one size (feature axes); or what has `to_arrow()`, such as a column
+        of Polars.
+      where: the function that asks, for the error text.
+
+    Returns:
+      The rows as `Ragged`.
+
+    Raises:
+      TypeError: for a whole table, or a column that does not hold lists.
+      ValueError: if a row or a step is null, or the steps differ in shape.
+
+    Example:
+      >>> class Column:  # what a `pyarrow.ListArray` has
+      ...     null_count, offsets = 0, np.array([0, 2, 3])
+      ...     class values:
+      ...         null_count = 0
+      ...         slice = classmethod(lambda cls, start, length: cls)
+      ...         to_numpy = classmethod(lambda cls, zero_copy_only: np.array([7, 8, 9]))
+      >>> from_arrow(Column(), "example").lengths.tolist()
+      [2, 1]
+    """
+    if hasattr(column, "to_arrow"):
+        column = column.to_arrow()
+    if hasattr(column, "column_names"):
+        raise TypeError(
+            f"{where}: `sequences` must be one column of lists, got a whole table with the columns "
+            f"{list(column.column_names)}. Pass one: `table['name']`."
+        )
+    if hasattr(column, "combine_chunks"):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return _rows_of(column, "`sequences[{}]`", where)
+
+
+def _rows_of(column: Any, name: str, where: str) -> Ragged:
+    _refuse_null(column, name, where)
+    if hasattr(column, "sizes"):  # a list view: rows may lie anywhere, in any order
+        lengths, items = np.asarray(column.sizes), column.flatten()
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    elif hasattr(column, "offsets"):
+        offsets = np.asarray(column.offsets).astype(np.int64)
+        items = column.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+        offsets -= offsets[0]
+    elif hasattr(column.type, "list_size"):
+        items, size = column.flatten(), column.type.list_size
+        offsets = np.arange(len(column) + 1, dtype=np.int64) * size
+    else:
+        raise TypeError(
+            f"{where}: `sequences` must be a column of lists, got one of {column.type}. Each row "
+            "is a sequence of steps."
+        )
+    return Ragged(_steps_of(items, name, offsets, where), offsets)
+
+
+def _steps_of(items: Any, name: str, offsets: np.ndarray, where: str) -> np.ndarray:
+    if not _holds_lists(items):
+        if items.null_count:
+            _refuse_null_step(items, name, offsets, where)
+        return np.asarray(items.to_numpy(zero_copy_only=False))
+    inner = _rows_of(items, "step {} of all rows of `sequences`", where)
+    sizes = np.unique(inner.lengths)
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{where}: rows may differ in time only, but the steps of `sequences` have "
+            f"{sizes[0]} to {sizes[-1]} features. Give every step the same feature axes."
+        )
+    size = int(sizes[0]) if len(sizes) else 0
+    return inner.values.reshape(len(inner.offsets) - 1, size, *inner.values.shape[1:])
+
+
+def _holds_lists(items: Any) -> bool:
+    lists = ("offsets", "sizes")
+    return any(hasattr(items, name) for name in lists) or hasattr(
+        getattr(items, "type", None), "list_size"
+    )
+
+
+def _refuse_null(column: Any, name: str, where: str) -> None:
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise ValueError(
+            f"{where}: {name.format(row)} is null (so many are: {column.null_count}). Nothing is "
+            "skipped in silence: drop such records, or make them empty lists, first."
+        )
+
+
+def _refuse_null_step(items: Any, name: str, offsets: np.ndarray, where: str) -> NoReturn:
+    index = int(np.argmax(items.is_null().to_numpy(zero_copy_only=False)))
+    row = int(np.searchsorted(offsets, index, side="right")) - 1
+    raise ValueError(
+        f"{where}: step {index - offsets[row]} of {name.format(row)} is null. Fill it or drop the "
+        "record first: a null is no number, and no padding either."
+    )
