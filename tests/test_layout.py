@@ -20,13 +20,14 @@ LAYERS = {
             ["_check"],
             ["masks"],
             ["batching", "ops"],
+            ["packing"],
             ["merge", "norm", "pool", "shape", "random", "recurrent", "conv"],
             ["attention", "audio"],  # they read random, and conv
             ["losses"],
-            ["decoding", "metrics"],
+            ["decoding", "metrics", "ragged"],
             ["nn"],
             ["leak"],
-            ["testing"],
+            ["testing", "grain"],
             ["__init__"],
         )
     )
@@ -126,7 +127,8 @@ def test_names_without_an_underscore_have_a_docstring(node):
 
 def public_objects():
     """Every function and class that a user reaches as `jm.name` or `jm.room.name`."""
-    for room_name in ("", *ROOMS, "masks", "batching", "leak", "testing"):
+    others = "masks", "batching", "packing", "leak", "grain", "ragged", "testing"
+    for room_name in ("", *ROOMS, *others):
         owner = getattr(jm, room_name) if room_name else jm
         for name, value in vars(owner).items():
             documented = inspect.isclass(value) or callable(inspect.unwrap(value))

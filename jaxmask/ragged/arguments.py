@@ -1,0 +1,186 @@
+"""What a call was given: which arrays are ragged, which are mapped, which are shared."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, Mask, PyTree, Segments
+
+WHERE = "ragged_vmap"
+NAMES = ("time", "time_2", "time_3", "time_4")
+
+
+@dataclass
+class Arguments:
+    """The leaves of all arguments of a call.
+
+    Attributes:
+      tree: how the leaves make the arguments of the function.
+      shared: for each leaf, the leaf itself where it is shared, else None.
+      is_shared: for each leaf.
+      arrays: the others, batch first.
+      names: for each of `arrays`, the name of its length, or None where it has no ragged axis.
+      masks: for each name, its mask, right-padded.
+      batch: the number of rows.
+      given: whether any mask was given.
+
+    Example:
+      >>> read((jnp.ones((2, 3)), None), 0).names
+      ['time']
+    """
+
+    tree: Any
+    shared: list[Any] = field(default_factory=list)
+    is_shared: list[bool] = field(default_factory=list)
+    arrays: list[Array] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    masks: dict[str, Array] = field(default_factory=dict)
+    batch: int = 0
+    given: bool = False
+
+    def rebuild(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """The arguments of the function with other leaves in the place of `arrays`."""
+        inside = iter(leaves)
+        shared = zip(self.shared, self.is_shared, strict=True)
+        arguments = [leaf if is_shared else next(inside) for leaf, is_shared in shared]
+        return tuple(jax.tree.unflatten(self.tree, arguments))
+
+
+def read(arguments: Sequence[Any], in_axes: Any) -> Arguments:
+    """Sort the arguments of a call.
+
+    Args:
+      arguments: `(x, mask, ...)`; each further argument that is ragged is a pair.
+      in_axes: an int or None for all arguments, or a tuple with an entry for each.
+
+    Example:
+      >>> read((jnp.ones((2, 3)), None, jnp.ones(2)), 0).names
+      ['time', None]
+    """
+    x, mask, *rest = arguments
+    values: list[Any] = [(x, mask), *rest]
+    axes = list(in_axes) if isinstance(in_axes, tuple) else [in_axes] * len(values)
+    if len(axes) != len(values):
+        raise ValueError(
+            f"{WHERE}: `in_axes` must have one entry for each argument of the function, "
+            f"{len(values)}, got {len(axes)}. The pair `(x, mask)` is one argument."
+        )
+    if axes[0] is None:
+        raise ValueError(f"{WHERE}: the first argument is ragged; its entry in `in_axes` is 0.")
+    reader = _Reader()
+    for position, (value, axis) in enumerate(zip(values, axes, strict=True)):
+        pair = position == 0 or (axis is not None and _is_pair(value))
+        reader.argument(value, axis, pair, "x" if position == 0 else f"argument {position}")
+    return reader.finish()
+
+
+def _is_pair(value: Any) -> bool:
+    """A plain tuple of values and their mask; lists, dicts and named tuples are values."""
+    if type(value) is not tuple or len(value) != 2:
+        return False
+    second = value[1]
+    if second is None or isinstance(second, Segments):
+        return True
+    is_array = isinstance(second, jax.Array | np.ndarray)
+    return is_array and second.dtype == np.bool_ and second.ndim == 2
+
+
+class _Reader:
+    """Builds `Arguments` argument by argument."""
+
+    def __init__(self) -> None:
+        self.result = Arguments(tree=None)
+        self.stripped: list[Any] = []
+        self.seen: list[tuple[Any, str]] = []
+        self.unmasked: list[tuple[int, int]] = []
+
+    def argument(self, value: Any, axis: Any, pair: bool, label: str) -> None:
+        name, mask = None, None
+        if pair:
+            value, mask = value
+            name, mask = self._length(value, mask, axis, label)
+        self.stripped.append(value)
+        leaf_axes = _spread(axis, value)
+        for leaf, leaf_axis in zip(jax.tree.leaves(value), leaf_axes, strict=True):
+            self.result.is_shared.append(leaf_axis is None)
+            self.result.shared.append(leaf if leaf_axis is None else None)
+            if leaf_axis is None:
+                continue
+            array = jnp.moveaxis(jnp.asarray(leaf), leaf_axis, 0)
+            self._rows(array, label)
+            if name is not None and mask is not None:
+                if array.ndim < 2 or array.shape[:2] != mask.shape:
+                    _check.pair(array, mask, WHERE, over_time=True, name=label)
+                array = _right(array, mask)
+            self.result.arrays.append(array)
+            self.result.names.append(name)
+
+    def _length(self, value: Any, mask: Any, axis: Any, label: str) -> tuple[str, Array]:
+        if isinstance(mask, Segments):
+            _check.refuse_segments(WHERE)
+        leaves = zip(jax.tree.leaves(value), _spread(axis, value), strict=True)
+        shapes = [jnp.moveaxis(jnp.asarray(x), a, 0).shape for x, a in leaves if a is not None]
+        if not shapes or len(shapes[0]) < 2:
+            raise ValueError(
+                f"{WHERE}: `{label}` must be [batch, time, ...], got shape "
+                f"{shapes[0] if shapes else 'of nothing'}."
+            )
+        for other, name in self.seen:
+            if mask is not None and other is mask:
+                return name, jnp.asarray(mask)
+        if mask is None:
+            given = jnp.ones(shapes[0][:2], bool)
+        else:
+            self.result.given = True
+            given = _check.boolean(mask, WHERE)
+            _check.pair(jnp.zeros(shapes[0]), given, WHERE, over_time=True, name=label)
+        if len(self.seen) == len(NAMES):
+            raise ValueError(f"{WHERE}: at most {len(NAMES)} independent lengths, got more.")
+        name = NAMES[len(self.seen)]
+        self.seen.append((mask, name))
+        lengths = masks.lengths(given)
+        self.result.masks[name] = masks.from_lengths(lengths, given.shape[1])
+        return name, given
+
+    def _rows(self, array: Array, label: str) -> None:
+        rows = self.result.batch if self.result.arrays else array.shape[0]
+        if array.ndim == 0 or array.shape[0] != rows:
+            raise ValueError(
+                f"{WHERE}: every mapped argument must have the {rows} rows of `x`, but `{label}` "
+                f"has shape {array.shape}. An argument that all rows share has None in `in_axes`."
+            )
+        self.result.batch = rows
+
+    def finish(self) -> Arguments:
+        self.result.tree = jax.tree.structure(tuple(self.stripped))
+        return self.result
+
+
+def _spread(axes: Any, tree: PyTree) -> list[int | None]:
+    """The entry of `in_axes` for each leaf: a tree of axes may stop at any node, as in vmap."""
+    if axes is None or isinstance(axes, int):
+        return [axes] * len(jax.tree.leaves(tree))
+    spread = jax.tree.map(
+        lambda axis, part: [axis] * len(jax.tree.leaves(part)),
+        axes,
+        tree,
+        is_leaf=lambda node: node is None,
+    )
+    found = jax.tree.leaves(spread, is_leaf=lambda node: node is None)
+    return list(found)
+
+
+def _right(x: Array, mask: Mask) -> Array:
+    """Real steps first. A batch that is padded on the right already is not touched."""
+    if mask is None or not x.size:
+        return x
+    if not isinstance(mask, jax.core.Tracer):
+        padded = bool(jnp.all(masks.is_right_padded(mask)))
+        return x if padded else ops.compact(x, mask)[0]
+    compact: Callable[[], Array] = lambda: ops.compact(x, mask)[0]  # noqa: E731
+    return jax.lax.cond(jnp.all(masks.is_right_padded(mask)), lambda: x, compact)

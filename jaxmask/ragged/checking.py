@@ -1,0 +1,216 @@
+"""Compare a ragged function with the function on each row alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask import _check, masks
+from jaxmask._types import Array, PyTree
+from jaxmask.ragged.arguments import Arguments
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a comparison with each row alone found. `str()` of it is the text.
+
+    Attributes:
+      name: of the function.
+      findings: a line for each difference.
+      tried: the lengths that were compared.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> def f(row):
+      ...     return row * 2 if row.shape[0] == 2 else row
+      >>> report = jm.ragged_vmap(f).check(*jm.pad_sequences([[1.0, 2.0, 3.0], [4.0]]))
+      >>> print(report)
+      ragged_vmap(function `f`).check: it differs from the row alone.
+      - value at length 2: expected 2, got 1
+      - gradient of argument 0 at length 2: expected 1.08, got 0.54
+      Compared at lengths 1, 2, 3.
+    """
+
+    name: str
+    findings: tuple[str, ...]
+    tried: tuple[tuple[int, ...], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs in what was tried."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        verdict = "equal to the row alone" if self.ok else "it differs from the row alone"
+        lengths = ", ".join(_lengths_text(lengths) for lengths in self.tried)
+        lines = [f"ragged_vmap({self.name}).check: {verdict}."]
+        lines += [f"- {finding}" for finding in self.findings]
+        return "\n".join([*lines, f"Compared at lengths {lengths}."])
+
+
+def _lengths_text(lengths: tuple[int, ...]) -> str:
+    return " x ".join(map(str, lengths))
+
+
+def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
+    """Run both, row by row."""
+    call = _with_short_rows(call, ragged.min_length, ragged.multiple_of)
+    lengths = {name: np.asarray(masks.lengths(mask)) for name, mask in call.masks.items()}
+    rows: dict[tuple[int, ...], int] = {}
+    for row in range(call.batch):
+        counts = tuple(int(length[row]) for length in lengths.values())
+        if all(n >= ragged.min_length and n % ragged.multiple_of == 0 for n in counts):
+            rows.setdefault(counts, row)
+    # One row of each length is enough, and a batch of them is small.
+    call = _chosen(call, list(rows.values()))
+    findings: list[str] = []
+    batch = _of_batch(ragged, call) if rows else None
+    for counts in sorted(rows):
+        row = list(rows).index(counts)
+        at = f"at length {_lengths_text(counts)}"
+        try:
+            alone = _of_row(ragged.f, call, row, dict(zip(lengths, counts, strict=True)))
+        except Exception as error:
+            findings.append(f"the row alone raises {type(error).__name__} {at}: {error}")
+            continue
+        findings += _differences(batch, alone, row, at, tolerance)
+    return Report(_check.name_of(ragged.f), tuple(findings), tuple(sorted(rows)))
+
+
+def _with_short_rows(call: Arguments, least: int, multiple: int) -> Arguments:
+    """Append copies of the longest row, cut to the first lengths that the function takes."""
+    if not call.batch:
+        return call
+    total = sum(np.asarray(masks.lengths(mask)) for mask in call.masks.values())
+    longest, low = int(np.argmax(total)), -(-least // multiple) * multiple
+    wanted = [low, low + multiple, low + 2 * multiple]
+    order = np.concatenate([np.arange(call.batch), np.full(len(wanted), longest)])
+    result = _chosen(call, list(order))
+    for name, mask in call.masks.items():
+        short = [np.arange(mask.shape[1]) < n for n in wanted]
+        limits = np.stack([*np.ones((call.batch, mask.shape[1]), bool), *short])
+        result.masks[name] = result.masks[name] & limits
+    return result
+
+
+def _chosen(call: Arguments, rows: Sequence[int]) -> Arguments:
+    index = np.asarray(rows, np.int32)
+    return Arguments(
+        tree=call.tree,
+        shared=call.shared,
+        is_shared=call.is_shared,
+        arrays=[array[index] for array in call.arrays],
+        names=call.names,
+        masks={name: mask[index] for name, mask in call.masks.items()},
+        batch=len(index),
+        given=True,
+    )
+
+
+# ------------------------------------------------------------------------- both sides
+
+
+def _of_batch(ragged: Any, call: Arguments) -> tuple[Any, Any, Any]:
+    """Values, masks and gradients of the ragged function."""
+
+    def total(arrays: list[Array]) -> tuple[Array, Any]:
+        y, real = ragged.run(call, _merged(call, arrays))
+        return jnp.sum(jax.vmap(weigh)(y)), (y, real)
+
+    (_, (y, real)), gradients = jax.value_and_grad(total, has_aux=True)(_floats(call.arrays))
+    return y, real, gradients
+
+
+def _of_row(f: Any, call: Arguments, row: int, lengths: dict[str, int]) -> tuple[Any, Any]:
+    """Values and gradients of the function on one row."""
+    arrays = [
+        array[row] if name is None else array[row, : lengths[name]]
+        for array, name in zip(call.arrays, call.names, strict=True)
+    ]
+
+    def total(floats: list[Array]) -> tuple[Array, Any]:
+        inside = iter(floats)
+        leaves = [next(inside) if _is_float(a) else a for a in arrays]
+        y = jax.tree.map(jnp.asarray, f(*call.rebuild(leaves)))
+        return weigh(y), y
+
+    (_, y), gradients = jax.value_and_grad(total, has_aux=True)(_floats(arrays))
+    return y, gradients
+
+
+def _is_float(array: Array) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _floats(arrays: Sequence[Array]) -> list[Array]:
+    return [array for array in arrays if _is_float(array)]
+
+
+def _merged(call: Arguments, floats: Sequence[Array]) -> list[Array]:
+    inside = iter(floats)
+    return [next(inside) if _is_float(array) else array for array in call.arrays]
+
+
+def weigh(y: PyTree) -> Array:
+    """A sum of all floats in which each place has a weight of its own, the same at any size.
+
+    Example:
+      >>> round(float(weigh(jnp.ones(2))), 3)
+      -0.126
+    """
+    total = jnp.zeros(())
+    for leaf in jax.tree.leaves(y):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            angle = jnp.ones(leaf.shape)
+            for axis in range(leaf.ndim):
+                angle += (1.3 - 0.4 * axis) * jax.lax.broadcasted_iota(
+                    jnp.float32, leaf.shape, axis
+                )
+            total += jnp.sum(leaf * jnp.cos(angle))
+    return total
+
+
+# ------------------------------------------------------------------------ differences
+
+
+def _differences(batch: Any, alone: Any, row: int, at: str, tolerance: float) -> list[str]:
+    (y, _, gradients), (values, slopes) = batch, alone
+    same = bool(jax.tree.structure(y) == jax.tree.structure(values))  # type: ignore[operator]
+    if not same:
+        return [f"the results have another structure {at}"]
+    found = []
+    pairs = zip(jax.tree.leaves(y), jax.tree.leaves(values), strict=True)
+    labels = [("value", ours[row], theirs) for ours, theirs in pairs]
+    both = zip(gradients, slopes, strict=True)
+    labels += [
+        (f"gradient of argument {k}", ours[row], theirs) for k, (ours, theirs) in enumerate(both)
+    ]
+    for label, ours, theirs in labels:
+        text = _difference(np.asarray(ours), np.asarray(theirs), tolerance)
+        if text:
+            found.append(f"{label} {at}: {text}")
+    return found
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
+    """The worst entry, or nothing; nan is equal to nan alone."""
+    if ours.ndim != theirs.ndim or any(
+        a < b for a, b in zip(ours.shape, theirs.shape, strict=True)
+    ):
+        return f"expected shape {theirs.shape}, got {ours.shape}"
+    ours = ours[tuple(slice(0, size) for size in theirs.shape)]
+    if not theirs.size:
+        return ""
+    if not np.issubdtype(theirs.dtype, np.inexact):
+        wrong = ours != theirs
+    else:
+        finite = theirs[np.isfinite(theirs)]
+        scale = max(1.0, float(np.max(np.abs(finite), initial=0)))
+        wrong = ~np.isclose(ours / scale, theirs / scale, rtol=0, atol=tolerance, equal_nan=True)
+    if not wrong.any():
+        return ""
+    place = tuple(int(k) for k in np.argwhere(wrong)[0])
+    return f"expected {theirs[place]:.3g}, got {ours[place]:.3g}"

@@ -1,0 +1,110 @@
+"""What is refused, and the texts that say so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmask as jm
+from jaxmask.ragged.interpret import REFUSED, RULES
+
+X = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+MASK = np.arange(4) < np.array([4, 2])[:, None]
+
+AT_TRACE = {
+    "python_loop": (lambda x: sum(x[k] for k in range(x.shape[0])), "scan"),
+    "list": (lambda x: jnp.stack(list(x)), "scan"),
+    "branch": (lambda x: x if x.shape[0] > 2 else 2 * x, "min_length="),
+    "numpy": (lambda x: x * np.sqrt(x.shape[0]), "jnp.sqrt"),
+    "float": (lambda x: x / float(x.shape[0]), "jnp.float32"),
+    "numpy_arange": (lambda x: x * np.arange(x.shape[0])[:, None], "jnp.arange"),
+    "odd_reshape": (lambda x: x.reshape(-1, 2, 3)[0] if x.shape[0] % 2 == 0 else x[:2], ""),
+    "permutation": (lambda x: jax.random.permutation(jax.random.key(0), x), ""),
+    "interp": (lambda x: jnp.interp(0.3, x[:, 0], x[:, 1]), ""),
+}
+PRIMITIVES = {
+    "fft": lambda x: jnp.fft.fft(x, axis=0),
+    "eigh": lambda x: jnp.linalg.eigh(x @ x.T + jnp.eye(x.shape[0]))[0],
+    "svd": lambda x: jnp.linalg.svd(x @ x.T)[1],
+    "qr": lambda x: jnp.linalg.qr(x)[1],
+    "lu": lambda x: jax.scipy.linalg.lu(x @ x.T)[2],
+    "reduce": lambda x: jax.lax.reduce(x, 0.0, lambda a, b: a * 0.5 + b, (0,)),
+    "debug_callback": lambda x: (jax.debug.callback(lambda v: None, x), x)[1],
+}
+
+
+@pytest.mark.parametrize("name", AT_TRACE)
+def test_python_that_needs_a_number(name):
+    f, remedy = AT_TRACE[name]
+    with pytest.raises(jm.ragged.RaggedTraceError) as caught:
+        jm.ragged_vmap(f, min_length=2)(X, MASK)
+    assert remedy in str(caught.value)
+    assert "test_refused.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_primitives_without_a_rule_name_themselves(name):
+    with pytest.raises(jm.ragged.UnsupportedPrimitiveError) as caught:
+        jm.ragged_vmap(PRIMITIVES[name])(X, MASK)
+    text = str(caught.value)
+    assert f"`{name}`" in text
+    assert "test_refused.py" in text
+    assert "jm.ragged.register" in text
+
+
+def test_the_functions_own_errors_pass():
+    def f(row):
+        raise KeyError("my own")
+
+    with pytest.raises(KeyError, match="my own"):
+        jm.ragged_vmap(f)(X, MASK)
+
+
+def test_random_numbers_of_other_keys_are_refused():
+    f = lambda x: x + jax.random.normal(jax.random.key(0, impl="rbg"), x.shape)  # noqa: E731
+    with pytest.raises(NotImplementedError, match="threefry"):
+        jm.ragged_vmap(f)(X, MASK)
+
+
+def test_a_module_that_would_change_is_refused():
+    from flax import nnx
+
+    cell = nnx.RNN(nnx.GRUCell(3, 3, rngs=nnx.Rngs(0)))
+    with pytest.raises(jm.ragged.RaggedTraceError, match=r"jm.nn.Ragged\(module\)"):
+        jm.ragged_vmap(lambda row: cell(row))(X, MASK)
+
+
+def test_a_rule_of_the_users_own():
+    from jax.extend.core import Primitive
+
+    name = "sum_of_squares_over_time"
+    mine = Primitive(name)
+    mine.def_abstract_eval(lambda x: jax.core.ShapedArray(x.shape[1:], x.dtype))
+    mine.def_impl(lambda x: jnp.sum(x * x, axis=0))
+    f = lambda row: mine.bind(row)  # noqa: E731
+    with pytest.raises(NotImplementedError, match=name):
+        jm.ragged_vmap(f)(X, MASK)
+
+    @jm.ragged.register(name)
+    def rule(step, x):
+        return jnp.sum(jnp.square(step.fill(0, x, [0], 0)), axis=0)
+
+    try:
+        y, _ = jm.ragged_vmap(f)(X, MASK)
+    finally:
+        del RULES[name]
+    np.testing.assert_allclose(y[1], (X[1, :2] ** 2).sum(0), rtol=1e-5)
+
+
+def test_a_rule_with_a_wrong_shape_is_caught():
+    rule = RULES["sin"]
+    RULES["sin"] = lambda step, x: x[:1]
+    try:
+        with pytest.raises(AssertionError, match="the rule of `sin`"):
+            jm.ragged_vmap(jnp.sin)(X, MASK)
+    finally:
+        RULES["sin"] = rule
+
+
+def test_no_primitive_is_both_supported_and_refused():
+    assert not set(RULES) & set(REFUSED)
