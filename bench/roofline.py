@@ -9,32 +9,18 @@ latency is that of an empty turn of a loop; `B` is the bandwidth of a copy. Only
 
 import functools
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bench.problem import GATES, Problem
+from jaxmask.recurrent import methods
 
 REPEATS = 5
 TURNS = 64
 LARGE = 1024
 COPIED = 2**24  # float32 values: far more than caches hold
-
-
-class Tile(NamedTuple):
-    """Rows that the engine takes through a step at once, and how many such lanes run abreast."""
-
-    rows: int
-    lanes: int
-
-
-def engine_tile(batch: int, hidden: int) -> Tile:
-    """The engine's rule of thumb; the whole batch where there is an accelerator."""
-    if jax.default_backend() != "cpu":
-        return Tile(batch, 1)
-    rows, lanes = (4, 1) if hidden <= 100 else (16, 2)
-    return Tile(min(rows, batch), min(lanes, max(1, batch // rows)))
 
 
 def bound(problem: Problem) -> dict[str, Any]:
@@ -86,7 +72,7 @@ def traffic(problem: Problem) -> float:
 
 
 def measured_rates(problem: Problem) -> dict[str, float]:
-    tile = engine_tile(problem.batch, problem.hidden)
+    tile = methods.tiles_for(problem.batch, problem.time, problem.hidden)
     gates = GATES[problem.cell]
     return {
         "large_gflops": round(large_rate(problem.dtype), 1),

@@ -58,17 +58,18 @@ def _inverse(places: Array, step: Array) -> Array:
     return step.at[member[..., None], batch[..., None], places].set(step, unique_indices=True)
 
 
-def there(x: Steps, places: Places, fill: Callable[[Steps], Steps]) -> Steps:
-    """`x [member, batch, time, ...]` with its rows and steps in their places, and then filled.
+def there(x: Steps, places: Places) -> Steps:
+    """`x [member, batch, time, ...]` with its rows and steps in their places.
 
     Example:
       >>> import jax.numpy as jnp
       >>> places, _ = arrange(jnp.array([[[False, True], [True, True]]]), reverse=False)
-      >>> there(jnp.array([[[7, 8], [5, 6]]]), places, lambda x: x).tolist()
+      >>> there(jnp.array([[[7, 8], [5, 6]]]), places).tolist()
       [[[5, 6], [8, 7]]]
     """
-    steps = jnp.take_along_axis(places.steps, places.rows[..., None], axis=1)
-    return _moved(x, places.rows, steps, places, fill)
+    member = jnp.arange(len(x))[:, None]
+    steps = places.steps[member, places.rows]
+    return x[member[..., None], places.rows[..., None], steps]
 
 
 def back(y: Steps, places: Places, fill: Callable[[Steps], Steps]) -> Steps:
@@ -80,15 +81,12 @@ def back(y: Steps, places: Places, fill: Callable[[Steps], Steps]) -> Steps:
       >>> back(jnp.array([[[5, 6], [8, 7]]]), places, lambda y: y).tolist()
       [[[7, 8], [5, 6]]]
     """
-    return _moved(y, places.row_places, places.step_places, places, fill)
-
-
-def _moved(x: Array, rows: Array, steps: Array, places: Places, fill: Callable) -> Array:
-    member = jnp.arange(len(x))[:, None]
+    member = jnp.arange(len(y))[:, None]
+    row = places.row_places
     # Steps that stay are moved row by row, which is one copy of memory. What fills stands in both
     # branches, since a result of `cond` is written to memory before anything else is done with it.
     return jax.lax.cond(
         jnp.all(places.in_order),
-        lambda: fill(x[member, rows]),
-        lambda: fill(x[member[..., None], rows[..., None], steps]),
+        lambda: fill(y[member, row]),
+        lambda: fill(y[member[..., None], row[..., None], places.step_places]),
     )

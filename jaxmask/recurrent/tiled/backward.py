@@ -14,7 +14,6 @@ from jaxmask import masks
 from jaxmask._types import Array
 from jaxmask.recurrent.tiled.forward import (
     Plan,
-    Rows,
     Weights,
     choose,
     member,
@@ -24,7 +23,7 @@ from jaxmask.recurrent.tiled.forward import (
     zeros,
 )
 from jaxmask.recurrent.tiled.kinds import State
-from jaxmask.recurrent.tiled.schedule import Pair, block, put, queues, take
+from jaxmask.recurrent.tiled.schedule import Pair, Rows, block, gather, put, queues, take
 
 
 def backward(
@@ -44,8 +43,8 @@ def backward(
       weights: see `Weights`.
       carry: the first states.
       kept: the states after each step, from `forward`.
-      d_ends: cotangents of the last states but `h`, of which `d_h` tells.
-      d_h: `[row, time, hidden]`, cotangent of `h` after each step, 0 past the end of a row.
+      d_ends: cotangents of the last states.
+      d_h: `[source, time, hidden]`, cotangent of `h` after each step, where `rows.x` has the step.
 
     Returns:
       Cotangents, those of the weights `[member, ...]`, added up in the dtype of the state; that of
@@ -55,16 +54,16 @@ def backward(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.forward import forward
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> from jaxmask.recurrent.tiled.schedule import Tiles
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles, rows_of
       >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> rows, carry = Rows(jnp.ones((1, 2, 1)), jnp.array([2]), None), (jnp.zeros((1, 1)),)
+      >>> rows, carry = rows_of(jnp.ones((1, 2, 1))), (jnp.zeros((1, 1)),)
       >>> kept = forward(plan, rows, weights, carry)
-      >>> d_x, _, _ = backward(plan, rows, weights, carry, kept, (), jnp.ones((1, 2, 1)))
+      >>> d_x, _, _ = backward(plan, rows, weights, carry, kept, carry, jnp.ones((1, 2, 1)))
       >>> d_x[0, :, 0].tolist()
       [2.0, 1.0]
     """
-    (number, time, feature), hidden, dtype = rows.x.shape, carry[0].shape[1], carry[0].dtype
+    (number, time), hidden, dtype = rows.source_steps.shape, carry[0].shape[1], carry[0].dtype
     tiles = plan.tiles
     line = queues(rows.lengths, tiles, time // tiles.steps)
     # Transposed once: a transposed product in the loop is slow.
@@ -73,13 +72,14 @@ def backward(
 
     def body(back: Array, loop: Any) -> Any:
         d_x, total, firsts, ds = loop
-        pairs = take(line, line.rounds - 1 - back, tiles, *rows)
-        pairs = [p._replace(real=p.real & p.alive) for p in pairs]
+        pairs = take(line, line.rounds - 1 - back, tiles, rows)
+        pairs = [p._replace(real=p.real & p.is_alive) for p in pairs]
+        x = [gather(rows.x, p) for p in pairs]
         before = [_before(plan, carry, kept, p) for p in pairs]
-        factors = _rebuild(plan, rows, weights, pairs, before, kept)
-        given = [block(d_h, (p.row, p.time), (tiles.rows, tiles.steps)) for p in pairs]
+        factors = _rebuild(plan, rows, weights, pairs, x, before, kept)
+        given = [_given(d_h, d_ends[:1], p, tiles.rows) for p in pairs]
         ds = [
-            choose(p.is_last, (jnp.zeros_like(d[0]), *state_of(d_ends, p, tiles.rows)), d)
+            choose(p.is_last, (jnp.zeros_like(d[0]), *state_of(d_ends[1:], p, tiles.rows)), d)
             for p, d in zip(pairs, ds, strict=True)
         ]
         own = [member(plan, turned, rows, p) for p in pairs]
@@ -89,23 +89,29 @@ def backward(
             d_x = put(d_x, own_d_x, p.row, p.time)
             firsts = tuple(put(f, a, p.row) for f, a in zip(firsts, d, strict=True))
         if shared:
-            ins = jnp.concatenate([p.x for p in pairs]), jnp.concatenate([b[0] for b in before])
+            ins = jnp.concatenate(x), jnp.concatenate([b[0] for b in before])
             outs = (jnp.concatenate(d) for d in zip(*d_zs, strict=True))
             total = _add(plan, rows, total, _share(own[0], *ins, *outs), pairs[0])
         else:
-            for p, b, d_z, w in zip(pairs, before, d_zs, own, strict=True):
-                total = _add(plan, rows, total, _share(w, p.x, b[0], *d_z), p)
+            for p, inputs, b, d_z, w in zip(pairs, x, before, d_zs, own, strict=True):
+                total = _add(plan, rows, total, _share(w, inputs, b[0], *d_z), p)
         return d_x, total, firsts, ds
 
     shared = plan.members == 1
     start = (
-        zeros(rows.x, (number, time, feature), dtype),
+        zeros(rows.x, (number, time, rows.x.shape[2]), dtype),
         jax.tree.map(lambda w: zeros(rows.x, (plan.members, *w.shape[1:]), dtype), weights),
         tuple(zeros(rows.x, a.shape, dtype) for a in carry),
         [tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)] * tiles.lanes,
     )
     d_x, total, firsts, _ = jax.lax.fori_loop(0, line.rounds, body, start)
     return d_x, total, firsts
+
+
+def _given(d_h: Array, d_end: State, pair: Pair, number: int) -> Array:
+    """The cotangents of `h` after each step, that of the last one included."""
+    last = state_of(d_end, pair, number)[0][:, None]
+    return gather(d_h, pair).astype(last.dtype) + jnp.where(pair.ends[..., None], last, 0)
 
 
 def _before(plan: Plan, carry: State, kept: State, pair: Pair) -> State:
@@ -123,13 +129,19 @@ def _before(plan: Plan, carry: State, kept: State, pair: Pair) -> State:
 
 
 def _rebuild(
-    plan: Plan, rows: Rows, weights: Weights, pairs: list[Pair], before: list[State], kept: State
+    plan: Plan,
+    rows: Rows,
+    weights: Weights,
+    pairs: list[Pair],
+    x: list[Array],
+    before: list[State],
+    kept: State,
 ) -> list[tuple[State, State]]:
     """What pulls a cotangent back through each step of a chunk, for each lane."""
     (number, steps, _), dtype = plan.tiles, kept[0].dtype
     own = [member(plan, weights, rows, p) for p in pairs]
     multiply = functools.partial(products, shared=plan.members == 1, state=dtype)
-    z_xs = multiply([p.x for p in pairs], [w.w_x for w in own])
+    z_xs = multiply(x, [w.w_x for w in own])
     z_hs = multiply([b[0] for b in before], [w.w_h for w in own])
     factors = []
     for p, b, z_x, z_h, w in zip(pairs, before, z_xs, z_hs, own, strict=True):

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from jaxmask._types import Array
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Pair, Tiles, block, put, queues, take
+from jaxmask.recurrent.tiled.schedule import Pair, Rows, Tiles, block, gather, put, queues, take
 
 
 class Plan(NamedTuple):
@@ -32,14 +32,6 @@ class Weights(NamedTuple):
     b_h: Float[Array, "member gates"] | None
 
 
-class Rows(NamedTuple):
-    """Rows in tiles: right-padded, sorted from long to short within each member, and finite."""
-
-    x: Float[Array, "row time feature"]
-    lengths: Int[Array, "row"]
-    starts: Bool[Array, "row time"] | None  # where the state is zeros before the step
-
-
 def member(plan: Plan, arrays: Any, rows: Rows, pair: Pair) -> Any:
     """The weights that a pair's rows are multiplied by.
 
@@ -47,8 +39,9 @@ def member(plan: Plan, arrays: Any, rows: Rows, pair: Pair) -> Any:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import LSTM
       >>> plan = Plan(LSTM, Tiles(rows=1, steps=1, lanes=1), members=2)
-      >>> rows = Rows(jnp.ones((2, 1, 1)), jnp.ones(2, int), None)
-      >>> pair = take(queues(rows.lengths, plan.tiles, 1), jnp.array(1), plan.tiles, *rows)[0]
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of
+      >>> rows = rows_of(jnp.ones((2, 1, 1)))
+      >>> pair = take(queues(rows.lengths, plan.tiles, 1), jnp.array(1), plan.tiles, rows)[0]
       >>> member(plan, jnp.array([[3.0], [4.0]]), rows, pair).tolist()
       [4.0]
     """
@@ -114,9 +107,9 @@ def state_of(states: State, pair: Pair, number: int) -> State:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tiles, lengths = Tiles(rows=1, steps=1, lanes=1), jnp.ones(2, int)
-      >>> line = queues(lengths, tiles, 1)
-      >>> pair = take(line, jnp.array(1), tiles, jnp.ones((2, 1, 1)), lengths, None)[0]
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of
+      >>> tiles, rows = Tiles(rows=1, steps=1, lanes=1), rows_of(jnp.ones((2, 1, 1)))
+      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(1), tiles, rows)[0]
       >>> state_of((jnp.array([[3.0], [4.0]]),), pair, 1)[0].tolist()
       [[4.0]]
     """
@@ -129,8 +122,9 @@ def anew(pair: Pair, t: int, state: State) -> State:
     Example:
       >>> import jax.numpy as jnp
       >>> tiles = Tiles(rows=1, steps=1, lanes=1)
-      >>> rows = Rows(jnp.ones((1, 1, 1)), jnp.ones(1, int), jnp.array([[True]]))
-      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(0), tiles, *rows)[0]
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of
+      >>> rows = rows_of(jnp.ones((1, 1, 1)))._replace(starts=jnp.array([[True]]))
+      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(0), tiles, rows)[0]
       >>> anew(pair, 0, (jnp.ones((1, 1)),))[0].tolist()
       [[0.0]]
     """
@@ -157,18 +151,19 @@ def forward(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> rows = Rows(jnp.ones((1, 2, 1)), jnp.array([2]), None)
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of
+      >>> rows = rows_of(jnp.ones((1, 2, 1)))
       >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
       >>> forward(plan, rows, weights, (jnp.zeros((1, 1)),))[0][0, :, 0].tolist()
       [1.0, 2.0]
     """
-    (number, time), hidden, dtype = rows.x.shape[:2], carry[0].shape[1], carry[0].dtype
+    (number, time), hidden, dtype = rows.source_steps.shape, carry[0].shape[1], carry[0].dtype
     tiles = plan.tiles
     line = queues(rows.lengths, tiles, time // tiles.steps)
 
     def body(turn: Array, loop: Any) -> Any:
         kept, states = loop
-        pairs = take(line, turn, tiles, *rows)
+        pairs = take(line, turn, tiles, rows)
         states = [
             choose(p.chunk == 0, state_of(carry, p, tiles.rows), s)
             for p, s in zip(pairs, states, strict=True)
@@ -190,7 +185,10 @@ def _chunk(
     dtype = states[0][0].dtype
     own = [member(plan, weights, rows, p) for p in pairs]
     z_x = products(
-        [p.x for p in pairs], [w.w_x for w in own], shared=plan.members == 1, state=dtype
+        [gather(rows.x, p) for p in pairs],
+        [w.w_x for w in own],
+        shared=plan.members == 1,
+        state=dtype,
     )
     passed: list[list[State]] = [[] for _ in pairs]
     for t in range(plan.tiles.steps):  # written out, and by turns: the lanes overlap

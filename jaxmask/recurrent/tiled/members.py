@@ -1,6 +1,5 @@
 """Members, each a batch of padded rows with weights of its own or of all, in one loop."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,14 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from jaxmask import masks
 from jaxmask._types import Array, PyTree, StepMask, Steps
 from jaxmask.recurrent.tiled.arrange import Places, arrange, back, there
 from jaxmask.recurrent.tiled.backward import backward
 from jaxmask.recurrent.tiled.episodes import begins, episodes
-from jaxmask.recurrent.tiled.forward import Plan, Rows, Weights, forward, zeros
+from jaxmask.recurrent.tiled.forward import Plan, Weights, forward
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Tiles
+from jaxmask.recurrent.tiled.schedule import Rows, Tiles
 
 
 class Setting(NamedTuple):
@@ -35,8 +33,9 @@ class Batch(NamedTuple):
 
 
 class _Arranged(NamedTuple):
-    rows: Rows
     places: Places
+    lengths: Array  # of rows as they are sorted
+    starts: Array | None
     ends_anew: Array | None  # rows whose last state is zeros: an episode begins after their end
 
 
@@ -53,23 +52,31 @@ class Saved(NamedTuple):
 
 def _arrange(setting: Setting, batch: Batch) -> _Arranged:
     places, lengths = arrange(batch.real, reverse=setting.reverse)
-    starts, ends_anew = None, None
-    if batch.starts is not None:
-        number, first, ends_anew = episodes(batch.starts, batch.real, reverse=setting.reverse)
-        starts = begins(there(number, places, lambda a: a), _rows_there(first, places))
-        starts = _to_end(lengths)(starts)
-    rows = Rows(there(batch.x, places, _to_end(lengths)), lengths, starts)
-    rows = jax.tree.map(functools.partial(_in_tiles, setting), rows)
-    return _Arranged(rows, places, ends_anew)
+    if batch.starts is None:
+        return _Arranged(places, lengths, None, None)
+    number, first, ends_anew = episodes(batch.starts, batch.real, reverse=setting.reverse)
+    starts = begins(there(number, places), _rows_there(first, places))
+    real = jnp.arange(starts.shape[2]) < lengths[..., None]
+    return _Arranged(places, lengths, starts & real, ends_anew)
 
 
-def _in_tiles(setting: Setting, a: Array) -> Array:
-    """Whole tiles of rows and, where there is an axis of time, whole chunks of it."""
-    sizes = (setting.tiles.rows, setting.tiles.steps)[: min(a.ndim - 1, 2)]
-    return _whole(a, *sizes)
+def _rows(setting: Setting, batch: Batch, arranged: _Arranged) -> Rows:
+    """All members' rows one after another, in whole tiles and chunks."""
+    (members, number, *_), (rows, steps) = batch.x.shape, setting.tiles[:2]
+    offset = number * jnp.arange(members, dtype=jnp.int32)[:, None]
+    places = arranged.places
+    source_steps = jnp.take_along_axis(places.steps, places.rows[..., None], axis=1)
+    return Rows(
+        _flat(batch.x),
+        _flat(_whole(arranged.lengths, rows)),
+        _flat(_whole(places.rows.astype(jnp.int32) + offset, rows)),
+        _flat(_whole(source_steps, rows, steps)),
+        None if arranged.starts is None else _flat(_whole(arranged.starts, rows, steps)),
+    )
 
 
 def _whole(a: Array, *sizes: int) -> Array:
+    """Whole tiles of rows and, where there is a second size, whole chunks of time."""
     ends = [-length % size for length, size in zip(a.shape[1:], sizes, strict=False)]
     rest = a.ndim - 1 - len(ends)
     return jnp.pad(a, [(0, 0), *((0, end) for end in ends), *[(0, 0)] * rest])
@@ -103,11 +110,13 @@ def forward_members(
     members, number, time = batch.real.shape
     arranged = _arrange(setting, batch)
     first = tuple(_whole(_rows_there(a, arranged.places), setting.tiles.rows) for a in carry)
-    flat = _flat((arranged.rows, first))
     plan = _plan(setting, members, number)
-    kept = _apart(forward(plan, flat[0], weights, flat[1]), members)
-    ends = tuple(map(functools.partial(_at_end, arranged.rows.lengths), kept, first))
-    ends = tuple(_rows_back(a[:, :number], arranged.places) for a in ends)
+    rows = _rows(setting, batch, arranged)
+    kept = _apart(forward(plan, rows, weights, _flat(first)), members)
+    ends = tuple(
+        _rows_back(_at_end(arranged.lengths, k[:, :number], f[:, :number]), arranged.places)
+        for k, f in zip(kept, first, strict=True)
+    )
     h = back(
         kept[0][:, :number, :time],
         arranged.places,
@@ -119,7 +128,7 @@ def forward_members(
 
 
 def back_members(
-    setting: Setting, weights: Weights, saved: Saved, given: Any
+    setting: Setting, weights: Weights, batch: Batch, saved: Saved, given: Any
 ) -> tuple[Array, Weights, State]:
     """Cotangents of `x`, of each member's weights and of the carry.
 
@@ -131,24 +140,24 @@ def back_members(
       >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
       >>> carry = (jnp.zeros((1, 1, 1)),)
       >>> result, saved = forward_members(setting, weights, batch, carry)
-      >>> back_members(setting, weights, saved, result)[0].tolist()
+      >>> back_members(setting, weights, batch, saved, result)[0].tolist()
       [[[[5.0], [4.0]]]]
     """
-    (rows, places, ends_anew), (d_ends, d_h) = saved.arranged, given
-    members, number, time = places.steps.shape
+    (places, lengths, _, ends_anew), (d_ends, d_h) = saved.arranged, given
+    members, number, time = batch.real.shape
     if ends_anew is not None:
         d_ends = tuple(jnp.where(ends_anew[..., None], 0, a) for a in d_ends)
-    d_ends = tuple(_whole(_rows_there(a, places), setting.tiles.rows) for a in d_ends)
-    d_h = there(d_h, places, _with_end(rows.lengths, d_ends[0], number))
-    d_h = _in_tiles(setting, d_h)
+    d_ends = tuple(_rows_there(a, places) for a in d_ends)
     plan = _plan(setting, members, number)
-    flat = _flat((rows, saved.carry, saved.kept, d_ends[1:], d_h))
-    d_x, d_weights, d_carry = backward(plan, flat[0], weights, *flat[1:])
+    rows = _rows(setting, batch, saved.arranged)
+    whole = tuple(_whole(a, setting.tiles.rows) for a in d_ends)
+    flat = _flat((saved.carry, saved.kept, whole, d_h))
+    d_x, d_weights, d_carry = backward(plan, rows, weights, *flat)
     d_x, d_carry = _apart((d_x, d_carry), members)
     d_x = back(d_x[:, :number, :time], places, lambda d: d)
-    some = rows.lengths[..., None] > 0
-    d_carry = tuple(jnp.where(some, a, d) for a, d in zip(d_carry, d_ends, strict=True))
-    return d_x, d_weights, tuple(_rows_back(a[:, :number], places) for a in d_carry)
+    some = lengths[..., None] > 0
+    d_carry = tuple(jnp.where(some, a[:, :number], d) for a, d in zip(d_carry, d_ends, strict=True))
+    return d_x, d_weights, tuple(_rows_back(a, places) for a in d_carry)
 
 
 def _at_end(lengths: Array, after: Array, first: Array) -> Array:
@@ -156,29 +165,6 @@ def _at_end(lengths: Array, after: Array, first: Array) -> Array:
     last = jnp.maximum(lengths - 1, 0)[..., None, None]
     end = jnp.take_along_axis(after, last, axis=2)[:, :, 0]
     return jnp.where(lengths[..., None] > 0, end, first)
-
-
-def _to_end(lengths: Array) -> Callable[[Steps], Steps]:
-    """Zeros past the end of each row."""
-
-    def fill(x: Steps) -> Steps:
-        real = jnp.arange(x.shape[2]) < lengths[..., None]
-        # In a `shard_map` a zero that varies as `x` does, for one type in both branches of `cond`.
-        return jnp.where(masks.expand(real, x.ndim), x, zeros(x, (), x.dtype))
-
-    return fill
-
-
-def _with_end(lengths: Array, d_end: Array, number: int) -> Callable[[Steps], Steps]:
-    """Zeros past the end of each row, and at its last step the cotangent of the last `h` too."""
-    lengths, d_end = lengths[:, :number], d_end[:, :number]
-
-    def fill(d_h: Steps) -> Steps:
-        last = (jnp.arange(d_h.shape[2]) == lengths[..., None] - 1)[..., None]
-        d_h = _to_end(lengths)(d_h).astype(d_end.dtype)
-        return d_h + jnp.where(last, d_end[:, :, None], 0)
-
-    return fill
 
 
 def _plan(setting: Setting, members: int, number: int) -> Plan:

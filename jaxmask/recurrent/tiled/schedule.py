@@ -31,17 +31,33 @@ class Queues(NamedTuple):
     rounds: Int[Array, ""]
 
 
+class Rows(NamedTuple):
+    """Rows to be run, sorted from long to short within each member, real steps in front.
+
+    What comes with a step, such as `x`, stays where it was: of the step at `[row, time]` it stands
+    at `[source_rows[row], source_steps[row, time]]`.
+    """
+
+    x: Float[Array, "source time feature"]
+    lengths: Int[Array, "row"]
+    source_rows: Int[Array, "row"]
+    source_steps: Int[Array, "row time"]
+    starts: Bool[Array, "row time"] | None  # where the state is zeros before the step
+
+
 class Pair(NamedTuple):
-    """One pair: where it stands, its inputs, and what its steps are."""
+    """One pair: where it stands, and what its steps are."""
 
     tile: Int[Array, ""]
     chunk: Int[Array, ""]
     row: Int[Array, ""]
     time: Int[Array, ""]
-    alive: Bool[Array, ""]
+    is_alive: Bool[Array, ""]
     is_last: Bool[Array, ""]
-    x: Float[Array, "rows steps feature"]
+    source_rows: Int[Array, "rows"]
+    source_steps: Int[Array, "rows steps"]
     real: Bool[Array, "rows steps"]
+    ends: Bool[Array, "rows steps"]  # the last step of its row
     starts: Bool[Array, "rows steps"] | None
 
 
@@ -88,16 +104,14 @@ def _deal(counts: Int[Array, "tile"], lanes: int) -> tuple[Int[Array, "tile"], I
     return jnp.concatenate([jnp.arange(lanes, dtype=later.dtype), later]), totals
 
 
-def take(
-    line: Queues, turn: Array, tiles: Tiles, x: Array, lengths: Array, starts: Array | None
-) -> list[Pair]:
+def take(line: Queues, turn: Array, tiles: Tiles, rows: Rows) -> list[Pair]:
     """The pair of each lane in a round.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tiles, lengths = Tiles(rows=1, steps=2, lanes=1), jnp.array([3])
-      >>> line = queues(lengths, tiles, chunks=2)
-      >>> pair = take(line, jnp.array(1), tiles, jnp.ones((1, 4, 1)), lengths, None)[0]
+      >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 4, 1)))
+      >>> line = queues(jnp.array([3]), tiles, chunks=2)
+      >>> pair = take(line, jnp.array(1), tiles, rows._replace(lengths=jnp.array([3])))[0]
       >>> int(pair.time), pair.real.tolist()
       (2, [[True, False]])
     """
@@ -106,14 +120,47 @@ def take(
     def pair(lane: int) -> Pair:
         tile, chunk, alive, is_last = (block(a, (lane, turn), (1, 1))[0, 0] for a in line[:4])
         row, time = tile * tiles.rows, chunk * tiles.steps
-        own = block(lengths, (row,), (tiles.rows,))
-        real = time + jnp.arange(tiles.steps, dtype=jnp.uint32) < own[:, None].astype(jnp.uint32)
-        begins = None if starts is None else block(starts, (row, time), size)
+        left = block(rows.lengths, (row,), size[:1])[:, None] - time.astype(jnp.int32)
+        step = jnp.arange(tiles.steps, dtype=jnp.int32)
+        source_rows = block(rows.source_rows, (row,), size[:1])
+        source_steps = block(rows.source_steps, (row, time), size)
+        starts = None if rows.starts is None else block(rows.starts, (row, time), size)
+        source = source_rows, source_steps
         return Pair(
-            tile, chunk, row, time, alive, is_last, block(x, (row, time), size), real, begins
+            tile, chunk, row, time, alive, is_last, *source, step < left, step == left - 1, starts
         )
 
     return [pair(lane) for lane in range(tiles.lanes)]
+
+
+def rows_of(x: Array) -> Rows:
+    """Rows of real steps alone, in their order.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> rows_of(jnp.ones((2, 3, 1))).lengths.tolist()
+      [3, 3]
+    """
+    number, time = x.shape[:2]
+    step = jnp.broadcast_to(jnp.arange(time, dtype=jnp.int32), (number, time))
+    lengths = jnp.full(number, time, jnp.int32)
+    return Rows(x, lengths, jnp.arange(number, dtype=jnp.int32), step, None)
+
+
+def gather(x: Array, pair: Pair) -> Array:
+    """What comes with the steps of a pair, and 0 past the end of a row.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 2, 1)))
+      >>> rows = rows._replace(lengths=jnp.array([1]))
+      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(0), tiles, rows)[0]
+      >>> gather(rows.x, pair)[0, :, 0].tolist()
+      [1.0, 0.0]
+    """
+    place = pair.source_rows[:, None], pair.source_steps
+    steps = x.at[place].get(mode="promise_in_bounds")
+    return jnp.where(pair.real[..., None], steps, 0)
 
 
 def block(x: Array, start: tuple[Any, ...], size: tuple[int, ...]) -> Array:
