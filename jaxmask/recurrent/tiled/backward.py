@@ -1,4 +1,4 @@
-"""The engine's backward: the same pairs, walked from the last to the first.
+"""The engine's backward: the same rounds, walked from the last to the first.
 
 The gates of a chunk are rebuilt with one product, the steps are pulled back one by one, and the
 chunk's share of the weights' gradients is taken with one product each.
@@ -19,15 +19,15 @@ from jaxmask.recurrent.tiled.forward import (
     member,
     product,
     products,
-    state_of,
     zeros,
 )
 from jaxmask.recurrent.tiled.kinds import State
-from jaxmask.recurrent.tiled.schedule import Pair, Rows, block, gather, put, queues, take
+from jaxmask.recurrent.tiled.schedule import Rows, Schedule, Turn, at, block, gather, put, take
 
 
 def backward(
     plan: Plan,
+    line: Schedule,
     rows: Rows,
     weights: Weights,
     carry: State,
@@ -35,130 +35,134 @@ def backward(
     d_ends: State,
     d_h: Array,
 ) -> tuple[Array, Weights, State]:
-    """Cotangents of `rows.x`, of each member's weights and of the carry.
+    """Cotangents of `rows.x`, of each member's weights and of the states before each chunk.
 
     Args:
-      plan: as in `forward`.
+      plan: what is static.
+      line: the schedule of the rows.
       rows: the inputs.
       weights: see `Weights`.
-      carry: the first states.
+      carry: the first states, each `[row, hidden]`.
       kept: the states after each step, from `forward`.
-      d_ends: cotangents of the last states.
-      d_h: `[source, time, hidden]`, cotangent of `h` after each step, where `rows.x` has the step.
+      d_ends: cotangents of the last states, each `[row, hidden]`.
+      d_h: `[row, time, hidden]`, cotangent of `h` after each step, where `rows.x` has the step.
 
     Returns:
-      Cotangents, those of the weights `[member, ...]`, added up in the dtype of the state; that of
-      the carry is meaningless for a row without a step.
+      That of `x`, `[round, slot, step, feature]`; those of the weights `[member, ...]`, added up in
+      the dtype of the state; those of the states `[round, slot, hidden]`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.forward import forward
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> from jaxmask.recurrent.tiled.schedule import Tiles, rows_of
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles, rows_of, schedule
       >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
       >>> rows, carry = rows_of(jnp.ones((1, 2, 1))), (jnp.zeros((1, 1)),)
-      >>> kept = forward(plan, rows, weights, carry)
-      >>> d_x, _, _ = backward(plan, rows, weights, carry, kept, carry, jnp.ones((1, 2, 1)))
-      >>> d_x[0, :, 0].tolist()
+      >>> options = plan, schedule(rows.lengths[None], plan.tiles, 1), rows, weights, carry
+      >>> d_x, _, _ = backward(*options, forward(*options), carry, jnp.ones((1, 2, 1)))
+      >>> d_x[0, 0, :, 0].tolist()
       [2.0, 1.0]
     """
-    (number, time), hidden, dtype = rows.source_steps.shape, carry[0].shape[1], carry[0].dtype
-    tiles = plan.tiles
-    line = queues(rows.lengths, tiles, time // tiles.steps)
+    tiles, hidden, dtype = plan.tiles, carry[0].shape[1], carry[0].dtype
     # Transposed once: a transposed product in the loop is slow.
     turned = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
-    one = jnp.where(line.rounds >= 0, 1, 2).astype(dtype)
+    one = jnp.where(line.number >= 0, 1, 2).astype(dtype)
+    shared = plan.members == 1
 
-    def body(back: Array, loop: Any) -> Any:
+    def body(i: Array, loop: Any) -> Any:
         d_x, total, firsts, ds = loop
-        pairs = take(line, line.rounds - 1 - back, tiles, rows)
-        pairs = [p._replace(real=p.real & p.is_alive) for p in pairs]
-        x = [gather(rows.x, p) for p in pairs]
-        before = [_before(plan, carry, kept, p) for p in pairs]
-        factors = _rebuild(plan, rows, weights, pairs, x, before, kept)
-        given = [_given(d_h, d_ends[:1], p, tiles.rows) for p in pairs]
-        ds = [
-            choose(p.is_last, (jnp.zeros_like(d[0]), *state_of(d_ends[1:], p, tiles.rows)), d)
-            for p, d in zip(pairs, ds, strict=True)
-        ]
-        own = [member(plan, turned, rows, p) for p in pairs]
-        ds, d_zs = _steps_back(plan, pairs, factors, given, ds, [w.w_h for w in own], one)
+        turns = take(line, line.number - 1 - i, tiles, rows)
+        x = [gather(rows.x, t) for t in turns]
+        before = [_before(carry, kept, t) for t in turns]
+        factors = _rebuild(plan, line, weights, turns, x, before, kept)
+        given = [_given(d_h, d_ends[0], t) for t in turns]
+        ds = [_begin(d_ends, t, d) for t, d in zip(turns, ds, strict=True)]
+        own = [member(plan, turned, t, len(line.row)) for t in turns]
+        ds, d_zs = _steps_back(plan, turns, factors, given, ds, [w.w_h for w in own], one)
         d_xs = products([d for d, _ in d_zs], [w.w_x for w in own], shared=shared, state=dtype)
-        for p, d, own_d_x in zip(pairs, ds, d_xs, strict=True):
-            d_x = put(d_x, own_d_x, p.row, p.time)
-            firsts = tuple(put(f, a, p.row) for f, a in zip(firsts, d, strict=True))
-        if shared:
-            ins = jnp.concatenate(x), jnp.concatenate([b[0] for b in before])
-            outs = (jnp.concatenate(d) for d in zip(*d_zs, strict=True))
-            total = _add(plan, rows, total, _share(own[0], *ins, *outs), pairs[0])
-        else:
-            for p, inputs, b, d_z, w in zip(pairs, x, before, d_zs, own, strict=True):
-                total = _add(plan, rows, total, _share(w, inputs, b[0], *d_z), p)
+        for turn, d, lane_d_x in zip(turns, ds, d_xs, strict=True):
+            d_x = put(d_x, lane_d_x[None], turn.round, turn.slot)
+            firsts = tuple(
+                put(f, a[None], turn.round, turn.slot) for f, a in zip(firsts, d, strict=True)
+            )
+        # All lanes of a round are of one member.
+        inputs = jnp.concatenate(x), jnp.concatenate([b[0] for b in before])
+        outputs = (jnp.concatenate(d) for d in zip(*d_zs, strict=True))
+        share = _share(own[0], *inputs, *outputs)
+        total = _add(plan, line, total, share, turns[0])
         return d_x, total, firsts, ds
 
-    shared = plan.members == 1
     start = (
-        zeros(rows.x, (number, time, rows.x.shape[2]), dtype),
+        zeros(rows.x, (*line.row.shape, tiles.steps, rows.x.shape[2]), dtype),
         jax.tree.map(lambda w: zeros(rows.x, (plan.members, *w.shape[1:]), dtype), weights),
-        tuple(zeros(rows.x, a.shape, dtype) for a in carry),
+        tuple(zeros(rows.x, (*line.row.shape, hidden), dtype) for _ in carry),
         [tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)] * tiles.lanes,
     )
-    d_x, total, firsts, _ = jax.lax.fori_loop(0, line.rounds, body, start)
-    return d_x, total, firsts
+    return jax.lax.fori_loop(0, line.number, body, start)[:3]
 
 
-def _given(d_h: Array, d_end: State, pair: Pair, number: int) -> Array:
+def _begin(d_ends: State, turn: Turn, d: State) -> State:
+    """The cotangents after a chunk: those of the last states where the row ends in it.
+
+    That of the last `h` comes with its step instead.
+    """
+    last = jnp.zeros_like(d[0]), *(at(a, turn.row) for a in d_ends[1:])
+    return choose(turn.is_last[:, None], last, d)
+
+
+def _given(d_h: Array, d_end: Array, turn: Turn) -> Array:
     """The cotangents of `h` after each step, that of the last one included."""
-    last = state_of(d_end, pair, number)[0][:, None]
-    return gather(d_h, pair).astype(last.dtype) + jnp.where(pair.ends[..., None], last, 0)
+    last = at(d_end, turn.row)[:, None]
+    return gather(d_h, turn).astype(last.dtype) + jnp.where(turn.ends[..., None], last, 0)
 
 
-def _before(plan: Plan, carry: State, kept: State, pair: Pair) -> State:
+def _before(carry: State, kept: State, turn: Turn) -> State:
     """The states before each step of a chunk."""
-    number, steps, _ = plan.tiles
 
     def shifted(first: Array, after: Array) -> Array:
-        before = block(after, (pair.row, pair.time - 1), (number, 1))
-        before = jnp.where(pair.chunk == 0, block(first, (pair.row,), (number,))[:, None], before)
-        inside = block(after, (pair.row, pair.time), (number, steps))[:, :-1]
+        number = len(turn.row)
+        # The round before has the chunk before; where there is none the index may be anywhere.
+        before = block(after, (turn.round - 1, turn.slot), (1, number))[0][:, -1:]
+        before = jnp.where(turn.is_first[:, None, None], at(first, turn.row)[:, None], before)
+        inside = block(after, (turn.round, turn.slot), (1, number))[0][:, :-1]
         before = jnp.concatenate([before, inside], axis=1)
-        return before if pair.starts is None else jnp.where(pair.starts[..., None], 0, before)
+        return before if turn.starts is None else jnp.where(turn.starts[..., None], 0, before)
 
     return tuple(map(shifted, carry, kept))
 
 
 def _rebuild(
     plan: Plan,
-    rows: Rows,
+    line: Schedule,
     weights: Weights,
-    pairs: list[Pair],
+    turns: list[Turn],
     x: list[Array],
     before: list[State],
     kept: State,
 ) -> list[tuple[State, State]]:
     """What pulls a cotangent back through each step of a chunk, for each lane."""
-    (number, steps, _), dtype = plan.tiles, kept[0].dtype
-    own = [member(plan, weights, rows, p) for p in pairs]
+    number, dtype = plan.tiles.rows, kept[0].dtype
+    own = [member(plan, weights, t, len(line.row)) for t in turns]
     multiply = functools.partial(products, shared=plan.members == 1, state=dtype)
     z_xs = multiply(x, [w.w_x for w in own])
     z_hs = multiply([b[0] for b in before], [w.w_h for w in own])
     factors = []
-    for p, b, z_x, z_h, w in zip(pairs, before, z_xs, z_hs, own, strict=True):
-        after = tuple(block(k, (p.row, p.time), (number, steps)) for k in kept)
+    for t, b, z_x, z_h, w in zip(turns, before, z_xs, z_hs, own, strict=True):
+        after = tuple(block(k, (t.round, t.slot), (1, number))[0] for k in kept)
         z_h = z_h if w.b_h is None else z_h + w.b_h
         taken, held = plan.kind.factors(z_x + w.b_x, z_h, b, after)
-        taken = tuple(jnp.where(masks.expand(p.real, a.ndim), a, 0) for a in taken)
-        held = tuple(jnp.where(p.real[..., None], a, 1) for a in held)
-        if p.starts is not None:
-            held = tuple(jnp.where(p.starts[..., None], 0, a) for a in held)
+        taken = tuple(jnp.where(masks.expand(t.real, a.ndim), a, 0) for a in taken)
+        held = tuple(jnp.where(t.real[..., None], a, 1) for a in held)
+        if t.starts is not None:
+            held = tuple(jnp.where(t.starts[..., None], 0, a) for a in held)
         factors.append((taken, held))
     return factors
 
 
 def _steps_back(
     plan: Plan,
-    pairs: list[Pair],
+    turns: list[Turn],
     factors: list[tuple[State, State]],
     given: list[Array],
     ds: list[State],
@@ -166,16 +170,16 @@ def _steps_back(
     one: Array,
 ) -> tuple[list[State], list[tuple[Array, Array]]]:
     """The cotangents of the states before a chunk, and those of both products at each step."""
-    passed: list[list[State]] = [[] for _ in pairs]
-    for t in reversed(range(plan.tiles.steps)):
-        for k, p in enumerate(pairs):
-            d_new = ds[k][0] + given[k][:, t], *ds[k][1:]
+    passed: list[list[State]] = [[] for _ in turns]
+    for step in reversed(range(plan.tiles.steps)):
+        for k, turn in enumerate(turns):
+            d_new = ds[k][0] + given[k][:, step], *ds[k][1:]
             passed[k].insert(0, d_new)
-            taken, held = jax.tree.map(lambda a, t=t: a[:, t], factors[k])
+            taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors[k])
             _, d_zh, d_read = plan.kind.pull(taken, held, d_new)
             d_h = product(_side_by_side(d_zh), w_h[k], d_zh.dtype)
-            if p.starts is not None:
-                d_h = jnp.where(p.starts[:, t, None], 0, d_h)
+            if turn.starts is not None:
+                d_h = jnp.where(turn.starts[:, step, None], 0, d_h)
             # XLA copies cheap chains into every consumer, here all later steps; it copies no
             # division.
             d_state = [jnp.zeros_like(d_h) if d is None else d / one for d in d_read]
@@ -199,19 +203,17 @@ def _share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> We
         return a.reshape(-1, a.shape[-1])
 
     def outer(inputs: Array, d: Array) -> Array:
-        return product(
-            flat(inputs).T.astype(weights.w_x.dtype), flat(d).astype(weights.w_x.dtype), d.dtype
-        )
+        compute = weights.w_x.dtype
+        return product(flat(inputs).T.astype(compute), flat(d).astype(compute), d.dtype)
 
     d_b = flat(d_zx).sum(axis=0), None if weights.b_h is None else flat(d_zh).sum(axis=0)
     return Weights(outer(x, d_zx), outer(h, d_zh), *d_b)
 
 
-def _add(plan: Plan, rows: Rows, total: Weights, share: Weights, pair: Pair) -> Weights:
+def _add(plan: Plan, line: Schedule, total: Weights, share: Weights, turn: Turn) -> Weights:
     def add(into: Array, new: Array, old: Array) -> Array:
         if plan.members == 1:
             return into + new
-        each = len(rows.lengths) // plan.tiles.rows // plan.members
-        return put(into, (old + new)[None], pair.tile // each)
+        return put(into, (old + new)[None], turn.round // (len(line.row) // plan.members))
 
-    return jax.tree.map(add, total, share, member(plan, total, rows, pair))
+    return jax.tree.map(add, total, share, member(plan, total, turn, len(line.row)))

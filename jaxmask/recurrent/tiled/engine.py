@@ -170,7 +170,7 @@ def _back(
     setting: Setting, batch: Batch, weights: Weights, carry: State, saved: Saved, given: Any
 ) -> tuple[Array, Weights, State]:
     inner = functools.partial(back_members, setting)
-    d_x, d_weights, d_carry = over_members(inner)(weights, batch, saved, given)
+    d_x, d_weights, d_carry = over_members(inner)(weights, batch, carry, saved, given)
     d_weights = jax.tree.map(lambda d, w: d[None].astype(w.dtype), d_weights, weights)
     return d_x.astype(batch.x.dtype), d_weights, d_carry
 

@@ -1,4 +1,4 @@
-"""The engine's forward: one loop over the pairs that hold a real step."""
+"""The engine's forward: one loop over the rounds that hold a real step."""
 
 from typing import Any, NamedTuple
 
@@ -8,14 +8,23 @@ from jaxtyping import Float
 
 from jaxmask._types import Array
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Pair, Rows, Tiles, block, gather, put, queues, take
+from jaxmask.recurrent.tiled.schedule import (
+    Rows,
+    Schedule,
+    Tiles,
+    Turn,
+    at,
+    block,
+    gather,
+    put,
+    take,
+)
 
 
 class Plan(NamedTuple):
     """What is static: the recurrence, the sizes, and how many members there are.
 
-    A member is a set of rows that may have weights of its own. Members' rows follow one another,
-    each member's in whole tiles.
+    A member is a set of rows that may have weights of its own; members' rows follow one another.
     """
 
     kind: Kind
@@ -32,24 +41,22 @@ class Weights(NamedTuple):
     b_h: Float[Array, "member gates"] | None
 
 
-def member(plan: Plan, arrays: Any, rows: Rows, pair: Pair) -> Any:
-    """The weights that a pair's rows are multiplied by.
+def member(plan: Plan, arrays: Any, turn: Turn, rounds: int) -> Any:
+    """The weights that a turn's rows are multiplied by.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import LSTM
-      >>> plan = Plan(LSTM, Tiles(rows=1, steps=1, lanes=1), members=2)
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of
-      >>> rows = rows_of(jnp.ones((2, 1, 1)))
-      >>> pair = take(queues(rows.lengths, plan.tiles, 1), jnp.array(1), plan.tiles, rows)[0]
-      >>> member(plan, jnp.array([[3.0], [4.0]]), rows, pair).tolist()
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of, schedule
+      >>> plan, rows = Plan(LSTM, Tiles(rows=1, steps=1, lanes=1), 2), rows_of(jnp.ones((2, 1, 1)))
+      >>> line = schedule(rows.lengths[:, None], plan.tiles, 1)
+      >>> turn = take(line, jnp.array(1), plan.tiles, rows)[0]
+      >>> member(plan, jnp.array([[3.0], [4.0]]), turn, 2).tolist()
       [4.0]
     """
     shared = jax.tree.leaves(arrays)[0].shape[0] == 1
-    each = len(rows.lengths) // plan.tiles.rows // plan.members
-    return jax.tree.map(
-        lambda w: w[0] if shared else block(w, (pair.tile // each,), (1,))[0], arrays
-    )
+    place = (turn.round // (rounds // plan.members),)
+    return jax.tree.map(lambda w: w[0] if shared else block(w, place, (1,))[0], arrays)
 
 
 def product(a: Array, w: Array, state: Any) -> Array:
@@ -102,45 +109,32 @@ def choose(condition: Array, on_true: State, on_false: State) -> State:
     return tuple(jnp.where(condition, a, b) for a, b in zip(on_true, on_false, strict=True))
 
 
-def state_of(states: State, pair: Pair, number: int) -> State:
-    """The states of a pair's rows.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of
-      >>> tiles, rows = Tiles(rows=1, steps=1, lanes=1), rows_of(jnp.ones((2, 1, 1)))
-      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(1), tiles, rows)[0]
-      >>> state_of((jnp.array([[3.0], [4.0]]),), pair, 1)[0].tolist()
-      [[4.0]]
-    """
-    return tuple(block(a, (pair.row,), (number,)) for a in states)
-
-
-def anew(pair: Pair, t: int, state: State) -> State:
+def anew(turn: Turn, t: int, state: State) -> State:
     """The state before a step: zeros where a segment or an episode begins.
 
     Example:
       >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of, schedule
       >>> tiles = Tiles(rows=1, steps=1, lanes=1)
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of
       >>> rows = rows_of(jnp.ones((1, 1, 1)))._replace(starts=jnp.array([[True]]))
-      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(0), tiles, rows)[0]
-      >>> anew(pair, 0, (jnp.ones((1, 1)),))[0].tolist()
+      >>> turn = take(schedule(rows.lengths[None], tiles, 1), jnp.array(0), tiles, rows)[0]
+      >>> anew(turn, 0, (jnp.ones((1, 1)),))[0].tolist()
       [[0.0]]
     """
-    if pair.starts is None:
+    if turn.starts is None:
         return state
-    return choose(pair.starts[:, t, None], tuple(jnp.zeros_like(s) for s in state), state)
+    return choose(turn.starts[:, t, None], tuple(jnp.zeros_like(s) for s in state), state)
 
 
 def forward(
-    plan: Plan, rows: Rows, weights: Weights, carry: State
-) -> tuple[Float[Array, "row time hidden"], ...]:
-    """The states after each step.
+    plan: Plan, line: Schedule, rows: Rows, weights: Weights, carry: State
+) -> tuple[Float[Array, "round slot step hidden"], ...]:
+    """The states after each step, where the round that takes it keeps them.
 
     Args:
-      plan: its tiles' rows divide the rows of each member, and their steps divide time.
-      rows: the inputs.
+      plan: what is static.
+      line: the schedule of the rows.
+      rows: the inputs; as many rows for each member.
       weights: see `Weights`.
       carry: the first states, each `[row, hidden]`.
 
@@ -150,55 +144,60 @@ def forward(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
+      >>> from jaxmask.recurrent.tiled.schedule import rows_of, schedule
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of
-      >>> rows = rows_of(jnp.ones((1, 2, 1)))
-      >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
-      >>> forward(plan, rows, weights, (jnp.zeros((1, 1)),))[0][0, :, 0].tolist()
+      >>> plan, rows = Plan(SIMPLE["relu"], Tiles(1, 2, 1)), rows_of(jnp.ones((1, 2, 1)))
+      >>> line = schedule(rows.lengths[None], plan.tiles, 1)
+      >>> forward(plan, line, rows, weights, (jnp.zeros((1, 1)),))[0][0, 0, :, 0].tolist()
       [1.0, 2.0]
     """
-    (number, time), hidden, dtype = rows.source_steps.shape, carry[0].shape[1], carry[0].dtype
-    tiles = plan.tiles
-    line = queues(rows.lengths, tiles, time // tiles.steps)
+    tiles, hidden, dtype = plan.tiles, carry[0].shape[1], carry[0].dtype
 
-    def body(turn: Array, loop: Any) -> Any:
+    def body(i: Array, loop: Any) -> Any:
         kept, states = loop
-        pairs = take(line, turn, tiles, rows)
+        turns = take(line, i, tiles, rows)
         states = [
-            choose(p.chunk == 0, state_of(carry, p, tiles.rows), s)
-            for p, s in zip(pairs, states, strict=True)
+            choose(t.is_first[:, None], tuple(at(a, t.row) for a in carry), s)
+            for t, s in zip(turns, states, strict=True)
         ]
-        states, passed = _chunk(plan, rows, weights, pairs, states)
-        for p, chunk in zip(pairs, passed, strict=True):
-            kept = tuple(put(k, a, p.row, p.time) for k, a in zip(kept, chunk, strict=True))
+        states, passed = _chunk(plan, line, rows, weights, turns, states)
+        for turn, chunk in zip(turns, passed, strict=True):
+            kept = tuple(
+                put(k, a[None], turn.round, turn.slot) for k, a in zip(kept, chunk, strict=True)
+            )
         return kept, states
 
     state = tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)
-    kept = tuple(zeros(rows.x, (number, time, hidden), dtype) for _ in carry)
-    return jax.lax.fori_loop(0, line.rounds, body, (kept, [state] * tiles.lanes))[0]
+    kept = tuple(zeros(rows.x, (*line.row.shape, tiles.steps, hidden), dtype) for _ in carry)
+    return jax.lax.fori_loop(0, line.number, body, (kept, [state] * tiles.lanes))[0]
 
 
 def _chunk(
-    plan: Plan, rows: Rows, weights: Weights, pairs: list[Pair], states: list[State]
+    plan: Plan,
+    line: Schedule,
+    rows: Rows,
+    weights: Weights,
+    turns: list[Turn],
+    states: list[State],
 ) -> tuple[list[State], list[State]]:
     """The states after a chunk of each lane, and those after each of its steps."""
     dtype = states[0][0].dtype
-    own = [member(plan, weights, rows, p) for p in pairs]
+    own = [member(plan, weights, t, len(line.row)) for t in turns]
     z_x = products(
-        [gather(rows.x, p) for p in pairs],
+        [gather(rows.x, t) for t in turns],
         [w.w_x for w in own],
         shared=plan.members == 1,
         state=dtype,
     )
-    passed: list[list[State]] = [[] for _ in pairs]
-    for t in range(plan.tiles.steps):  # written out, and by turns: the lanes overlap
-        for k, (p, w) in enumerate(zip(pairs, own, strict=True)):
-            state = anew(p, t, states[k])
+    passed: list[list[State]] = [[] for _ in turns]
+    for step in range(plan.tiles.steps):  # written out, and by turns: the lanes overlap
+        for k, (turn, w) in enumerate(zip(turns, own, strict=True)):
+            state = anew(turn, step, states[k])
             z_h = product(state[0], w.w_h, dtype)
             z_h = z_h if w.b_h is None else z_h + w.b_h
-            new = plan.kind.update(z_x[k][:, t] + w.b_x, z_h, state)
+            new = plan.kind.update(z_x[k][:, step] + w.b_x, z_h, state)
             # Past its end a row goes on with zeros: finite, and nobody reads it.
-            states[k] = new if plan.kind.bounded else choose(p.real[:, t, None], new, state)
+            states[k] = new if plan.kind.bounded else choose(turn.real[:, step, None], new, state)
             passed[k].append(states[k])
     return states, [
         tuple(jnp.stack(steps, axis=1) for steps in zip(*lane, strict=True)) for lane in passed

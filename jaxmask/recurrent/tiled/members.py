@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from jaxmask import masks
 from jaxmask._types import Array, PyTree, StepMask, Steps
-from jaxmask.recurrent.tiled.arrange import Places, arrange, back, there
+from jaxmask.recurrent.tiled.arrange import Places, arrange
 from jaxmask.recurrent.tiled.backward import backward
 from jaxmask.recurrent.tiled.episodes import begins, episodes
 from jaxmask.recurrent.tiled.forward import Plan, Weights, forward
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Rows, Tiles
+from jaxmask.recurrent.tiled.schedule import Rows, Schedule, Tiles, at, schedule
 
 
 class Setting(NamedTuple):
@@ -32,62 +33,43 @@ class Batch(NamedTuple):
     starts: StepMask | None
 
 
+class Saved(NamedTuple):
+    """What the backward needs beside the arguments: the states after each step."""
+
+    kept: State  # `[member, round, slot, step, hidden]`
+
+
 class _Arranged(NamedTuple):
     places: Places
-    lengths: Array  # of rows as they are sorted
-    starts: Array | None
+    rows: Rows
+    line: Schedule
     ends_anew: Array | None  # rows whose last state is zeros: an episode begins after their end
 
 
-class Saved(NamedTuple):
-    """What the backward needs, each `[member, ...]`."""
-
-    arranged: _Arranged
-    carry: State
-    kept: State
+# ------------------------------------------------------------- from padded rows to rounds and back
 
 
-# ------------------------------------------------------------- from padded rows to tiles and back
+def _arrange(plan: Plan, reverse: bool, batch: Batch) -> _Arranged:
+    places, lengths = arrange(batch.real, reverse=reverse)
+    starts, ends_anew = None, None
+    if batch.starts is not None:
+        number, first, ends_anew = episodes(batch.starts, batch.real, reverse=reverse)
+        starts = begins(jnp.take_along_axis(number, places.steps, axis=2), first)
+        starts &= jnp.arange(starts.shape[2]) < lengths[..., None]
+    steps, tiles = places.steps, plan.tiles
+    end = -steps.shape[2] % tiles.steps
+    steps, starts = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, end))), (steps, starts))
+    rows = _flat(Rows(batch.x, lengths, steps, starts))
+    line = schedule(lengths, tiles, steps.shape[2] // tiles.steps)
+    return _Arranged(places, rows, line, ends_anew)
 
 
-def _arrange(setting: Setting, batch: Batch) -> _Arranged:
-    places, lengths = arrange(batch.real, reverse=setting.reverse)
-    if batch.starts is None:
-        return _Arranged(places, lengths, None, None)
-    number, first, ends_anew = episodes(batch.starts, batch.real, reverse=setting.reverse)
-    starts = begins(there(number, places), _rows_there(first, places))
-    real = jnp.arange(starts.shape[2]) < lengths[..., None]
-    return _Arranged(places, lengths, starts & real, ends_anew)
-
-
-def _rows(setting: Setting, batch: Batch, arranged: _Arranged) -> Rows:
-    """All members' rows one after another, in whole tiles and chunks."""
-    (members, number, *_), (rows, steps) = batch.x.shape, setting.tiles[:2]
-    offset = number * jnp.arange(members, dtype=jnp.int32)[:, None]
-    places = arranged.places
-    source_steps = jnp.take_along_axis(places.steps, places.rows[..., None], axis=1)
-    return Rows(
-        _flat(batch.x),
-        _flat(_whole(arranged.lengths, rows)),
-        _flat(_whole(places.rows.astype(jnp.int32) + offset, rows)),
-        _flat(_whole(source_steps, rows, steps)),
-        None if arranged.starts is None else _flat(_whole(arranged.starts, rows, steps)),
-    )
-
-
-def _whole(a: Array, *sizes: int) -> Array:
-    """Whole tiles of rows and, where there is a second size, whole chunks of time."""
-    ends = [-length % size for length, size in zip(a.shape[1:], sizes, strict=False)]
-    rest = a.ndim - 1 - len(ends)
-    return jnp.pad(a, [(0, 0), *((0, end) for end in ends), *[(0, 0)] * rest])
-
-
-def _rows_there(a: Array, places: Places) -> Array:
-    return a[jnp.arange(len(a))[:, None], places.rows]
-
-
-def _rows_back(a: Array, places: Places) -> Array:
-    return a[jnp.arange(len(a))[:, None], places.row_places]
+def _place(plan: Plan, line: Schedule, rows: Rows, step: Array) -> tuple[Array, Array, Array]:
+    """Where a step `[row, ...]` of each row, counted as it comes, is kept; the last for padding."""
+    step = jnp.minimum(step, masks.expand(jnp.maximum(rows.lengths - 1, 0), step.ndim))
+    rounds, slots = (masks.expand(a, step.ndim) for a in (line.first_round_of, line.slot_of))
+    chunk = (step // plan.tiles.steps).astype(rounds.dtype)
+    return rounds + chunk, slots, step % plan.tiles.steps
 
 
 def forward_members(
@@ -107,28 +89,23 @@ def forward_members(
       >>> h[..., 0].tolist()
       [[[1.0, 2.0]], [[2.0, 6.0]]]
     """
-    members, number, time = batch.real.shape
-    arranged = _arrange(setting, batch)
-    first = tuple(_whole(_rows_there(a, arranged.places), setting.tiles.rows) for a in carry)
-    plan = _plan(setting, members, number)
-    rows = _rows(setting, batch, arranged)
-    kept = _apart(forward(plan, rows, weights, _flat(first)), members)
-    ends = tuple(
-        _rows_back(_at_end(arranged.lengths, k[:, :number], f[:, :number]), arranged.places)
-        for k, f in zip(kept, first, strict=True)
-    )
-    h = back(
-        kept[0][:, :number, :time],
-        arranged.places,
-        lambda h: jnp.where(batch.real[..., None], h, 0).astype(batch.x.dtype),
-    )
-    if arranged.ends_anew is not None:
-        ends = tuple(jnp.where(arranged.ends_anew[..., None], 0, a) for a in ends)
-    return (ends, h), Saved(arranged, first, kept)
+    plan = Plan(setting.kind, setting.tiles, len(batch.real))
+    places, rows, line, ends_anew = _arrange(plan, setting.reverse, batch)
+    first = _flat(carry)
+    kept = forward(plan, line, rows, weights, first)
+    last = _place(plan, line, rows, rows.lengths)
+    some = rows.lengths[:, None] > 0
+    ends = tuple(jnp.where(some, at(k, *last), f) for k, f in zip(kept, first, strict=True))
+    ends = _apart(ends, plan.members)
+    if ends_anew is not None:
+        ends = tuple(jnp.where(ends_anew[..., None], 0, a) for a in ends)
+    h = _apart(at(kept[0], *_place(plan, line, rows, _flat(places.ranks))), plan.members)
+    h = jnp.where(batch.real[..., None], h, 0).astype(batch.x.dtype)
+    return (ends, h), Saved(_apart(kept, plan.members))
 
 
 def back_members(
-    setting: Setting, weights: Weights, batch: Batch, saved: Saved, given: Any
+    setting: Setting, weights: Weights, batch: Batch, carry: State, saved: Saved, given: Any
 ) -> tuple[Array, Weights, State]:
     """Cotangents of `x`, of each member's weights and of the carry.
 
@@ -140,38 +117,23 @@ def back_members(
       >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
       >>> carry = (jnp.zeros((1, 1, 1)),)
       >>> result, saved = forward_members(setting, weights, batch, carry)
-      >>> back_members(setting, weights, batch, saved, result)[0].tolist()
+      >>> back_members(setting, weights, batch, carry, saved, result)[0].tolist()
       [[[[5.0], [4.0]]]]
     """
-    (places, lengths, _, ends_anew), (d_ends, d_h) = saved.arranged, given
-    members, number, time = batch.real.shape
+    plan = Plan(setting.kind, setting.tiles, len(batch.real))
+    places, rows, line, ends_anew = _arrange(plan, setting.reverse, batch)
+    d_ends, d_h = given
     if ends_anew is not None:
         d_ends = tuple(jnp.where(ends_anew[..., None], 0, a) for a in d_ends)
-    d_ends = tuple(_rows_there(a, places) for a in d_ends)
-    plan = _plan(setting, members, number)
-    rows = _rows(setting, batch, saved.arranged)
-    whole = tuple(_whole(a, setting.tiles.rows) for a in d_ends)
-    flat = _flat((saved.carry, saved.kept, whole, d_h))
-    d_x, d_weights, d_carry = backward(plan, rows, weights, *flat)
-    d_x, d_carry = _apart((d_x, d_carry), members)
-    d_x = back(d_x[:, :number, :time], places, lambda d: d)
-    some = lengths[..., None] > 0
-    d_carry = tuple(jnp.where(some, a[:, :number], d) for a, d in zip(d_carry, d_ends, strict=True))
-    return d_x, d_weights, tuple(_rows_back(a, places) for a in d_carry)
-
-
-def _at_end(lengths: Array, after: Array, first: Array) -> Array:
-    """The state after the last step of each row."""
-    last = jnp.maximum(lengths - 1, 0)[..., None, None]
-    end = jnp.take_along_axis(after, last, axis=2)[:, :, 0]
-    return jnp.where(lengths[..., None] > 0, end, first)
-
-
-def _plan(setting: Setting, members: int, number: int) -> Plan:
-    """No more lanes than there are tiles."""
-    tiles = setting.tiles
-    most = members * -(-number // tiles.rows)
-    return Plan(setting.kind, tiles._replace(lanes=min(tiles.lanes, most)), members)
+    flat = _flat((carry, saved.kept, d_ends, d_h))
+    d_x, d_weights, d_states = backward(plan, line, rows, weights, *flat)
+    d_x = at(d_x, *_place(plan, line, rows, _flat(places.ranks)))
+    d_x = jnp.where(batch.real[..., None], _apart(d_x, plan.members), 0)
+    first, some = (line.first_round_of, line.slot_of), rows.lengths[:, None] > 0
+    d_carry = tuple(
+        jnp.where(some, at(d, *first), end) for d, end in zip(d_states, flat[2], strict=True)
+    )
+    return d_x, d_weights, _apart(d_carry, plan.members)
 
 
 def _flat(tree: PyTree) -> PyTree:

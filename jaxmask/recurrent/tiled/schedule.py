@@ -1,4 +1,15 @@
-"""Which pairs (tile of rows, chunk of time) hold a real step, and who works on them when."""
+"""Who works on which chunk of which row when.
+
+    rows of chunks of real steps           slots, each a queue of rows      rounds ->
+    a  | 0 | 1 | 2 | 3 |                   slot 0  | a0 | a1 | a2 | a3 |
+    b  | 0 | 1 | 2 |                       slot 1  | b0 | b1 | b2 | d0 |
+    c  | 0 | 1 |                           slot 2  | c0 | c1 | e0 |
+    d  | 0 |     e  | 0 |
+
+A round takes one chunk in every slot, so it multiplies a matrix with as many rows as there are
+slots, however ragged the batch is. What a round computes is kept at its own place, so that nothing
+is ever moved to where a row stands but once, at the end.
+"""
 
 from typing import Any, NamedTuple
 
@@ -10,127 +21,162 @@ from jaxmask._types import Array
 
 
 class Tiles(NamedTuple):
-    """Static sizes: rows of a tile, steps of a chunk, and pairs that are worked on at once."""
+    """Static sizes: slots that step together, steps of a chunk, and how many such lanes there are.
+
+    Lanes do not wait for each other, so they overlap.
+    """
 
     rows: int
     steps: int
     lanes: int
 
 
-class Queues(NamedTuple):
-    """Which pair each lane takes in each round; a lane that has run out does its first again.
+class Schedule(NamedTuple):
+    """The chunk in every slot in every round, and where each row's chunks are.
 
-    Forward that writes what stands there already. Backward it comes before the lane's own pairs,
-    the first of which is the last to write.
+    Members' rounds stand one member after another; `turns` walks those that hold a real step.
     """
 
-    tile: Int[Array, "lane round"]
-    chunk: Int[Array, "lane round"]
-    alive: Bool[Array, "lane round"]  # False where a lane has run out
-    is_last: Bool[Array, "lane round"]  # no later chunk of the tile has a real step
-    rounds: Int[Array, ""]
+    row: Int[Array, "round slot"]
+    chunk: Int[Array, "round slot"]
+    alive: Bool[Array, "round slot"]  # False where a slot's queue has ended
+    is_last: Bool[Array, "round slot"]  # the last chunk of its row
+    turns: Int[Array, "round"]  # the rounds to run, in front
+    number: Int[Array, ""]  # how many there are
+    slot_of: Int[Array, "row"]
+    first_round_of: Int[Array, "row"]
 
 
 class Rows(NamedTuple):
-    """Rows to be run, sorted from long to short within each member, real steps in front.
+    """Rows to be run, each with its real steps counted in the order in which they come.
 
-    What comes with a step, such as `x`, stays where it was: of the step at `[row, time]` it stands
-    at `[source_rows[row], source_steps[row, time]]`.
+    What comes with a step, such as `x`, stays where it was: that of a row's step `n` stands at
+    `[row, steps[row, n]]`.
     """
 
-    x: Float[Array, "source time feature"]
+    x: Float[Array, "row time feature"]
     lengths: Int[Array, "row"]
-    source_rows: Int[Array, "row"]
-    source_steps: Int[Array, "row time"]
-    starts: Bool[Array, "row time"] | None  # where the state is zeros before the step
+    steps: Int[Array, "row time"]
+    starts: Bool[Array, "row time"] | None  # where the state is zeros before step `n`
 
 
-class Pair(NamedTuple):
-    """One pair: where it stands, and what its steps are."""
+class Turn(NamedTuple):
+    """What a lane does in a round: chunks of as many rows as the lane has slots."""
 
-    tile: Int[Array, ""]
-    chunk: Int[Array, ""]
-    row: Int[Array, ""]
-    time: Int[Array, ""]
-    is_alive: Bool[Array, ""]
-    is_last: Bool[Array, ""]
-    source_rows: Int[Array, "rows"]
-    source_steps: Int[Array, "rows steps"]
+    round: Int[Array, ""]
+    slot: int
+    row: Int[Array, "rows"]
+    is_first: Bool[Array, "rows"]
+    is_last: Bool[Array, "rows"]
+    steps: Int[Array, "rows steps"]
     real: Bool[Array, "rows steps"]
     ends: Bool[Array, "rows steps"]  # the last step of its row
     starts: Bool[Array, "rows steps"] | None
 
 
-def queues(lengths: Int[Array, "row"], tiles: Tiles, chunks: int) -> Queues:
-    """Deal the tiles to the lanes, each to the one with the least to do, and line up their chunks.
+def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Schedule:
+    """Deal rows to slots, the longest first, each to a slot with little to do.
+
+    Args:
+      lengths: real steps of each row of each member.
+      tiles: there are `rows * lanes` slots.
+      chunks: the most that a row may have.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> lengths = jnp.array([5, 4, 2, 0])
-      >>> line = queues(lengths, Tiles(rows=1, steps=2, lanes=2), chunks=3)
-      >>> line.tile[:, :3].tolist(), line.chunk[0, :3].tolist(), int(line.rounds)
-      ([[0, 0, 0], [1, 1, 2]], [0, 1, 2], 3)
+      >>> plan = schedule(jnp.array([[2, 7, 3, 4]]), Tiles(rows=2, steps=2, lanes=1), chunks=4)
+      >>> plan.row[:4].T.tolist(), plan.chunk[:4].T.tolist(), int(plan.number)
+      ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], 5)
     """
-    number = lengths.shape[0] // tiles.rows
-    counts = -(-jnp.max(lengths.reshape(number, tiles.rows), axis=1) // tiles.steps)
-    lane_of, totals = _deal(counts, tiles.lanes)
-    most = number - tiles.lanes + 1  # every lane has a tile, so one has no more than these
-    rounds = jnp.arange(chunks * most)
+    batch = lengths.shape[1]
+    slots = tiles.rows * tiles.lanes
+    groups = -(-batch // slots)
+    counts = -(-lengths // tiles.steps)
+    order = jnp.argsort(-counts, axis=1, stable=True)
+    order = jnp.pad(order, ((0, 0), (0, groups * slots - batch)), constant_values=batch)
+    own = jnp.pad(counts, ((0, 0), (0, 1)))  # one row more, with nothing to do
+    dealt, ends = jax.vmap(_deal, (0, 0, None, None))(own, order, groups, slots)
+    return _line_up(own, dealt, ends, batch, groups * chunks)
 
-    def line_up(lane: int) -> tuple[Array, ...]:
-        own = jnp.where(lane_of == lane, counts, 0)
-        ends = jnp.cumsum(own)
-        alive = rounds < totals[lane]
-        tile = jnp.where(alive, jnp.searchsorted(ends, rounds, side="right"), lane)
-        chunk = jnp.where(alive, rounds - (ends - own)[tile], 0)
-        # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
-        numbers = tile.astype(jnp.uint32), chunk.astype(jnp.uint32)
-        return *numbers, alive, chunk == counts[tile] - 1
 
-    tile, chunk, alive, is_last = map(
-        jnp.stack, zip(*map(line_up, range(tiles.lanes)), strict=True)
+def _deal(
+    counts: Int[Array, "row"], order: Int[Array, "row"], groups: int, slots: int
+) -> tuple[Int[Array, "group slot"], Int[Array, "group slot"]]:
+    """The row that each slot takes in each group of rows, and the round in which it ends there."""
+
+    def give(totals: Array, group: Array) -> tuple[Array, tuple[Array, Array]]:
+        # The longest of the group goes to the slot with the least to do.
+        row = jnp.zeros_like(group).at[jnp.argsort(totals)].set(group)
+        totals = totals + counts[row]
+        return totals, (row, totals)
+
+    none = jnp.zeros_like(counts, shape=(slots,))
+    return jax.lax.scan(give, none, order.reshape(groups, slots))[1]
+
+
+def _line_up(counts: Array, dealt: Array, ends: Array, batch: int, rounds: int) -> Schedule:
+    """Write the slots' queues out, round by round."""
+    members, _, slots = dealt.shape
+    member = jnp.arange(members)[:, None, None]
+    begins = ends - counts[member, dealt]
+    turn = jnp.arange(rounds)[:, None]
+    group = jnp.sum(ends[:, :, None] <= turn, axis=1)  # [member, round, slot]
+    alive = group < dealt.shape[1]
+    group = jnp.where(alive, group, 0)
+    slot = jnp.arange(slots)
+    row = jnp.where(alive, dealt[member, group, slot], 0)
+    chunk = jnp.where(alive, turn - begins[member, group, slot], 0)
+    is_last = chunk == counts[member, row] - 1
+    number = jnp.max(ends[:, -1], axis=1)
+    places = jnp.zeros((2, members, batch + 1), dealt.dtype)
+    both = jnp.stack([jnp.broadcast_to(slot, dealt.shape), begins])
+    slot_of, first_round_of = places.at[:, member, dealt].set(both)[..., :batch]
+    offset = jnp.arange(members, dtype=dealt.dtype)[:, None]
+    runs = (turn[:, 0] < number[:, None]).reshape(-1)
+    row, chunk, alive, is_last = (
+        a.reshape(-1, slots) for a in (row + batch * offset[..., None], chunk, alive, is_last)
     )
-    return Queues(tile, chunk, alive, is_last, jnp.max(totals))
+    turns = jnp.argsort(~runs, stable=True) if members > 1 else turn[:, 0]
+    return Schedule(
+        row,
+        chunk,
+        alive,
+        is_last,
+        turns.astype(jnp.uint32),
+        jnp.sum(number),
+        slot_of.reshape(-1),
+        (first_round_of + rounds * offset).reshape(-1),
+    )
 
 
-def _deal(counts: Int[Array, "tile"], lanes: int) -> tuple[Int[Array, "tile"], Int[Array, "lane"]]:
-    """The lane of each tile, tile k < lanes in lane k, and what each lane has to do."""
-
-    def give(totals: Array, count: Array) -> tuple[Array, Array]:
-        lane = jnp.argmin(totals)
-        return totals.at[lane].add(count), lane
-
-    totals, later = jax.lax.scan(give, counts[:lanes], counts[lanes:])
-    return jnp.concatenate([jnp.arange(lanes, dtype=later.dtype), later]), totals
-
-
-def take(line: Queues, turn: Array, tiles: Tiles, rows: Rows) -> list[Pair]:
-    """The pair of each lane in a round.
+def take(plan: Schedule, turn: Array, tiles: Tiles, rows: Rows) -> list[Turn]:
+    """What each lane does at a turn.
 
     Example:
       >>> import jax.numpy as jnp
       >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 4, 1)))
-      >>> line = queues(jnp.array([3]), tiles, chunks=2)
-      >>> pair = take(line, jnp.array(1), tiles, rows._replace(lengths=jnp.array([3])))[0]
-      >>> int(pair.time), pair.real.tolist()
-      (2, [[True, False]])
+      >>> plan = schedule(jnp.array([[3]]), tiles, chunks=2)
+      >>> done = take(plan, jnp.array(1), tiles, rows._replace(lengths=jnp.array([3])))[0]
+      >>> done.steps.tolist(), done.real.tolist()
+      ([[2, 3]], [[True, False]])
     """
-    size = tiles.rows, tiles.steps
+    number = block(plan.turns, (turn,), (1,))[0]
+    step = jnp.arange(tiles.steps, dtype=jnp.int32)
 
-    def pair(lane: int) -> Pair:
-        tile, chunk, alive, is_last = (block(a, (lane, turn), (1, 1))[0, 0] for a in line[:4])
-        row, time = tile * tiles.rows, chunk * tiles.steps
-        left = block(rows.lengths, (row,), size[:1])[:, None] - time.astype(jnp.int32)
-        step = jnp.arange(tiles.steps, dtype=jnp.int32)
-        source_rows = block(rows.source_rows, (row,), size[:1])
-        source_steps = block(rows.source_steps, (row, time), size)
-        starts = None if rows.starts is None else block(rows.starts, (row, time), size)
-        source = source_rows, source_steps
-        return Pair(
-            tile, chunk, row, time, alive, is_last, *source, step < left, step == left - 1, starts
+    def lane(slot: int) -> Turn:
+        row, chunk, alive, is_last = (
+            block(a, (number, slot), (1, tiles.rows))[0]
+            for a in (plan.row, plan.chunk, plan.alive, plan.is_last)
+        )
+        place = row[:, None], chunk[:, None] * tiles.steps + step
+        left = at(rows.lengths, row)[:, None] - place[1]
+        real = (left > 0) & alive[:, None]
+        starts = None if rows.starts is None else at(rows.starts, *place)
+        return Turn(
+            number, slot, row, chunk == 0, is_last, at(rows.steps, *place), real, left == 1, starts
         )
 
-    return [pair(lane) for lane in range(tiles.lanes)]
+    return [lane(slot) for slot in range(0, tiles.lanes * tiles.rows, tiles.rows)]
 
 
 def rows_of(x: Array) -> Rows:
@@ -143,24 +189,32 @@ def rows_of(x: Array) -> Rows:
     """
     number, time = x.shape[:2]
     step = jnp.broadcast_to(jnp.arange(time, dtype=jnp.int32), (number, time))
-    lengths = jnp.full(number, time, jnp.int32)
-    return Rows(x, lengths, jnp.arange(number, dtype=jnp.int32), step, None)
+    return Rows(x, jnp.full(number, time, jnp.int32), step, None)
 
 
-def gather(x: Array, pair: Pair) -> Array:
-    """What comes with the steps of a pair, and 0 past the end of a row.
+def gather(x: Array, turn: Turn) -> Array:
+    """What comes with the steps of a turn, and 0 past the end of a row.
 
     Example:
       >>> import jax.numpy as jnp
       >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 2, 1)))
       >>> rows = rows._replace(lengths=jnp.array([1]))
-      >>> pair = take(queues(rows.lengths, tiles, 1), jnp.array(0), tiles, rows)[0]
-      >>> gather(rows.x, pair)[0, :, 0].tolist()
+      >>> turn = take(schedule(rows.lengths[None], tiles, 1), jnp.array(0), tiles, rows)[0]
+      >>> gather(rows.x, turn)[0, :, 0].tolist()
       [1.0, 0.0]
     """
-    place = pair.source_rows[:, None], pair.source_steps
-    steps = x.at[place].get(mode="promise_in_bounds")
-    return jnp.where(pair.real[..., None], steps, 0)
+    return jnp.where(turn.real[..., None], at(x, turn.row[:, None], turn.steps), 0)
+
+
+def at(x: Array, *place: Array) -> Array:
+    """`x[place]`, for places that are inside.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> at(jnp.arange(5), jnp.array([3, 1])).tolist()
+      [3, 1]
+    """
+    return x.at[place].get(mode="promise_in_bounds")
 
 
 def block(x: Array, start: tuple[Any, ...], size: tuple[int, ...]) -> Array:
@@ -187,4 +241,5 @@ def put(buffer: Array, value: Array, *start: Any) -> Array:
 
 
 def _indices(x: Array, start: tuple[Any, ...]) -> list[Array]:
+    # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
     return [jnp.asarray(i, jnp.uint32) for i in (*start, *[0] * (x.ndim - len(start)))]
