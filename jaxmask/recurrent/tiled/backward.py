@@ -78,7 +78,7 @@ def backward(
         factors = _rebuild(plan, line, weights, turns, x, before, kept)
         given = [_given(d_h, d_ends[0], t) for t in turns]
         ds = [_begin(d_ends, t, d) for t, d in zip(turns, ds, strict=True)]
-        own = [member(plan, turned, t, len(line.row)) for t in turns]
+        own = [member(plan, turned, t, len(line.queues.row)) for t in turns]
         ds, d_zs = _steps_back(plan, turns, factors, given, ds, [w.w_h for w in own], one)
         d_xs = products([d for d, _ in d_zs], [w.w_x for w in own], shared=shared, state=dtype)
         for turn, d, lane_d_x in zip(turns, ds, d_xs, strict=True):
@@ -94,9 +94,9 @@ def backward(
         return d_x, total, firsts, ds
 
     start = (
-        zeros(rows.x, (*line.row.shape, tiles.steps, rows.x.shape[2]), dtype),
+        zeros(rows.x, (*line.queues.row.shape, tiles.steps, rows.x.shape[2]), dtype),
         jax.tree.map(lambda w: zeros(rows.x, (plan.members, *w.shape[1:]), dtype), weights),
-        tuple(zeros(rows.x, (*line.row.shape, hidden), dtype) for _ in carry),
+        tuple(zeros(rows.x, (*line.queues.row.shape, hidden), dtype) for _ in carry),
         [tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)] * tiles.lanes,
     )
     return jax.lax.fori_loop(0, line.number, body, start)[:3]
@@ -143,7 +143,7 @@ def _rebuild(
 ) -> list[tuple[State, State]]:
     """What pulls a cotangent back through each step of a chunk, for each lane."""
     number, dtype = plan.tiles.rows, kept[0].dtype
-    own = [member(plan, weights, t, len(line.row)) for t in turns]
+    own = [member(plan, weights, t, len(line.queues.row)) for t in turns]
     multiply = functools.partial(products, shared=plan.members == 1, state=dtype)
     z_xs = multiply(x, [w.w_x for w in own])
     z_hs = multiply([b[0] for b in before], [w.w_h for w in own])
@@ -214,6 +214,6 @@ def _add(plan: Plan, line: Schedule, total: Weights, share: Weights, turn: Turn)
     def add(into: Array, new: Array, old: Array) -> Array:
         if plan.members == 1:
             return into + new
-        return put(into, (old + new)[None], turn.round // (len(line.row) // plan.members))
+        return put(into, (old + new)[None], turn.round // (len(line.queues.row) // plan.members))
 
-    return jax.tree.map(add, total, share, member(plan, total, turn, len(line.row)))
+    return jax.tree.map(add, total, share, member(plan, total, turn, len(line.queues.row)))

@@ -168,7 +168,7 @@ def forward(
         return kept, states
 
     state = tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)
-    kept = tuple(zeros(rows.x, (*line.row.shape, tiles.steps, hidden), dtype) for _ in carry)
+    kept = tuple(zeros(rows.x, (*line.queues.row.shape, tiles.steps, hidden), dtype) for _ in carry)
     return jax.lax.fori_loop(0, line.number, body, (kept, [state] * tiles.lanes))[0]
 
 
@@ -182,7 +182,7 @@ def _chunk(
 ) -> tuple[list[State], list[State]]:
     """The states after a chunk of each lane, and those after each of its steps."""
     dtype = states[0][0].dtype
-    own = [member(plan, weights, t, len(line.row)) for t in turns]
+    own = [member(plan, weights, t, len(line.queues.row)) for t in turns]
     z_x = products(
         [gather(rows.x, t) for t in turns],
         [w.w_x for w in own],

@@ -67,7 +67,9 @@ def _arrange(plan: Plan, reverse: bool, batch: Batch) -> _Arranged:
 def _place(plan: Plan, line: Schedule, rows: Rows, step: Array) -> tuple[Array, Array, Array]:
     """Where a step `[row, ...]` of each row, counted as it comes, is kept; the last for padding."""
     step = jnp.minimum(step, masks.expand(jnp.maximum(rows.lengths - 1, 0), step.ndim))
-    rounds, slots = (masks.expand(a, step.ndim) for a in (line.first_round_of, line.slot_of))
+    rounds, slots = (
+        masks.expand(a, step.ndim) for a in (line.queues.first_round_of, line.queues.slot_of)
+    )
     chunk = (step // plan.tiles.steps).astype(rounds.dtype)
     return rounds + chunk, slots, step % plan.tiles.steps
 
@@ -129,7 +131,7 @@ def back_members(
     d_x, d_weights, d_states = backward(plan, line, rows, weights, *flat)
     d_x = at(d_x, *_place(plan, line, rows, _flat(places.ranks)))
     d_x = jnp.where(batch.real[..., None], _apart(d_x, plan.members), 0)
-    first, some = (line.first_round_of, line.slot_of), rows.lengths[:, None] > 0
+    first, some = (line.queues.first_round_of, line.queues.slot_of), rows.lengths[:, None] > 0
     d_carry = tuple(
         jnp.where(some, at(d, *first), end) for d, end in zip(d_states, flat[2], strict=True)
     )

@@ -31,20 +31,23 @@ class Tiles(NamedTuple):
     lanes: int
 
 
-class Schedule(NamedTuple):
-    """The chunk in every slot in every round, and where each row's chunks are.
-
-    Members' rounds stand one member after another; `turns` walks those that hold a real step.
-    """
+class Queues(NamedTuple):
+    """The chunk in every slot in every round, and where each row's chunks are."""
 
     row: Int[Array, "round slot"]
     chunk: Int[Array, "round slot"]
     alive: Bool[Array, "round slot"]  # False where a slot's queue has ended
     is_last: Bool[Array, "round slot"]  # the last chunk of its row
-    turns: Int[Array, "round"]  # the rounds to run, in front
-    number: Int[Array, ""]  # how many there are
     slot_of: Int[Array, "row"]
     first_round_of: Int[Array, "row"]
+
+
+class Schedule(NamedTuple):
+    """The queues of all members, one member's rounds after another's."""
+
+    queues: Queues
+    turns: Int[Array, "round"]  # the rounds with a real step, in front
+    number: Int[Array, ""]  # how many they are
 
 
 class Rows(NamedTuple):
@@ -75,7 +78,10 @@ class Turn(NamedTuple):
 
 
 def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Schedule:
-    """Deal rows to slots, the longest first, each to a slot with little to do.
+    """Deal rows to slots, the longest first, each to the slot with the least to do.
+
+    No slot then has more rounds than the mean of all and one row, since the last row that it took
+    came when it had the least. (Graham, 1969, doi:10.1137/0117039)
 
     Args:
       lengths: real steps of each row of each member.
@@ -85,68 +91,50 @@ def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Sc
     Example:
       >>> import jax.numpy as jnp
       >>> plan = schedule(jnp.array([[2, 7, 3, 4]]), Tiles(rows=2, steps=2, lanes=1), chunks=4)
-      >>> plan.row[:4].T.tolist(), plan.chunk[:4].T.tolist(), int(plan.number)
+      >>> plan.queues.row[:4].T.tolist(), plan.queues.chunk[:4].T.tolist(), int(plan.number)
       ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], 5)
     """
-    batch = lengths.shape[1]
-    slots = tiles.rows * tiles.lanes
-    groups = -(-batch // slots)
+    batch, slots = lengths.shape[1], tiles.rows * tiles.lanes
+    rounds = (batch - 1) * chunks // slots + chunks
     counts = -(-lengths // tiles.steps)
-    order = jnp.argsort(-counts, axis=1, stable=True)
-    order = jnp.pad(order, ((0, 0), (0, groups * slots - batch)), constant_values=batch)
-    own = jnp.pad(counts, ((0, 0), (0, 1)))  # one row more, with nothing to do
-    dealt, ends = jax.vmap(_deal, (0, 0, None, None))(own, order, groups, slots)
-    return _line_up(own, dealt, ends, batch, groups * chunks)
+    queues, numbers = jax.vmap(_deal, (0, None, None))(counts, slots, rounds)
+    member = jnp.arange(len(lengths), dtype=jnp.int32)[:, None]
+    queues = queues._replace(
+        row=queues.row + batch * member[..., None],
+        first_round_of=queues.first_round_of + rounds * member,
+    )
+    runs = jnp.arange(rounds) < numbers[:, None]
+    turns = jnp.argsort(~runs.reshape(-1), stable=True)
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), queues)
+    return Schedule(flat, turns.astype(jnp.uint32), jnp.sum(numbers))
 
 
-def _deal(
-    counts: Int[Array, "row"], order: Int[Array, "row"], groups: int, slots: int
-) -> tuple[Int[Array, "group slot"], Int[Array, "group slot"]]:
-    """The row that each slot takes in each group of rows, and the round in which it ends there."""
+def _deal(counts: Int[Array, "row"], slots: int, rounds: int) -> tuple[Queues, Int[Array, ""]]:
+    order = jnp.argsort(-counts, stable=True)
+    own = counts[order]
 
-    def give(totals: Array, group: Array) -> tuple[Array, tuple[Array, Array]]:
-        # The longest of the group goes to the slot with the least to do.
-        row = jnp.zeros_like(group).at[jnp.argsort(totals)].set(group)
-        totals = totals + counts[row]
-        return totals, (row, totals)
+    def give(totals: Array, count: Array) -> tuple[Array, tuple[Array, Array]]:
+        slot = jnp.argmin(totals)
+        return totals.at[slot].add(count), (slot, totals[slot])
 
-    none = jnp.zeros_like(counts, shape=(slots,))
-    return jax.lax.scan(give, none, order.reshape(groups, slots))[1]
-
-
-def _line_up(counts: Array, dealt: Array, ends: Array, batch: int, rounds: int) -> Schedule:
-    """Write the slots' queues out, round by round."""
-    members, _, slots = dealt.shape
-    member = jnp.arange(members)[:, None, None]
-    begins = ends - counts[member, dealt]
+    totals, (slot, begins) = jax.lax.scan(give, jnp.zeros_like(own, shape=(slots,)), own)
+    place = jnp.arange(len(order), dtype=own.dtype)
+    # A slot's rows come in the order of their places, so the last one begun is the largest.
+    begun = jnp.zeros((rounds, slots), own.dtype)
+    begun = begun.at[jnp.where(own > 0, begins, rounds), slot].set(place, mode="drop")
+    current = jax.lax.cummax(begun, axis=0)
     turn = jnp.arange(rounds)[:, None]
-    group = jnp.sum(ends[:, :, None] <= turn, axis=1)  # [member, round, slot]
-    alive = group < dealt.shape[1]
-    group = jnp.where(alive, group, 0)
-    slot = jnp.arange(slots)
-    row = jnp.where(alive, dealt[member, group, slot], 0)
-    chunk = jnp.where(alive, turn - begins[member, group, slot], 0)
-    is_last = chunk == counts[member, row] - 1
-    number = jnp.max(ends[:, -1], axis=1)
-    places = jnp.zeros((2, members, batch + 1), dealt.dtype)
-    both = jnp.stack([jnp.broadcast_to(slot, dealt.shape), begins])
-    slot_of, first_round_of = places.at[:, member, dealt].set(both)[..., :batch]
-    offset = jnp.arange(members, dtype=dealt.dtype)[:, None]
-    runs = (turn[:, 0] < number[:, None]).reshape(-1)
-    row, chunk, alive, is_last = (
-        a.reshape(-1, slots) for a in (row + batch * offset[..., None], chunk, alive, is_last)
+    chunk = turn - begins[current]
+    back = jnp.argsort(order)
+    queues = Queues(
+        order[current].astype(jnp.int32),
+        chunk.astype(jnp.int32),
+        turn < totals,
+        chunk == own[current] - 1,
+        slot[back],
+        begins[back],
     )
-    turns = jnp.argsort(~runs, stable=True) if members > 1 else turn[:, 0]
-    return Schedule(
-        row,
-        chunk,
-        alive,
-        is_last,
-        turns.astype(jnp.uint32),
-        jnp.sum(number),
-        slot_of.reshape(-1),
-        (first_round_of + rounds * offset).reshape(-1),
-    )
+    return queues, jnp.max(totals)
 
 
 def take(plan: Schedule, turn: Array, tiles: Tiles, rows: Rows) -> list[Turn]:
@@ -165,8 +153,7 @@ def take(plan: Schedule, turn: Array, tiles: Tiles, rows: Rows) -> list[Turn]:
 
     def lane(slot: int) -> Turn:
         row, chunk, alive, is_last = (
-            block(a, (number, slot), (1, tiles.rows))[0]
-            for a in (plan.row, plan.chunk, plan.alive, plan.is_last)
+            block(a, (number, slot), (1, tiles.rows))[0] for a in plan.queues[:4]
         )
         place = row[:, None], chunk[:, None] * tiles.steps + step
         left = at(rows.lengths, row)[:, None] - place[1]
