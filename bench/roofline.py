@@ -72,7 +72,7 @@ def traffic(problem: Problem) -> float:
 
 
 def measured_rates(problem: Problem) -> dict[str, float]:
-    tile = methods.tiles_for(problem.batch, problem.time, problem.hidden)
+    tile = methods.tiles_for(problem.batch, problem.time)
     gates = GATES[problem.cell]
     return {
         "large_gflops": round(large_rate(problem.dtype), 1),

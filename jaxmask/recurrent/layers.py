@@ -82,7 +82,7 @@ def lstm(
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
     weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
     carry = _arguments.lstm_carry(x, weights, carry)
-    chosen = methods.choose(method, x, weights.w_h.shape[0], where="lstm")
+    chosen = methods.choose(method, x, weights.w_h.shape[0], dense=mask is None, where="lstm")
     with _naming_the_scan("lstm"):
         return _lstm(x, mask, starts, weights, carry, reverse=reverse, tiles=chosen.tiles)
 
@@ -277,7 +277,7 @@ def simple(
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
     weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
     carry = _arguments.h_carry(x, weights, carry, "simple")
-    chosen = methods.choose(method, x, weights.w_h.shape[0], where="simple")
+    chosen = methods.choose(method, x, weights.w_h.shape[0], dense=mask is None, where="simple")
     options = {"activation": activation, "reverse": reverse, "tiles": chosen.tiles}
     with _naming_the_scan("simple"):
         return _simple(x, mask, starts, weights, carry, **options)

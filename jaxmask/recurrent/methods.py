@@ -11,8 +11,8 @@ from jaxmask.recurrent.tiled.schedule import Tiles
 METHODS = ("auto", "scan", "tiled")
 
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
-LEAST_HIDDEN = 32
-TWO_LANES_FROM = 96
+LEAST_HIDDEN, LEAST_HIDDEN_DENSE = 32, 64
+SLOTS, SLOTS_DENSE = 16, 32
 
 
 class Choice(NamedTuple):
@@ -29,6 +29,7 @@ def choose(
     hidden: int,
     *,
     reset_after: bool = True,
+    dense: bool = False,
     where: str,
 ) -> Choice:
     """Choose the method that runs, by the first of these rules that holds.
@@ -37,9 +38,11 @@ def choose(
        before the product.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
     3. The scan for a GRU that resets before the product: a step has two products in a row.
-    4. The scan under a mesh outside `shard_map`: rows are sorted, and a sort gathers them all.
+    4. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
+       gathered.
     5. The scan on anything but a CPU, where the engine was not measured.
-    6. The scan for states of less than `LEAST_HIDDEN` features or an empty array.
+    6. The scan for states of less than `LEAST_HIDDEN` features, or of `LEAST_HIDDEN_DENSE` where
+       there is no mask, and for an empty array.
     7. The engine.
 
     Raises:
@@ -48,7 +51,7 @@ def choose(
     Example:
       >>> x = jax.ShapeDtypeStruct((64, 256, 3), "float32")
       >>> choose("auto", x, 256, where="lstm")[:2]
-      ('tiled', Tiles(rows=8, steps=8, lanes=2))
+      ('tiled', Tiles(rows=16, steps=8, lanes=1))
       >>> choose("auto", x, 8, where="lstm").reason
       'states of less than 32 features are faster in a scan'
     """
@@ -58,13 +61,14 @@ def choose(
     if method == "tiled":
         if why_not is not None:
             raise ValueError(f'{where}: `method="tiled"` cannot run: {why_not}. Pass "auto".')
-        return Choice("tiled", tiles_for(batch, time, hidden), "asked for")
+        return Choice("tiled", tiles_for(batch, time, dense=dense), "asked for")
     if method == "scan":
         return Choice("scan", None, "asked for")
-    why_not = why_not or _why_slower(x, hidden)
+    why_not = why_not or _why_slower(x, hidden, dense)
     if why_not is not None:
         return Choice("scan", None, why_not)
-    return Choice("tiled", tiles_for(batch, time, hidden), "only real steps cost time")
+    tiles = tiles_for(batch, time, dense=dense)
+    return Choice("tiled", tiles, "only real steps cost time")
 
 
 def explain(
@@ -72,8 +76,8 @@ def explain(
 ) -> Choice:
     """Say which method `method="auto"` takes here and now, and why.
 
-    Any mask is served by either method. Right-padded rows are sorted by length in one copy; other
-    masks cost one more gather of the steps.
+    Any mask is served by either method, and costs the same: the engine reads each real step where
+    it stands.
 
     Args:
       batch: number of rows.
@@ -83,8 +87,8 @@ def explain(
       reset_after: of the GRU, see `jaxmask.recurrent.gru`.
 
     Returns:
-      `(method, tiles, reason)`; `tiles` is None for the scan, else the rows of a tile, the steps of
-      a chunk, and how many tiles are worked on at once.
+      `(method, tiles, reason)`; `tiles` is None for the scan, else how many rows are stepped at
+      once, the steps of a chunk, and how many such lanes there are.
 
     Raises:
       ValueError: if `cell` is unknown.
@@ -99,21 +103,23 @@ def explain(
     return choose("auto", x, hidden, reset_after=reset_after, where="explain")
 
 
-def tiles_for(batch: int, time: int, hidden: int) -> Tiles:
-    """Small tiles skip more padding, large ones multiply faster; flat within a factor of two.
+def tiles_for(batch: int, time: int, *, dense: bool = False) -> Tiles:
+    """Many slots multiply faster, few leave less idle while the longest row ends.
 
-    The whole batch is one tile where there is an accelerator.
+    The whole batch is stepped at once where there is an accelerator.
+
+    Args:
+      batch: number of rows.
+      time: number of steps.
+      dense: every step is known to be real.
 
     Example:
-      >>> tiles_for(batch=32, time=96, hidden=64), tiles_for(batch=1, time=5, hidden=256)
-      (Tiles(rows=4, steps=8, lanes=1), Tiles(rows=1, steps=5, lanes=1))
+      >>> tiles_for(batch=32, time=96), tiles_for(batch=1, time=5)
+      (Tiles(rows=16, steps=8, lanes=1), Tiles(rows=1, steps=5, lanes=1))
     """
-    steps = min(8, time)
-    if jax.default_backend() != "cpu":
-        return Tiles(batch, steps, lanes=1)
-    rows, lanes = (4, 1) if hidden < TWO_LANES_FROM else (8, 2)
-    lanes = min(lanes, batch)
-    return Tiles(min(rows, -(-batch // lanes)), steps, lanes)
+    slots = SLOTS_DENSE if dense else SLOTS
+    slots = slots if jax.default_backend() == "cpu" else batch
+    return Tiles(min(slots, batch), min(8, time), lanes=1)
 
 
 def _why_not_tiled(batch: Any, time: Any, reset_after: bool) -> str | None:
@@ -124,15 +130,17 @@ def _why_not_tiled(batch: Any, time: Any, reset_after: bool) -> str | None:
     return None
 
 
-def _why_slower(x: Steps | jax.ShapeDtypeStruct, hidden: int) -> str | None:
+def _why_slower(x: Steps | jax.ShapeDtypeStruct, hidden: int, dense: bool) -> str | None:
     mesh = jax.sharding.get_abstract_mesh()
     spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
     if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
-        return "rows under a mesh outside `shard_map` would be gathered to be sorted"
+        return "rows under a mesh outside `shard_map` would all be gathered"
     if jax.default_backend() != "cpu":
         return "the engine was not measured on this kind of device"
     if x.size == 0:
         return "there is nothing to run"
     if hidden < LEAST_HIDDEN:
         return f"states of less than {LEAST_HIDDEN} features are faster in a scan"
+    if dense and hidden < LEAST_HIDDEN_DENSE:
+        return f"without padding, states of less than {LEAST_HIDDEN_DENSE} features are, too"
     return None
