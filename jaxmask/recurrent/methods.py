@@ -16,7 +16,13 @@ SLOTS, SLOTS_DENSE = 16, 32
 
 
 class Choice(NamedTuple):
-    """A method, the tiles it cuts where it is `"tiled"`, and the reason."""
+    """A method, the tiles it cuts where it is `"tiled"`, and the reason.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> jm.recurrent.explain(64, 256, 256).method
+      'tiled'
+    """
 
     method: str
     tiles: Tiles | None
@@ -35,7 +41,7 @@ def choose(
     """Choose the method that runs, by the first of these rules that holds.
 
     1. What the caller asked for; `"tiled"` cannot have a symbolic dimension, nor a GRU that resets
-       before the product.
+       before the product, and leaves an empty array to the scan.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
     3. The scan for a GRU that resets before the product: a step has two products in a row.
     4. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
@@ -58,9 +64,11 @@ def choose(
     _check.choice(method, METHODS, where, "method")
     batch, time = x.shape[:2]
     why_not = _why_not_tiled(batch, time, reset_after)
+    if method == "tiled" and why_not is not None:
+        raise ValueError(f'{where}: `method="tiled"` cannot run: {why_not}. Pass "auto".')
+    if why_not is None and x.size == 0:
+        return Choice("scan", None, "there is nothing to run")
     if method == "tiled":
-        if why_not is not None:
-            raise ValueError(f'{where}: `method="tiled"` cannot run: {why_not}. Pass "auto".')
         return Choice("tiled", tiles_for(batch, time, dense=dense), "asked for")
     if method == "scan":
         return Choice("scan", None, "asked for")
@@ -137,8 +145,6 @@ def _why_slower(x: Steps | jax.ShapeDtypeStruct, hidden: int, dense: bool) -> st
         return "rows under a mesh outside `shard_map` would all be gathered"
     if jax.default_backend() != "cpu":
         return "the engine was not measured on this kind of device"
-    if x.size == 0:
-        return "there is nothing to run"
     if hidden < LEAST_HIDDEN:
         return f"states of less than {LEAST_HIDDEN} features are faster in a scan"
     if dense and hidden < LEAST_HIDDEN_DENSE:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmask as jm
-from tests.registry.entry import NO_SEGMENTS, Call, Entry, Input, recurrent
+from tests.registry.entry import Call, Entry, Input, recurrent
 
 SHAPES = {
     jm.recurrent.LSTMWeights: lambda feature, hidden: (
@@ -69,7 +69,12 @@ ENTRIES = [
         "recurrent.lstm:tiled,reverse",
         layer("lstm", method="tiled", reverse=True),
         params=lstm_weights(),
-        exempt={"segments": NO_SEGMENTS, "second_derivatives": "its backward has no derivative"},
+    ),
+    Entry("recurrent.gru:tiled", layer("gru", method="tiled"), params=gru_weights()),
+    Entry(
+        "recurrent.simple:tiled,relu",
+        layer("simple", method="tiled", activation="relu"),
+        params=simple_weights(),
     ),
     Entry("recurrent.lstm:reverse", layer("lstm", reverse=True), params=lstm_weights()),
     Entry("recurrent.gru", layer("gru"), params=gru_weights()),
@@ -89,10 +94,12 @@ ENTRIES = [
 ]
 
 NOT_MASKED = {
+    "recurrent.Choice": "a container",
     "recurrent.GRUWeights": "a container",
     "recurrent.LSTMCarry": "a container",
     "recurrent.LSTMWeights": "a container",
     "recurrent.SimpleWeights": "a container",
+    "recurrent.explain": "tells which method runs",
     "recurrent.gru_cell": "one step, no mask",
     "recurrent.lstm_cell": "one step, no mask",
     "recurrent.simple_cell": "one step, no mask",

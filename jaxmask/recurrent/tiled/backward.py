@@ -15,6 +15,7 @@ from jaxmask._types import Array
 from jaxmask.recurrent.tiled.forward import (
     Plan,
     Weights,
+    anew,
     choose,
     member,
     product,
@@ -154,8 +155,6 @@ def _rebuild(
         taken, held = plan.kind.factors(z_x + w.b_x, z_h, b, after)
         taken = tuple(jnp.where(masks.expand(t.real, a.ndim), a, 0) for a in taken)
         held = tuple(jnp.where(t.real[..., None], a, 1) for a in held)
-        if t.starts is not None:
-            held = tuple(jnp.where(t.starts[..., None], 0, a) for a in held)
         factors.append((taken, held))
     return factors
 
@@ -178,12 +177,10 @@ def _steps_back(
             taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors[k])
             _, d_zh, d_read = plan.kind.pull(taken, held, d_new)
             d_h = product(_side_by_side(d_zh), w_h[k], d_zh.dtype)
-            if turn.starts is not None:
-                d_h = jnp.where(turn.starts[:, step, None], 0, d_h)
             # XLA copies cheap chains into every consumer, here all later steps; it copies no
             # division.
             d_state = [jnp.zeros_like(d_h) if d is None else d / one for d in d_read]
-            ds[k] = d_h + d_state[0], *d_state[1:]
+            ds[k] = anew(turn, step, (d_h + d_state[0], *d_state[1:]))
     d_zs = []
     for steps, factor in zip(passed, factors, strict=True):
         d_new = tuple(jnp.stack(d, axis=1) for d in zip(*steps, strict=True))

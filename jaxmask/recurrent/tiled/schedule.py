@@ -130,7 +130,7 @@ def _deal(counts: Int[Array, "row"], slots: int, rounds: int) -> tuple[Queues, I
         order[current].astype(jnp.int32),
         chunk.astype(jnp.int32),
         turn < totals,
-        chunk == own[current] - 1,
+        (chunk == own[current] - 1) & (turn < totals),
         slot[back],
         begins[back],
     )
@@ -157,10 +157,10 @@ def take(plan: Schedule, turn: Array, tiles: Tiles, rows: Rows) -> list[Turn]:
         )
         place = row[:, None], chunk[:, None] * tiles.steps + step
         left = at(rows.lengths, row)[:, None] - place[1]
-        real = (left > 0) & alive[:, None]
+        real, ends = (left > 0) & alive[:, None], (left == 1) & alive[:, None]
         starts = None if rows.starts is None else at(rows.starts, *place)
         return Turn(
-            number, slot, row, chunk == 0, is_last, at(rows.steps, *place), real, left == 1, starts
+            number, slot, row, chunk == 0, is_last, at(rows.steps, *place), real, ends, starts
         )
 
     return [lane(slot) for slot in range(0, tiles.lanes * tiles.rows, tiles.rows)]
