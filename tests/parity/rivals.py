@@ -492,6 +492,12 @@ _MODELS = (
         "nn.TimeDistributed",
         "partly: `TimeDistributed`: a mask that the inner layer makes is lost",
     ),
+    Facts(
+        "ragged_vmap nn.Ragged",
+        "none",
+        "none",
+        "partly: `torch.vmap` over a `NestedTensor` runs row by row, and not every function",
+    ),
 )
 
 RIVALS: tuple[Facts, ...] = (
