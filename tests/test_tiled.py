@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
 from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled.schedule import Tiles
+from jaxmask.recurrent.tiled.schedule import Tiles, schedule
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
@@ -167,6 +167,25 @@ def test_lengths_are_data():
     for mask in (RIGHT, RIGHT[:, ::-1], RIGHT[::-1]):
         run(mask)
     assert len(traces) == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths=st.lists(st.integers(0, 12), min_size=9, max_size=9))
+def test_every_chunk_is_dealt_once_and_in_order(lengths):
+    tiles = Tiles(rows=2, steps=3, lanes=2)
+    queues, turns, number = jax.jit(schedule, static_argnums=(1, 2))(
+        jnp.array([lengths], jnp.int32), tiles, 4
+    )
+    seen = {}
+    for turn in np.asarray(turns)[: int(number)]:
+        for slot in np.flatnonzero(queues.alive[turn]):
+            row, chunk = int(queues.row[turn, slot]), int(queues.chunk[turn, slot])
+            seen.setdefault(row, []).append((chunk, int(turn), int(slot)))
+            assert bool(queues.is_last[turn, slot]) == (3 * (chunk + 1) >= lengths[row])
+    for row, length in enumerate(lengths):
+        first, slot = int(queues.first_round_of[row]), int(queues.slot_of[row])
+        expected = [(chunk, first + chunk, slot) for chunk in range(-(-length // 3))]
+        assert seen.get(row, []) == expected
 
 
 # ------------------------------------------------------------------------------ vmap

@@ -80,8 +80,9 @@ class Turn(NamedTuple):
 def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Schedule:
     """Deal rows to slots, the longest first, each to the slot with the least to do.
 
-    No slot then has more rounds than the mean of all and one row, since the last row that it took
-    came when it had the least. (Graham, 1969, doi:10.1137/0117039)
+    No slot then has more than `ceil(batch / slots) * chunks` rounds: when a row is dealt, some slot
+    has at most `batch // slots` of those dealt before, and the one with the least has no more.
+    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.)
 
     Args:
       lengths: real steps of each row of each member.
@@ -95,7 +96,7 @@ def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Sc
       ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], 5)
     """
     batch, slots = lengths.shape[1], tiles.rows * tiles.lanes
-    rounds = (batch - 1) * chunks // slots + chunks
+    rounds = -(-batch // slots) * chunks
     counts = -(-lengths // tiles.steps)
     queues, numbers = jax.vmap(_deal, (0, None, None))(counts, slots, rounds)
     member = jnp.arange(len(lengths), dtype=jnp.int32)[:, None]
