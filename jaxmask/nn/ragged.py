@@ -94,7 +94,8 @@ class Ragged(MaskedModule):
 
     def _advance(self, before: PyTree, after: PyTree) -> None:
         # Rows that are not there say 0; all others say the same.
-        moved = jax.tree.map(lambda old, new: jnp.maximum(old, jnp.max(new)), before, after)
+        latest = jax.tree.map(lambda new: jnp.max(new, initial=0), after)
+        moved = jax.tree.map(jnp.maximum, before, latest)
         try:
             nnx.update(self.module, moved)
         except errors.TraceContextError as error:

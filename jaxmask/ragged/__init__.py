@@ -15,6 +15,7 @@ from jaxmask.ragged import joining as joining
 from jaxmask.ragged import linear_algebra as linear_algebra
 from jaxmask.ragged import randomness as randomness
 from jaxmask.ragged import reductions as reductions
+from jaxmask.ragged import refused as refused
 from jaxmask.ragged import shapes as shapes
 from jaxmask.ragged import slicing as slicing
 from jaxmask.ragged import sorting as sorting

@@ -1,7 +1,7 @@
 """What a call was given: which arrays are ragged, which are mapped, which are shared."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, Mask, PyTree, Segments
+from jaxmask._types import Array, PyTree, Segments
 
 WHERE = "ragged_vmap"
 NAMES = ("time", "time_2", "time_3", "time_4")
@@ -26,6 +26,7 @@ class Arguments:
       arrays: the others, batch first.
       names: for each of `arrays`, the name of its length, or None where it has no ragged axis.
       masks: for each name, its mask, right-padded.
+      raw: for each name, its mask as it was given.
       batch: the number of rows.
       given: whether any mask was given.
 
@@ -40,6 +41,7 @@ class Arguments:
     arrays: list[Array] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
     masks: dict[str, Array] = field(default_factory=dict)
+    raw: dict[str, Array] = field(default_factory=dict)
     batch: int = 0
     given: bool = False
 
@@ -111,12 +113,10 @@ class _Reader:
             self.result.shared.append(leaf if leaf_axis is None else None)
             if leaf_axis is None:
                 continue
-            array = jnp.moveaxis(jnp.asarray(leaf), leaf_axis, 0)
+            array = _batch_first(leaf, leaf_axis)
             self._rows(array, label)
-            if name is not None and mask is not None:
-                if array.ndim < 2 or array.shape[:2] != mask.shape:
-                    _check.pair(array, mask, WHERE, over_time=True, name=label)
-                array = _right(array, mask)
+            if mask is not None and (array.ndim < 2 or array.shape[:2] != mask.shape):
+                _check.pair(array, mask, WHERE, over_time=True, name=label)
             self.result.arrays.append(array)
             self.result.names.append(name)
 
@@ -124,7 +124,7 @@ class _Reader:
         if isinstance(mask, Segments):
             _check.refuse_segments(WHERE)
         leaves = zip(jax.tree.leaves(value), _spread(axis, value), strict=True)
-        shapes = [jnp.moveaxis(jnp.asarray(x), a, 0).shape for x, a in leaves if a is not None]
+        shapes = [_batch_first(x, a).shape for x, a in leaves if a is not None]
         if not shapes or len(shapes[0]) < 2:
             raise ValueError(
                 f"{WHERE}: `{label}` must be [batch, time, ...], got shape "
@@ -144,6 +144,7 @@ class _Reader:
         name = NAMES[len(self.seen)]
         self.seen.append((mask, name))
         lengths = masks.lengths(given)
+        self.result.raw[name] = given
         self.result.masks[name] = masks.from_lengths(lengths, given.shape[1])
         return name, given
 
@@ -175,12 +176,20 @@ def _spread(axes: Any, tree: PyTree) -> list[int | None]:
     return list(found)
 
 
-def _right(x: Array, mask: Mask) -> Array:
-    """Real steps first. A batch that is padded on the right already is not touched."""
-    if mask is None or not x.size:
-        return x
-    if not isinstance(mask, jax.core.Tracer):
-        padded = bool(jnp.all(masks.is_right_padded(mask)))
-        return x if padded else ops.compact(x, mask)[0]
-    compact: Callable[[], Array] = lambda: ops.compact(x, mask)[0]  # noqa: E731
-    return jax.lax.cond(jnp.all(masks.is_right_padded(mask)), lambda: x, compact)
+def _batch_first(leaf: Any, axis: int) -> Array:
+    array = jnp.asarray(leaf)
+    return jnp.moveaxis(array, axis, 0) if axis != 0 else array
+
+
+def compacted(call: Arguments) -> Arguments:
+    """The same with the real steps of each row first.
+
+    Example:
+      >>> compacted(read((jnp.ones((2, 3)), None), 0)).names
+      ['time']
+    """
+    arrays = [
+        array if name is None or not array.size else ops.compact(array, call.raw[name])[0]
+        for array, name in zip(call.arrays, call.names, strict=True)
+    ]
+    return replace(call, arrays=arrays, raw=dict(call.masks))

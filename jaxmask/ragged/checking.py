@@ -1,7 +1,7 @@
 """Compare a ragged function with the function on each row alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxmask import _check, masks
 from jaxmask._types import Array, PyTree
-from jaxmask.ragged.arguments import Arguments
+from jaxmask.ragged.arguments import Arguments, compacted
+from jaxmask.ragged.errors import RaggedTraceError, UnsupportedPrimitiveError
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Report:
     Example:
       >>> import jaxmask as jm
       >>> def f(row):
-      ...     return row * 2 if row.shape[0] == 2 else row
+      ...     return row * 2 if str(row.shape[0]) == "2" else row
       >>> report = jm.ragged_vmap(f).check(*jm.pad_sequences([[1.0, 2.0, 3.0], [4.0]]))
       >>> print(report)
       ragged_vmap(function `f`).check: it differs from the row alone.
@@ -57,7 +58,7 @@ def _lengths_text(lengths: tuple[int, ...]) -> str:
 
 def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
     """Run both, row by row."""
-    call = _with_short_rows(call, ragged.min_length, ragged.multiple_of)
+    call = _with_short_rows(compacted(call), ragged.min_length, ragged.multiple_of)
     lengths = {name: np.asarray(masks.lengths(mask)) for name, mask in call.masks.items()}
     rows: dict[tuple[int, ...], int] = {}
     for row in range(call.batch):
@@ -67,8 +68,12 @@ def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
     # One row of each length is enough, and a batch of them is small.
     call = _chosen(call, list(rows.values()))
     findings: list[str] = []
-    batch = _of_batch(ragged, call) if rows else None
-    for counts in sorted(rows):
+    name, tried = _check.name_of(ragged.f), tuple(sorted(rows))
+    try:
+        batch = _of_batch(ragged, call) if rows else None
+    except (RaggedTraceError, UnsupportedPrimitiveError) as error:
+        return Report(name, (str(error),), tried)
+    for counts in tried:
         row = list(rows).index(counts)
         at = f"at length {_lengths_text(counts)}"
         try:
@@ -77,7 +82,7 @@ def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
             findings.append(f"the row alone raises {type(error).__name__} {at}: {error}")
             continue
         findings += _differences(batch, alone, row, at, tolerance)
-    return Report(_check.name_of(ragged.f), tuple(findings), tuple(sorted(rows)))
+    return Report(name, tuple(findings), tried)
 
 
 def _with_short_rows(call: Arguments, least: int, multiple: int) -> Arguments:
@@ -98,16 +103,9 @@ def _with_short_rows(call: Arguments, least: int, multiple: int) -> Arguments:
 
 def _chosen(call: Arguments, rows: Sequence[int]) -> Arguments:
     index = np.asarray(rows, np.int32)
-    return Arguments(
-        tree=call.tree,
-        shared=call.shared,
-        is_shared=call.is_shared,
-        arrays=[array[index] for array in call.arrays],
-        names=call.names,
-        masks={name: mask[index] for name, mask in call.masks.items()},
-        batch=len(index),
-        given=True,
-    )
+    chosen = {name: mask[index] for name, mask in call.masks.items()}
+    arrays = [array[index] for array in call.arrays]
+    return replace(call, arrays=arrays, masks=chosen, raw=chosen, batch=len(index), given=True)
 
 
 # ------------------------------------------------------------------------- both sides

@@ -44,6 +44,7 @@ class Context:
         row: Array | None = None,
     ):
         self.sizes, self.lengths, self.live, self.row = sizes, dict(lengths), live, row
+        self.callers: list[Any] = []  # the equations that are running, the outermost first
         self._real: dict[str, Array] = {}
         self._count: dict[str, Array] = {}
 
@@ -51,7 +52,10 @@ class Context:
         """The same row inside a loop or a branch; `live` narrows what there is already."""
         if live is not None and self.live is not None:
             live = live & self.live
-        return Context(self.sizes, self.lengths, self.live if live is None else live, self.row)
+        live = self.live if live is None else live
+        context = Context(self.sizes, self.lengths, live, self.row)
+        context.callers = self.callers
+        return context
 
     # ------------------------------------------------------------------------- sizes
 
@@ -104,10 +108,9 @@ class Context:
     def repeat_first(self, value: Array, shape: Shape, axes: Sequence[int] | None = None) -> Array:
         """Put a copy of position 0 into the padding along `axes` (all of them where None)."""
         for axis in ragged_axes(shape, range(len(shape)) if axes is None else axes):
+            first = jax.lax.slice_in_dim(value, 0, min(1, value.shape[axis]), 1, axis)
             # The copy carries no gradient: all of it would be 0.
-            first = stop_gradient(
-                jax.lax.slice_in_dim(value, 0, min(1, value.shape[axis]), 1, axis)
-            )
+            first = stop_gradient(first)
             real = along(self.real(shape[axis]), axis, value.ndim)
             value = jnp.where(real, value, first)
         return value
@@ -152,6 +155,20 @@ def along(vector: Array, axis: int, ndim: int) -> Array:
       (1, 3, 1)
     """
     return vector.reshape([-1 if k == axis else 1 for k in range(ndim)])
+
+
+def take(value: Array, place: Array, axis: int) -> Array:
+    """Positions of an axis; what lies outside is moved inside, and is not to be used.
+
+    Example:
+      >>> take(jnp.array([5, 6]), jnp.array([1, 9]), 0).tolist()
+      [6, 6]
+    """
+    last = value.shape[axis] - 1
+    if last < 0:
+        shape = tuple(place.size if k == axis else size for k, size in enumerate(value.shape))
+        return jnp.zeros(shape, value.dtype)
+    return jnp.take(value, jnp.clip(place, 0, last), axis=axis, mode="clip")
 
 
 def stop_gradient(value: Array) -> Array:

@@ -85,6 +85,8 @@ def _select(real: Array, then: Sequence[Array], other: Sequence[Array]) -> list[
 
 def _repeat_last(context: Context, x: Array, length: Any) -> Array:
     """The last step of the row in the padding: a reverse loop starts with it."""
+    if not x.shape[0]:
+        return x
     last = jax.lax.dynamic_slice_in_dim(x, jnp.maximum(context.count(length) - 1, 0), 1)
     return jnp.where(along(context.real(length), 0, x.ndim), x, stop_gradient(last))
 

@@ -1,5 +1,6 @@
 """What `ragged_vmap` refuses, and the texts that say how to go on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,26 @@ class UnsupportedPrimitiveError(NotImplementedError):
     """
 
 
-def user_line(equation: Any) -> str:
+def user_line(equation: Any, callers: Sequence[Any] = ()) -> str:
     """File, line and function of the user's own code that made an equation.
+
+    What a function under `jit` was traced to is kept by JAX, with the lines of whoever called it
+    first: then the line is that of the call (`callers`, the outermost first).
 
     Example:
       >>> equation = jax.make_jaxpr(lambda x: x + 1)(1.0).jaxpr.eqns[0]
       >>> "errors" in user_line(equation)
       True
     """
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith(_LIBRARIES):
-            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+    for one in (equation, *reversed(callers)):
+        traceback = one.source_info.traceback
+        for frame in traceback.frames if traceback is not None else ():
+            if not frame.file_name.startswith(_LIBRARIES):
+                return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
     return source_info_util.summarize(equation.source_info)
 
 
-def unsupported(equation: Any, why: str) -> UnsupportedPrimitiveError:
+def unsupported(equation: Any, why: str, callers: Sequence[Any] = ()) -> UnsupportedPrimitiveError:
     """The error for one equation, with its shapes and the ways out.
 
     Example:
@@ -71,7 +76,7 @@ def unsupported(equation: Any, why: str) -> UnsupportedPrimitiveError:
     shapes = ", ".join(str(tuple(getattr(v.aval, "shape", ()))) for v in equation.invars)
     return UnsupportedPrimitiveError(
         f"ragged_vmap: the primitive `{name}` is not supported on ragged axes. {why}\n"
-        f"It stands at {user_line(equation)}, on operands of shapes {shapes}.\n"
+        f"It stands at {user_line(equation, callers)}, on operands of shapes {shapes}.\n"
         "Write this step with other functions, take it out of the function, or teach it: "
         f"`jm.ragged.register({name!r}, rule)`."
     )
@@ -81,8 +86,11 @@ HINTS: dict[str, str] = {
     "InconclusiveDimensionOperation": (
         "What this asks of the length has no one answer for all lengths. If it holds from some "
         "length on, say so: `min_length=` (rows that are shorter give 0 and False); if lengths are "
-        "multiples of a number, `multiple_of=`. Two arguments of one length share the mask object, "
-        "or are one pytree argument."
+        "multiples of a number, `multiple_of=`. A loop over steps in Python is `jax.lax.scan`."
+    ),
+    "lengths": (
+        " Arguments of one length share the mask object, or are one pytree argument: other masks "
+        "are other lengths."
     ),
     "other": (
         "Python needs a number here, and the length of a row is only known when the program runs. "
@@ -109,6 +117,8 @@ def trace_error(error: Exception) -> RaggedTraceError:
         hint = HINTS["InconclusiveDimensionOperation"]
     else:
         hint = HINTS["associative scan" if "associative scan" in text else "other"]
+    if "time_2" in text:
+        hint += HINTS["lengths"]
     where = _line_of(error)
     return RaggedTraceError(
         "ragged_vmap: the function cannot be traced at a length that is not known:\n"

@@ -9,7 +9,7 @@ from jax.lax import GatherScatterMode
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims, known
-from jaxmask.ragged.context import along, ragged_axes
+from jaxmask.ragged.context import along, ragged_axes, take
 from jaxmask.ragged.interpret import Step, rule_for
 from jaxmask.ragged.known import Known
 from jaxmask.ragged.slicing import window
@@ -223,8 +223,7 @@ def _shifted(updates: Array, axis: int, start: Any, size: int) -> Array:
         ]
         return jax.lax.pad(updates, jnp.zeros((), updates.dtype), config)
     place = jnp.arange(size, dtype=jnp.int32) - start
-    most = max(updates.shape[axis] - 1, 0)
-    return jnp.take(updates, jnp.clip(place, 0, most), axis=axis, mode="clip")
+    return take(updates, place, axis)
 
 
 _COMBINE: dict[str, Any] = {

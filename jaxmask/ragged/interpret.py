@@ -132,7 +132,7 @@ class Step:
 
     def refuse(self, why: str) -> errors.UnsupportedPrimitiveError:
         """The error to raise where a rule cannot be exact."""
-        return errors.unsupported(self.equation, why)
+        return errors.unsupported(self.equation, why, self.context.callers)
 
 
 def _shape(variable: Any) -> Shape:
@@ -180,7 +180,9 @@ def run_known(
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
         step = Step(context, equation, [fact for _, fact in operands])
+        context.callers.append(equation)
         results = _checked(step, _apply(step, [value for value, _ in operands]))
+        context.callers.pop()
         facts = step.known_out or [None] * len(results)
         for variable, value, fact in zip(equation.outvars, results, facts, strict=True):
             environment[variable] = value, fact

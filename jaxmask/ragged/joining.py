@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import Context, along
+from jaxmask.ragged.context import Context, along, take
 from jaxmask.ragged.interpret import Step, rule_for
 from jaxmask.ragged.slicing import window
 
@@ -49,8 +49,7 @@ def _placed(base: Array, value: Array, axis: int, offset: Any, count: Any) -> Ar
             one = jax.lax.slice_in_dim(value, k, k + 1, 1, axis)
             base = jnp.where(along(place == k, axis, base.ndim), one, base)
         return base
-    most = max(value.shape[axis] - 1, 0)
-    moved = jnp.take(value, jnp.clip(place, 0, most), axis=axis, mode="clip")
+    moved = take(value, place, axis)
     return jnp.where(along((place >= 0) & (place < count), axis, base.ndim), moved, base)
 
 
@@ -82,8 +81,7 @@ def _padded(
     place = jnp.arange(physical, dtype=jnp.int32) - context.count(low)
     inside = (place >= 0) & (place < (context.count(before) - 1) * step + 1)
     if dims.is_symbolic(low):
-        most = max(value.shape[axis] - 1, 0)
-        value = jnp.take(value, jnp.clip(place // step, 0, most), axis=axis, mode="clip")
+        value = take(value, place // step, axis)
         inside &= place % step == 0
     else:
         span = max(value.shape[axis] - 1, 0) * step + min(value.shape[axis], 1)
@@ -132,5 +130,5 @@ def tile(step: Step, value: Array) -> Any:
             index = jnp.where(step.context.real(size), index, 0)
             length = step.context.count(step.inputs[0][axis])
             index = index % jnp.maximum(length, 1)
-            value = jnp.take(value, index, axis=axis, mode="clip")
+            value = take(value, index, axis)
     return value

@@ -1,9 +1,12 @@
 """Reductions: padding becomes the identity of the operation."""
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import primitives
 
 from jaxmask._types import Array
 from jaxmask.ragged.interpret import REFUSED, Step, rule_for
@@ -50,10 +53,21 @@ def reduce(step: Step, value: Array) -> Any:
     identity = IDENTITY[step.primitive.name.removeprefix("reduce_")](value.dtype)
     if identity == -1 and jnp.issubdtype(value.dtype, jnp.unsignedinteger):
         identity = jnp.iinfo(value.dtype).max
+    mask = step.context.mask(step.inputs[0], step.params["axes"])
+    if isinstance(identity, float) and mask is not None:
+        return _extreme(value, mask, identity, tuple(step.params.items()))
     value = step.fill(0, value, step.params["axes"], identity)
     if step.context.live is not None and step.primitive.name == "reduce_prod":
         value = jnp.where(step.context.live, value, jnp.ones((), value.dtype))
     return step.bind(value)
+
+
+# Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
+@partial(jax.jit, static_argnums=(2, 3))
+def _extreme(value: Array, mask: Array, identity: float, params: tuple[Any, ...]) -> Array:
+    primitive = primitives.reduce_max_p if identity < 0 else primitives.reduce_min_p
+    filled = jnp.where(mask, value, jnp.asarray(identity, value.dtype))
+    return primitive.bind(filled, **dict(params))
 
 
 @rule_for("argmax", "argmin")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import Context, along, ragged_axes
+from jaxmask.ragged.context import Context, along, ragged_axes, take
 from jaxmask.ragged.interpret import Step, rule_for
 
 
@@ -44,8 +44,7 @@ def window(
     index = jnp.arange(physical, dtype=jnp.int32)
     if dims.is_symbolic(size):
         index = jnp.where(context.real(size), index, 0)
-    place = jnp.clip(start + stride * index, 0, max(value.shape[axis] - 1, 0))
-    return jnp.take(value, place, axis=axis, mode="clip")
+    return take(value, start + stride * index, axis)
 
 
 def _repeat(context: Context, value: Array, axis: int, size: Any) -> Array:
@@ -100,8 +99,7 @@ def dynamic_update_slice(step: Step, value: Array, update: Array, *starts: Array
         place = jnp.arange(value.shape[axis], dtype=jnp.int32) - start
         here = along((place >= 0) & (place < context.count(part[axis])), axis, value.ndim)
         inside = inside & here
-        most = max(update.shape[axis] - 1, 0)
-        update = jnp.take(update, jnp.clip(place, 0, most), axis=axis, mode="clip")
+        update = take(update, place, axis)
     return step.repeat_first(jnp.where(inside, update, value))
 
 

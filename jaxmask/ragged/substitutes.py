@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged import dims
 from jaxmask.ragged.context import along, stop_gradient
+from jaxmask.ragged.equality import watched_equality
 
 _associative_scan = jax.lax.associative_scan
 _tracing = threading.local()
@@ -120,7 +121,8 @@ def substituted(sizes: dims.Sizes) -> Iterator[None]:
         jax.lax.associative_scan = associative_scan
         _tracing.sizes, _tracing.depth = merged, nesting() + 1
         try:
-            yield
+            with watched_equality():
+                yield
         finally:
             jax.lax.associative_scan = before
             _tracing.sizes, _tracing.depth = outer, nesting() - 1

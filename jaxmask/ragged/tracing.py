@@ -22,7 +22,7 @@ class Program:
       tree: of its results.
       outputs: their logical shapes.
       sizes: the bounds of the lengths.
-      symbols: for each length, its name in the sizes; a length of one value has none.
+      symbols: for each length, its name in the sizes.
       lengths: for each length, its size in the program.
       multiple: lengths are this many times the symbol.
     """
@@ -51,47 +51,51 @@ def trace(f: Callable[..., Any], call: Arguments, least: int, multiple: int) -> 
       [()]
     """
     lengths, bounds, symbols = _symbols(call, least, multiple)
-    sizes, trees = dims.Sizes(bounds), []
+    sizes = dims.Sizes(bounds)
 
-    def flat(*leaves: Any) -> list[Any]:
-        found, tree = jax.tree.flatten(f(*call.rebuild(leaves)))
-        trees.append(tree)
-        return found
+    def of_leaves(*leaves: Any) -> Any:
+        return f(*call.rebuild(leaves))
 
     spans = {name: sizes.span(size) for name, size in lengths.items()}
-    concrete = [_shapes(flat, call, {n: span[k] for n, span in spans.items()}) for k in (0, 1)]
+    ends = [{name: span[k] for name, span in spans.items()} for k in (0, 1)]
+    concrete = [_shapes(of_leaves, call, end) for end in ends]
     try:
-        with substituted(sizes):
-            closed = jax.make_jaxpr(flat)(*_specs(call, lengths))
+        with substituted(dims.Sizes(_widened(bounds))):
+            make = jax.make_jaxpr(of_leaves, return_shape=True)
+            closed, results = make(*_specs(call, lengths))
     except Exception as error:
         raise errors.trace_error(error) from error
     outputs = [tuple(v.aval.shape) for v in closed.jaxpr.outvars]
-    program = Program(closed, trees[-1], outputs, sizes, symbols, lengths, multiple)
-    for k, shapes in enumerate(concrete):
-        _compare(program, shapes, trees[k], k)
+    tree = jax.tree.structure(results)
+    program = Program(closed, tree, outputs, sizes, symbols, lengths, multiple)
+    for k, result in enumerate(concrete):
+        _compare(program, result, k)
     return program
 
 
 def _symbols(call: Arguments, least: int, multiple: int) -> tuple[dict, dict, dict]:
-    """Sizes, bounds and symbols of all lengths. A length that has one value is a number."""
+    """Sizes, bounds and symbols of all lengths."""
     lengths: dict[str, Any] = {}
     bounds: dict[str, tuple[int, int]] = {}
     symbols: dict[str, str] = {}
     low = -(-least // multiple)
     for name, mask in call.masks.items():
-        high = max(low, mask.shape[1] // multiple)
-        if low == high:
-            lengths[name] = low * multiple
-        else:
-            symbols[name] = name + "_inside" * nesting()
-            bounds[symbols[name]] = low, high
+        symbols[name] = name + "_inside" * nesting()
+        bounds[symbols[name]] = low, max(low, mask.shape[1] // multiple)
     limits = [f"{n} >= {low}" for n, (low, _) in bounds.items()]
-    limits += [f"{n} <= {high}" for n, (_, high) in bounds.items()]
-    if symbols:
-        scope = export.SymbolicScope(limits)
-        named = export.symbolic_shape(", ".join(symbols.values()), scope=scope)
-        lengths |= {n: d * multiple for n, d in zip(symbols, named, strict=True)}
+    limits += [f"{n} <= {high}" for n, (_, high) in _widened(bounds).items()]
+    scope = export.SymbolicScope(limits)
+    named = export.symbolic_shape(", ".join(symbols.values()), scope=scope)
+    lengths |= {n: d * multiple for n, d in zip(symbols, named, strict=True)}
     return lengths, bounds, symbols
+
+
+def _widened(bounds: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """A length that can have one value only is a symbol all the same.
+
+    What is ragged must not depend on how far a batch is padded.
+    """
+    return {name: (low, max(high, low + 1)) for name, (low, high) in bounds.items()}
 
 
 def _specs(call: Arguments, lengths: dict[str, Any]) -> list[jax.ShapeDtypeStruct]:
@@ -104,26 +108,28 @@ def _specs(call: Arguments, lengths: dict[str, Any]) -> list[jax.ShapeDtypeStruc
     ]
 
 
-def _shapes(flat: Callable, call: Arguments, lengths: dict[str, int]) -> list[tuple[int, ...]]:
-    """The shapes of the results on a row of known length. What the function raises there is its
-    own error, and passes as it is.
+def _shapes(f: Callable, call: Arguments, lengths: dict[str, int]) -> Any:
+    """The shapes of the results on a row of known length.
+
+    What the function raises there is its own error, and passes as it is.
     """
     try:
-        return [tuple(r.shape) for r in jax.eval_shape(flat, *_specs(call, lengths))]
+        return jax.eval_shape(f, *_specs(call, lengths))
     except Exception as error:
         if type(error).__name__ == "TraceContextError":
             raise errors.state_error(error) from error
         raise
 
 
-def _compare(program: Program, shapes: list, tree: Any, bound: int) -> None:
+def _compare(program: Program, results: Any, bound: int) -> None:
     """A function that asks `x.shape[0] == 3` gets False at a symbolic length: catch what shows."""
     values = {name: program.sizes.bounds[name][bound] for name in program.symbols.values()}
     expected = [
         tuple(int(dims.evaluate(dim, values, dims.ARRAYS)) for dim in shape)
         for shape in program.outputs
     ]
-    if tree != program.tree or shapes != expected:
+    shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(results)]
+    if jax.tree.structure(results) != program.tree or shapes != expected:
         lengths = ", ".join(str(value * program.multiple) for value in values.values())
         raise errors.RaggedTraceError(
             f"{WHERE}: on a row of length {lengths} the function returns shapes {shapes}, but its "

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import along, ragged_axes
+from jaxmask.ragged.context import along, ragged_axes, take
 from jaxmask.ragged.interpret import REFUSED, Step, rule_for
 from jaxmask.ragged.reductions import greatest, least
 
@@ -63,8 +63,7 @@ def _edges(
             raise step.refuse("Its padding depends on the length, and it dilates its input.")
         place = jnp.arange(max(needed, 0), dtype=jnp.int32) - context.count(low)
         inside = along((place >= 0) & (place < context.count(before)), axis, value.ndim)
-        most = max(value.shape[axis] - 1, 0)
-        moved = jnp.take(value, jnp.clip(place, 0, most), axis=axis, mode="clip")
+        moved = take(value, place, axis)
         return jnp.where(inside, moved, jnp.asarray(constant, value.dtype)), (0, 0)
     dilated = max(value.shape[axis] - 1, 0) * dilation + min(value.shape[axis], 1)
     return value, (low, needed - low - dilated)

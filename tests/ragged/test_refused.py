@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import primitives
 
 import jaxmask as jm
 from jaxmask.ragged.interpret import REFUSED, RULES
@@ -18,7 +19,12 @@ AT_TRACE = {
     "numpy": (lambda x: x * np.sqrt(x.shape[0]), "jnp.sqrt"),
     "float": (lambda x: x / float(x.shape[0]), "jnp.float32"),
     "numpy_arange": (lambda x: x * np.arange(x.shape[0])[:, None], "jnp.arange"),
-    "odd_reshape": (lambda x: x.reshape(-1, 2, 3)[0] if x.shape[0] % 2 == 0 else x[:2], ""),
+    "equal": (lambda x: x if x.shape[0] == 3 else 2 * x, "min_length="),
+    "not_equal": (lambda x: x if x.shape[0] != 3 else 2 * x, "min_length="),
+    "equal_shapes": (lambda x: x if x.shape == (3, 3) else 2 * x, "min_length="),
+    "one_of": (lambda x: x if x.shape[0] in (2, 3) else 2 * x, "min_length="),
+    "even": (lambda x: x if x.shape[0] % 2 == 0 else 2 * x, "multiple_of="),
+    "odd": (lambda x: x if x.shape[0] % 2 else 2 * x, "multiple_of="),
     "permutation": (lambda x: jax.random.permutation(jax.random.key(0), x), ""),
     "interp": (lambda x: jnp.interp(0.3, x[:, 0], x[:, 1]), ""),
 }
@@ -50,6 +56,24 @@ def test_primitives_without_a_rule_name_themselves(name):
     assert f"`{name}`" in text
     assert "test_refused.py" in text
     assert "jm.ragged.register" in text
+
+
+def test_questions_that_lengths_decide_are_answered():
+    def f(x):
+        assert x.shape[0] == x.T.shape[1]
+        assert x.shape[0] != 0
+        assert x.shape[0] != 9
+        assert x.shape[0]
+        return x
+
+    jm.ragged_vmap(f)(X, MASK)
+
+
+def test_equality_is_watched_only_while_a_row_function_is_traced():
+    (length,) = jax.export.symbolic_shape("length")
+    jm.ragged_vmap(jnp.sin)(X, MASK)
+    assert (length == 3) is False
+    assert bool(length % 2)
 
 
 def test_the_functions_own_errors_pass():
@@ -104,6 +128,13 @@ def test_a_rule_with_a_wrong_shape_is_caught():
             jm.ragged_vmap(jnp.sin)(X, MASK)
     finally:
         RULES["sin"] = rule
+
+
+def test_every_primitive_of_jax_has_a_rule_or_a_line_in_the_list_of_refused_ones():
+    """A new release of JAX with a new primitive fails here."""
+    names = {getattr(primitives, p).name for p in dir(primitives) if p.endswith("_p")}
+    assert len(names) > 150
+    assert names - set(RULES) - set(REFUSED) == set()
 
 
 def test_no_primitive_is_both_supported_and_refused():

@@ -297,7 +297,7 @@ def test_bad_arguments(batch):
 def test_bad_masks(batch):
     x, mask = batch
     g = jm.ragged_vmap(attention)
-    with pytest.raises(TypeError, match="mask.*must be boolean"):
+    with pytest.raises(TypeError, match="must be boolean"):
         g(x, mask.astype(np.float32))
     with pytest.raises(jm.MaskError, match="looks transposed"):
         g(x[:, :3], mask[:, :3].T)
@@ -316,7 +316,7 @@ def test_check_finds_what_is_asked_of_one_length(batch):
     x, mask = batch
 
     def asks(row):
-        return row * 2 if row.shape[0] == 3 else row
+        return row * 2 if str(row.shape[0]) == "3" else row
 
     report = jm.ragged_vmap(asks).check(x, mask)
     assert not report.ok
@@ -328,7 +328,7 @@ def test_check_tries_lengths_that_the_batch_lacks():
     x = np.random.default_rng(0).normal(size=(1, 5, 2)).astype(np.float32)
 
     def asks(row):
-        return row * 2 if row.shape[0] == 2 else row
+        return row * 2 if str(row.shape[0]) == "2" else row
 
     report = jm.ragged_vmap(asks).check(x, np.ones((1, 5), bool))
     assert (2,) in report.tried
@@ -341,7 +341,7 @@ def test_check_compares_gradients(batch):
         return row * 2.0
 
     def backward(_, g):
-        return (g * (3.0 if g.shape[0] == 3 else 2.0),)
+        return (g * (3.0 if str(g.shape[0]) == "3" else 2.0),)
 
     asks.defvjp(lambda row: (asks(row), None), backward)
     report = jm.ragged_vmap(asks).check(*batch)
@@ -349,9 +349,16 @@ def test_check_compares_gradients(batch):
     assert not [line for line in report.findings if "value" in line]
 
 
+def test_check_does_not_raise(batch):
+    report = jm.ragged_vmap(lambda row: row if row.shape[0] == 3 else 2 * row).check(*batch)
+    assert not report.ok
+    assert "cannot be traced" in str(report)
+    assert not jm.ragged_vmap(jnp.fft.fft).check(*batch).ok
+
+
 def test_shapes_are_checked_when_traced(batch):
     def asks(row):
-        return row if row.shape[0] == 4 else row.sum(0)
+        return row if str(row.shape[0]) == "4" else row.sum(0)
 
     with pytest.raises(jm.ragged.RaggedTraceError, match="asks for one exact length"):
         jm.ragged_vmap(asks)(*batch)

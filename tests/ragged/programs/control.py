@@ -73,12 +73,13 @@ def countdown_reverse(x):
 
 
 def reverse_with_a_singular_start(x):
-    """The first step that runs is the last one; the carry is singular with any other."""
+    """The first step that runs is the last one; the carry is singular with the first."""
+    apart = jnp.where(jnp.asarray(x.shape[0]) == 1, 1.0, 0.0)
 
     def step(carry, v):
         return v, jnp.sqrt(jnp.abs(v - carry))
 
-    return jax.lax.scan(step, x[-1] + 1, x, reverse=True)[1]
+    return jax.lax.scan(step, x[0] + apart, x, reverse=True)[1]
 
 
 def product_by_fori(x):
@@ -134,6 +135,14 @@ def singular_root_branch(x, w):
     return jax.lax.cond(y[0] > 0, lambda v: jnp.sqrt(v[0]) * w[0], lambda v: jnp.square(v) @ w, y)
 
 
+def singular_branch_by_length(x, w):
+    """Short rows do not take the root of a negative number."""
+    beyond = jnp.float32(x.shape[0]) - 2
+    scale = jnp.abs(w[0])
+    root = lambda v: jnp.sqrt(beyond * v)  # noqa: E731
+    return x.sum(0) * jax.lax.cond(beyond > 0, root, lambda v: 3 * v, scale)
+
+
 def switch(x):
     k = jnp.clip(x.shape[0] - 1, 0, 2)
     return jax.lax.switch(k, [lambda v: v, lambda v: v * 2, lambda v: v[::-1]], x)
@@ -155,6 +164,7 @@ PLAIN = {
     "branch_by_length": branch_by_length,
     "singular_branch": singular_branch,
     "singular_root_branch": singular_root_branch,
+    "singular_branch_by_length": singular_branch_by_length,
     "switch": switch,
     "map": lambda x: jax.lax.map(lambda v: jnp.sin(v) * v.sum(), x),
     "vmap": lambda x: jax.vmap(lambda v: v / jnp.linalg.norm(v))(x),

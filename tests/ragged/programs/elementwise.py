@@ -48,6 +48,7 @@ POSITIVE = {
 UNIT = {
     "inverses": lambda x: jnp.arcsin(x) + jnp.arccos(x) + jnp.arctanh(x) + jax.lax.erf_inv(x),
     "arcsinh": lambda x: jnp.arcsinh(x) * x,
+    "inverse_of_parameters": lambda x, w: jnp.arcsin(x * jnp.tanh(9 * jnp.abs(w[0]))),
 }
 INTEGERS = {
     "bits": lambda x: (x & 1) | (x << 2) ^ 5,
