@@ -144,7 +144,7 @@ def error_rate(model: Transformer, batches: Batches) -> tuple[float, list[tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=380)
+    parser.add_argument("--steps", type=int, default=330)
     parser.add_argument("--features", type=int, default=96)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--words", type=int, help="learn from fewer words, for a quick look")
