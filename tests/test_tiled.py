@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
 from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled.schedule import Tiles, schedule
+from jaxmask.recurrent.tiled.schedule import Tiles, deal, schedule
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
@@ -173,9 +173,8 @@ def test_lengths_are_data():
 @given(lengths=st.lists(st.integers(0, 12), min_size=9, max_size=9))
 def test_every_chunk_is_dealt_once_and_in_order(lengths):
     tiles = Tiles(rows=2, steps=3, lanes=2)
-    queues, turns, number = jax.jit(schedule, static_argnums=(1, 2))(
-        jnp.array([lengths], jnp.int32), tiles, 4
-    )
+    dealt = jax.jit(deal, static_argnums=(1, 2))(jnp.array([lengths], jnp.int32), tiles, 4)
+    queues, turns, number = schedule(dealt)
     seen = {}
     for turn in np.asarray(turns)[: int(number)]:
         for slot in np.flatnonzero(queues.alive[turn]):

@@ -118,8 +118,8 @@ def _naming_the_scan(where: str) -> Iterator[None]:
         if "custom_vjp" not in str(error):
             raise
         raise TypeError(
-            f'{where}: `method="tiled"`, which "auto" took here, has no forward-mode derivative '
-            '(`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
+            f'{where}: `method="tiled"`, asked for or taken by "auto", has no forward-mode '
+            'derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
         ) from error
 
 

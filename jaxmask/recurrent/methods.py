@@ -68,15 +68,14 @@ def choose(
         raise ValueError(f'{where}: `method="tiled"` cannot run: {why_not}. Pass "auto".')
     if why_not is None and x.size == 0:
         return Choice("scan", None, "there is nothing to run")
-    if method == "tiled":
-        return Choice("tiled", tiles_for(batch, time, dense=dense), "asked for")
     if method == "scan":
         return Choice("scan", None, "asked for")
-    why_not = why_not or _why_slower(x, hidden, dense)
+    if method == "auto":
+        why_not = why_not or _why_slower(x, hidden, dense)
     if why_not is not None:
         return Choice("scan", None, why_not)
-    tiles = tiles_for(batch, time, dense=dense)
-    return Choice("tiled", tiles, "only real steps cost time")
+    reason = "asked for" if method == "tiled" else "only real steps cost time"
+    return Choice("tiled", tiles_for(batch, time, dense=dense), reason)
 
 
 def explain(

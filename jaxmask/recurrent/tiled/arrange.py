@@ -31,13 +31,11 @@ def arrange(real: StepMask, *, reverse: bool) -> tuple[Places, Lengths]:
       ([[[1, 0, 2], [0, 2, 1]]], [[1, 2]])
     """
     lengths = jnp.sum(real, axis=2, dtype=jnp.int32)
-    rank = jnp.cumsum(real, axis=2, dtype=jnp.int32) - 1
-    if reverse:
-        rank = lengths[..., None] - 1 - rank
-    behind = lengths[..., None] + jnp.cumsum(~real, axis=2, dtype=jnp.int32) - 1
-    ranks = jnp.where(real, rank, behind)
-    # Made like an array, it varies over the axes of a `shard_map` that the ranks vary over.
-    step = jnp.zeros_like(ranks) + jnp.arange(real.shape[2], dtype=jnp.int32)
+    until = jnp.cumsum(real, axis=2, dtype=jnp.int32)
+    rank = lengths[..., None] - until if reverse else until - 1
+    # Made like an array, it varies over the axes of a `shard_map` that the rest varies over.
+    step = jnp.zeros_like(until) + jnp.arange(real.shape[2], dtype=jnp.int32)
+    ranks = jnp.where(real, rank, lengths[..., None] + step - until)
     steps = jax.lax.cond(jnp.all(ranks == step), lambda: step, lambda: _inverse(ranks, step))
     return Places(steps, ranks), lengths
 

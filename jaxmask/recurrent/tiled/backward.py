@@ -20,6 +20,7 @@ from jaxmask.recurrent.tiled.forward import (
     member,
     product,
     products,
+    with_bias,
     zeros,
 )
 from jaxmask.recurrent.tiled.kinds import State
@@ -56,11 +57,12 @@ def backward(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.forward import forward
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> from jaxmask.recurrent.tiled.schedule import Tiles, rows_of, schedule
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles, deal, rows_of, schedule
       >>> plan = Plan(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1))
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
       >>> rows, carry = rows_of(jnp.ones((1, 2, 1))), (jnp.zeros((1, 1)),)
-      >>> options = plan, schedule(rows.lengths[None], plan.tiles, 1), rows, weights, carry
+      >>> line = schedule(deal(rows.lengths[None], plan.tiles, 1))
+      >>> options = plan, line, rows, weights, carry
       >>> d_x, _, _ = backward(*options, forward(*options), carry, jnp.ones((1, 2, 1)))
       >>> d_x[0, 0, :, 0].tolist()
       [2.0, 1.0]
@@ -151,8 +153,7 @@ def _rebuild(
     factors = []
     for t, b, z_x, z_h, w in zip(turns, before, z_xs, z_hs, own, strict=True):
         after = tuple(block(k, (t.round, t.slot), (1, number))[0] for k in kept)
-        z_h = z_h if w.b_h is None else z_h + w.b_h
-        taken, held = plan.kind.factors(z_x + w.b_x, z_h, b, after)
+        taken, held = plan.kind.factors(z_x + w.b_x, with_bias(z_h, w.b_h), b, after)
         taken = tuple(jnp.where(masks.expand(t.real, a.ndim), a, 0) for a in taken)
         held = tuple(jnp.where(t.real[..., None], a, 1) for a in held)
         factors.append((taken, held))

@@ -1,9 +1,13 @@
 """The engine's face: any mask, any map over it, and every derivative.
 
-run                 custom_vjp:   forward, and back by hand
-_forward, _back   custom_jvp:   their own derivatives are those of the plain scan
-over_members   custom_vmap:  a mapped axis becomes members of one loop
-forward, backward
+Each of these calls the next:
+
+    run                          custom_vjp: forward, and back by hand
+      _forward, _back            custom_jvp: their own derivatives are those of the plain scan
+        over_members             custom_vmap: a mapped axis becomes members of one loop
+          forward, backward      the loops
+
+So `vmap` and derivatives may come in any order.
 """
 
 import functools
@@ -17,7 +21,7 @@ import numpy as np
 from jaxmask import masks, ops
 from jaxmask._types import Array, Mask, StepMask, Steps
 from jaxmask.recurrent import masked_scan
-from jaxmask.recurrent.tiled.forward import Weights, product, zeros
+from jaxmask.recurrent.tiled.forward import Weights, product, update, zeros
 from jaxmask.recurrent.tiled.kinds import Kind, State
 from jaxmask.recurrent.tiled.members import (
     Batch,
@@ -137,9 +141,7 @@ def reference(
     dtype = carry[0].dtype
 
     def cell(state: State, x: Array) -> tuple[State, Array]:
-        z_h = product(state[0], own.w_h, dtype)
-        z_h = z_h if own.b_h is None else z_h + own.b_h
-        new = setting.kind.update(product(x, own.w_x, dtype) + own.b_x, z_h, state)
+        new = update(setting.kind, own, product(x, own.w_x, dtype), state)
         return new, new[0]
 
     safe, _ = ops.fill(batch.x, batch.real)

@@ -47,9 +47,9 @@ def member(plan: Plan, arrays: Any, turn: Turn, rounds: int) -> Any:
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import LSTM
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of, schedule
+      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
       >>> plan, rows = Plan(LSTM, Tiles(rows=1, steps=1, lanes=1), 2), rows_of(jnp.ones((2, 1, 1)))
-      >>> line = schedule(rows.lengths[:, None], plan.tiles, 1)
+      >>> line = schedule(deal(rows.lengths[:, None], plan.tiles, 1))
       >>> turn = take(line, jnp.array(1), plan.tiles, rows)[0]
       >>> member(plan, jnp.array([[3.0], [4.0]]), turn, 2).tolist()
       [4.0]
@@ -87,6 +87,30 @@ def products(
     return jnp.split(product(jnp.concatenate(inputs), matrices[0], state), len(inputs))
 
 
+def with_bias(z: Array, b: Array | None) -> Array:
+    """Add a bias where there is one.
+
+    Example:
+      >>> with_bias(jnp.ones(2), None).tolist()
+      [1.0, 1.0]
+    """
+    return z if b is None else z + b
+
+
+def update(kind: Kind, own: Weights, z_x: Array, state: State) -> State:
+    """The state after a step, from `x @ w_x`; the weights are those of one member.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
+      >>> own = Weights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), None)
+      >>> update(SIMPLE["relu"], own, jnp.array([[2.0]]), (jnp.array([[3.0]]),))[0].tolist()
+      [[6.0]]
+    """
+    z_h = with_bias(product(state[0], own.w_h, state[0].dtype), own.b_h)
+    return kind.update(z_x + own.b_x, z_h, state)
+
+
 def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Zeros that vary over the axes of a `shard_map` that an array varies over.
 
@@ -114,10 +138,10 @@ def anew(turn: Turn, t: int, state: State) -> State:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of, schedule
+      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
       >>> tiles = Tiles(rows=1, steps=1, lanes=1)
       >>> rows = rows_of(jnp.ones((1, 1, 1)))._replace(starts=jnp.array([[True]]))
-      >>> turn = take(schedule(rows.lengths[None], tiles, 1), jnp.array(0), tiles, rows)[0]
+      >>> turn = take(schedule(deal(rows.lengths[None], tiles, 1)), jnp.array(0), tiles, rows)[0]
       >>> anew(turn, 0, (jnp.ones((1, 1)),))[0].tolist()
       [[0.0]]
     """
@@ -144,10 +168,10 @@ def forward(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> from jaxmask.recurrent.tiled.schedule import rows_of, schedule
+      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
       >>> plan, rows = Plan(SIMPLE["relu"], Tiles(1, 2, 1)), rows_of(jnp.ones((1, 2, 1)))
-      >>> line = schedule(rows.lengths[None], plan.tiles, 1)
+      >>> line = schedule(deal(rows.lengths[None], plan.tiles, 1))
       >>> forward(plan, line, rows, weights, (jnp.zeros((1, 1)),))[0][0, 0, :, 0].tolist()
       [1.0, 2.0]
     """
@@ -193,9 +217,7 @@ def _chunk(
     for step in range(plan.tiles.steps):  # written out, and by turns: the lanes overlap
         for k, (turn, w) in enumerate(zip(turns, own, strict=True)):
             state = anew(turn, step, states[k])
-            z_h = product(state[0], w.w_h, dtype)
-            z_h = z_h if w.b_h is None else z_h + w.b_h
-            new = plan.kind.update(z_x[k][:, step] + w.b_x, z_h, state)
+            new = update(plan.kind, w, z_x[k][:, step], state)
             # Past its end a row goes on with zeros: finite, and nobody reads it.
             states[k] = new if plan.kind.bounded else choose(turn.real[:, step, None], new, state)
             passed[k].append(states[k])

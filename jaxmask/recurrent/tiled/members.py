@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jaxtyping import Bool, Float, Int
 
 from jaxmask import masks
 from jaxmask._types import Array, PyTree, StepMask, Steps
@@ -14,7 +15,7 @@ from jaxmask.recurrent.tiled.backward import backward
 from jaxmask.recurrent.tiled.episodes import begins, episodes
 from jaxmask.recurrent.tiled.forward import Plan, Weights, forward
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Rows, Schedule, Tiles, at, schedule
+from jaxmask.recurrent.tiled.schedule import Dealt, Rows, Schedule, Tiles, at, deal, schedule
 
 
 class Setting(NamedTuple):
@@ -33,35 +34,44 @@ class Batch(NamedTuple):
     starts: StepMask | None
 
 
-class Saved(NamedTuple):
-    """What the backward needs beside the arguments: the states after each step."""
+class Arranged(NamedTuple):
+    """The order in which each member's real steps are run."""
 
-    kept: State  # `[member, round, slot, step, hidden]`
-
-
-class _Arranged(NamedTuple):
     places: Places
-    rows: Rows
-    line: Schedule
-    ends_anew: Array | None  # rows whose last state is zeros: an episode begins after their end
+    lengths: Int[Array, "member row"]
+    dealt: Dealt
+    starts: Bool[Array, "member row time"] | None  # before which of the steps in order
+    ends_anew: Bool[Array, "member row"] | None  # the last state is zeros: an episode begins then
+
+
+class Saved(NamedTuple):
+    """What the backward needs beside the arguments: the states after each step, and the order."""
+
+    kept: tuple[Float[Array, "member round slot step hidden"], ...]
+    arranged: Arranged
 
 
 # ------------------------------------------------------------- from padded rows to rounds and back
 
 
-def _arrange(plan: Plan, reverse: bool, batch: Batch) -> _Arranged:
+def _arrange(setting: Setting, batch: Batch) -> Arranged:
+    tiles, reverse = setting.tiles, setting.reverse
     places, lengths = arrange(batch.real, reverse=reverse)
     starts, ends_anew = None, None
     if batch.starts is not None:
         number, first, ends_anew = episodes(batch.starts, batch.real, reverse=reverse)
         starts = begins(jnp.take_along_axis(number, places.steps, axis=2), first)
         starts &= jnp.arange(starts.shape[2]) < lengths[..., None]
-    steps, tiles = places.steps, plan.tiles
-    end = -steps.shape[2] % tiles.steps
-    steps, starts = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, end))), (steps, starts))
-    rows = _flat(Rows(batch.x, lengths, steps, starts))
-    line = schedule(lengths, tiles, steps.shape[2] // tiles.steps)
-    return _Arranged(places, rows, line, ends_anew)
+    end = -places.steps.shape[2] % tiles.steps
+    whole = (places.steps, starts)
+    steps, starts = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, end))), whole)
+    dealt = deal(lengths, tiles, steps.shape[2] // tiles.steps)
+    return Arranged(places._replace(steps=steps), lengths, dealt, starts, ends_anew)
+
+
+def _line_up(batch: Batch, arranged: Arranged) -> tuple[Rows, Schedule]:
+    places, lengths, dealt, starts, _ = arranged
+    return _flat(Rows(batch.x, lengths, places.steps, starts)), schedule(dealt)
 
 
 def _place(plan: Plan, line: Schedule, rows: Rows, step: Array) -> tuple[Array, Array, Array]:
@@ -92,18 +102,18 @@ def forward_members(
       [[[1.0, 2.0]], [[2.0, 6.0]]]
     """
     plan = Plan(setting.kind, setting.tiles, len(batch.real))
-    places, rows, line, ends_anew = _arrange(plan, setting.reverse, batch)
+    arranged = _arrange(setting, batch)
+    rows, line = _line_up(batch, arranged)
     first = _flat(carry)
     kept = forward(plan, line, rows, weights, first)
     last = _place(plan, line, rows, rows.lengths)
     some = rows.lengths[:, None] > 0
     ends = tuple(jnp.where(some, at(k, *last), f) for k, f in zip(kept, first, strict=True))
     ends = _apart(ends, plan.members)
-    if ends_anew is not None:
-        ends = tuple(jnp.where(ends_anew[..., None], 0, a) for a in ends)
-    h = _apart(at(kept[0], *_place(plan, line, rows, _flat(places.ranks))), plan.members)
+    ends = _anew(arranged, ends)
+    h = _apart(at(kept[0], *_place(plan, line, rows, _flat(arranged.places.ranks))), plan.members)
     h = jnp.where(batch.real[..., None], h, 0).astype(batch.x.dtype)
-    return (ends, h), Saved(_apart(kept, plan.members))
+    return (ends, h), Saved(_apart(kept, plan.members), arranged)
 
 
 def back_members(
@@ -123,19 +133,23 @@ def back_members(
       [[[[5.0], [4.0]]]]
     """
     plan = Plan(setting.kind, setting.tiles, len(batch.real))
-    places, rows, line, ends_anew = _arrange(plan, setting.reverse, batch)
+    rows, line = _line_up(batch, saved.arranged)
     d_ends, d_h = given
-    if ends_anew is not None:
-        d_ends = tuple(jnp.where(ends_anew[..., None], 0, a) for a in d_ends)
-    flat = _flat((carry, saved.kept, d_ends, d_h))
+    flat = _flat((carry, saved.kept, _anew(saved.arranged, d_ends), d_h))
     d_x, d_weights, d_states = backward(plan, line, rows, weights, *flat)
-    d_x = at(d_x, *_place(plan, line, rows, _flat(places.ranks)))
+    d_x = at(d_x, *_place(plan, line, rows, _flat(saved.arranged.places.ranks)))
     d_x = jnp.where(batch.real[..., None], _apart(d_x, plan.members), 0)
     first, some = (line.queues.first_round_of, line.queues.slot_of), rows.lengths[:, None] > 0
     d_carry = tuple(
         jnp.where(some, at(d, *first), end) for d, end in zip(d_states, flat[2], strict=True)
     )
     return d_x, d_weights, _apart(d_carry, plan.members)
+
+
+def _anew(arranged: Arranged, ends: State) -> State:
+    if arranged.ends_anew is None:
+        return ends
+    return tuple(jnp.where(arranged.ends_anew[..., None], 0, a) for a in ends)
 
 
 def _flat(tree: PyTree) -> PyTree:

@@ -34,12 +34,19 @@ class Tiles(NamedTuple):
 class Queues(NamedTuple):
     """The chunk in every slot in every round, and where each row's chunks are."""
 
-    row: Int[Array, "round slot"]
-    chunk: Int[Array, "round slot"]
-    alive: Bool[Array, "round slot"]  # False where a slot's queue has ended
-    is_last: Bool[Array, "round slot"]  # the last chunk of its row
-    slot_of: Int[Array, "row"]
-    first_round_of: Int[Array, "row"]
+    row: Int[Array, "*member round slot"]
+    chunk: Int[Array, "*member round slot"]
+    alive: Bool[Array, "*member round slot"]  # False where a slot's queue has ended
+    is_last: Bool[Array, "*member round slot"]  # the last chunk of its row
+    slot_of: Int[Array, "*member row"]
+    first_round_of: Int[Array, "*member row"]
+
+
+class Dealt(NamedTuple):
+    """The queues of each member by itself, and how many of its rounds hold a real step."""
+
+    queues: Queues
+    numbers: Int[Array, "member"]
 
 
 class Schedule(NamedTuple):
@@ -77,7 +84,7 @@ class Turn(NamedTuple):
     starts: Bool[Array, "rows steps"] | None
 
 
-def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Schedule:
+def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
     """Deal rows to slots, the longest first, each to the slot with the least to do.
 
     No slot then has more than `ceil(batch / slots) * chunks` rounds: when a row is dealt, some slot
@@ -91,15 +98,28 @@ def schedule(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Sc
 
     Example:
       >>> import jax.numpy as jnp
-      >>> plan = schedule(jnp.array([[2, 7, 3, 4]]), Tiles(rows=2, steps=2, lanes=1), chunks=4)
-      >>> plan.queues.row[:4].T.tolist(), plan.queues.chunk[:4].T.tolist(), int(plan.number)
-      ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], 5)
+      >>> queues, numbers = deal(jnp.array([[2, 7, 3, 4]]), Tiles(2, 2, lanes=1), chunks=4)
+      >>> queues.row[0, :4].T.tolist(), queues.chunk[0, :4].T.tolist(), numbers.tolist()
+      ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], [5])
     """
-    batch, slots = lengths.shape[1], tiles.rows * tiles.lanes
-    rounds = -(-batch // slots) * chunks
+    slots = tiles.rows * tiles.lanes
+    rounds = -(-lengths.shape[1] // slots) * chunks
     counts = -(-lengths // tiles.steps)
-    queues, numbers = jax.vmap(_deal, (0, None, None))(counts, slots, rounds)
-    member = jnp.arange(len(lengths), dtype=jnp.int32)[:, None]
+    return Dealt(*jax.vmap(_deal, (0, None, None))(counts, slots, rounds))
+
+
+def schedule(dealt: Dealt) -> Schedule:
+    """One member's rounds after another's.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> line = schedule(deal(jnp.array([[1], [2], [0]]), Tiles(1, 1, lanes=1), chunks=2))
+      >>> line.queues.row[:, 0].tolist(), line.turns[: line.number].tolist()
+      ([0, 0, 1, 1, 2, 2], [0, 2, 3])
+    """
+    queues, numbers = dealt
+    batch, rounds = queues.slot_of.shape[1], queues.row.shape[1]
+    member = jnp.arange(len(numbers), dtype=jnp.int32)[:, None]
     queues = queues._replace(
         row=queues.row + batch * member[..., None],
         first_round_of=queues.first_round_of + rounds * member,
@@ -144,7 +164,7 @@ def take(plan: Schedule, turn: Array, tiles: Tiles, rows: Rows) -> list[Turn]:
     Example:
       >>> import jax.numpy as jnp
       >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 4, 1)))
-      >>> plan = schedule(jnp.array([[3]]), tiles, chunks=2)
+      >>> plan = schedule(deal(jnp.array([[3]]), tiles, chunks=2))
       >>> done = take(plan, jnp.array(1), tiles, rows._replace(lengths=jnp.array([3])))[0]
       >>> done.steps.tolist(), done.real.tolist()
       ([[2, 3]], [[True, False]])
@@ -187,7 +207,7 @@ def gather(x: Array, turn: Turn) -> Array:
       >>> import jax.numpy as jnp
       >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 2, 1)))
       >>> rows = rows._replace(lengths=jnp.array([1]))
-      >>> turn = take(schedule(rows.lengths[None], tiles, 1), jnp.array(0), tiles, rows)[0]
+      >>> turn = take(schedule(deal(rows.lengths[None], tiles, 1)), jnp.array(0), tiles, rows)[0]
       >>> gather(rows.x, turn)[0, :, 0].tolist()
       [1.0, 0.0]
     """
