@@ -54,7 +54,7 @@ class Program:
         self.epsilon = self._coarsest()
         self.why_no_gradients = self._not_differentiable()
         program = self._values if self.why_no_gradients else self._values_and_gradients
-        self._run = jax.jit(program)
+        self._run = jax.jit(program, compiler_options=_compiler_options())
 
     def trace(self, x: list[np.ndarray], marks: np.ndarray) -> list[Slot]:
         """The output at some shape; raises what the function raises."""
@@ -167,6 +167,11 @@ class Program:
         found = set(re.findall(r"\b(bf16|f16|f32|f64|c64|c128)\[", text))
         kinds = (names.get(name, "float32") for name in found)
         return max((float(jnp.finfo(kind).eps) for kind in kinds), default=0.0)
+
+
+def _compiler_options() -> dict[str, Any] | None:
+    """Few runs on small arrays: nearly all of the time would go into what LLVM optimises."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def first_line(error: Exception) -> str:
