@@ -15,6 +15,7 @@ from tests import rows as tools
 from tests.registry import REGISTRY, Entry
 
 ROWS = np.arange(4)
+PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 LAWS = {}
@@ -216,6 +217,15 @@ def test_gradients_under_debug_checks(entry):
     for poison, config in ((2, jax.debug_nans), (3, jax.debug_infs)):
         with config(True):
             evaluate(entry, masks, poison=poison)
+
+
+@law
+def test_lowers(entry):
+    """Values and gradients lower for every platform, on a machine that has only a CPU."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    xs = tools.arguments(entry, masks, ROWS)
+    lower = jax.export.export(compiled(entry), platforms=PLATFORMS)
+    assert lower(entry.params, xs, masks, ROWS).platforms == PLATFORMS
 
 
 @law
