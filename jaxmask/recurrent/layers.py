@@ -322,5 +322,6 @@ def zero_carry(batch: int, hidden: int, dtype: jax.typing.DTypeLike = jnp.float3
       >>> jm.recurrent.zero_carry(2, 3).c.shape
       (2, 3)
     """
-    zeros = jnp.zeros((batch, hidden), dtype)
-    return LSTMCarry(zeros, zeros)
+    shape = batch, hidden
+    # Two arrays, since one buffer cannot be donated twice.
+    return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

@@ -75,13 +75,17 @@ def _line_up(batch: Batch, arranged: Arranged) -> tuple[Rows, Schedule]:
 
 
 def _place(plan: Plan, line: Schedule, rows: Rows, step: Array) -> tuple[Array, Array, Array]:
-    """Where a step `[row, ...]` of each row, counted as it comes, is kept; the last for padding."""
-    step = jnp.minimum(step, masks.expand(jnp.maximum(rows.lengths - 1, 0), step.ndim))
-    rounds, slots = (
-        masks.expand(a, step.ndim) for a in (line.queues.first_round_of, line.queues.slot_of)
+    """Where a step `[row, ...]` of each row, counted as it comes, is kept.
+
+    For padding a place in the last round, which never comes, so that zeros stand there.
+    """
+    first, slots, lengths = (
+        masks.expand(a, step.ndim)
+        for a in (line.queues.first_round_of, line.queues.slot_of, rows.lengths)
     )
-    chunk = (step // plan.tiles.steps).astype(rounds.dtype)
-    return rounds + chunk, slots, step % plan.tiles.steps
+    chunk = (step // plan.tiles.steps).astype(first.dtype)
+    rounds = jnp.where(step < lengths, first + chunk, len(line.queues.row) - 1)
+    return rounds, slots, step % plan.tiles.steps
 
 
 def forward_members(
@@ -106,14 +110,13 @@ def forward_members(
     rows, line = _line_up(batch, arranged)
     first = _flat(carry)
     kept = forward(plan, line, rows, weights, first)
-    last = _place(plan, line, rows, rows.lengths)
+    last = _place(plan, line, rows, jnp.maximum(rows.lengths - 1, 0))
     some = rows.lengths[:, None] > 0
     ends = tuple(jnp.where(some, at(k, *last), f) for k, f in zip(kept, first, strict=True))
     ends = _apart(ends, plan.members)
     ends = _anew(arranged, ends)
     h = _apart(at(kept[0], *_place(plan, line, rows, _flat(arranged.places.ranks))), plan.members)
-    h = jnp.where(batch.real[..., None], h, 0).astype(batch.x.dtype)
-    return (ends, h), Saved(_apart(kept, plan.members), arranged)
+    return (ends, h.astype(batch.x.dtype)), Saved(_apart(kept, plan.members), arranged)
 
 
 def back_members(
@@ -137,8 +140,8 @@ def back_members(
     d_ends, d_h = given
     flat = _flat((carry, saved.kept, _anew(saved.arranged, d_ends), d_h))
     d_x, d_weights, d_states = backward(plan, line, rows, weights, *flat)
-    d_x = at(d_x, *_place(plan, line, rows, _flat(saved.arranged.places.ranks)))
-    d_x = jnp.where(batch.real[..., None], _apart(d_x, plan.members), 0)
+    ranks = _flat(saved.arranged.places.ranks)
+    d_x = _apart(at(d_x, *_place(plan, line, rows, ranks)), plan.members)
     first, some = (line.queues.first_round_of, line.queues.slot_of), rows.lengths[:, None] > 0
     d_carry = tuple(
         jnp.where(some, at(d, *first), end) for d, end in zip(d_states, flat[2], strict=True)

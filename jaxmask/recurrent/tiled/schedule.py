@@ -89,7 +89,8 @@ def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
 
     No slot then has more than `ceil(batch / slots) * chunks` rounds: when a row is dealt, some slot
     has at most `batch // slots` of those dealt before, and the one with the least has no more.
-    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.)
+    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.) There is one round more,
+    which never comes.
 
     Args:
       lengths: real steps of each row of each member.
@@ -103,7 +104,7 @@ def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
       ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], [5])
     """
     slots = tiles.rows * tiles.lanes
-    rounds = -(-lengths.shape[1] // slots) * chunks
+    rounds = -(-lengths.shape[1] // slots) * chunks + 1
     counts = -(-lengths // tiles.steps)
     return Dealt(*jax.vmap(_deal, (0, None, None))(counts, slots, rounds))
 
