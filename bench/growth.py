@@ -79,7 +79,7 @@ def draw(rows: list[store.Row], path: Path) -> None:
         chart.lines(panel, along, x_of, lambda row, rival: rival["milliseconds"])
         panel.set(xscale="log", yscale="log", xlabel=LABELS[axis])
         ticks = [x_of(row) for row in along]
-        panel.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize=8)
+        panel.set_xticks(ticks, [f"{round(tick, 2):g}" for tick in ticks], fontsize=8)
         panel.minorticks_off()
         panel.set_ylim(*_decade(along))
     panels[0, 0].set_ylabel("ms")
