@@ -10,7 +10,8 @@ masks, the layers of `jm.nn` hand each mask on, and `jm.losses.ctc_loss` and
 
 Training writes metrics.json, picture.png and a checkpoint into the folder --out. Killed and started
 again with the same options, it goes on from its last checkpoint, to the same result. It takes
-whatever `jax.devices()` gives: one CPU, one GPU, or several devices that share each batch.
+whatever `jax.devices()` gives: one CPU, one GPU, or several devices that share each batch, and with
+`--spread` the parameters.
 """
 
 import argparse
@@ -24,9 +25,10 @@ from pathlib import Path
 
 import jax
 from _pronounce import STARTED, data, devices, model, picture, progress, speaking
-from _pronounce.checkpoint import Checkpoints, Notes
+from _pronounce.checkpoint import Checkpoints
 from _pronounce.errors import UserError
 from _pronounce.evaluation import Evaluator, Score
+from _pronounce.notes import Notes
 from _pronounce.settings import PRESETS, Request
 from _pronounce.training import State, Trainer, learning_rate
 from rich.console import Console
@@ -41,15 +43,15 @@ EVALUATION_BOUNDARIES = (10, 32)
 class Run:
     """A training run: its words, its model, and the folder where it is kept."""
 
-    def __init__(self, request: Request, out: Path, console: Console):
+    def __init__(self, request: Request, out: Path, console: Console, *, spread: bool = False):
         self.request, self.out, self.console = request, out, console
         self.preset = request.preset()
         self.checkpoints = Checkpoints(out)
         self._deal_words()
         graphdef, params = model.split(self.preset.size, request.seed)
         mesh = devices.all_devices()
-        self.trainer = Trainer(graphdef, mesh, request.seed)
-        self.evaluator = Evaluator(graphdef, mesh)
+        self.trainer = Trainer(graphdef, mesh, request.seed, spread=spread)
+        self.evaluator = Evaluator(graphdef, mesh, spread=spread)
         self.state = self.trainer.initial_state(params)
         self.notes = Notes(asdict(request))
         self.seconds_before = 0.0
@@ -86,20 +88,18 @@ class Run:
         return self._report()
 
     def _resume(self) -> None:
-        step = self.checkpoints.newest()
+        step = self.checkpoints.newest(self.console.print)
         if step is None:
             return
-        notes = self.checkpoints.notes(step)
+        notes = Notes(**self.checkpoints.notes(step)[0])
         if notes.request != asdict(self.request):
             raise UserError(
                 f"{self.out} holds a run with other options: "
                 f"{Request(**notes.request).described()}. Choose another folder with --out, "
                 "or train anew with --fresh."
             )
-        self.state = State(
-            self.checkpoints.params(step, self.state.params),
-            self.checkpoints.optimizer_state(step, self.state.optimizer),
-        )
+        like = self.state._asdict().items()
+        self.state = State(**{name: self.checkpoints.tree(step, name, tree) for name, tree in like})
         self.notes, self.step, self.seconds_before = notes, step, notes.seconds
         if step < notes.steps:
             self.console.print(f"Resuming from the checkpoint of step {step:,}.")
@@ -148,7 +148,7 @@ class Run:
         score = self._score(self.development)
         self.notes.development.append((self.step, score.phoneme_error_rate))
         self.notes.seconds = self._seconds()
-        self.checkpoints.save(self.step, *self.state, self.notes)
+        self.checkpoints.save(self.step, asdict(self.notes), **self.state._asdict())
         self.console.print(
             f"Step {self.step:,}: phoneme error rate {score.phoneme_error_rate:.2%} "
             "(development words), checkpoint written"
@@ -214,7 +214,7 @@ def train(options: argparse.Namespace) -> None:
     if options.fresh:
         Checkpoints(options.out).delete()
     asked = Request(options.seed, options.steps, options.minutes, options.model, options.words)
-    Run(asked, options.out, Console()).train()
+    Run(asked, options.out, Console(), spread=options.spread).train()
 
 
 def say(options: argparse.Namespace) -> None:
@@ -241,6 +241,8 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=PRESETS, help="its size, instead of one that matches --minutes")
     add("--words", type=_number(int, 20), help="use only so many words, for a quick look")
     add("--seed", type=int, default=0, help="of parameters, batches and noise (default: 0)")
+    spread = "keep a share of the parameters on each device, not a copy"
+    add("--spread", action="store_true", help=spread)
     add("--fresh", action="store_true", help="forget the checkpoint in --out and start anew")
     sub = command.add_subparsers(title="commands", metavar="say WORD...")
     speak = sub.add_parser("say", help="say words with the trained model")

@@ -4,10 +4,12 @@
 
 Words of 1 to 28 letters go in, pronunciations of the CMU Pronouncing Dictionary come out, one
 phoneme at a time from a cache. The encoder sees the letters' mask, the decoder its own and the
-letters'; the loss counts real phonemes. `examples/pronounce.py` does the same task with a BiLSTM.
+letters'; the loss counts real phonemes. Several devices share each batch, and with `--spread` the
+parameters. `examples/pronounce.py` does the same task with a BiLSTM.
 """
 
 import argparse
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
+from _pronounce import devices
 from _pronounce.data import (
     LETTERS,
     PHONEMES,
@@ -26,6 +29,7 @@ from _pronounce.data import (
     split,
 )
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 from rich.progress import track
 
 import jaxmask as jm
@@ -99,17 +103,26 @@ def teacher(phonemes: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array,
     return reads, writes, jnp.concatenate([has_word, mask], axis=1)
 
 
-def loss_of(model: Transformer, letters, letter_mask, phonemes, phoneme_mask) -> jax.Array:
+def loss_of(model, letters, letter_mask, phonemes, phoneme_mask, axes=()) -> jax.Array:
+    """The mean over real phonemes, those on other devices included, which lie along `axes`."""
     reads, writes, mask = teacher(phonemes, phoneme_mask)
     logits, mask = model(letters, letter_mask, reads, mask)
-    return jm.losses.reduce(
-        *jm.losses.seq2seq_cross_entropy(logits, mask, writes, label_smoothing=0.05)
-    )
+    losses = jm.losses.seq2seq_cross_entropy(logits, mask, writes, label_smoothing=0.05)
+    total, count = jax.lax.psum(jm.losses.sum_and_count(*losses), axes)
+    return total / jnp.maximum(count, 1)
 
 
-@nnx.jit
-def train_step(model: Transformer, optimizer: nnx.Optimizer, batch: Batch) -> jax.Array:
-    loss, gradient = nnx.value_and_grad(loss_of)(model, *batch[:4])
+@functools.partial(nnx.jit, static_argnames=("mesh", "spread"))
+def train_step(
+    model: Transformer, optimizer: nnx.Optimizer, batch: Batch, mesh: Mesh, spread: bool = False
+) -> jax.Array:
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def of_share(batch, params):
+        return loss_of(nnx.merge(graph, params, rest), *batch[:4], axes=devices.ROWS)
+
+    of_all = devices.on_each_share(of_share, mesh, out=PartitionSpec(), spread=spread)
+    loss, gradient = jax.value_and_grad(of_all, argnums=1)(batch, params)
     optimizer.update(model, gradient)
     return loss
 
@@ -144,18 +157,20 @@ def error_rate(model: Transformer, batches: Batches) -> tuple[float, list[tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=330)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--features", type=int, default=96)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--words", type=int, help="learn from fewer words, for a quick look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
+    spread = "keep a share of the parameters on each device, not a copy"
+    parser.add_argument("--spread", action="store_true", help=spread)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
     parts = split(read_dictionary(), options.words)
     training = Batches(
-        Entries.of(parts.training).that_fit(), 64, max_shapes=4, shuffle_seed=options.seed
+        Entries.of(parts.training).that_fit(), 64, max_shapes=3, shuffle_seed=options.seed
     )
     tested = Entries.of(parts.development).that_fit()
     model = Transformer(options.features, options.layers, heads=4, rngs=nnx.Rngs(options.seed))
@@ -166,9 +181,12 @@ def main() -> None:
     prove(model, next(training.epoch(0)))
     print("The training loss and its gradients do not depend on padding: checked.")
 
+    mesh = devices.all_devices()
+    state = nnx.state((model, optimizer))
+    nnx.update((model, optimizer), devices.lay_out(state, mesh, spread=options.spread))
     steps = itertools.islice(training.from_step(0), options.steps)
     for batch in track(steps, total=options.steps, description="Training"):
-        loss = train_step(model, optimizer, batch)
+        loss = train_step(model, optimizer, devices.deal_rows(batch, mesh), mesh, options.spread)
     model.eval()
     rate_of_errors, examples = error_rate(model, Batches(tested, 200, max_shapes=3))
     print(f"Loss {float(loss):.3f}; phoneme error rate {rate_of_errors:.1%} of held-out words")

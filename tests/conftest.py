@@ -26,6 +26,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--fuzz-seed", type=int, default=0, metavar="SEED", help="the number of the first of them"
     )
+    parser.addoption(
+        "--long", type=int, default=0, metavar="N", help="kill a training job N times more"
+    )
 
 
 def pytest_configure(config):

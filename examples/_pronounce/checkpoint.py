@@ -3,111 +3,154 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from _pronounce.errors import UserError
 
-# What Orbax writes appears whole or not at all, but what befalls it later shows only in its bytes.
+# A kill leaves no torn file under a checkpoint's name; what befalls it later shows in its bytes.
 SEAL = "sha256.json"
-
-
-@dataclass
-class Notes:
-    """Everything about a run that is not an array."""
-
-    request: dict[str, Any]
-    steps: int = 0  # to train for, once that is known
-    losses: list[float] = field(default_factory=list)  # one a step
-    development: list[list[float]] = field(default_factory=list)  # step, phoneme error rate
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    letters: int = 0
-
-    def letters_per_second(self) -> float:
-        """Real letters trained on; compiling, evaluating and writing are not in the time."""
-        return self.letters / max(self.training_seconds, 1e-9)
+ADVICE = "Train anew with --fresh, or name another folder with --out."
 
 
 class Checkpoints:
-    """The newest checkpoint of a run, written whole or not at all.
+    """The newest checkpoints of a run, one folder a step.
 
-    Each holds the parameters, the state of the optimiser and `Notes`; the step is its name. The
-    position in the data needs no place of its own: batches depend on seed and step alone.
+    A folder is written under another name, by Orbax and all processes, then sealed, and renamed
+    last: whenever a process is killed, a folder named like a step is whole. One that was harmed
+    later is skipped, which is why the checkpoint before the newest is kept.
     """
 
-    def __init__(self, out: Path):
-        self.folder = out.absolute() / "checkpoint"
+    def __init__(self, out: Path, keep: int = 2):
+        self.folder, self._keep = out.absolute() / "checkpoint", keep
 
-    def save(self, step: int, params: Any, optimizer_state: Any, notes: Notes) -> None:
-        """Write a checkpoint and drop the one before it."""
-        with self._manager() as manager:
-            args = ocp.args.Composite(
-                params=ocp.args.StandardSave(params),
-                optimizer=ocp.args.StandardSave(optimizer_state),
-                notes=ocp.args.JsonSave(asdict(notes)),
-            )
-            manager.save(step, args=args)
-        self._seal(step).write_text(json.dumps(self._digests(step)))
+    def save(self, step: int, notes: Any, **trees: Any) -> None:
+        """Write a checkpoint, then drop the oldest.
 
-    def newest(self) -> int | None:
-        """The step of the newest checkpoint, or None where there is none."""
-        if not self.folder.is_dir():
-            return None
-        with self._manager() as manager:
-            return manager.latest_step()
+        Args:
+          step: its name.
+          notes: what is no array, as JSON; each process may have others.
+          **trees: of arrays, by name; every process calls with its share of them.
+        """
+        writing = self.folder / f"{step}.writing"
+        try:
+            self._clean()
+            _wait_for_all("cleaned", step)
+            args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+            with _checkpointer() as checkpointer:
+                checkpointer.save(writing, ocp.args.Composite(**args), force=True)
+            (writing / f"notes-{jax.process_index()}.json").write_text(json.dumps(notes))
+            _wait_for_all("notes", step)
+            if jax.process_index() == 0:
+                (writing / SEAL).write_text(json.dumps(_digests(writing)))
+                # What is newer was skipped, since it is torn.
+                self._drop([found for found in self._steps() if found >= step])
+                writing.rename(self.folder / str(step))
+        # A full disk is an error of many kinds, by what was being written.
+        except Exception as error:
+            self._clean()
+            raise UserError(self._not_written(step, error)) from error
+        self._drop(self._steps()[self._keep :])
+        self._clean()
+        _wait_for_all("whole", step)
 
-    def notes(self, step: int) -> Notes:
-        """Read what is said of the run."""
-        return Notes(**self._restore(step, notes=ocp.args.JsonRestore())["notes"])
+    def newest(self, say: Callable[[str], None] | None = None) -> int | None:
+        """The step of the newest whole checkpoint, or None where there is none.
 
-    def params(self, step: int, like: Any) -> Any:
-        """Read the parameters, onto the devices that `like` lies on."""
-        return self._restore(step, params=ocp.args.StandardRestore(like))["params"]
+        Args:
+          say: is told which were skipped; they are written to stderr where None.
 
-    def optimizer_state(self, step: int, like: Any) -> Any:
-        """Read the state of the optimiser, likewise."""
-        return self._restore(step, optimizer=ocp.args.StandardRestore(like))["optimizer"]
+        Raises:
+          UserError: if there are checkpoints and none is whole.
+        """
+        steps = self._steps()
+        for step in steps:
+            if _is_whole(self.folder / str(step)):
+                return step
+            text = f"The checkpoint {self.folder / str(step)} is torn: it is skipped."
+            say(text) if say else print(text, file=sys.stderr)
+        if steps:
+            raise UserError(f"All checkpoints in {self.folder} are torn. {ADVICE}")
+        return None
+
+    def notes(self, step: int) -> list[Any]:
+        """Read the notes of each process that wrote the checkpoint."""
+        files = (self.folder / str(step)).glob("notes-*.json")
+        found = {int(file.stem.partition("-")[2]): json.loads(file.read_text()) for file in files}
+        if not found:
+            raise self._unreadable(step, "it has no notes")
+        return [found[process] for process in sorted(found)]
+
+    def tree(self, step: int, name: str, like: Any) -> Any:
+        """Read arrays onto the devices that `like` lies on, which may be others than before."""
+        args = ocp.args.Composite(**{name: ocp.args.StandardRestore(like)})
+        try:
+            with _checkpointer() as checkpointer:
+                return checkpointer.restore(self.folder / str(step), args)[name]
+        # Orbax and what it stands on raise errors of many kinds where shapes or formats differ.
+        except Exception as error:
+            raise self._unreadable(step, error) from error
 
     def delete(self) -> None:
         """Forget the run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _restore(self, step: int, **items: Any) -> Any:
-        advice = "Train anew with --fresh, or name another folder with --out."
-        if not self._is_whole(step):
-            raise UserError(f"The checkpoint {self.folder / str(step)} is torn. {advice}")
-        try:
-            with self._manager() as manager:
-                return manager.restore(step, args=ocp.args.Composite(**items))
-        # Orbax and what it stands on raise errors of many kinds where shapes or formats differ.
-        except Exception as error:
-            raise UserError(
-                f"The checkpoint {self.folder / str(step)} cannot be read, perhaps because another "
-                f"version wrote it: {error}. {advice}"
-            ) from error
+    def _steps(self) -> list[int]:
+        """The newest first."""
+        names = [path.name for path in self.folder.glob("*")]
+        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
-    def _is_whole(self, step: int) -> bool:
-        """Whether each file is as it was written; so it is if a kill left no time for the seal."""
-        seal = self._seal(step)
-        return not seal.exists() or seal.read_text() == json.dumps(self._digests(step))
+    def _drop(self, steps: Sequence[int]) -> None:
+        """Take their names from checkpoints, so that none is seen while it is half removed."""
+        if jax.process_index() == 0:
+            for step in steps:
+                (self.folder / str(step)).rename(self.folder / f"{step}.dropped")
 
-    def _seal(self, step: int) -> Path:
-        return self.folder / str(step) / SEAL
+    def _clean(self) -> None:
+        """Remove what has no step for a name: dropped, or half written when a kill came."""
+        if jax.process_index() == 0:
+            for path in self.folder.glob("*.*"):
+                shutil.rmtree(path)
 
-    def _digests(self, step: int) -> dict[str, str]:
-        folder = self.folder / str(step)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
-        return {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
-
-    def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, enable_async_checkpointing=False, create=True
+    def _unreadable(self, step: int, why: object) -> UserError:
+        return UserError(
+            f"The checkpoint {self.folder / str(step)} cannot be read, perhaps because another "
+            f"version wrote it: {why}. {ADVICE}"
         )
-        return ocp.CheckpointManager(self.folder, options=options)
+
+    def _not_written(self, step: int, error: Exception) -> str:
+        whole = [found for found in self._steps() if _is_whole(self.folder / str(found))]
+        kept = f"The one of step {whole[0]} is whole" if whole else "There is none before it"
+        return (
+            f"Cannot write the checkpoint of step {step} into {self.folder}: {error}. {kept}. "
+            "Make room on the disk; the same command then goes on from there."
+        )
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+def _wait_for_all(what: str, step: int) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"{what} {step}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether each file is as it was written."""
+    seal = folder / SEAL
+    return seal.exists() and seal.read_text() == json.dumps(_digests(folder))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }

@@ -48,10 +48,11 @@ class Said(NamedTuple):
 class Evaluator:
     """A model that speaks, compiled once for each shape of batch."""
 
-    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh):
+    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh, *, spread: bool = False):
         self.mesh = mesh
         rows = PartitionSpec(devices.ROWS)
-        self._say = jax.jit(devices.on_each_share(_say(graphdef), mesh, out=rows))
+        say = devices.on_each_share(_say(graphdef), mesh, out=rows, spread=spread)
+        self._say = jax.jit(say)
 
     def say(self, params: nnx.State, batch: Batch) -> Said:
         """Let the model say the words of a batch."""

@@ -39,10 +39,10 @@ def _load(checkpoints: Checkpoints) -> tuple[Evaluator, nnx.State]:
             f"There is no checkpoint in {checkpoints.folder}: train a model first, or name the "
             "folder of one with --out."
         )
-    request = Request(**checkpoints.notes(step).request)
+    request = Request(**checkpoints.notes(step)[0]["request"])
     graphdef, shapes = outline(request.preset().size)
     mesh = devices.all_devices()
-    params = checkpoints.params(step, devices.shapes_on_each(shapes, mesh))
+    params = checkpoints.tree(step, "params", devices.lay_out(shapes, mesh))
     return Evaluator(graphdef, mesh), params
 
 

@@ -41,7 +41,9 @@ def learning_rate(peak: float, step: int, steps: int) -> float:
     return peak * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
 
 
-def mean_loss(graphdef: nnx.GraphDef, mesh: Mesh, seed: int) -> Callable[..., jax.Array]:
+def mean_loss(
+    graphdef: nnx.GraphDef, mesh: Mesh, seed: int, *, spread: bool
+) -> Callable[..., jax.Array]:
     """The CTC loss of a batch, averaged over its words, wherever its rows lie.
 
     The mask travels from the batch through every layer into the loss. A mean of the means of
@@ -59,22 +61,23 @@ def mean_loss(graphdef: nnx.GraphDef, mesh: Mesh, seed: int) -> Callable[..., ja
         total, count = jax.lax.psum(share, devices.ROWS)
         return total / count
 
-    return devices.on_each_share(of_share, mesh, out=PartitionSpec())
+    return devices.on_each_share(of_share, mesh, out=PartitionSpec(), spread=spread)
 
 
 class Trainer:
     """The two halves of a step: gradients, compiled for each shape of batch, and the update."""
 
-    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh, seed: int):
-        self.mesh = mesh
-        loss = mean_loss(graphdef, mesh, seed)
+    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh, seed: int, *, spread: bool = False):
+        self.mesh, self.spread = mesh, spread
+        loss = mean_loss(graphdef, mesh, seed, spread=spread)
         self._gradients = jax.jit(jax.value_and_grad(loss, argnums=1))
         self._update = jax.jit(_update, donate_argnums=0)
         self._compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
 
     def initial_state(self, params: nnx.State) -> State:
-        """The state of step 0, a copy on each device."""
-        return devices.copy_to_each(State(params, optimizer().init(params)), self.mesh)
+        """The state of step 0, on the devices."""
+        state = State(params, optimizer().init(params))
+        return devices.lay_out(state, self.mesh, spread=self.spread)
 
     def compile(self, state: State, samples: Sequence[Batch]) -> None:
         """Compile for the shapes of some batches, two at a time."""

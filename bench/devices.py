@@ -1,0 +1,190 @@
+"""How the main job's throughput grows with 1, 2 and 4 virtual devices, and what bounds it.
+
+    python -m bench devices
+
+The model of `examples/pronounce.py` (preset "small") trains on batches of one shape, a process for
+each number of devices, with a copy of the parameters on each device and with a share of them.
+Beside the step: how many cores it keeps busy, adding up gradients alone, the input pipeline alone,
+and writing and reading a checkpoint. Virtual devices share the cores of one machine: what is seen
+is the cost of dealing out, not the gain of more hardware. Writes `bench/results/devices.json`, from
+which `docs/devices.md` plans larger runs. Takes about three minutes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from bench import timing
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+from _pronounce import data, devices, model  # noqa: E402
+from _pronounce.checkpoint import Checkpoints  # noqa: E402
+from _pronounce.settings import PRESETS  # noqa: E402
+from _pronounce.training import State, Trainer  # noqa: E402
+
+COUNTS, BATCH_SIZE = (1, 2, 4), 256
+PRESET = PRESETS["small"]
+
+
+def batches() -> data.Batches:
+    entries = data.Entries.of(data.split(data.read_dictionary()).training).that_fit()
+    return data.Batches(entries, BATCH_SIZE, max_shapes=PRESET.shapes, shuffle_seed=0)
+
+
+def busy(function: Callable[[], Any], rounds: int) -> tuple[dict[str, float], float]:
+    """Milliseconds of a call, and how many cores it keeps busy."""
+    jax.block_until_ready(function())
+    wall, cores = time.perf_counter(), time.process_time()
+    samples = [1e3 * timing.time_once(function) for _ in range(rounds)]
+    wall, cores = time.perf_counter() - wall, time.process_time() - cores
+    return timing.spread(samples), round(cores / wall, 2)
+
+
+def step_of(trainer: Trainer, state: State, batch: data.Batch) -> Callable[[], Any]:
+    kept = [state]
+
+    def step() -> Any:
+        kept[0], loss = trainer.step(kept[0], batch, 0, 1e-3)
+        return kept[0], loss
+
+    return step
+
+
+def adding_up(params: Any, mesh: Any) -> Callable[[], Any]:
+    """The gradients' reduction alone."""
+
+    def of_share(rows: jax.Array, params: Any) -> Any:
+        return jax.lax.psum(params, devices.ROWS)
+
+    run = jax.jit(devices.on_each_share(of_share, mesh, out=PartitionSpec()))
+    rows = devices.deal_rows(np.zeros(mesh.size), mesh)
+    return lambda: run(rows, params)
+
+
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """On all devices of this process, with a copy of the parameters and with a share."""
+    batch = next(batches().epoch(0))
+    letters, mesh, rows = int(batch.mask.sum()), devices.all_devices(), []
+    for spread in (False, True) if mesh.size > 1 else (False,):
+        graphdef, params = model.split(PRESET.size, 0)
+        trainer = Trainer(graphdef, mesh, 0, spread=spread)
+        state = trainer.initial_state(params)
+        start = time.perf_counter()
+        trainer.compile(state, [batch])
+        compiled = time.perf_counter() - start
+        reduction, _ = busy(adding_up(devices.lay_out(params, mesh), mesh), rounds)
+        took, cores = busy(step_of(trainer, state, batch), rounds)
+        rows.append(
+            {
+                "devices": mesh.size,
+                "spread": spread,
+                "step_ms": took,
+                "cores_busy": cores,
+                "letters_per_second": round(1e3 * letters / took["median"]),
+                "adding_up_ms": reduction,
+                "compile_seconds": round(compiled, 2),
+                "shape": list(batch.letters.shape),
+                "fill": round(letters / batch.mask.size, 4),
+            }
+        )
+    return rows
+
+
+def elsewhere(count: int, rounds: int) -> list[dict[str, Any]]:
+    """The same in a process of so many virtual devices."""
+    flags = f"--xla_force_host_platform_device_count={count}"
+    command = [sys.executable, "-m", "bench.devices", "--here", "--rounds", str(rounds)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def pipeline() -> dict[str, float]:
+    """Two epochs of batches and nothing else."""
+    every = batches()
+    start, letters, words, size = time.perf_counter(), 0, 0, 0
+    for epoch in (0, 1):
+        for batch in every.epoch(epoch):
+            letters += int(batch.mask.sum())
+            words += int((batch.indices >= 0).sum())
+            size += sum(array.nbytes for array in batch)
+    seconds = time.perf_counter() - start
+    return {
+        "letters_per_second": round(letters / seconds),
+        "bytes_a_letter": round(size / letters, 2),
+        "shapes": len(every.one_of_each_shape()),
+        "letters_a_word": round(letters / words, 3),
+    }
+
+
+def checkpoint() -> dict[str, float]:
+    """Parameters and moments, written and read."""
+    graphdef, params = model.split(PRESET.size, 0)
+    mesh = devices.all_devices()
+    state = Trainer(graphdef, mesh, 0).initial_state(params)
+    # As after some steps: zeros would be compressed to nothing.
+    draw = np.random.default_rng(0)
+
+    def noise(leaf: jax.Array) -> jax.Array:
+        return jax.device_put(draw.normal(size=leaf.shape).astype(leaf.dtype), leaf.sharding)
+
+    trees = jax.tree.map(noise, state._asdict())
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        checkpoints.save(0, {}, **trees)
+        start = time.perf_counter()
+        checkpoints.save(1, {}, **trees)
+        written = time.perf_counter()
+        for name, like in trees.items():
+            checkpoints.tree(1, name, like)
+        read = time.perf_counter()
+        size = sum(p.stat().st_size for p in (checkpoints.folder / "1").rglob("*") if p.is_file())
+    return {
+        "bytes": size,
+        "write_seconds": round(written - start, 3),
+        "read_seconds": round(read - written, 3),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--here", action="store_true", help="measure this process, print JSON")
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(measure(options.rounds)))
+        return
+    rows = [row for count in COUNTS for row in elsewhere(count, options.rounds)]
+    found = {"batch_size": BATCH_SIZE, "rows": rows}
+    found |= {"pipeline": pipeline(), "checkpoint": checkpoint()}
+    path = timing.save("devices", found)
+    for row in rows:
+        print(
+            f"{row['devices']} devices{', spread' if row['spread'] else '':8}  "
+            f"{row['letters_per_second']:7,} letters/s  {row['cores_busy']} cores busy  "
+            f"step {row['step_ms']['median']} ms, adding up {row['adding_up_ms']['median']} ms"
+        )
+    print(found["pipeline"], found["checkpoint"], f"wrote {path}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Many devices, many processes, and runs that are killed: what `docs/devices.md` promises."""
+
+import functools
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests import job
+from tests.many_devices import collectives
+
+from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows where it is
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def start(module, *arguments, devices):
+    """A program of its own, since JAX counts its devices when it starts."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+    return subprocess.Popen(
+        [sys.executable, "-m", f"tests.{module}", *map(str, arguments)],
+        env={**os.environ, **OPTIONS, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def wait(*programs):
+    """What each wrote; if one fails, the others are not waited for."""
+    try:
+        written = [program.communicate(timeout=1800) for program in programs]
+    finally:
+        for program in programs:
+            program.kill()
+    for program, (_, error) in zip(programs, written, strict=True):
+        assert program.returncode == 0, error
+    return [out for out, _ in written]
+
+
+# ------------------------------------------------------------------------------ many devices
+
+EXAMPLES = ("pronounce", "letters_to_phonemes")
+
+
+@functools.cache
+def learned():
+    (out,) = wait(start("many_devices", devices=4))
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("way", ["data", "spread"])
+def test_four_devices_learn_what_one_learns(example, way):
+    found, one = learned()[example][way], learned()[example]["one"]
+    np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-6)
+    assert one["losses"][0] != one["losses"][1]
+    assert found["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_data_parallel_only_gradients_and_the_loss_are_added_up(example):
+    found = learned()[example]["data"]
+    # The sum of the losses, their count, and the cotangent of the sum.
+    assert found["collectives"] == {"all-reduce": found["parameters"] + 3}
+    assert found["share"] == [1, 1]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_spread_only_parameters_are_gathered_and_their_gradients_scattered(example):
+    found = learned()[example]["spread"]
+    # The norm of all gradients, by which the first example clips them, is a sum over devices too.
+    norms = found["arrays"] if example == "pronounce" else 0
+    assert found["collectives"] == {
+        "all-gather": found["parameters"],
+        "reduce-scatter": found["parameters"] // 4,
+        "all-reduce": 3 + norms,
+    }
+    # A quarter of the parameters and of their moments stays on a device through all steps.
+    np.testing.assert_allclose(found["share"], 1 / 4, atol=1e-3)
+
+
+def test_the_engine_runs_the_rows_of_each_device():
+    rows = {way: found["rows_of_engine"] for way, found in learned()["pronounce"].items()}
+    assert rows == {"one": [16], "data": [4], "spread": [4]}
+
+
+def test_a_checkpoint_of_four_devices_is_read_by_one():
+    assert learned()["pronounce"]["spread"]["restored"]
+
+
+def test_every_collective_is_found_in_a_program():
+    assert collectives(
+        "  a = (f32[2,3]{1,0}, f32[]) all-reduce(b, c), channel_id=1\n"
+        "  %d = f32[4]{0} all-gather-start(%e), dimensions={0}\n"
+        "  f = f32[8] fusion(%all-gather.1)\n"
+        "  g = s32[5]{0} collective-permute(h)\n"
+    ) == {"all-reduce": 7, "all-gather": 4, "collective-permute": 5}
+
+
+# ---------------------------------------------------------------------------- many processes
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes of two devices each found, and where their checkpoints are."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    wait(*(start("two_processes", folder, address, process, devices=2) for process in (0, 1)))
+    return [pickle.loads((folder / f"{k}.pickle").read_bytes()) for k in (0, 1)], folder
+
+
+@pytest.fixture(scope="module")
+def one():
+    """The same by one process, on one device, without any row that only fills a batch."""
+    state, losses = job.train(job.mesh_of(1), [0, 1], fill=False)
+    return job.arrays(state), losses
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
+
+
+def test_two_processes_learn_what_one_learns_though_one_has_fewer_batches(two, one):
+    (first, second), _ = two
+    assert first["devices"] == second["devices"] == (2, 4)
+    assert len(first["losses"]) >= 20 > 2 * len(list(job.pipeline(1))) - 2
+    np.testing.assert_allclose(first["losses"], one[1], rtol=1e-5)
+    # Parameters, statistics of batch normalisation, momentum, random key, accuracy.
+    assert_close(first["state"], one[0])
+    assert np.asarray(first["state"][".accuracy.count.high"]) == sum(job.RECORDS)
+
+
+def test_both_processes_have_the_same_bits(two):
+    (first, second), _ = two
+    assert first["losses"] == second["losses"]
+    for name, array in first["state"].items():
+        assert array.tobytes() == second["state"][name].tobytes(), name
+
+
+def test_a_step_without_a_real_row_changes_no_bit(two):
+    for found in two[0]:
+        after, loss, count = found["after_nothing"]
+        assert (loss, count) == (0, 0)
+        for name, array in found["state"].items():
+            assert after[name].tobytes() == array.tobytes(), name
+
+
+def test_metrics_of_processes_merge(two):
+    labels = [record["label"] for shard in (0, 1) for record in job.records(shard)]
+    for found in two[0]:
+        assert found["mean_label"] == pytest.approx(np.mean(labels), rel=1e-6)
+
+
+def test_one_process_goes_on_from_the_checkpoint_of_two(two, one, tmp_path):
+    shutil.copytree(two[1] / "checkpoint", tmp_path / "checkpoint")
+    checkpoints = Checkpoints(tmp_path)
+    newest = checkpoints.newest()
+    assert newest == 20
+    shutil.rmtree(tmp_path / "checkpoint" / str(newest))
+    state, losses = job.train(job.mesh_of(1), [0, 1], checkpoints, fill=False)
+    assert losses[: newest - job.EVERY] == two[0][0]["losses"][: newest - job.EVERY]
+    assert_close(job.arrays(state), one[0])
+
+
+# ------------------------------------------------------------------------------------- kills
+
+
+@pytest.fixture(scope="module")
+def killed(request, tmp_path_factory):
+    folder, kills = tmp_path_factory.mktemp("killed"), request.config.getoption("--long")
+    return json.loads(wait(start("killed", folder, kills, devices=1))[0])
+
+
+def test_killed_at_any_moment_a_run_ends_with_the_bits_of_an_unbroken_one(killed):
+    first, *others = killed["ends"]
+    assert len(first["losses"]) >= 20
+    assert others
+    assert all(other == first for other in others)
+
+
+def test_it_was_killed_in_the_middle_of_it(killed):
+    lives = {life["moment"]: life for life in killed["lives"][1:5]}
+    assert {life["status"] for life in lives.values()} == {-signal.SIGKILL}
+    assert lives["in_a_step"]["left"] == ["5"]
+    assert [name for name in lives["while_writing"]["left"] if name.startswith("10.writing")]
+    assert lives["before_sealing"]["left"] == ["10.writing", "5"]
+    assert lives["while_dropping"]["left"] == ["10", "15", "5.dropped"]
+    assert killed["lives"][5]["left"] == ["15", "20"]
+
+
+def test_a_torn_checkpoint_was_skipped_with_a_message(killed):
+    assert re.search(rf"checkpoint/{killed['torn']} is torn: it is skipped", killed["log"])
+
+
+# -------------------------------------------------------------------------------------- docs
+
+
+def test_the_python_of_the_page_runs(monkeypatch, capsys):
+    page = (ROOT / "docs" / "devices.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(compile("\n".join(blocks), "docs/devices.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.strip()
+    assert printed in page
+
+
+def test_an_array_of_all_kinds_can_be_compared():
+    found = job.arrays({"key": jax.random.key(3), "x": np.ones(2)})
+    assert found["['key']"].tolist() == [0, 3]
