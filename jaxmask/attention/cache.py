@@ -76,8 +76,9 @@ def empty_cache(
       (2, 4, 1, 3)
     """
     slots = _check.count(slots, "empty_cache", "slots", least=1)
-    zeros = jnp.zeros((batch, slots, kv_heads, head_features), dtype)
-    return KVCache(zeros, zeros, jnp.zeros(batch, jnp.int32))
+    shape = (batch, slots, kv_heads, head_features)
+    # Two arrays, since one buffer cannot be donated twice.
+    return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
 
 
 def attend_cached(

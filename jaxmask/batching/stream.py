@@ -16,6 +16,7 @@ from jaxmask.batching.flatten import read_row
 
 T = TypeVar("T")
 State: TypeAlias = dict[str, Any]
+_END = object()
 
 
 class Source(Protocol):
@@ -80,8 +81,12 @@ class Replayed:
             )
         if self._iterator is not self._records:
             self._iterator, self._read = self._start(), 0
-            for _ in range(state["read"]):
-                next(self)
+            for read in range(state["read"]):
+                if next(self, _END) is _END:
+                    raise ValueError(
+                        f"{self._where}: the state was taken after {state['read']} records, and "
+                        f"now there are only {read}. Give the same sequences, or begin anew."
+                    )
 
 
 class Window(NamedTuple):
@@ -182,6 +187,7 @@ class Windowed(Iterator[T], Generic[T]):
         self._window: Window | None = None
         self._batches: Sequence[Any] = ()
         self._given = 0
+        self._failed: BaseException | None = None
 
     def _position(self, waiting: Sequence[int]) -> State:
         """What to remember before a window is read, of which some records will wait."""
@@ -191,18 +197,30 @@ class Windowed(Iterator[T], Generic[T]):
         return {"source": source, "index": self._index, "waiting": list(waiting), "kind": kind}
 
     def __next__(self) -> T:
-        """The next batch."""
-        given, self._given = self._given, 0
-        while given >= len(self._batches):
-            if self._window is not None:
-                if self._window.last:
-                    self._given = given
-                    raise StopIteration
-                given = 0
+        """The next batch. After an error there is none: what was read would be lost in silence."""
+        if self._failed is not None:
+            raise RuntimeError(
+                f"{self._where}: this stream stopped at an error while it was at record "
+                f"{self._index}. `stream.set_state(stream.get_state())` goes back to the last "
+                "batch, so that nothing is skipped."
+            ) from self._failed
+        try:
+            return self._next()
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._failed = error
+            raise
+
+    def _next(self) -> T:
+        while self._given >= len(self._batches):
+            if self._window is not None and self._window.last:
+                raise StopIteration
             self._advance()
-        self._given = given + 1
         assert self._window is not None
-        return self._make(self._window, self._batches[given])
+        batch = self._make(self._window, self._batches[self._given])
+        self._given += 1
+        return batch
 
     def get_state(self) -> State:
         """Where the iterator is: numbers, strings and the state of the source.
@@ -234,6 +252,8 @@ class Windowed(Iterator[T], Generic[T]):
         """Read and arrange the next window."""
         here = self._position([])
         self._origin = self._before if self._carried else here
+        if self._window is not None:  # else a state was set, some batches into this window
+            self._given = 0
         read, last = self._read()
         carried = len(self._carried)
         entries = self._carried + read
@@ -257,13 +277,14 @@ class Windowed(Iterator[T], Generic[T]):
         weight = 0
         while weight < self._size:
             try:
-                record = next(self._source)
-            except StopIteration:
-                return read, True
+                record = next(self._source, _END)
+                if record is _END:
+                    return read, True
+                row = self._row_of(record)
             except Exception as error:
                 error.add_note(f"{self._where}: raised while reading record {self._index}.")
                 raise
-            row = read_row(self._row_of(record), self._index, self._like, self._dtype, self._where)
+            row = read_row(row, self._index, self._like, self._dtype, self._where)
             if self._like is None and len(row):
                 self._like = row[:0]
             pieces = self._pieces_of(row)

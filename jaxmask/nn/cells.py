@@ -80,8 +80,8 @@ class LayerNormLSTMCell(nnx.RNNCellBase):
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> tuple[Array, Array]:
         """Zeros `(h, c)`, float32."""
-        zeros = jnp.zeros((*input_shape[:-1], self.hidden_features))
-        return zeros, zeros
+        shape = (*input_shape[:-1], self.hidden_features)
+        return jnp.zeros(shape), jnp.zeros(shape)  # two, so that both can be donated
 
     @property
     def num_feature_axes(self) -> int:
@@ -163,8 +163,8 @@ class ConvLSTMCell(nnx.RNNCellBase):
             )
         if self.padding == "VALID":
             spatial = [n - k + 1 for n, k in zip(spatial, self.kernel_size, strict=True)]
-        zeros = jnp.zeros((batch, *spatial, self.hidden_features))
-        return zeros, zeros
+        shape = (batch, *spatial, self.hidden_features)
+        return jnp.zeros(shape), jnp.zeros(shape)  # two, so that both can be donated
 
     @property
     def num_feature_axes(self) -> int:

@@ -53,7 +53,8 @@ def pack_stream(
     Raises:
       TypeError, ValueError: as `pack_sequences`, naming the sequence by its index; if a sequence
         is of another type or has other feature axes than those before it. An error that reading
-        raises has a note with the index.
+        raises has a note with the index. The stream then stops: `set_state(get_state())` goes
+        back to the last batch, so that no record is skipped.
 
     Example:
       >>> import jaxmask as jm

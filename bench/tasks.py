@@ -1,0 +1,158 @@
+"""What `bench.train` learns: words of a dictionary or drawn tokens, in three kinds of batches.
+
+- `"words"`: letters to phonemes with a CTC loss, the task and the data of `examples/pronounce.py`.
+- `"tokens"`: a tag for each token, a function of its id; lengths are those of the workload "wmt".
+
+Batches are padded at random (shuffled, each as long as its longest sequence or a little longer: one
+of two widths, those that pad least), bucketed, or packed. All kinds have about equally many real
+steps a batch.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import jaxmask as jm
+from bench.workloads import SEED, WORKLOADS
+from jaxmask.batching.boundaries import fewest_steps
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+KINDS = ("random", "bucketed", "packed")
+VOCABULARY, TAGS = 512, 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set, and the sizes of the model and its batches."""
+
+    name: str
+    sequences: list[list[int]]
+    labels: list[list[int]] | None  # of CTC; None: a tag for each step
+    vocabulary: int
+    outputs: int  # features of a step; several frames where there are `labels`
+    frames: int = 1
+    embed: int = 64
+    hidden: int = 128
+    layers: int = 2
+    rows: int = 64  # of a padded batch
+    packed: tuple[int, int] = (16, 32)  # rows and steps of a packed one
+
+    @property
+    def widths(self) -> list[int]:
+        """Features that go into each layer."""
+        return [self.embed] + [2 * self.hidden] * (self.layers - 1)
+
+
+class Batch(NamedTuple):
+    """Padding, and rows that only fill up the batch, are False in the masks.
+
+    `segments` are None but in packed rows, where `places [sequences, width]` are the steps of each
+    sequence, counted through all rows.
+    """
+
+    ids: np.ndarray  # [rows, time]
+    mask: np.ndarray  # [rows, time]
+    targets: np.ndarray  # [sequences, label], or [rows, time]
+    target_mask: np.ndarray  # the same
+    segments: np.ndarray | None = None  # [rows, time]
+    places: np.ndarray | None = None
+    place_mask: np.ndarray | None = None
+
+    @property
+    def real(self) -> int:
+        return int(self.mask.sum())
+
+
+def words(count: int | None = None) -> Task:
+    from _pronounce import data
+
+    dictionary = data.split(data.read_dictionary(), count).training
+    entries = data.Entries.of(dictionary).that_fit()
+    outputs = data.FRAMES_A_LETTER * data.CLASSES
+    letters, phonemes = entries.letters, entries.phonemes
+    return Task("words", letters, phonemes, len(data.LETTERS), outputs, data.FRAMES_A_LETTER)
+
+
+def tokens(count: int | None = None) -> Task:
+    draw, workload = np.random.default_rng(SEED), WORKLOADS["wmt"]
+    lengths = np.round(workload.draw(draw, count or 20_000)).astype(int)
+    lengths = np.clip(lengths, workload.least, workload.most)
+    sequences = [draw.integers(0, VOCABULARY, n).tolist() for n in lengths]
+    return Task("tokens", sequences, None, VOCABULARY, TAGS, packed=(16, 128))
+
+
+TASKS = {"words": words, "tokens": tokens}
+
+
+def batches(task: Task, kind: str, count: int, shapes: int) -> list[Batch]:
+    """The first `count` batches of a shuffled epoch, in at most `shapes` shapes."""
+    draw = np.random.default_rng(SEED)
+    if kind == "packed":
+        return list(_packed(task, draw, count))
+    if kind == "random":
+        order = draw.permutation(len(task.sequences))[: count * task.rows]
+        order = np.pad(order, (0, -len(order) % task.rows), constant_values=-1)
+        chosen = order.reshape(-1, task.rows)
+        lengths = np.array([*map(len, task.sequences), 0])  # row -1 has none
+        longest = lengths[chosen].max(axis=1)
+        sizes = np.array(fewest_steps(longest, np.ones_like, min(shapes, 2)))
+        widths = sizes[np.searchsorted(sizes, longest)]
+        return [_padded(task, rows, int(w)) for rows, w in zip(chosen, widths, strict=True)]
+    buckets = jm.bucket_batches(task.sequences, task.rows, max_shapes=shapes, shuffle_seed=SEED)
+    found = (buckets[number] for number in range(min(count, len(buckets))))
+    return [_padded(task, indices, x.shape[1]) for x, _, indices in found]
+
+
+def _padded(task: Task, indices: np.ndarray, width: int) -> Batch:
+    """Index -1 is a row that only fills up the batch."""
+    rows = [task.sequences[k] if k >= 0 else [] for k in indices]
+    ids, mask = jm.pad_sequences(rows, width, np.int32)
+    return Batch(ids, mask, *_targets(task, indices, ids, mask))
+
+
+def _packed(task: Task, draw: np.random.Generator, count: int) -> Iterator[Batch]:
+    order = draw.permutation(len(task.sequences))
+    rows, steps = task.packed
+    options = {"buffer": 4 * rows, "shuffle_seed": SEED, "dtype": np.int32}
+    stream = jm.pack_stream([task.sequences[k] for k in order], steps, rows, **options)
+    made = [packed for packed, _ in zip(stream, range(count), strict=False)]
+    most = max(len(packed.indices) for packed in made)
+    for packed in made:
+        pieces = packed.pieces
+        starts = np.full(most, -1)
+        starts[pieces.sequence] = pieces.row * steps + pieces.start
+        indices = np.full(most, -1)
+        indices[: packed.count] = order[packed.indices]
+        lengths = np.array([len(task.sequences[k]) if k >= 0 else 0 for k in indices])
+        ranks = np.arange(max(map(len, task.sequences)))
+        place_mask = ranks < lengths[:, None]
+        places = np.where(place_mask, starts[:, None] + ranks, 0).astype(np.int32)
+        targets = _targets(task, indices, packed.x, packed.mask)
+        yield Batch(packed.x, packed.mask, *targets, packed.segments, places, place_mask)
+
+
+def _targets(
+    task: Task, indices: np.ndarray, ids: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if task.labels is None:
+        return (7 * ids + 3) % task.outputs, mask
+    labels = [task.labels[k] if k >= 0 else [] for k in indices]
+    # As many as the frames can say, and never more than there are.
+    width = min(task.frames * ids.shape[1], max(map(len, task.labels)))
+    return jm.pad_sequences(labels, width, np.int32)
+
+
+def alone(task: Task, batch: Batch) -> Batch:
+    """The sequences of a packed batch, one a row."""
+    if batch.places is None:
+        return batch
+    ids = np.where(batch.place_mask, batch.ids.reshape(-1)[batch.places], 0)
+    targets = batch.targets, batch.target_mask
+    if task.labels is None:
+        targets = (7 * ids + 3) % task.outputs, batch.place_mask
+    return Batch(ids, batch.place_mask, *targets)

@@ -1,0 +1,225 @@
+"""End to end: real steps a second of training, padded at random, bucketed and packed.
+
+    python -m bench.train
+    python -m bench.train --tasks words --count 3000 --batches 4 --rounds 1     a quick look
+
+The same bidirectional LSTM, weights, batches, loss and optimizer in jaxmask, Flax, Keras and
+PyTorch (`bench/learners.py`), on two tasks (`bench/tasks.py`). Whoever trains on the same batches
+must have the same first losses, and a packed batch the loss of its sequences padded, before
+anything is timed. Compiling is not timed, nor is making batches: `bench.packing` times that.
+Results are merged into `bench/results/train.json`, drawn in `train.png` beside it, and put as a
+table into `docs/batching.md`.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from bench import learners, pages, store, tables, tasks, timing
+from bench.agreement import Disagreement
+from bench.learners import Learner, Params
+from bench.tasks import Batch, Task
+
+RESULTS = timing.RESULTS / "train.json"
+KEY = ("machine", "task", "library", "kind")
+ARMS = (
+    *itertools.product(("jaxmask", "flax", "keras", "torch"), ("random", "bucketed")),
+    ("jaxmask", "packed"),
+)
+COMPARED, TOLERANCE = 3, 1e-3  # losses of the first steps
+PICTURE = "\n![Real steps a second of training](../bench/results/train.png)\n"
+COLOURS = {"jaxmask": "#c1121f", "flax": "#2a6f97", "keras": "#61a5c2", "torch": "#606c38"}
+
+
+def run(task: Task, options: argparse.Namespace, console: Console) -> list[store.Row]:
+    """Compile, compare and time all arms on one task."""
+    params = learners.initial_params(task)
+    made = {
+        kind: tasks.batches(task, kind, options.batches, options.shapes) for kind in tasks.KINDS
+    }
+    arms = [arm for arm in ARMS if arm[0] in options.libraries]
+    trained: dict[tuple[str, str], Learner] = {}
+    losses: dict[tuple[str, str], list[float]] = {}
+    compiling = {}
+    for arm in track(arms, f"Compiling, {task.name}", console=console):
+        library, kind = arm
+        start = time.perf_counter()
+        trained[arm] = learners.learner(task, library, params)
+        losses[arm] = [float(trained[arm].step(batch)) for batch in made[kind][:COMPARED]]
+        for batch in {batch.ids.shape: batch for batch in made[kind]}.values():
+            float(trained[arm].step(batch))
+        compiling[arm] = time.perf_counter() - start
+    compare(losses)
+    if ("jaxmask", "packed") in losses:
+        compare_packed(task, params, made["packed"][0], losses["jaxmask", "packed"][0])
+    seconds: dict[tuple[str, str], list[float]] = {arm: [] for arm in arms}
+    # A whole round of one arm at a time: PyTorch's threads spin for a while after their work.
+    for _ in track(range(options.rounds), f"Training, {task.name}", console=console):
+        for library, kind in arms:
+            seconds[library, kind].append(seconds_of(trained[library, kind], made[kind]))
+            time.sleep(0.2)
+    return [row(task, arm, made[arm[1]], seconds[arm], compiling[arm], losses[arm]) for arm in arms]
+
+
+def seconds_of(learner: Learner, batches: Sequence[Batch]) -> float:
+    start = time.perf_counter()
+    for batch in batches:
+        float(learner.step(batch))
+    return time.perf_counter() - start
+
+
+def compare(losses: dict[tuple[str, str], list[float]]) -> None:
+    """All libraries agree on the batches of a kind; later losses would drift apart by rounding."""
+    for kind in tasks.KINDS:
+        arms = [arm for arm in losses if arm[1] == kind]
+        for arm in arms[1:]:
+            _same(losses[arm], losses[arms[0]], f"{arm[0]} and {arms[0][0]}, {kind}")
+
+
+def compare_packed(task: Task, params: Params, batch: Batch, packed: float) -> None:
+    """The loss of a packed batch is that of its sequences, one a row."""
+    loss = learners.loss_of(task, learners.jaxmask_model(task))
+    padded = float(jax.jit(loss)(params, tasks.alone(task, batch)))
+    _same([padded], [packed], "packed and padded sequences")
+
+
+def _same(ours: Sequence[float], theirs: Sequence[float], who: str) -> None:
+    a, b = np.array(ours), np.array(theirs)
+    if not np.all(np.abs(a - b) <= TOLERANCE * np.abs(b)):
+        raise Disagreement(f"{who}: losses differ, {ours} and {theirs}")
+
+
+def row(
+    task: Task,
+    arm: tuple[str, str],
+    batches: Sequence[Batch],
+    seconds: Sequence[float],
+    compiling: float,
+    losses: Sequence[float],
+) -> store.Row:
+    library, kind = arm
+    real = sum(batch.real for batch in batches)
+    rates = timing.spread([real / s for s in seconds])
+    return {
+        "machine": timing.machine_name(),
+        "task": task.name,
+        "library": library,
+        "kind": kind,
+        "real_steps_per_second": rates,
+        "share_of_real_steps": round(real / sum(batch.mask.size for batch in batches), 3),
+        "real_steps_of_a_batch": round(real / len(batches)),
+        "shapes": sorted({batch.ids.shape for batch in batches}),
+        "first_seconds": round(compiling, 2),
+        "losses": [round(loss, 5) for loss in losses],
+    }
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def rate(rows: list[store.Row], task: str, library: str, *kinds: str) -> float:
+    """The best of some kinds of batches; nan where none was measured."""
+    found = [
+        row["real_steps_per_second"]["median"]
+        for row in rows
+        if (row["task"], row["library"]) == (task, library) and row["kind"] in kinds
+    ]
+    return max(found, default=float("nan"))
+
+
+def goals(rows: list[store.Row], task: str) -> dict[str, float]:
+    """How many times as fast as each of the other JAX libraries."""
+    ours = rate(rows, task, "jaxmask", "bucketed", "packed")
+    same = rate(rows, task, "jaxmask", "bucketed")
+    found = {}
+    for library in ("flax", "keras"):
+        found[f"best over {library} padded at random"] = ours / rate(rows, task, library, "random")
+        found[f"bucketed over {library} bucketed"] = same / rate(rows, task, library, "bucketed")
+    return {name: value for name, value in found.items() if value == value}  # not nan
+
+
+def table(rows: list[store.Row]) -> str:
+    lines = [
+        "| task | library | batches | real | real steps a second | over the best of jaxmask |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=_order):
+        speed = row["real_steps_per_second"]["median"]
+        share = speed / rate(rows, row["task"], "jaxmask", *tasks.KINDS)
+        figures = f"{row['share_of_real_steps']:.0%} | {speed:,.0f} | {share:.2f}"
+        lines.append(f"| {row['task']} | {row['library']} | {row['kind']} | {figures} |")
+    for task in tasks.TASKS:
+        found = [f"{name} {value:.2f}" for name, value in goals(rows, task).items()]
+        lines += ["", f"{task}: {', '.join(found)}."] if found else []
+    return "\n".join(lines) + "\n"
+
+
+def _order(row: store.Row) -> tuple[int, int]:
+    return list(tasks.TASKS).index(row["task"]), ARMS.index((row["library"], row["kind"]))
+
+
+def draw(rows: list[store.Row], path: Path) -> None:
+    """One panel a task, a bar an arm, its quartiles on top."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted({row["task"] for row in rows}, reverse=True)
+    figure, axes = pyplot.subplots(
+        1, len(names), figsize=(5.5 * len(names), 3.4), layout="constrained", squeeze=False
+    )
+    for axis, name in zip(axes.flat, names, strict=True):
+        by_arm = {(row["library"], row["kind"]): row for row in rows if row["task"] == name}
+        arms = [arm for arm in ARMS if arm in by_arm]
+        spreads = [by_arm[arm]["real_steps_per_second"] for arm in arms]
+        medians = [spread["median"] / 1e3 for spread in spreads]
+        errors = [
+            [m - s["low"] / 1e3 for m, s in zip(medians, spreads, strict=True)],
+            [s["high"] / 1e3 - m for m, s in zip(medians, spreads, strict=True)],
+        ]
+        places = range(len(arms))[::-1]
+        colours = [COLOURS[library] for library, _ in arms]
+        bars = axis.barh(places, medians, xerr=errors, color=colours)
+        axis.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
+        shares = [f"{' '.join(arm)}, {by_arm[arm]['share_of_real_steps']:.0%} real" for arm in arms]
+        axis.set_yticks(places, shares, fontsize=8)
+        axis.set(title=name, xlabel="thousand real steps a second of training")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.15)
+    figure.suptitle(rows[0]["machine"], fontsize=9)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add: Any = parser.add_argument
+    add("--tasks", nargs="+", choices=tasks.TASKS, default=list(tasks.TASKS))
+    libraries = list(dict.fromkeys(library for library, _ in ARMS))
+    add("--libraries", nargs="+", choices=libraries, default=libraries)
+    add("--count", type=int, help="so many words or sequences (default: all words, or 20,000)")
+    add("--batches", type=int, default=12, help="of each kind")
+    add("--rounds", type=int, default=5, help="how often each arm trains on its batches")
+    add("--shapes", type=int, default=3, help="of bucketed batches")
+    add("--out", type=Path, default=RESULTS, help="the JSON to merge into")
+    options, console = parser.parse_args(arguments), tables.console()
+    for name in options.tasks:
+        store.merge(options.out, run(tasks.TASKS[name](options.count), options, console), KEY)
+    rows = store.of_machine(store.load(options.out), None)
+    draw(rows, options.out.with_suffix(".png"))
+    print(table(rows), f"merged into {options.out}, and drawn in its .png", sep="\n")
+    if options.out == RESULTS:
+        pages.show(table(rows) + PICTURE, RESULTS, "batching.md")
+
+
+if __name__ == "__main__":
+    main()
