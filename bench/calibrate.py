@@ -2,9 +2,9 @@
 
     python -m bench calibrate
 
-Times a training step of one LSTM layer for a range of hidden sizes, by the scan and by the engine
-with several numbers of slots, on ragged rows and on full ones. The constants at the head of
-`jaxmask/recurrent/methods.py` are chosen by hand from what this writes to
+Times a training step of one LSTM layer, by the scan and by the engine with several numbers of
+slots: for a range of hidden sizes, on ragged rows and on full ones, and for short rows. The
+constants at the head of `jaxmask/recurrent/methods.py` are chosen by hand from what this writes to
 `bench/results/calibration.json`: what is best at 36 % of real steps and loses little elsewhere.
 """
 
@@ -26,6 +26,7 @@ BATCH, TIME = 64, 128
 HIDDEN = (8, 16, 32, 64, 128, 256, 512)
 SLOTS = (4, 8, 16, 32)
 FILLS = (0.1, 0.36, 1.0)
+SHORT, SHORT_HIDDEN, SHORT_FILL = (8, 16, 24, 32, 48), (64, 128, 256), 0.7
 
 
 def training_step(method: str, tiles: Tiles | None) -> Any:
@@ -42,34 +43,37 @@ def training_step(method: str, tiles: Tiles | None) -> Any:
     return jax.jit(jax.grad(loss))
 
 
-def measure(hidden: int, fill: float, rounds: int) -> dict[str, float]:
+def measure(time: int, hidden: int, fill: float, rounds: int) -> dict[str, float]:
     """Median milliseconds of a step by the scan and by each number of slots."""
     draw = np.random.default_rng(0)
-    mask = np.arange(TIME) < np.asarray(log_normal(BATCH, TIME, fill))[:, None]
-    x = jnp.asarray(draw.normal(size=(BATCH, TIME, hidden)), jnp.float32)
+    mask = np.arange(time) < np.asarray(log_normal(BATCH, time, fill))[:, None]
+    x = jnp.asarray(draw.normal(size=(BATCH, time, hidden)), jnp.float32)
     shapes = (hidden, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
     weights = recurrent.LSTMWeights(*(jnp.asarray(0.1 * draw.normal(size=s), "f4") for s in shapes))
     choices = {"scan": ("scan", None)}
     choices |= {str(slots): ("tiled", Tiles(slots, 8, 1)) for slots in SLOTS}
     steps = {name: training_step(*choice) for name, choice in choices.items()}
     run = {n: lambda s=s: s(weights, x, jnp.asarray(mask)) for n, s in steps.items()}
-    return {name: t["median"] for name, t in timing.interleaved(run, rounds).items()}
+    return {name: t["median"] for name, t in timing.interleaved(run, rounds, least=0.02).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    grid = [(hidden, fill) for hidden in HIDDEN for fill in FILLS]
+    grid = [(TIME, hidden, fill) for hidden in HIDDEN for fill in FILLS]
+    grid += [(time, hidden, SHORT_FILL) for hidden in SHORT_HIDDEN for time in SHORT]
     results = []
-    for hidden, fill in track(grid, "calibrating"):
+    for sizes in track(grid, "calibrating"):
         jax.clear_caches()  # the layer is jitted by its tiles alone
-        results.append({"hidden": hidden, "fill": fill, "ms": measure(hidden, fill, rounds)})
-    path = timing.save("calibration", {"batch": BATCH, "time": TIME, "steps": results})
+        named = dict(zip(("time", "hidden", "fill"), sizes, strict=True))
+        results.append(named | {"ms": measure(*sizes, rounds)})
+    path = timing.save("calibration", {"batch": BATCH, "steps": results})
     for row in results:
         scan = row["ms"]["scan"]
         ratios = {name: round(scan / ms, 2) for name, ms in row["ms"].items() if name != "scan"}
-        print(f"hidden {row['hidden']:4d}  fill {row['fill']:.2f}  scan over {ratios}")
+        sizes = f"time {row['time']:3d}  hidden {row['hidden']:4d}  fill {row['fill']:.2f}"
+        print(f"{sizes}  scan over {ratios}")
     print(f"wrote {path}")
 
 

@@ -357,13 +357,14 @@ def test_lowers(cell, platform):
 
 
 def test_auto_takes_the_engine_for_a_real_layer():
-    draw = np.random.default_rng(0)
-    x = jnp.asarray(draw.normal(size=(5, 9, 8)), jnp.float32)
-    mask = np.arange(9) < np.array([9, 3, 0, 1, 5])[:, None]
+    draw, time = np.random.default_rng(0), methods.LEAST_TIME
+    x = jnp.asarray(draw.normal(size=(5, time, 8)), jnp.float32)
+    mask = np.arange(time) < np.array([time, 3, 0, 1, 5])[:, None]
     weights = jax.tree.map(
         lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm", 8, methods.LEAST_HIDDEN)
     )
-    assert jm.recurrent.explain(5, 9, methods.LEAST_HIDDEN).method == "tiled"
+    assert jm.recurrent.explain(5, time, methods.LEAST_HIDDEN).method == "tiled"
+    assert jm.recurrent.explain(5, time - 1, methods.LEAST_HIDDEN).method == "scan"
     program = str(jax.make_jaxpr(lambda x: jm.recurrent.lstm(x, mask, weights))(x))
     assert "custom_vmap" in program
     auto, scanned = (run_and_pull("lstm", x, mask, weights, None, m) for m in ("auto", "scan"))
@@ -388,13 +389,13 @@ def test_a_symbolic_size_takes_the_scan():
 def test_a_mesh_takes_the_scan_and_shard_map_the_engine():
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     with jax.set_mesh(mesh):
-        choice = jm.recurrent.explain(8, 9, 64)
+        choice = jm.recurrent.explain(8, methods.LEAST_TIME, 64)
     assert choice.method == "scan"
     assert "shard_map" in choice.reason
     inside = []
 
     def look(x):
-        inside.append(jm.recurrent.explain(8, 9, 64).method)
+        inside.append(jm.recurrent.explain(8, methods.LEAST_TIME, 64).method)
         return x
 
     rows = PartitionSpec("rows")
@@ -404,6 +405,9 @@ def test_a_mesh_takes_the_scan_and_shard_map_the_engine():
 
 
 def test_a_gru_that_resets_before_takes_the_scan():
-    assert jm.recurrent.explain(8, 9, 64, cell="gru", reset_after=False).method == "scan"
+    assert (
+        jm.recurrent.explain(8, methods.LEAST_TIME, 64, cell="gru", reset_after=False).method
+        == "scan"
+    )
     with pytest.raises(ValueError, match="two products in a row"):
         jm.recurrent.gru(X, RIGHT, weights_of("gru"), reset_after=False, method="tiled")

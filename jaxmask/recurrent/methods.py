@@ -12,6 +12,7 @@ METHODS = ("auto", "scan", "tiled")
 
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
 LEAST_HIDDEN, LEAST_HIDDEN_DENSE = 32, 64
+LEAST_TIME = 32
 SLOTS, SLOTS_DENSE = 16, 32
 
 
@@ -48,7 +49,7 @@ def choose(
        gathered.
     5. The scan on anything but a CPU, where the engine was not measured.
     6. The scan for states of less than `LEAST_HIDDEN` features, or of `LEAST_HIDDEN_DENSE` where
-       there is no mask, and for an empty array.
+       there is no mask, for rows of less than `LEAST_TIME` steps, and for an empty array.
     7. The engine.
 
     Raises:
@@ -146,6 +147,8 @@ def _why_slower(x: Steps | jax.ShapeDtypeStruct, hidden: int, dense: bool) -> st
         return "the engine was not measured on this kind of device"
     if hidden < LEAST_HIDDEN:
         return f"states of less than {LEAST_HIDDEN} features are faster in a scan"
+    if x.shape[1] < LEAST_TIME:
+        return f"rows of less than {LEAST_TIME} steps are faster in a scan"
     if dense and hidden < LEAST_HIDDEN_DENSE:
         return f"without padding, states of less than {LEAST_HIDDEN_DENSE} features are, too"
     return None
