@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, ops
 from jaxmask._types import Array, PyTree, Segments
+from jaxmask.ragged import dims
 
 WHERE = "ragged_vmap"
 NAMES = ("time", "time_2", "time_3", "time_4")
@@ -25,8 +26,7 @@ class Arguments:
       is_shared: for each leaf.
       arrays: the others, batch first.
       names: for each of `arrays`, the name of its length, or None where it has no ragged axis.
-      masks: for each name, its mask, right-padded.
-      raw: for each name, its mask as it was given.
+      masks: for each name, its mask: a NumPy array where it is known, also under `jit`.
       batch: the number of rows.
       given: whether any mask was given.
 
@@ -40,8 +40,7 @@ class Arguments:
     is_shared: list[bool] = field(default_factory=list)
     arrays: list[Array] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
-    masks: dict[str, Array] = field(default_factory=dict)
-    raw: dict[str, Array] = field(default_factory=dict)
+    masks: dict[str, Any] = field(default_factory=dict)
     batch: int = 0
     given: bool = False
 
@@ -120,7 +119,7 @@ class _Reader:
             self.result.arrays.append(array)
             self.result.names.append(name)
 
-    def _length(self, value: Any, mask: Any, axis: Any, label: str) -> tuple[str, Array]:
+    def _length(self, value: Any, mask: Any, axis: Any, label: str) -> tuple[str, Any]:
         if isinstance(mask, Segments):
             _check.refuse_segments(WHERE)
         leaves = zip(jax.tree.leaves(value), _spread(axis, value), strict=True)
@@ -132,20 +131,21 @@ class _Reader:
             )
         for other, name in self.seen:
             if mask is not None and other is mask:
-                return name, jnp.asarray(mask)
+                return name, self.result.masks[name]
         if mask is None:
-            given = jnp.ones(shapes[0][:2], bool)
+            inside = any(map(dims.is_symbolic, shapes[0][:2]))  # of another row function
+            given: Any = (jnp if inside else np).ones(shapes[0][:2], bool)
         else:
             self.result.given = True
             given = _check.boolean(mask, WHERE)
-            _check.pair(jnp.zeros(shapes[0]), given, WHERE, over_time=True, name=label)
+            # A known mask stays one under `jit`, so that nothing is moved where nothing has to be.
+            given = mask if isinstance(mask, np.ndarray) else given
+            given = given if isinstance(given, jax.core.Tracer) else np.asarray(given)
         if len(self.seen) == len(NAMES):
             raise ValueError(f"{WHERE}: at most {len(NAMES)} independent lengths, got more.")
         name = NAMES[len(self.seen)]
         self.seen.append((mask, name))
-        lengths = masks.lengths(given)
-        self.result.raw[name] = given
-        self.result.masks[name] = masks.from_lengths(lengths, given.shape[1])
+        self.result.masks[name] = given
         return name, given
 
     def _rows(self, array: Array, label: str) -> None:
@@ -189,7 +189,9 @@ def compacted(call: Arguments) -> Arguments:
       ['time']
     """
     arrays = [
-        array if name is None or not array.size else ops.compact(array, call.raw[name])[0]
+        array if name is None or not array.size else ops.compact(array, call.masks[name])[0]
         for array, name in zip(call.arrays, call.names, strict=True)
     ]
-    return replace(call, arrays=arrays, raw=dict(call.masks))
+    lengths = {name: np.sum(mask, 1, keepdims=True) for name, mask in call.masks.items()}
+    packed = {name: np.arange(call.masks[name].shape[1]) < n for name, n in lengths.items()}
+    return replace(call, arrays=arrays, masks=packed)

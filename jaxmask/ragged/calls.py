@@ -56,7 +56,7 @@ def closed(jaxpr: Any, consts: Sequence[Any] = ()) -> Any:
 def custom_jvp_call(step: Step, *values: Array) -> Any:
     """Keep the derivative that the user gave: both programs are run by the rules."""
     frame, inside = Frame(step.context), step.params["call_jaxpr"]
-    derivative, count = step.params["jvp_jaxpr_fun"], len(values)
+    derivative = step.params["jvp_jaxpr_fun"]
 
     @jax.custom_jvp
     def f(state: Any, *values: Array) -> list[Array]:
@@ -68,7 +68,9 @@ def custom_jvp_call(step: Step, *values: Array) -> Any:
         zeros = [not jnp.issubdtype(jnp.result_type(v), jnp.inexact) for v in inputs]
         jaxpr, consts, zero_out = derivative.call_wrapped(*zeros)
         given = [t for t, zero in zip(tangents[1:], zeros, strict=True) if not zero]
-        results = run(frame.context(state), closed(jaxpr, consts), [*inputs, *given])
+        context = frame.context(state)
+        context.linear = True
+        results = run(context, closed(jaxpr, consts), [*inputs, *given])
         outputs = results[: len(zero_out)]
         rest = iter(results[len(zero_out) :])
         return outputs, [
@@ -77,7 +79,6 @@ def custom_jvp_call(step: Step, *values: Array) -> Any:
         ]
 
     f.defjvp(jvp)
-    del count
     return f(frame.state, *values)
 
 

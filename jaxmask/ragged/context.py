@@ -44,7 +44,9 @@ class Context:
         row: Array | None = None,
     ):
         self.sizes, self.lengths, self.live, self.row = sizes, dict(lengths), live, row
+        self.linear = False  # whether this is transposed as it stands: `stop_gradient` is not
         self.callers: list[Any] = []  # the equations that are running, the outermost first
+        self._positions: dict[int, Array] = {}
         self._real: dict[str, Array] = {}
         self._count: dict[str, Array] = {}
 
@@ -54,7 +56,7 @@ class Context:
             live = live & self.live
         live = self.live if live is None else live
         context = Context(self.sizes, self.lengths, live, self.row)
-        context.callers = self.callers
+        context.callers, context.linear = self.callers, self.linear
         return context
 
     # ------------------------------------------------------------------------- sizes
@@ -81,38 +83,41 @@ class Context:
         """The physical shape of an array."""
         return tuple(self.size(dim) for dim in shape)
 
+    def positions(self, size: int) -> Array:
+        """`[size]`, int32: 0, 1, 2, ..."""
+        if size not in self._positions:
+            self._positions[size] = jax.lax.iota(jnp.int32, size)
+        return self._positions[size]
+
     def real(self, dim: Any) -> Array:
         """`[size]`, True at the positions that this row has."""
         text = str(dim)
         if text not in self._real:
-            self._real[text] = jnp.arange(self.size(dim), dtype=jnp.int32) < self.count(dim)
+            self._real[text] = self.positions(self.size(dim)) < self.count(dim)
         return self._real[text]
 
     # ----------------------------------------------------------------------- padding
 
-    def mask(self, shape: Shape, axes: Sequence[int]) -> Array | None:
-        """True where no index along `axes` is padding, in a shape that broadcasts; None: all."""
+    def mask(self, shape: Shape, axes: Sequence[int] | None = None) -> Array | None:
+        """True where no index along `axes` is padding, of the physical shape; None: all."""
         mask = None
         for axis in ragged_axes(shape, axes):
-            one = along(self.real(shape[axis]), axis, len(shape))
+            one = along(self.real(shape[axis]), axis, self.shape(shape))
             mask = one if mask is None else mask & one
         return mask
 
-    def fill(self, value: Array, shape: Shape, axes: Sequence[int], constant: Any) -> Array:
+    def fill(self, value: Array, shape: Shape, axes: Sequence[int] | None, constant: Any) -> Array:
         """Put a constant, the identity of what follows, into the padding along `axes`."""
         mask = self.mask(shape, axes)
-        if mask is None:
-            return value
-        return jnp.where(mask, value, jnp.asarray(constant, value.dtype))
+        return value if mask is None else select(mask, value, constant)
 
     def repeat_first(self, value: Array, shape: Shape, axes: Sequence[int] | None = None) -> Array:
         """Put a copy of position 0 into the padding along `axes` (all of them where None)."""
-        for axis in ragged_axes(shape, range(len(shape)) if axes is None else axes):
+        for axis in ragged_axes(shape, axes):
             first = jax.lax.slice_in_dim(value, 0, min(1, value.shape[axis]), 1, axis)
             # The copy carries no gradient: all of it would be 0.
-            first = stop_gradient(first)
-            real = along(self.real(shape[axis]), axis, value.ndim)
-            value = jnp.where(real, value, first)
+            first = first if self.linear else stop_gradient(first)
+            value = select(along(self.real(shape[axis]), axis, value.shape), value, first)
         return value
 
     def alive(self, shape: Shape) -> Array | None:
@@ -147,14 +152,33 @@ def ragged_axes(shape: Shape, axes: Sequence[int] | None = None) -> list[int]:
     return [axis for axis in chosen if dims.is_symbolic(shape[axis])]
 
 
-def along(vector: Array, axis: int, ndim: int) -> Array:
-    """A vector in a shape that broadcasts along one axis.
+def along(vector: Array, axis: int, shape: Sequence[int]) -> Array:
+    """A vector along one axis of a shape.
 
     Example:
-      >>> along(jnp.zeros(3), 1, 3).shape
-      (1, 3, 1)
+      >>> along(jnp.arange(3), 1, (2, 3)).tolist()
+      [[0, 1, 2], [0, 1, 2]]
     """
-    return vector.reshape([-1 if k == axis else 1 for k in range(ndim)])
+    return jax.lax.broadcast_in_dim(vector, shape, (axis,))
+
+
+def select(inside: Array, value: Array, other: Any) -> Array:
+    """`jnp.where` of a mask of the shape of `value`, in few operations.
+
+    Args:
+      inside: where to take `value`.
+      value: any dtype.
+      other: a number, or an array whose axes are those of `value` or 1.
+
+    Example:
+      >>> select(jnp.array([True, False]), jnp.array([5, 6]), 0).tolist()
+      [5, 0]
+    """
+    if jnp.ndim(other) == 0:
+        other = jax.lax.full(value.shape, other, value.dtype)
+    elif other.shape != value.shape:
+        other = jax.lax.broadcast_in_dim(other, value.shape, range(value.ndim))
+    return jax.lax.select_n(inside, other, value)
 
 
 def take(value: Array, place: Array, axis: int) -> Array:
@@ -164,11 +188,16 @@ def take(value: Array, place: Array, axis: int) -> Array:
       >>> take(jnp.array([5, 6]), jnp.array([1, 9]), 0).tolist()
       [6, 6]
     """
-    last = value.shape[axis] - 1
-    if last < 0:
+    if not value.shape[axis]:
         shape = tuple(place.size if k == axis else size for k, size in enumerate(value.shape))
         return jnp.zeros(shape, value.dtype)
-    return jnp.take(value, jnp.clip(place, 0, last), axis=axis, mode="clip")
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=tuple(k for k in range(value.ndim) if k != axis),
+        collapsed_slice_dims=(axis,),
+        start_index_map=(axis,),
+    )
+    sizes = tuple(1 if k == axis else size for k, size in enumerate(value.shape))
+    return jax.lax.gather(value, place[:, None], numbers, sizes, mode="clip")
 
 
 def stop_gradient(value: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxmask._types import Array
 from jaxmask.ragged import dims, known
 from jaxmask.ragged.calls import closed
-from jaxmask.ragged.context import Context, along, stop_gradient
+from jaxmask.ragged.context import Context, along, select, stop_gradient
 from jaxmask.ragged.interpret import Step, rule_for, run
 
 
@@ -88,7 +88,7 @@ def _repeat_last(context: Context, x: Array, length: Any) -> Array:
     if not x.shape[0]:
         return x
     last = jax.lax.dynamic_slice_in_dim(x, jnp.maximum(context.count(length) - 1, 0), 1)
-    return jnp.where(along(context.real(length), 0, x.ndim), x, stop_gradient(last))
+    return select(along(context.real(length), 0, x.shape), x, stop_gradient(last))
 
 
 # -------------------------------------------------------------------------- loops

@@ -45,7 +45,8 @@ def elementwise(step: Step, *values: Array) -> Any:
       >>> jm.ragged.register("my_activation", jm.ragged.elementwise) is jm.ragged.elementwise
       True
     """
-    step.known_out = [_facts(step)]
+    if len(step.outputs) == 1:  # `device_put` takes many operands at once
+        step.known_out = [_facts(step)]
     return step.bind(*guarded(step, values))
 
 

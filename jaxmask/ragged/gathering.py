@@ -196,7 +196,7 @@ def _write_window(
     axes = numbers.scatter_dims_to_operand_dims
     updates = jnp.expand_dims(updates, numbers.inserted_window_dims)
     rooms = _rooms(step, axes, shape, sizes).astype(indices.dtype)
-    inside = jnp.ones((), bool)
+    inside: Any = True
     if GatherScatterMode.from_any(step.params["mode"]) == GatherScatterMode.CLIP:
         indices = jnp.clip(indices, 0, jnp.maximum(rooms, 0))
     else:
@@ -208,9 +208,9 @@ def _write_window(
         if where and fact is not None and not any(fact.strides) and isinstance(fact.offset, int):
             start = fact.offset
         updates = _shifted(updates, axis, start, value.shape[axis])
-        place = jnp.arange(value.shape[axis], dtype=jnp.int32) - start
+        place = context.positions(value.shape[axis]) - start
         here = (place >= 0) & (place < context.count(sizes[axis]))
-        inside = inside & along(here, axis, len(shape))
+        inside = inside & along(here, axis, value.shape)
     return step.repeat_first(_COMBINE[kind](value, updates, inside))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import Context, along, take
+from jaxmask.ragged.context import Context, along, select, take
 from jaxmask.ragged.interpret import Step, rule_for
 from jaxmask.ragged.slicing import window
 
@@ -28,7 +28,7 @@ def concatenate(step: Step, *values: Array) -> Any:
     offset = sum(step.context.count(size) for size in sizes[:fixed])
     for value, size in zip(values[fixed:], sizes[fixed:], strict=True):
         count = step.context.count(size)
-        result = _placed(result, value, axis, offset, count)
+        result = _placed(step.context, result, value, axis, offset, count)
         offset = offset + count
     return step.repeat_first(result, [axis])
 
@@ -41,16 +41,18 @@ def _sized(value: Array, axis: int, size: int) -> Array:
     return jnp.concatenate([value, jnp.zeros(shape, value.dtype)], axis)
 
 
-def _placed(base: Array, value: Array, axis: int, offset: Any, count: Any) -> Array:
+def _placed(
+    context: Context, base: Array, value: Array, axis: int, offset: Any, count: Any
+) -> Array:
     """Write the first `count` positions of `value` over `base`, from `offset` on."""
-    place = jnp.arange(base.shape[axis], dtype=jnp.int32) - offset
+    place = context.positions(base.shape[axis]) - offset
     if isinstance(count, int) and count <= FEW:
         for k in range(count):
             one = jax.lax.slice_in_dim(value, k, k + 1, 1, axis)
-            base = jnp.where(along(place == k, axis, base.ndim), one, base)
+            base = select(along(place != k, axis, base.shape), base, one)
         return base
     moved = take(value, place, axis)
-    return jnp.where(along((place >= 0) & (place < count), axis, base.ndim), moved, base)
+    return select(along((place >= 0) & (place < count), axis, base.shape), moved, base)
 
 
 @rule_for("pad")
@@ -78,7 +80,7 @@ def _padded(
     (before, after), (low, _, interior) = sizes, config
     step, physical = interior + 1, context.size(after)
     constant = jnp.asarray(constant, value.dtype)
-    place = jnp.arange(physical, dtype=jnp.int32) - context.count(low)
+    place = context.positions(physical) - context.count(low)
     inside = (place >= 0) & (place < (context.count(before) - 1) * step + 1)
     if dims.is_symbolic(low):
         value = take(value, place // step, axis)
@@ -88,7 +90,7 @@ def _padded(
         high = physical - low - span
         configs = [(low, high, interior) if k == axis else (0, 0, 0) for k in range(value.ndim)]
         value = jax.lax.pad(value, constant, configs)
-    value = jnp.where(along(inside, axis, value.ndim), value, constant)
+    value = select(along(inside, axis, value.shape), value, constant)
     shape: tuple[Any, ...] = tuple(after if k == axis else d for k, d in enumerate(value.shape))
     return context.repeat_first(value, shape, [axis])
 
@@ -126,8 +128,8 @@ def tile(step: Step, value: Array) -> Any:
         if not dims.is_symbolic(size):
             value = jnp.concatenate([value] * count, axis) if count != 1 else value
         elif count != 1:
-            index = jnp.arange(step.context.size(size), dtype=jnp.int32)
-            index = jnp.where(step.context.real(size), index, 0)
+            index = step.context.positions(step.context.size(size))
+            index = select(step.context.real(size), index, 0)
             length = step.context.count(step.inputs[0][axis])
             index = index % jnp.maximum(length, 1)
             value = take(value, index, axis)

@@ -17,7 +17,6 @@ REFUSED |= {
     "approx_top_k": "What it leaves out depends on the padded size: use `jax.lax.top_k`.",
     "call": "It is a call of JAX's own making that no function of one row contains.",
     "custom_lin": "It is a derivative on its way, which no function of one row contains.",
-    "custom_linear_solve": "The solver is the caller's own; `cho_solve` and its like work.",
     "select_and_scatter": "Windows with an operation of the caller's own are not supported.",
     "tridiagonal": "No padding leaves the result of the row alone in its place.",
     "tridiagonal_solve": "It has no rule yet.",

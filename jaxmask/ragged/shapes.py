@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import Context, Shape, ragged_axes
+from jaxmask.ragged.context import Context, Shape, ragged_axes, select
 from jaxmask.ragged.interpret import Step, rule_for
 from jaxmask.ragged.known import Known
 
@@ -154,9 +154,9 @@ def _gathered(context: Context, value: Array, before: Shape, after: Shape) -> Ar
     place: Any = jnp.zeros((), jnp.int32)
     for axis, count in enumerate(counts_after):
         size = context.size(after[axis])
-        index = jnp.arange(size, dtype=jnp.int32)
+        index = context.positions(size)
         if dims.is_symbolic(after[axis]):
-            index = jnp.where(context.real(after[axis]), index, 0)
+            index = select(context.real(after[axis]), index, 0)
         place = place[..., None] * count + index
     flat, stride = jnp.zeros_like(place), 1
     for axis in reversed(range(len(before))):

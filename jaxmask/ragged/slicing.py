@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import Context, along, ragged_axes, take
+from jaxmask.ragged.context import Context, along, ragged_axes, select, take
 from jaxmask.ragged.interpret import Step, rule_for
 
 
@@ -41,10 +41,11 @@ def window(
     start = start if isinstance(start, jax.Array) else context.count(start)
     if not dims.is_symbolic(size) and stride == 1 and physical <= value.shape[axis]:
         return jax.lax.dynamic_slice_in_dim(value, start, physical, axis)
-    index = jnp.arange(physical, dtype=jnp.int32)
+    index = context.positions(physical)
     if dims.is_symbolic(size):
-        index = jnp.where(context.real(size), index, 0)
-    return take(value, start + stride * index, axis)
+        index = select(context.real(size), index, 0)
+    index = index if stride == 1 else stride * index
+    return take(value, start + index, axis)
 
 
 def _repeat(context: Context, value: Array, axis: int, size: Any) -> Array:
@@ -88,7 +89,8 @@ def dynamic_slice(step: Step, value: Array, *starts: Array) -> Any:
 def dynamic_update_slice(step: Step, value: Array, update: Array, *starts: Array) -> Any:
     """Write a window."""
     whole, part, context = step.inputs[0], step.inputs[1], step.context
-    clipped, inside = [], jnp.ones((), bool)
+    clipped: list[Array] = []
+    inside: Any = True
     for axis in range(len(whole)):
         room = context.count(whole[axis]) - context.count(part[axis])
         start = jnp.asarray(starts[axis], jnp.int32)
@@ -96,11 +98,11 @@ def dynamic_update_slice(step: Step, value: Array, update: Array, *starts: Array
     if not ragged_axes(part):
         return step.repeat_first(jax.lax.dynamic_update_slice(value, update, clipped))
     for axis, start in enumerate(clipped):
-        place = jnp.arange(value.shape[axis], dtype=jnp.int32) - start
-        here = along((place >= 0) & (place < context.count(part[axis])), axis, value.ndim)
-        inside = inside & here
+        place = context.positions(value.shape[axis]) - start
+        here = (place >= 0) & (place < context.count(part[axis]))
+        inside = inside & along(here, axis, value.shape)
         update = take(update, place, axis)
-    return step.repeat_first(jnp.where(inside, update, value))
+    return step.repeat_first(select(inside, update, value))
 
 
 @rule_for("rev")

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
@@ -18,8 +17,7 @@ def sort(step: Step, *values: Array) -> Any:
     axis, size = step.params["dimension"], step.inputs[0][step.params["dimension"]]
     if not dims.is_symbolic(size):
         return step.bind(*values)
-    padding = along(~step.context.real(size), axis, values[0].ndim)
-    padding = jnp.broadcast_to(padding, values[0].shape)
+    padding = along(~step.context.real(size), axis, values[0].shape)
     _, *results = jax.lax.sort(
         (padding, *values),
         dimension=axis,

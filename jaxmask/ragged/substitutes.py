@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import along, stop_gradient
+from jaxmask.ragged.context import stop_gradient
 from jaxmask.ragged.equality import watched_equality
 
 _associative_scan = jax.lax.associative_scan
@@ -56,13 +56,14 @@ def associative_scan(
     def combine(a: tuple[list, Array], b: tuple[list, Array]) -> tuple[list, Array]:
         (left, is_left), (right, is_right) = a, b
         met = [jnp.broadcast_to(is_left & is_right, is_left.shape)] * len(left)
-        both = [along(m, axis, x.ndim) for m, x in zip(met, left, strict=True)]
+        both = [_beside(m, axis, x.ndim) for m, x in zip(met, left, strict=True)]
         safe_left = [jnp.where(m, x, _point(x, 1)) for m, x in zip(both, left, strict=True)]
         safe_right = [jnp.where(m, x, _point(x, 2)) for m, x in zip(both, right, strict=True)]
         joined = fn(jax.tree.unflatten(tree, safe_left), jax.tree.unflatten(tree, safe_right))
         # One side alone is what stands there already: padding is the identity of any function.
         alone = [
-            jnp.where(along(is_left, axis, x.ndim), x, y) for x, y in zip(left, right, strict=True)
+            jnp.where(_beside(is_left, axis, x.ndim), x, y)
+            for x, y in zip(left, right, strict=True)
         ]
         rows = zip(both, jax.tree.leaves(joined), alone, strict=True)
         return [jnp.where(m, x, y) for m, x, y in rows], is_left | is_right
@@ -76,13 +77,17 @@ def _scan_flat(combine: Callable, elems: Any, reverse: bool, axis: int) -> Any:
     """The flags have one axis: give them those of the values, of size 1."""
     values, real = elems
     rank = max(value.ndim for value in values)
-    flags = real.reshape([-1 if k == axis else 1 for k in range(rank)])
+    flags = _beside(real, axis, rank)
 
     def wrapped(a: Any, b: Any) -> Any:
         joined, flag = combine((a[0], a[1].reshape(-1)), (b[0], b[1].reshape(-1)))
-        return joined, flag.reshape([-1 if k == axis else 1 for k in range(rank)])
+        return joined, _beside(flag, axis, rank)
 
     return _associative_scan(wrapped, (values, flags), reverse=reverse, axis=axis)
+
+
+def _beside(vector: Array, axis: int, rank: int) -> Array:
+    return vector.reshape([-1 if k == axis else 1 for k in range(rank)])
 
 
 def _padded(leaf: Array, axis: int, missing: Any) -> Array:

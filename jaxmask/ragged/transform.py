@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged.arguments import WHERE, Arguments, read
 from jaxmask.ragged.checking import Report, compare
-from jaxmask.ragged.context import Context, Shape, ragged_axes, stop_gradient
+from jaxmask.ragged.context import Context, Shape, ragged_axes, select
 from jaxmask.ragged.interpret import run
+from jaxmask.ragged.preparing import prepared
 from jaxmask.ragged.tracing import Program, trace
 
 # How functions that hold state of their own are run: `(type, make)`, and `make` takes the arguments
@@ -56,8 +57,7 @@ class RaggedVmap:
     def run(self, call: Arguments, arrays: Sequence[Array]) -> tuple[PyTree, PyTree]:
         """Run on arguments that were read already, with other arrays in the place of its own."""
         program = trace(self.f, call, self.min_length, self.multiple_of)
-        lengths, valid = _lengths(call, self.min_length, self.multiple_of)
-        rows, lengths = _prepared(call, arrays, program, lengths, valid)
+        rows, lengths, valid = prepared(call, arrays, program, self.min_length, self.multiple_of)
         values, real = jax.vmap(lambda *row: _row(program, *row))(lengths, valid, rows)
         return jax.tree.unflatten(program.tree, values), jax.tree.unflatten(program.tree, real)
 
@@ -85,93 +85,6 @@ def _long_enough(call: Arguments, min_length: int) -> bool:
     return all(mask.shape[1] >= min_length for mask in call.masks.values())
 
 
-def _lengths(call: Arguments, least: int, multiple: int) -> tuple[dict[str, Array], Array]:
-    """How many steps each row has, and which rows the function may run on."""
-    lengths = {name: masks.lengths(mask) for name, mask in call.masks.items()}
-    valid = jnp.ones(call.batch, bool)
-    for length in lengths.values():
-        valid &= (length >= least) & (length % multiple == 0)
-    return lengths, valid
-
-
-def _prepared(
-    call: Arguments,
-    given: Sequence[Array],
-    program: Program,
-    lengths: dict[str, Array],
-    valid: Array,
-) -> tuple[list[Array], dict[str, Array]]:
-    """Real steps first, and a copy of another row where a row is too short to run.
-
-    Zeros would not do for the latter: the gradient of a norm or a logarithm there is nan, and would
-    reach the parameters. The copies carry no gradient, and the results of the row are dropped.
-    """
-    units = {name: lengths[name] // program.multiple for name in lengths}
-    if not call.batch:
-        return list(given), units
-    some, source = jnp.any(valid), jnp.argmax(valid)
-
-    def as_given(arrays: list[Array]) -> list[Array]:
-        return [_fitted(a, n, program) for a, n in zip(arrays, call.names, strict=True)]
-
-    def tidied(arrays: list[Array]) -> list[Array]:
-        pairs = zip(arrays, call.names, strict=True)
-        return [_tidied(a, n, call, program, (lengths, valid, source)) for a, n in pairs]
-
-    plain = jnp.all(valid)
-    for mask in call.raw.values():
-        plain &= jnp.all(masks.is_right_padded(mask))
-    if isinstance(plain, jax.core.Tracer):
-        arrays = jax.lax.cond(plain, as_given, tidied, list(given))
-    else:
-        arrays = as_given(list(given)) if plain else tidied(list(given))
-    for name, unit in units.items():
-        other = jnp.where(some, unit[source], program.physical(name) // program.multiple)
-        units[name] = jnp.where(valid, unit, other)
-    return arrays, units
-
-
-def _tidied(
-    array: Array, name: str | None, call: Arguments, program: Program, rows: tuple[Any, ...]
-) -> Array:
-    lengths, valid, source = rows
-    real = valid
-    if name is not None:
-        array = ops.compact(array, call.raw[name])[0] if array.size else array
-        array = _fitted(array, name, program)
-        real = jnp.arange(array.shape[1]) < lengths[name][:, None]
-        real &= valid[:, None]
-    array = _without_garbage(array, real)
-    row = stop_gradient(array[source])
-    return jnp.where(masks.expand(valid, array.ndim), array, row)
-
-
-def _fitted(array: Array, name: str | None, program: Program) -> Array:
-    """Cut or pad the time axis to the length of the longest row that the function takes."""
-    if name is None:
-        return array
-    time = program.physical(name)
-    array = array[:, :time] if array.shape[1] > time else array
-    missing = time - array.shape[1]
-    widths = [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)]
-    return jnp.pad(array, widths) if missing else array
-
-
-def _without_garbage(array: Array, real: Array) -> Array:
-    """First of all, so that nothing that runs on its own ever meets what stood in the padding.
-
-    What replaces it are distinct positive numbers, on which little is singular: a batch without
-    any row runs on them.
-    """
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return array
-    harmless = jnp.zeros((), array.dtype)
-    if jnp.issubdtype(array.dtype, jnp.inexact):
-        angle = jnp.arange(array[0].size, dtype=jnp.float32) * 0.618034
-        harmless = (0.5 + angle - jnp.floor(angle)).astype(array.dtype).reshape(array.shape[1:])
-    return jnp.where(masks.expand(real, array.ndim), array, harmless)
-
-
 def _row(
     program: Program, lengths: dict[str, Array], valid: Array, arrays: Sequence[Array]
 ) -> tuple[list[Array], list[Array]]:
@@ -190,15 +103,11 @@ def _cleared(context: Context, value: Any, shape: Shape, valid: Array) -> tuple[
     value = jnp.asarray(value)
     ragged = ragged_axes(shape)
     inside, covered = valid, ragged[-1] + 1 if ragged else 0
-    mask = context.mask(shape, ragged)
+    mask = context.mask(shape[:covered])
     if mask is not None:
-        inside = mask.reshape(mask.shape[:covered]) & valid
-    value = jnp.where(
-        inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim)),
-        value,
-        jnp.zeros((), value.dtype),
-    )
-    return value, jnp.broadcast_to(inside, value.shape[:covered])
+        inside = mask & valid
+    wide = jax.lax.broadcast_in_dim(inside, value.shape, range(covered))
+    return select(wide, value, 0), inside
 
 
 def ragged_vmap(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims
-from jaxmask.ragged.context import along, ragged_axes, take
+from jaxmask.ragged.context import along, ragged_axes, select, take
 from jaxmask.ragged.interpret import REFUSED, Step, rule_for
 from jaxmask.ragged.reductions import greatest, least
 
@@ -61,10 +61,10 @@ def _edges(
     if dims.is_symbolic(low):
         if dilation != 1:
             raise step.refuse("Its padding depends on the length, and it dilates its input.")
-        place = jnp.arange(max(needed, 0), dtype=jnp.int32) - context.count(low)
-        inside = along((place >= 0) & (place < context.count(before)), axis, value.ndim)
+        place = context.positions(max(needed, 0)) - context.count(low)
         moved = take(value, place, axis)
-        return jnp.where(inside, moved, jnp.asarray(constant, value.dtype)), (0, 0)
+        inside = along((place >= 0) & (place < context.count(before)), axis, moved.shape)
+        return select(inside, moved, constant), (0, 0)
     dilated = max(value.shape[axis] - 1, 0) * dilation + min(value.shape[axis], 1)
     return value, (low, needed - low - dilated)
 

@@ -91,9 +91,9 @@ def compare(row: Row, lengths=None, time: int = TIME, seed: int = 0) -> None:
     arrays = [x, *(z for z, _ in second), *parameters]
     differentiated = row.gradient and all(a.dtype.kind == "f" for a in arrays)
 
-    def ours(arrays):
-        extra = [(z, m) for z, (_, m) in zip(arrays[1:], second, strict=False)]
-        y, real = g(arrays[0], mask, *extra, *arrays[1 + len(second) :])
+    def ours(arrays, masks):
+        extra = list(zip(arrays[1:], masks[1:], strict=False))
+        y, real = g(arrays[0], masks[0], *extra, *arrays[1 + len(second) :])
         return jnp.sum(jax.vmap(weigh)(y)), (y, real)
 
     def alone(b, arrays):
@@ -101,16 +101,16 @@ def compare(row: Row, lengths=None, time: int = TIME, seed: int = 0) -> None:
         y = row.f(*_of_row(b, arrays, [mask, *(m for _, m in second)]), *shared)
         return weigh(y), y
 
-    def everything(arrays):
+    def everything(arrays, masks):  # masks that are arguments are not known when it is traced
         if not differentiated:
-            return (ours(arrays), None), [(alone(b, arrays), None) for b in taken]
-        ours_all = jax.value_and_grad(ours, has_aux=True)(arrays)
+            return (ours(arrays, masks), None), [(alone(b, arrays), None) for b in taken]
+        ours_all = jax.value_and_grad(ours, has_aux=True)(arrays, masks)
         of_rows = [
             jax.value_and_grad(lambda a, b=b: alone(b, a), has_aux=True)(arrays) for b in taken
         ]
         return ours_all, of_rows
 
-    ((_, (y, real)), gradients), rows = jax.jit(everything)(arrays)
+    ((_, (y, real)), gradients), rows = jax.jit(everything)(arrays, [mask, *(m for _, m in second)])
     values = [value for (_, value), _ in rows]
     assert_rows(y, real, values, taken, len(lengths), row.rtol)
     if differentiated:

@@ -39,4 +39,11 @@ PROGRAMS = {
     "log_determinant": Row(
         lambda x: jnp.log(jnp.diagonal(jnp.linalg.cholesky(kernel(x)))).sum() * 2
     ),
+    "solve": Row(lambda x: jnp.linalg.solve(kernel(x) + jnp.sin(x @ x[::-1].T) / 5, x), rtol=2e-4),
+    "inverse": Row(lambda x: jnp.linalg.inv(kernel(x)) @ x),
+    "determinant": Row(lambda x: jnp.linalg.slogdet(kernel(x))[1]),
+    "conjugate_gradients": Row(
+        lambda x: jax.scipy.sparse.linalg.cg(lambda v: kernel(x) @ v, x[:, 0], tol=1e-7)[0],
+        rtol=3e-4,
+    ),
 }
