@@ -116,7 +116,7 @@ def schedule(dealt: Dealt) -> Schedule:
       >>> import jax.numpy as jnp
       >>> line = schedule(deal(jnp.array([[1], [2], [0]]), Tiles(1, 1, lanes=1), chunks=2))
       >>> line.queues.row[:, 0].tolist(), line.turns[: line.number].tolist()
-      ([0, 0, 1, 1, 2, 2], [0, 2, 3])
+      ([0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 3, 4])
     """
     queues, numbers = dealt
     batch, rounds = queues.slot_of.shape[1], queues.row.shape[1]
