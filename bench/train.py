@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from bench import learners, pages, store, tables, tasks, timing
+from bench import chart, learners, pages, store, tables, tasks, timing
 from bench.agreement import Disagreement
 from bench.learners import Learner, Params
 from bench.tasks import Batch, Task
@@ -36,7 +36,7 @@ ARMS = (
 )
 COMPARED, TOLERANCE = 3, 1e-3  # losses of the first steps
 PICTURE = "\n![Real steps a second of training](../bench/results/train.png)\n"
-COLOURS = {"jaxmask": "#c1121f", "flax": "#2a6f97", "keras": "#61a5c2", "torch": "#606c38"}
+COLOURS = {**chart.COLOURS, "torch": chart.COLOURS["torch packed"]}
 
 
 def run(task: Task, options: argparse.Namespace, console: Console) -> list[store.Row]:
