@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,10 @@ def prepared(
 ) -> tuple[list[Array], dict[str, Array], Array]:
     """Arrays, lengths in units of the program's symbols, and which rows are there.
 
-    A row that is too short to run gets the values of another one. Zeros would not do: the gradient
-    of a norm or a logarithm there is nan, and would reach the parameters. The copies carry no
-    gradient, and the results of the row are dropped.
+    In the arrays the real steps of each row come first, and copies of the first one follow. A row
+    that is too short to run gets the values of another one. Zeros would not do: the gradient of a
+    norm or a logarithm there is nan, and would reach the parameters. Copies carry no gradient, and
+    the results of a row that is not there are dropped.
 
     Example:
       >>> from jaxmask.ragged.arguments import read
@@ -41,31 +42,24 @@ def prepared(
     if multiple > 1:
         there += [length % multiple == 0 for length in lengths.values()]
     valid = functools.reduce(operator.and_, there)
-    units = {n: length // multiple if multiple > 1 else length for n, length in lengths.items()}
-    if any(program.physical(n) > mask.shape[1] for n, mask in call.masks.items()):
+    known = isinstance(valid, np.ndarray)
+    too_short = any(program.physical(n) > mask.shape[1] for n, mask in call.masks.items())
+    if too_short or (known and not np.any(valid)):
         return _nobody(call, given, program)
-    arrays = list(given)
-    concrete = not any(isinstance(mask, jax.core.Tracer) for mask in call.masks.values())
-    if not call.batch or (concrete and np.all(valid) and all(map(_is_plain, call.masks.values()))):
-        return [_cut(a, n, program) for a, n in zip(arrays, call.names, strict=True)], units, valid
-    if concrete:
-        # Op by op, under `jax_debug_nans`, garbage must not even be moved.
-        arrays = [
-            a if n is None else _without_garbage(a, call.masks[n])
-            for a, n in zip(arrays, call.names, strict=True)
-        ]
-    source = jax.lax.argmax(jnp.asarray(valid), 0, jnp.int32)
-    some = _row(jnp.asarray(valid), source)
-    orders = {name: _orders(mask, valid, source) for name, mask in call.masks.items()}
-    rows = []
-    for array, name in zip(arrays, call.names, strict=True):
-        array = _substituted(array, valid, some, source)
-        array = array if name is None else _permuted(array, *orders[name])
-        rows.append(_cut(array, name, program))
-    for name, unit in units.items():
-        other = jnp.where(some, _row(unit, source), program.physical(name) // program.multiple)
-        units[name] = jnp.where(valid, unit, other)
-    return rows, units, jnp.asarray(valid)
+    if known and np.all(valid) and all(map(np.all, call.masks.values())):
+        arrays = [_cut(a, n, program) for a, n in zip(given, call.names, strict=True)]
+        return arrays, _units(lengths, multiple), valid
+    rows = _rows(valid)
+    lengths = {name: _picked(length, rows) for name, length in lengths.items()}
+    plans = {
+        name: _plan(mask, lengths[name], valid, rows, program.physical(name))
+        for name, mask in call.masks.items()
+    }
+    arrays = []
+    for array, name in zip(given, call.names, strict=True):
+        laid = _of_rows(array, valid, rows) if name is None else _laid_out(array, plans[name])
+        arrays.append(laid if known else _or_harmless(laid, valid))
+    return arrays, _units(lengths, multiple), jnp.asarray(valid)
 
 
 def _lengths(mask: Any) -> Any:
@@ -74,72 +68,131 @@ def _lengths(mask: Any) -> Any:
     return masks.lengths(mask)
 
 
-def _is_plain(mask: np.ndarray) -> bool:
-    """Whether each row has its real steps first."""
-    return bool(np.all(mask[:, :-1] | ~mask[:, 1:]))
+def _units(lengths: dict[str, Any], multiple: int) -> dict[str, Any]:
+    return {n: length // multiple if multiple > 1 else length for n, length in lengths.items()}
 
 
-def _row(array: Any, number: Array) -> Array:
-    """One row, which is there."""
-    starts, sizes = [number] + [0] * (array.ndim - 1), (1, *array.shape[1:])
-    return jax.lax.dynamic_slice(jnp.asarray(array), starts, sizes, allow_negative_indices=False)[0]
+def _rows(valid: Any) -> Any:
+    """For each row the one whose values it gets: itself, or the first row that is there."""
+    if isinstance(valid, np.ndarray):
+        return np.where(valid, np.arange(len(valid)), np.argmax(valid)).astype(np.int32)
+    first = jax.lax.argmax(valid, 0, jnp.int32)
+    return jnp.where(valid, jax.lax.broadcasted_iota(jnp.int32, valid.shape, 0), first)
 
 
-def _orders(mask: Any, valid: Any, source: Array) -> tuple[Array, Any]:
-    """For each place of the row its position in the array, and the way back.
+class _Plan(NamedTuple):
+    """From where each place of a batch is read.
 
-    It is done whatever the mask: sorting numbers costs less than a branch, which copies the array.
+    Attributes:
+      places: `[batch, physical, 2]`, row and step.
+      order: `[batch, time]`, the steps of each row, its real ones first.
+      back: the inverse of `order`, where the mask is known.
+      own: `[batch, physical]`, True where a place holds a real step of its own row.
     """
-    time = mask.shape[1]
+
+    places: Any
+    order: Any
+    back: Any
+    own: Any
+
+
+def _plan(mask: Any, lengths: Any, valid: Any, rows: Any, physical: int) -> _Plan:
+    known = isinstance(valid, np.ndarray)
+    xp: Any = np if known else jnp
+    order = np.argsort(~mask, 1, kind="stable").astype(np.int32) if known else _order(mask)
+    back = np.argsort(order, 1).astype(np.int32) if known else None
+    inside = np.arange(physical, dtype=np.int32) < lengths[:, None]
+    steps = _picked(order, rows)
+    steps = xp.where(inside, steps[:, :physical], steps[:, :1])
+    places = xp.stack([xp.broadcast_to(rows[:, None], steps.shape), steps], -1)
+    return _Plan(places, order, back, inside & valid[:, None])
+
+
+def _order(mask: Any) -> Array:
+    # Whatever the mask: sorting numbers costs less than a branch does.
+    time, mask = mask.shape[1], jnp.asarray(mask)
     position = jax.lax.broadcasted_iota(jnp.int32, mask.shape, 1)
-    keys = jnp.where(mask, position, position + time)
-    keys = jax.lax.sort(keys, dimension=1, is_stable=False)
-    order = jnp.where(keys < time, keys, keys - time)
-    order = jnp.where(valid[:, None], order, _row(order, source))
-
-    def back() -> Array:
-        if time > PACKED:
-            return jax.lax.sort((order, position), dimension=1, num_keys=1)[1]
-        packed = jax.lax.sort(order * time + position, dimension=1, is_stable=False)
-        return jax.lax.rem(packed, jnp.int32(time))
-
-    return order, back
+    keys = jax.lax.sort(jnp.where(mask, position, position + time), dimension=1, is_stable=False)
+    return jnp.where(keys < time, keys, keys - time)
 
 
-def _permuted(array: Array, order: Array, back: Any) -> Array:
+def _inverse(order: Array) -> Array:
+    time, position = order.shape[1], jax.lax.broadcasted_iota(jnp.int32, order.shape, 1)
+    if time > PACKED:
+        return jax.lax.sort((order, position), dimension=1, num_keys=1)[1]
+    packed = jax.lax.sort(order * time + position, dimension=1, is_stable=False)
+    return jax.lax.rem(packed, jnp.int32(time))
+
+
+def _laid_out(array: Array, plan: _Plan) -> Array:
+    """All in one gather; what flows back reaches each real step from its one place."""
+    if not array.size or not jnp.issubdtype(array.dtype, jnp.inexact):
+        return _gathered(array, plan.places)
+    return _moved(array, plan)
+
+
+@jax.custom_jvp
+def _moved(array: Array, plan: _Plan) -> Array:
+    return _gathered(array, plan.places)
+
+
+@_moved.defjvp
+def _moved_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    array, plan = primals
+    tangent = _permuted(tangents[0], plan)[:, : plan.own.shape[1]]
+    own = masks.expand(plan.own, array.ndim)
+    return _moved(array, plan), jnp.where(own, tangent, jnp.zeros((), array.dtype))
+
+
+def _permuted(array: Array, plan: _Plan) -> Array:
     """Move the steps of each row; the gradient moves them back, and adds up nothing."""
-    if not array.size:
-        return array
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        return _taken(array, order)
+
+    def forth(x: Array) -> Array:
+        return _of_steps(x, plan.order)
+
+    def back(x: Array) -> Array:
+        return _of_steps(x, _inverse(plan.order) if plan.back is None else plan.back)
+
     # The one public way to give a linear function its transpose for all transformations.
+    # "Symmetric", else JAX would derive the transpose that is given here.
     return jax.lax.custom_linear_solve(
-        lambda x: _taken(x, back()),
-        array,
-        lambda _, x: _taken(x, order),
-        lambda _, x: _taken(x, back()),
-        symmetric=True,  # else JAX would derive the transpose that is given here
+        back, array, lambda _, x: forth(x), lambda _, x: back(x), symmetric=True
     )
 
 
-def _taken(array: Array, order: Array) -> Array:
+def _of_steps(array: Array, steps: Array) -> Array:
+    rows = jax.lax.broadcasted_iota(jnp.int32, steps.shape, 0)
+    return _gathered(array, jnp.stack([rows, steps], -1))
+
+
+def _picked(array: Any, rows: Any) -> Any:
+    if isinstance(rows, np.ndarray):
+        return array[rows]
+    return _gathered(jnp.asarray(array), rows[:, None])
+
+
+def _gathered(array: Array, places: Any) -> Array:
+    """`array[places[..., 0], places[..., 1], ...]`, all of which are there."""
+    batch, depth = len(places.shape) - 1, places.shape[-1]
     numbers = jax.lax.GatherDimensionNumbers(
-        offset_dims=tuple(range(2, array.ndim)),
-        collapsed_slice_dims=(1,),
-        start_index_map=(1,),
-        operand_batching_dims=(0,),
-        start_indices_batching_dims=(0,),
+        offset_dims=tuple(range(batch, batch + array.ndim - depth)),
+        collapsed_slice_dims=tuple(range(depth)),
+        start_index_map=tuple(range(depth)),
     )
-    sizes = (1, 1, *array.shape[2:])
-    return jax.lax.gather(array, order[..., None], numbers, sizes, mode="promise_in_bounds")
+    sizes = (1,) * depth + array.shape[depth:]
+    return jax.lax.gather(array, jnp.asarray(places), numbers, sizes, mode="promise_in_bounds")
 
 
-def _substituted(array: Array, valid: Array, some: Array, source: Array) -> Array:
-    """A copy of another row where a row cannot run."""
-    row = stop_gradient(_row(array, source))
-    if jnp.issubdtype(array.dtype, jnp.inexact):
-        row = jnp.where(some, row, _harmless(row.shape, row.dtype))
-    return jnp.where(masks.expand(jnp.asarray(valid), array.ndim), array, row)
+def _of_rows(array: Array, valid: Any, rows: Any) -> Array:
+    """An array without time."""
+    other = stop_gradient(_gathered(array, jnp.asarray(rows)[:, None]))
+    return jnp.where(masks.expand(jnp.asarray(valid), array.ndim), array, other)
+
+
+def _or_harmless(array: Array, valid: Array) -> Array:
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return array
+    return jnp.where(jnp.any(valid), array, _harmless(array.shape[1:], array.dtype))
 
 
 def _harmless(shape: Sequence[int], dtype: Any) -> Array:
@@ -149,12 +202,6 @@ def _harmless(shape: Sequence[int], dtype: Any) -> Array:
     time, rest = (shape or (1,))[0], int(np.prod(shape[1:]))
     steps, features = np.arange(time) * 0.618034, np.arange(rest) * 0.414214
     return jnp.asarray(np.outer(0.5 + steps % 1, 0.5 + features % 1), dtype).reshape(shape)
-
-
-def _without_garbage(array: Array, mask: np.ndarray) -> Array:
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return array
-    return jnp.where(masks.expand(jnp.asarray(mask), array.ndim), array, jnp.zeros((), array.dtype))
 
 
 def _cut(array: Array, name: str | None, program: Program) -> Array:

@@ -88,12 +88,10 @@ def _long_enough(call: Arguments, min_length: int) -> bool:
 def _row(
     program: Program, lengths: dict[str, Array], valid: Array, arrays: Sequence[Array]
 ) -> tuple[list[Array], list[Array]]:
-    """One row: repeat its first step in the padding, run, and clear the padding of the results."""
+    """One row: run, and clear the padding of the results."""
     counts = {program.symbols[name]: lengths[name] for name in program.symbols}
     context = Context(program.sizes, counts, row=valid)
-    shapes = [v.aval.shape for v in program.closed.jaxpr.invars]
-    inputs = [context.repeat_first(a, s) for a, s in zip(arrays, shapes, strict=True)]
-    outputs = run(context, program.closed, inputs)
+    outputs = run(context, program.closed, arrays)
     pairs = [_cleared(context, v, s, valid) for v, s in zip(outputs, program.outputs, strict=True)]
     return [value for value, _ in pairs], [real for _, real in pairs]
 
