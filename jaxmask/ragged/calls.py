@@ -16,7 +16,9 @@ from jaxmask.ragged.interpret import Step, rule_for, run, run_known
 def call(step: Step, *values: Array) -> Any:
     """Run what is inside."""
     inside = step.params.get("jaxpr", step.params.get("call_jaxpr"))
-    results, step.known_out = run_known(step.context, closed(inside), values, step.known)
+    results, step.known_out, step.loose_out = run_known(
+        step.context, closed(inside), values, step.known, step.met
+    )
     return results
 
 

@@ -29,4 +29,4 @@ def cumulative(step: Step, value: Array) -> Any:
     value = step.fill(0, value, [axis], identity)
     if step.context.live is not None and step.primitive.name == "cumprod":
         value = jnp.where(step.context.live, value, jnp.ones((), value.dtype))
-    return step.repeat_first(step.bind(value), [axis])
+    return step.loose(step.bind(value), [axis])

@@ -47,6 +47,7 @@ def elementwise(step: Step, *values: Array) -> Any:
     """
     if len(step.outputs) == 1:  # `device_put` takes many operands at once
         step.known_out = [_facts(step)]
+        step.loose_out = [tuple({axis for axes in step.met for axis in axes})]
     return step.bind(*guarded(step, values))
 
 

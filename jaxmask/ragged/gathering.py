@@ -90,7 +90,7 @@ def _one_window(step: Step, value: Array, indices: Array) -> Array:
     rooms = _rooms(step, numbers.start_index_map, step.inputs[0], sizes)
     for component, axis in enumerate(numbers.start_index_map):
         start = jnp.clip(indices[component].astype(jnp.int32), 0, jnp.maximum(rooms[component], 0))
-        value = window(context, value, axis, step.inputs[0][axis], start, sizes[axis])
+        value, _ = window(context, value, axis, step.inputs[0][axis], start, sizes[axis])
     return jnp.squeeze(value, numbers.collapsed_slice_dims)
 
 
@@ -115,17 +115,19 @@ def _regular(step: Step, value: Array) -> Array | None:
     stride = fact.strides[0]
     if stride == 0 or not _inside(step, axis, fact.offset, batch[0], stride):
         return None
-    piece = window(step.context, value, axis, shape[axis], fact.offset, batch[0], stride)
+    piece, loose = window(step.context, value, axis, shape[axis], fact.offset, batch[0], stride)
     (place,) = [k for k in range(len(step.outputs[0])) if k not in numbers.offset_dims]
-    return jnp.moveaxis(piece, axis, place)
+    return step.loose(jnp.moveaxis(piece, axis, place), [place] * loose)
 
 
 def _constant_window(step: Step, value: Array, axis: int, fact: Known) -> Array | None:
     numbers, size = step.params["dimension_numbers"], step.params["slice_sizes"][axis]
     if not _inside(step, axis, fact.offset, size, 1):
         return None
-    piece = window(step.context, value, axis, step.inputs[0][axis], fact.offset, size)
-    return jnp.squeeze(piece, numbers.collapsed_slice_dims)
+    piece, loose = window(step.context, value, axis, step.inputs[0][axis], fact.offset, size)
+    place = axis - sum(k < axis for k in numbers.collapsed_slice_dims)
+    piece = jnp.squeeze(piece, numbers.collapsed_slice_dims)
+    return step.loose(piece, [place] * loose)
 
 
 def _inside(step: Step, axis: int, start: Any, size: Any, stride: int) -> bool:
@@ -174,7 +176,7 @@ def scatter(step: Step, value: Array, indices: Array, updates: Array) -> Any:
         indices_are_sorted=False,
         unique_indices=step.params["unique_indices"] and real is None,
     )
-    return step.repeat_first(result)
+    return step.loose(result)
 
 
 def _window_sizes(step: Step) -> list[Any]:
@@ -211,7 +213,7 @@ def _write_window(
         place = context.positions(value.shape[axis]) - start
         here = (place >= 0) & (place < context.count(sizes[axis]))
         inside = inside & along(here, axis, value.shape)
-    return step.repeat_first(_COMBINE[kind](value, updates, inside))
+    return step.loose(_COMBINE[kind](value, updates, inside))
 
 
 def _shifted(updates: Array, axis: int, start: Any, size: int) -> Array:

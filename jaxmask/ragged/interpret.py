@@ -14,10 +14,11 @@ from jax.extend import core
 
 from jaxmask._types import Array
 from jaxmask.ragged import dims, errors
-from jaxmask.ragged.context import Context, Shape
+from jaxmask.ragged.context import Context, Shape, ragged_axes
 from jaxmask.ragged.known import Known
 
 Rule = Callable[..., Any]
+Axes = tuple[int, ...]
 RULES: dict[str, Rule] = {}
 REFUSED: dict[str, str] = {}
 
@@ -83,6 +84,8 @@ class Step:
       inputs: the logical shape of each operand.
       outputs: the logical shape of each result.
       known: for each operand, its values as an expression of lengths where they are known.
+      met: for each operand, the axes whose padding holds something else than position 0; none but
+        for calls and linear functions.
 
     Example:
       >>> import jaxmask as jm
@@ -94,7 +97,9 @@ class Step:
     context: Context
     equation: Any
     known: list[Known | None] = field(default_factory=list)
+    met: list[Axes] = field(default_factory=list)
     known_out: list[Known | None] | None = None
+    loose_out: list[Axes] | None = None
 
     @property
     def primitive(self) -> Any:
@@ -130,6 +135,14 @@ class Step:
         """A result with copies of position 0 in its padding."""
         return self.context.repeat_first(value, self.outputs[0], axes)
 
+    def loose(self, value: Array, axes: Sequence[int] | None = None) -> Array:
+        """The one result of a rule whose padding along some axes is to be repeated where needed.
+
+        What meets only linear functions, or is the result of all, needs no copies.
+        """
+        self.loose_out = [tuple(ragged_axes(self.outputs[0], axes))]
+        return value
+
     def refuse(self, why: str) -> errors.UnsupportedPrimitiveError:
         """The error to raise where a rule cannot be exact."""
         return errors.unsupported(self.equation, why, self.context.callers)
@@ -150,44 +163,65 @@ def run(context: Context, closed: Any, values: Sequence[Array]) -> list[Array]:
       >>> run(Context(dims.Sizes({}), {}), closed, [2])[0].tolist()
       3
     """
-    return run_known(context, closed, values, [None] * len(values))[0]
+    results, _, loose = run_known(context, closed, values)
+    shapes = [_shape(v) for v in getattr(closed, "jaxpr", closed).outvars]
+    trio = zip(results, shapes, loose, strict=True)
+    return [context.repeat_first(v, shape, axes) if axes else v for v, shape, axes in trio]
 
 
 def run_known(
-    context: Context, closed: Any, values: Sequence[Array], known: Sequence[Known | None]
-) -> tuple[list[Array], list[Known | None]]:
-    """Like `run`, passing on what is known of index arrays.
+    context: Context,
+    closed: Any,
+    values: Sequence[Array],
+    known: Sequence[Known | None] | None = None,
+    met: Sequence[Axes] | None = None,
+) -> tuple[list[Array], list[Known | None], list[Axes]]:
+    """Like `run`, passing on what is known of index arrays, and padding that is still to repeat.
 
     Example:
-      >>> run_known(Context(dims.Sizes({}), {}), jax.make_jaxpr(lambda x: x)(1), [2], [None])
-      ([2], [None])
+      >>> run_known(Context(dims.Sizes({}), {}), jax.make_jaxpr(lambda x: x)(1), [2])
+      ([2], [None], [()])
     """
-    jaxpr, constants = getattr(closed, "jaxpr", closed), closed.consts
-    environment: dict[Any, tuple[Any, Known | None]] = {}
-    nothing: list[Known | None] = [None] * len(constants)
-    for variables, inside, facts in (
-        (jaxpr.constvars, constants, nothing),
-        (jaxpr.invars, values, known),
-    ):
-        for variable, value, fact in zip(variables, inside, facts, strict=True):
-            environment[variable] = value, fact
-
-    def read(atom: Any) -> tuple[Any, Known | None]:
-        if isinstance(atom, core.Literal):
-            return atom.val, Known.of_literal(atom.val)
-        return environment[atom]
-
+    jaxpr = getattr(closed, "jaxpr", closed)
+    names = _Names(context)
+    names.write(jaxpr.constvars, closed.consts)
+    names.write(jaxpr.invars, values, known, met)
     for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        step = Step(context, equation, [fact for _, fact in operands])
+        lenient = equation.primitive.name in LENIENT
+        operands = [names.read(atom, lenient) for atom in equation.invars]
+        step = Step(context, equation, [k for _, k, _ in operands], [a for _, _, a in operands])
         context.callers.append(equation)
-        results = _checked(step, _apply(step, [value for value, _ in operands]))
+        results = _checked(step, _apply(step, [value for value, _, _ in operands]))
         context.callers.pop()
-        facts = step.known_out or [None] * len(results)
-        for variable, value, fact in zip(equation.outvars, results, facts, strict=True):
-            environment[variable] = value, fact
-    outputs = [read(atom) for atom in jaxpr.outvars]
-    return [value for value, _ in outputs], [fact for _, fact in outputs]
+        names.write(equation.outvars, results, step.known_out, step.loose_out)
+    outputs = [names.read(atom, True) for atom in jaxpr.outvars]
+    return [v for v, _, _ in outputs], [k for _, k, _ in outputs], [axes for _, _, axes in outputs]
+
+
+class _Names:
+    """What each variable of a program holds: its value, what is known of it, its loose axes."""
+
+    def __init__(self, context: Context):
+        self.context = context
+        self.held: dict[Any, tuple[Any, Known | None, Axes]] = {}
+
+    def write(
+        self, variables: Any, values: Any, known: Any = None, loose: Sequence[Axes] | None = None
+    ) -> None:
+        count = len(variables)
+        parts = values, known or [None] * count, loose or [()] * count
+        for variable, *held in zip(variables, *parts, strict=True):
+            self.held[variable] = tuple(held)
+
+    def read(self, atom: Any, lenient: bool) -> tuple[Any, Known | None, Axes]:
+        """With copies of position 0 in its padding, unless whoever asks needs none."""
+        if isinstance(atom, core.Literal):
+            return atom.val, Known.of_literal(atom.val), ()
+        value, fact, loose = self.held[atom]
+        if loose and not lenient:
+            value = self.context.repeat_first(value, _shape(atom), loose)
+            self.held[atom] = value, fact, ()
+        return self.held[atom]
 
 
 def _apply(step: Step, values: list[Any]) -> list[Any]:
@@ -205,6 +239,14 @@ def _apply(step: Step, values: list[Any]) -> list[Any]:
         raise step.refuse(REFUSED.get(name, "It has no rule."))
     return list(result) if isinstance(result, list | tuple) else [result]
 
+
+# These run a program by the rules, which look at its operands one by one.
+TRANSPARENT = {"jit", "pjit", "closed_call", "core_call", "core_closed_call"}
+
+# The derivative of these does not depend on their operands, so that whatever stands in the padding
+# of one operand stays there: it is not used, and its zero cotangent meets no nan.
+LINEAR = {"add", "sub", "neg", "add_any", "copy", "copy_p", "convert_element_type"}
+LENIENT = TRANSPARENT | LINEAR
 
 # Their own effects are those of what they call, which is looked at in turn.
 CALLS = {"jit", "pjit", "closed_call", "core_call", "scan", "while", "cond", "checkpoint", "remat2"}

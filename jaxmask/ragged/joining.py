@@ -30,7 +30,7 @@ def concatenate(step: Step, *values: Array) -> Any:
         count = step.context.count(size)
         result = _placed(step.context, result, value, axis, offset, count)
         offset = offset + count
-    return step.repeat_first(result, [axis])
+    return step.loose(result, [axis])
 
 
 def _sized(value: Array, axis: int, size: int) -> Array:
@@ -99,9 +99,12 @@ def _padded(
 def split(step: Step, value: Array) -> Any:
     """Windows one behind the other."""
     axis, start, pieces = step.params["axis"], 0, []
+    step.loose_out = []
     for size in step.params["sizes"]:
         before = step.inputs[0][axis]
-        pieces.append(window(step.context, value, axis, before, start, size))
+        piece, loose = window(step.context, value, axis, before, start, size)
+        pieces.append(piece)
+        step.loose_out.append((axis,) * loose)
         start = start + size
     return pieces
 

@@ -13,7 +13,7 @@ from jaxmask.ragged.interpret import Step, rule_for
 
 def window(
     context: Context, value: Array, axis: int, before: Any, start: Any, size: Any, stride: int = 1
-) -> Array:
+) -> tuple[Array, bool]:
     """`value[start : start + size * stride : stride]` along one axis, all of it inside the row.
 
     Args:
@@ -25,8 +25,11 @@ def window(
       size: how many positions, an int or symbolic.
       stride: an int, not 0.
 
+    Returns:
+      The window, and whether it is loose: its padding holds what followed in `value`.
+
     Example:
-      >>> window(Context(dims.Sizes({}), {}), jnp.arange(5), 0, 5, 1, 2, 2).tolist()
+      >>> window(Context(dims.Sizes({}), {}), jnp.arange(5), 0, 5, 1, 2, 2)[0].tolist()
       [1, 3]
     """
     physical = context.size(size)
@@ -34,38 +37,34 @@ def window(
         last = start + max(physical - 1, 0) * stride + 1
         if last <= value.shape[axis]:
             if start == 0 and stride == 1 and dims.is_symbolic(size) and str(size) == str(before):
-                return value
+                return value, False
             stop = last if physical else start
             piece = jax.lax.slice_in_dim(value, start, stop, stride, axis)
-            return _repeat(context, piece, axis, size)
+            return piece, dims.is_symbolic(size)
     start = start if isinstance(start, jax.Array) else context.count(start)
     if not dims.is_symbolic(size) and stride == 1 and physical <= value.shape[axis]:
-        return jax.lax.dynamic_slice_in_dim(value, start, physical, axis)
+        return jax.lax.dynamic_slice_in_dim(value, start, physical, axis), False
     index = context.positions(physical)
     if dims.is_symbolic(size):
         index = select(context.real(size), index, 0)
     index = index if stride == 1 else stride * index
-    return take(value, start + index, axis)
-
-
-def _repeat(context: Context, value: Array, axis: int, size: Any) -> Array:
-    shape: tuple[Any, ...] = tuple(size if k == axis else d for k, d in enumerate(value.shape))
-    return context.repeat_first(value, shape, [axis])
+    return take(value, start + index, axis), False
 
 
 @rule_for("slice")
 def slice_(step: Step, value: Array) -> Any:
     """Slice; bounds may be lengths."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
-    strides = params["strides"] or (1,) * len(before)
+    strides, loose = params["strides"] or (1,) * len(before), []
     for axis, start in enumerate(params["start_indices"]):
         if any(dims.is_symbolic(d) for d in (before[axis], start, after[axis])):
             piece = before[axis], start, after[axis], strides[axis]
-            value = window(step.context, value, axis, *piece)
+            value, is_loose = window(step.context, value, axis, *piece)
+            loose += [axis] * is_loose
         else:
             stop = params["limit_indices"][axis]
             value = jax.lax.slice_in_dim(value, start, stop, strides[axis], axis)
-    return value
+    return step.loose(value, loose)
 
 
 @rule_for("dynamic_slice")
@@ -81,7 +80,7 @@ def dynamic_slice(step: Step, value: Array, *starts: Array) -> Any:
             continue
         room = context.count(before[axis]) - context.count(after[axis])
         start = jnp.clip(jnp.asarray(starts[axis], jnp.int32), 0, jnp.maximum(room, 0))
-        value = window(context, value, axis, before[axis], start, after[axis])
+        value, _ = window(context, value, axis, before[axis], start, after[axis])
     return value
 
 
@@ -96,13 +95,13 @@ def dynamic_update_slice(step: Step, value: Array, update: Array, *starts: Array
         start = jnp.asarray(starts[axis], jnp.int32)
         clipped.append(jnp.clip(start, 0, jnp.maximum(jnp.asarray(room, jnp.int32), 0)))
     if not ragged_axes(part):
-        return step.repeat_first(jax.lax.dynamic_update_slice(value, update, clipped))
+        return step.loose(jax.lax.dynamic_update_slice(value, update, clipped))
     for axis, start in enumerate(clipped):
         place = context.positions(value.shape[axis]) - start
         here = (place >= 0) & (place < context.count(part[axis]))
         inside = inside & along(here, axis, value.shape)
         update = take(update, place, axis)
-    return step.repeat_first(select(inside, update, value))
+    return step.loose(select(inside, update, value))
 
 
 @rule_for("rev")
@@ -114,7 +113,7 @@ def rev(step: Step, value: Array) -> Any:
     value = jax.lax.rev(value, [k for k in step.params["dimensions"] if k not in ragged])
     for axis in ragged:
         last = step.context.count(shape[axis]) - 1
-        value = window(step.context, value, axis, shape[axis], last, shape[axis], -1)
+        value, _ = window(step.context, value, axis, shape[axis], last, shape[axis], -1)
     return value
 
 

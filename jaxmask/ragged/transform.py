@@ -11,7 +11,7 @@ from jaxmask._types import Array, PyTree
 from jaxmask.ragged.arguments import WHERE, Arguments, read
 from jaxmask.ragged.checking import Report, compare
 from jaxmask.ragged.context import Context, Shape, ragged_axes, select
-from jaxmask.ragged.interpret import run
+from jaxmask.ragged.interpret import run_known
 from jaxmask.ragged.preparing import prepared
 from jaxmask.ragged.tracing import Program, trace
 
@@ -91,7 +91,7 @@ def _row(
     """One row: run, and clear the padding of the results."""
     counts = {program.symbols[name]: lengths[name] for name in program.symbols}
     context = Context(program.sizes, counts, row=valid)
-    outputs = run(context, program.closed, arrays)
+    outputs, _, _ = run_known(context, program.closed, arrays)  # their padding is cleared
     pairs = [_cleared(context, v, s, valid) for v, s in zip(outputs, program.outputs, strict=True)]
     return [value for value, _ in pairs], [real for _, real in pairs]
 

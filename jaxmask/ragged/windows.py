@@ -38,7 +38,7 @@ def convolution(step: Step, value: Array, kernel: Array) -> Any:
         value, pair = _edges(step, value, axis, sizes, moved, 0)
         padding.append(pair)
     result = step.bind(value, kernel, padding=tuple(padding))
-    return step.repeat_first(result, out_spatial)
+    return step.loose(result, out_spatial)
 
 
 def _edges(
@@ -97,7 +97,7 @@ def reduce_window(step: Step, value: Array) -> Any:
         padding.append((low, high))
     if any(min(pair) < 0 for pair in padding):
         raise step.refuse("It leaves out an end of the axis.")
-    return step.repeat_first(step.bind(value, padding=tuple(padding)))
+    return step.loose(step.bind(value, padding=tuple(padding)))
 
 
 for _name in ("reduce_window", "select_and_scatter_add", "select_and_gather_add"):
