@@ -81,7 +81,7 @@ def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
         except Exception as error:
             findings.append(f"the row alone raises {type(error).__name__} {at}: {error}")
             continue
-        findings += _differences(batch, alone, row, at, tolerance)
+        findings += _differences(call, batch, alone, row, at, tolerance)
     return Report(name, tuple(findings), tried)
 
 
@@ -111,45 +111,51 @@ def _chosen(call: Arguments, rows: Sequence[int]) -> Arguments:
 # ------------------------------------------------------------------------- both sides
 
 
-def _of_batch(ragged: Any, call: Arguments) -> tuple[Any, Any, Any]:
-    """Values, masks and gradients of the ragged function."""
+def _of_batch(ragged: Any, call: Arguments) -> tuple[Any, list[Array], list[list[Array]]]:
+    """Values, gradients in the arrays, and for each row those in what all rows share."""
 
-    def total(arrays: list[Array]) -> tuple[Array, Any]:
-        y, real = ragged.run(call, _merged(call, arrays))
-        return jnp.sum(jax.vmap(weigh)(y)), (y, real)
+    def totals(arrays: list[Array], shared: list[Array]) -> tuple[Array, Any]:
+        given = replace(call, shared=_merged(call.shared, shared))
+        y, _ = ragged.run(given, _merged(call.arrays, arrays))
+        return jax.vmap(weigh)(y), y
 
-    (_, (y, real)), gradients = jax.value_and_grad(total, has_aux=True)(_floats(call.arrays))
-    return y, real, gradients
+    of_rows, pull, y = jax.vjp(totals, _floats(call.arrays), _floats(call.shared), has_aux=True)
+    # Row by row, since in their sum the nan of one would hide all others.
+    of_shared = [pull(one)[1] for one in jnp.eye(call.batch, dtype=of_rows.dtype)]
+    return y, pull(jnp.ones_like(of_rows))[0], of_shared
 
 
-def _of_row(f: Any, call: Arguments, row: int, lengths: dict[str, int]) -> tuple[Any, Any]:
+def _of_row(f: Any, call: Arguments, row: int, lengths: dict[str, int]) -> tuple[Any, Any, Any]:
     """Values and gradients of the function on one row."""
     arrays = [
         array[row] if name is None else array[row, : lengths[name]]
         for array, name in zip(call.arrays, call.names, strict=True)
     ]
 
-    def total(floats: list[Array]) -> tuple[Array, Any]:
-        inside = iter(floats)
-        leaves = [next(inside) if _is_float(a) else a for a in arrays]
-        y = jax.tree.map(jnp.asarray, f(*call.rebuild(leaves)))
+    def total(floats: list[Array], shared: list[Array]) -> tuple[Array, Any]:
+        given = replace(call, shared=_merged(call.shared, shared))
+        y = jax.tree.map(jnp.asarray, f(*given.rebuild(_merged(arrays, floats))))
         return weigh(y), y
 
-    (_, y), gradients = jax.value_and_grad(total, has_aux=True)(_floats(arrays))
-    return y, gradients
+    slopes = jax.grad(total, (0, 1), has_aux=True)(_floats(arrays), _floats(call.shared))
+    (of_arrays, of_shared), y = slopes
+    return y, of_arrays, of_shared
 
 
-def _is_float(array: Array) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+def _is_float(leaf: Any) -> bool:
+    """Whether a leaf has a gradient. Shared ones may be anything, also text."""
+    if not isinstance(leaf, float | np.ndarray | np.generic | jax.Array):
+        return False
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
-def _floats(arrays: Sequence[Array]) -> list[Array]:
-    return [array for array in arrays if _is_float(array)]
+def _floats(leaves: Sequence[Any]) -> list[Array]:
+    return [jnp.asarray(leaf) for leaf in leaves if _is_float(leaf)]
 
 
-def _merged(call: Arguments, floats: Sequence[Array]) -> list[Array]:
+def _merged(leaves: Sequence[Any], floats: Sequence[Array]) -> list[Any]:
     inside = iter(floats)
-    return [next(inside) if _is_float(array) else array for array in call.arrays]
+    return [next(inside) if _is_float(leaf) else leaf for leaf in leaves]
 
 
 def weigh(y: PyTree) -> Array:
@@ -174,41 +180,54 @@ def weigh(y: PyTree) -> Array:
 # ------------------------------------------------------------------------ differences
 
 
-def _differences(batch: Any, alone: Any, row: int, at: str, tolerance: float) -> list[str]:
-    (y, _, gradients), (values, slopes) = batch, alone
+def _differences(
+    call: Arguments, batch: Any, alone: Any, row: int, at: str, tolerance: float
+) -> list[str]:
+    (y, gradients, of_shared), (values, slopes, shared_slopes) = batch, alone
     same = bool(jax.tree.structure(y) == jax.tree.structure(values))  # type: ignore[operator]
     if not same:
         return [f"the results have another structure {at}"]
-    found = []
     pairs = zip(jax.tree.leaves(y), jax.tree.leaves(values), strict=True)
-    labels = [("value", ours[row], theirs) for ours, theirs in pairs]
-    both = zip(gradients, slopes, strict=True)
-    labels += [
-        (f"gradient of argument {k}", ours[row], theirs) for k, (ours, theirs) in enumerate(both)
-    ]
-    for label, ours, theirs in labels:
+    labelled = [("value", ours[row], theirs) for ours, theirs in pairs]
+    places = [f"gradient of argument {place}" for place in _places(call)]
+    ours_all = [*(g[row] for g in gradients), *of_shared[row]]
+    labelled += zip(places, ours_all, [*slopes, *shared_slopes], strict=True)
+    found = []
+    for label, ours, theirs in labelled:
         text = _difference(np.asarray(ours), np.asarray(theirs), tolerance)
         if text:
             found.append(f"{label} {at}: {text}")
     return found
 
 
+def _places(call: Arguments) -> list[str]:
+    """Where in the arguments each leaf with a gradient stands, those of `arrays` first."""
+    numbers = jax.tree.unflatten(call.tree, range(len(call.shared)))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(numbers)]
+    texts = [f"{path[0].idx}{jax.tree_util.keystr(path[1:])}" for path in paths]
+    arrays = iter(call.arrays)
+    of_arrays, of_shared = [], []
+    for text, leaf, is_shared in zip(texts, call.shared, call.is_shared, strict=True):
+        if _is_float(leaf if is_shared else next(arrays)):
+            (of_shared if is_shared else of_arrays).append(text)
+    return of_arrays + of_shared
+
+
 def _difference(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
-    """The worst entry, or nothing; nan is equal to nan alone."""
+    """The worst entry, or nothing; nan is equal to nan alone, and padding to 0."""
     if ours.ndim != theirs.ndim or any(
         a < b for a, b in zip(ours.shape, theirs.shape, strict=True)
     ):
         return f"expected shape {theirs.shape}, got {ours.shape}"
-    ours = ours[tuple(slice(0, size) for size in theirs.shape)]
-    if not theirs.size:
-        return ""
+    expected = np.zeros_like(ours)
+    expected[tuple(slice(0, size) for size in theirs.shape)] = theirs
     if not np.issubdtype(theirs.dtype, np.inexact):
-        wrong = ours != theirs
+        wrong = ours != expected
     else:
         finite = theirs[np.isfinite(theirs)]
         scale = max(1.0, float(np.max(np.abs(finite), initial=0)))
-        wrong = ~np.isclose(ours / scale, theirs / scale, rtol=0, atol=tolerance, equal_nan=True)
+        wrong = ~np.isclose(ours / scale, expected / scale, rtol=0, atol=tolerance, equal_nan=True)
     if not wrong.any():
         return ""
     place = tuple(int(k) for k in np.argwhere(wrong)[0])
-    return f"expected {theirs[place]:.3g}, got {ours[place]:.3g}"
+    return f"expected {expected[place]:.3g}, got {ours[place]:.3g}"

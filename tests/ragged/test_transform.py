@@ -309,53 +309,6 @@ def test_bad_masks(batch):
         g(x[:, 0, 0], mask)
 
 
-# -------------------------------------------------------------------------------- check
-
-
-def test_check_finds_what_is_asked_of_one_length(batch):
-    x, mask = batch
-
-    def asks(row):
-        return row * 2 if str(row.shape[0]) == "3" else row
-
-    report = jm.ragged_vmap(asks).check(x, mask)
-    assert not report.ok
-    assert "value at length 3" in str(report)
-    assert jm.ragged_vmap(attention).check(x, mask).ok
-
-
-def test_check_tries_lengths_that_the_batch_lacks():
-    x = np.random.default_rng(0).normal(size=(1, 5, 2)).astype(np.float32)
-
-    def asks(row):
-        return row * 2 if str(row.shape[0]) == "2" else row
-
-    report = jm.ragged_vmap(asks).check(x, np.ones((1, 5), bool))
-    assert (2,) in report.tried
-    assert not report.ok
-
-
-def test_check_compares_gradients(batch):
-    @jax.custom_vjp
-    def asks(row):
-        return row * 2.0
-
-    def backward(_, g):
-        return (g * (3.0 if str(g.shape[0]) == "3" else 2.0),)
-
-    asks.defvjp(lambda row: (asks(row), None), backward)
-    report = jm.ragged_vmap(asks).check(*batch)
-    assert [line for line in report.findings if "gradient" in line]
-    assert not [line for line in report.findings if "value" in line]
-
-
-def test_check_does_not_raise(batch):
-    report = jm.ragged_vmap(lambda row: row if row.shape[0] == 3 else 2 * row).check(*batch)
-    assert not report.ok
-    assert "cannot be traced" in str(report)
-    assert not jm.ragged_vmap(jnp.fft.fft).check(*batch).ok
-
-
 def test_shapes_are_checked_when_traced(batch):
     def asks(row):
         return row if str(row.shape[0]) == "4" else row.sum(0)
