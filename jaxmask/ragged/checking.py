@@ -206,7 +206,8 @@ def _places(call: Arguments) -> list[str]:
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(numbers)]
     texts = [f"{path[0].idx}{jax.tree_util.keystr(path[1:])}" for path in paths]
     arrays = iter(call.arrays)
-    of_arrays, of_shared = [], []
+    of_arrays: list[str] = []
+    of_shared: list[str] = []
     for text, leaf, is_shared in zip(texts, call.shared, call.is_shared, strict=True):
         if _is_float(leaf if is_shared else next(arrays)):
             (of_shared if is_shared else of_arrays).append(text)

@@ -1,33 +1,11 @@
 """Row functions by family: each is what a user would write for one unpadded sequence."""
 
-from tests.ragged.programs import (
-    calls,
-    contractions,
-    control,
-    cumulative,
-    elementwise,
-    indexing,
-    joining,
-    reductions,
-    shapes,
-    sorting,
-    twenty_seven,
-    windows,
-)
+import importlib
+import pkgutil
 
-FAMILIES = (
-    calls,
-    contractions,
-    control,
-    cumulative,
-    elementwise,
-    indexing,
-    joining,
-    reductions,
-    shapes,
-    sorting,
-    twenty_seven,
-    windows,
+# Every module of this package is a family.
+FAMILIES = tuple(
+    importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
 )
 PROGRAMS = {
     f"{family.__name__.rpartition('.')[2]}.{name}": row
