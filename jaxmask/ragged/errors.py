@@ -1,5 +1,6 @@
 """What `ragged_vmap` refuses, and the texts that say how to go on."""
 
+import linecache
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,23 @@ HINTS: dict[str, str] = {
 }
 
 
+# Functions of JAX that ask for a constant size: a word of the line or of the error, and a way out.
+INSTEAD: dict[str, str] = {
+    "searchsorted": "Count instead: `jnp.sum(a[:, None] < v, axis=0)` is `searchsorted(a, v)`. ",
+    "interp": (
+        "Count where to look, `k = jnp.clip(jnp.sum(xs < x), 1, xs.shape[0] - 1)`, and go between "
+        "`ys[k - 1]` and `ys[k]`. "
+    ),
+    "permutation": (
+        "Sort by random numbers: `x[jnp.argsort(jax.random.uniform(key, x.shape[:1]))]`. "
+    ),
+    "mod(1, ": (
+        "Padding that wraps around, as of a circular convolution, is "
+        "`jnp.concatenate([x[-1:], x, x[:1]])` and then a convolution without padding. "
+    ),
+}
+
+
 def trace_error(error: Exception) -> RaggedTraceError:
     """What JAX raised at a symbolic length, with a way out.
 
@@ -119,7 +137,8 @@ def trace_error(error: Exception) -> RaggedTraceError:
         hint = HINTS["associative scan" if "associative scan" in text else "other"]
     if "time_2" in text:
         hint += HINTS["lengths"]
-    where = _line_of(error)
+    where, source = _line_of(error)
+    hint = "".join(way for word, way in INSTEAD.items() if word in text + source) + hint
     return RaggedTraceError(
         "ragged_vmap: the function cannot be traced at a length that is not known:\n"
         f"{type(error).__name__}: {text.splitlines()[0] if text else ''}\n{where}{hint}"
@@ -135,17 +154,19 @@ def state_error(error: Exception) -> RaggedTraceError:
     """
     return RaggedTraceError(
         "ragged_vmap: the function changes state of a module that it closes over:\n"
-        f"{type(error).__name__}: {error}\n{_line_of(error)}"
+        f"{type(error).__name__}: {error}\n{_line_of(error)[0]}"
         "Give the module itself: `jm.ragged_vmap(module)`, or `jm.nn.Ragged(module)`; or split and "
         "merge it inside the function."
     )
 
 
-def _line_of(error: Exception) -> str:
-    traceback, line = error.__traceback__, ""
+def _line_of(error: Exception) -> tuple[str, str]:
+    """The last line of the user's own code, in words, and what stands there."""
+    traceback, line, source = error.__traceback__, "", ""
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if not code.co_filename.startswith(_LIBRARIES):
             line = f"It comes from {code.co_filename}:{traceback.tb_lineno} ({code.co_name}).\n"
+            source = linecache.getline(code.co_filename, traceback.tb_lineno)
         traceback = traceback.tb_next
-    return line
+    return line, source

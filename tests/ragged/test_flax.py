@@ -72,7 +72,7 @@ REFUSED = {
     "Conv, circular": (
         lambda r: nnx.Conv(FEATURES, 3, (3,), padding="CIRCULAR", rngs=r),
         jm.ragged.RaggedTraceError,
-        "min_length=",
+        r"jnp\.concatenate",
     ),
     "BatchNorm, training": (
         lambda r: nnx.BatchNorm(FEATURES, rngs=r),
@@ -130,6 +130,8 @@ def test_nnx_layers_are_exact(name, batch):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_nnx_layers_that_are_refused(name, batch):
+    if not hasattr(nnx, name.partition(",")[0]):
+        pytest.skip(f"this Flax has no {name}")
     make, kind, text = REFUSED[name]
     with pytest.raises(kind, match=text):
         jm.ragged_vmap(make(nnx.Rngs(0)))(*batch)

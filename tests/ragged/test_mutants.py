@@ -6,7 +6,7 @@ from unittest import mock
 import jax
 import pytest
 
-from jaxmask.ragged import context, control
+from jaxmask.ragged import context, control, preparing
 from jaxmask.ragged.interpret import RULES
 from tests.ragged.alone import compare
 from tests.ragged.programs import PROGRAMS
@@ -58,14 +58,28 @@ def _last_is_first(ctx, x, length):
     return x
 
 
+_plan = preparing._plan
+
+
+def _no_copies_of_the_first(mask, lengths, valid, rows, physical):
+    whole = _plan(mask, 0 * lengths + physical, valid, rows, physical)
+    return whole._replace(own=_plan(mask, lengths, valid, rows, physical).own)
+
+
 METHODS = {
+    "copies of the first step": (
+        preparing,
+        "_plan",
+        _no_copies_of_the_first,
+        "elementwise.inverse_of_parameters",
+    ),
     "fill": (context.Context, "fill", _no_fill, "contractions.attention"),
     "fill of a convolution": (context.Context, "fill", _no_fill, "windows.same"),
     "repeat_first": (
         context.Context,
         "repeat_first",
         _no_repeat,
-        "elementwise.inverse_of_parameters",
+        "indexing.root_of_differences",
     ),
     "guard of empty axes": (
         elementwise,

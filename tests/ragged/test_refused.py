@@ -28,8 +28,9 @@ AT_TRACE = {
     "one_of": (lambda x: x if x.shape[0] in (2, 3) else 2 * x, "min_length="),
     "even": (lambda x: x if x.shape[0] % 2 == 0 else 2 * x, "multiple_of="),
     "odd": (lambda x: x if x.shape[0] % 2 else 2 * x, "multiple_of="),
-    "permutation": (lambda x: jax.random.permutation(jax.random.key(0), x), ""),
-    "interp": (lambda x: jnp.interp(0.3, x[:, 0], x[:, 1]), ""),
+    "permutation": (lambda x: jax.random.permutation(jax.random.key(0), x), "jnp.argsort"),
+    "interp": (lambda x: jnp.interp(0.3, x[:, 0], x[:, 1]), "jnp.clip(jnp.sum("),
+    "searchsorted": (lambda x: jnp.searchsorted(x[:, 0], x[:, 1]), "jnp.sum(a[:, None] < v"),
 }
 PRIMITIVES = {
     "fft": lambda x: jnp.fft.fft(x, axis=0),

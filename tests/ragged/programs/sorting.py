@@ -24,6 +24,14 @@ PLAIN = {
     "sort_two": lambda x: jax.lax.sort((x[:, 0], x[:, 1]), num_keys=1),
     "sorted_mean_of_the_middle": lambda x: jnp.sort(x, 0)[x.shape[0] // 4 :].mean(0),
 }
+
+
+def interpolated(x):
+    xs, ys = jnp.cumsum(1 + x[:, 0] ** 2), x[:, 1]
+    k = jnp.clip(jnp.sum(xs < 2.5), 1, xs.shape[0] - 1)
+    return ys[k - 1] + (2.5 - xs[k - 1]) * (ys[k] - ys[k - 1]) / (xs[k] - xs[k - 1])
+
+
 PROGRAMS = {
     **{name: Row(f, domain=spaced) for name, f in PLAIN.items()},
     "top_2": Row(lambda x: jax.lax.top_k(x.T, 2)[0], domain=spaced, min_length=2),
@@ -45,5 +53,12 @@ PROGRAMS = {
     "conjugate_gradients": Row(
         lambda x: jax.scipy.sparse.linalg.cg(lambda v: kernel(x) @ v, x[:, 0], tol=1e-7)[0],
         rtol=3e-4,
+    ),
+    "searchsorted_by_counting": Row(
+        lambda x: jnp.sum(jnp.sort(x[:, 0])[:, None] < x[:, 1], axis=0), domain=spaced
+    ),
+    "interp_by_counting": Row(interpolated, min_length=2),
+    "permutation_by_sorting": Row(
+        lambda x: x[jnp.argsort(jax.random.uniform(jax.random.key(0), x.shape[:1]))]
     ),
 }

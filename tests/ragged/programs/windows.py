@@ -46,6 +46,7 @@ PROGRAMS = {
     "valid": Row(conv("VALID"), min_length=3),
     "valid_of_two": Row(conv("VALID", size=2)),
     "valid_stride_2": Row(conv("VALID", stride=2), min_length=3),
+    "circular_by_hand": Row(lambda x, w: conv("VALID")(jnp.concatenate([x[-1:], x, x[:1]]), w)),
     "causal": Row(conv([(2, 0)])),
     "causal_stride": Row(conv([(2, 0)], stride=2)),
     "full": Row(conv([(2, 2)])),

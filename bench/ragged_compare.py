@@ -1,0 +1,178 @@
+"""Three ways to run a row function on ragged rows: are they exact, and how long do they take?
+
+    python -m bench.ragged_compare
+
+`jm.ragged_vmap`, masks by hand, and `torch.vmap` over a `NestedTensor`, on the 27 functions of
+`bench/row_functions.py`. The oracle is each function on each row alone, in its own framework:
+value, and gradient in the rows. A time is one of value and gradient, under `jit` where there is
+one. Results go to `bench/results/ragged_compare.json`, and as a table to the `.md` beside it.
+"""
+
+import argparse
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmask as jm
+from bench import timing
+from bench.row_functions import FUNCTIONS, Three, wide
+
+BATCH, TIME, FEATURES = 16, 64, 32
+LENGTHS = (64, 1, 17, 40)  # few, since JAX compiles the oracle for each
+TOLERANCE = 1e-4
+
+
+def weights(shape: tuple[int, ...]) -> np.ndarray:
+    """A weight for each place, the same at any length."""
+    return np.cos(sum(np.indices(shape)) + 1.0).astype(np.float32)
+
+
+def compared(ours: list[Any], theirs: list[Any]) -> bool:
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)]
+    return all(
+        a.shape == b.shape and np.allclose(a, b, TOLERANCE, TOLERANCE * max(1.0, np.abs(b).max()))
+        for a, b in pairs
+    )
+
+
+def cut(y: Any, case: Three, lengths: np.ndarray) -> list[Any]:
+    if case.lengths is None:
+        return list(y)
+    return [row[: case.lengths(int(n))] for row, n in zip(y, lengths, strict=True)]
+
+
+def of_jax(case: Three, run: Callable, x: Any, mask: Any, w: Any) -> tuple[dict, Callable]:
+    """The verdict on a function of a batch, and what to time."""
+    lengths = np.asarray(mask.sum(1))
+
+    def total(x: Any, mask: Any, w: Any) -> Any:
+        y = run(x, mask, w)
+        weight = weights(y.shape[1:])
+        if case.lengths is None:
+            return jnp.sum(y * weight), y
+        last = jnp.asarray([case.lengths(n) for n in range(TIME + 1)])[mask.sum(1)]
+        real = jnp.arange(y.shape[1]) < last[:, None]
+        return jnp.sum(jnp.where(wide(real), y, 0) * weight), y
+
+    both = jax.jit(jax.grad(total, has_aux=True)).lower(x, mask, w).compile()
+    gradient, y = both(x, mask, w)
+    rows = [x[b, :n] for b, n in enumerate(lengths)]
+    alone = [case.row(row, w) for row in rows]
+    slope = jax.grad(lambda row: jnp.sum((y := case.row(row, w)) * weights(y.shape)))
+    exact = {
+        "value": compared(cut(y, case, lengths), alone),
+        "gradient": compared(
+            [g[:n] for g, n in zip(gradient, lengths, strict=True)], [slope(row) for row in rows]
+        ),
+    }
+    return exact, lambda: both(x, mask, w)
+
+
+def of_torch(case: Three, x: Any, lengths: np.ndarray, w: Any) -> tuple[dict, Callable]:
+    import torch
+
+    w = torch.tensor(np.asarray(w))
+    given = [torch.tensor(np.asarray(x[b, :n])) for b, n in enumerate(lengths)]
+
+    def weigh(rows: Any) -> Any:
+        return sum((y * torch.tensor(weights(tuple(y.shape)))).sum() for y in rows)
+
+    def row(x: Any) -> Any:
+        return case.other(torch, x, w)
+
+    def both() -> tuple[Any, Any]:
+        leaves = [a.clone().requires_grad_() for a in given]
+        y = torch.vmap(row)(torch.nested.as_nested_tensor(leaves))
+        rows = y.unbind() if y.is_nested else list(y)
+        weigh(rows).backward()
+        return [y.detach() for y in rows], [leaf.grad for leaf in leaves]
+
+    alone = [a.clone().requires_grad_() for a in given]
+    expected = [row(a) for a in alone]
+    weigh(expected).backward()
+    try:
+        rows, slopes = both()
+    except (RuntimeError, TypeError, IndexError) as error:
+        return {"value": False, "gradient": False, "error": str(error).splitlines()[0]}, both
+    slopes = [
+        np.full(a.shape, np.nan) if g is None else g for g, a in zip(slopes, given, strict=True)
+    ]
+    wanted = [a.grad for a in alone]
+    exact = {"value": compared(rows, [y.detach() for y in expected])}
+    return {**exact, "gradient": compared(slopes, wanted)}, both
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    case, draw = FUNCTIONS[name], np.random.default_rng(0)
+    lengths = np.resize(LENGTHS, BATCH)
+    x = jnp.asarray(draw.normal(size=(BATCH, TIME, FEATURES)), jnp.float32)
+    w = jnp.asarray(draw.normal(size=(FEATURES, FEATURES)) / np.sqrt(FEATURES), jnp.float32)
+    mask = jnp.asarray(np.arange(TIME) < lengths[:, None])
+    ragged = jm.ragged_vmap(case.row, (0, None))
+    ways = {
+        "jaxmask": of_jax(case, lambda x, m, w: ragged(x, m, w)[0], x, mask, w),
+        "by hand": of_jax(
+            case, lambda x, m, w: case.hand(jnp.where(wide(m), x, 0), m, w), x, mask, w
+        ),
+        "torch.vmap": of_torch(case, x, lengths, w),
+    }
+    run = {way: f for way, (exact, f) in ways.items() if "error" not in exact}
+    times = timing.interleaved(run, rounds, least=0.01)
+    return {
+        "name": name,
+        "exact": {way: exact for way, (exact, _) in ways.items()},
+        "milliseconds": times,
+    }
+
+
+def table(rows: list[dict], machine: dict[str, Any]) -> str:
+    lines = [
+        f"Batch {BATCH}, time {TIME}, features {FEATURES}, value and gradient, on "
+        f"{machine['processor']}, jax {machine['jax']}, torch {machine['torch']}. Milliseconds "
+        "where value and gradient are those of each row alone; what fails is named.",
+        "",
+        "| row function | `jm.ragged_vmap` | masks by hand | `torch.vmap` over `NestedTensor` |",
+        "|---|---|---|---|",
+    ]
+    ways = ("jaxmask", "by hand", "torch.vmap")
+    for row in rows:
+        lines.append(f"| `{row['name']}` | " + " | ".join(_cell(row, way) for way in ways) + " |")
+    exact = [sum(_is_exact(row, way) for row in rows) for way in ways]
+    lines.append("| **exact** | " + " | ".join(f"{n} of {len(rows)}" for n in exact) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _is_exact(row: dict, way: str) -> bool:
+    return row["exact"][way]["value"] and row["exact"][way]["gradient"]
+
+
+def _cell(row: dict, way: str) -> str:
+    exact = row["exact"][way]
+    if "error" in exact:
+        return "raises"
+    if not _is_exact(row, way):
+        return "wrong " + " and ".join(k for k in ("value", "gradient") if not exact[k])
+    return f"{row['milliseconds'][way]['median']:.3g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    import torch
+
+    warnings.filterwarnings("ignore", module="torch")
+    warnings.filterwarnings("ignore", message=".*performance drop.*")
+    rows = [measure(name, options.rounds) for name in FUNCTIONS]
+    text = table(rows, {**timing.machine(), "torch": torch.__version__})
+    path = timing.save("ragged_compare", {"torch": torch.__version__, "rows": rows})
+    path.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
