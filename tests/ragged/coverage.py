@@ -44,6 +44,9 @@ def page() -> str:
         "",
         "## Flax",
         "",
+        f"{len(NNX) + len(LINEN)} layers are exact as they are called, {len(REFUSED_LAYERS)} are "
+        "refused.",
+        "",
         f"- NNX, exact: {', '.join(NNX)}.",
         f"- Linen, exact: {', '.join(LINEN)}.",
         f"- Refused with an error that says what to do: {', '.join(REFUSED_LAYERS)}.",
