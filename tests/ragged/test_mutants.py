@@ -6,7 +6,7 @@ from unittest import mock
 import jax
 import pytest
 
-from jaxmask.ragged import context, control, preparing
+from jaxmask.ragged import context, control, interpret, preparing
 from jaxmask.ragged.interpret import RULES
 from tests.ragged.alone import compare
 from tests.ragged.programs import PROGRAMS
@@ -79,6 +79,12 @@ METHODS = {
         context.Context,
         "repeat_first",
         _no_repeat,
+        "indexing.root_of_differences",
+    ),
+    "copies before what is not linear": (
+        interpret,
+        "LENIENT",
+        set(RULES),
         "indexing.root_of_differences",
     ),
     "guard of empty axes": (
