@@ -51,6 +51,10 @@ def prepared(
         return arrays, _units(lengths, multiple), valid
     rows = _rows(valid)
     lengths = {name: _picked(length, rows) for name, length in lengths.items()}
+    if not known:
+        # A batch without any row runs at the full length: at its own, a softmax is nan.
+        some = jnp.any(valid)
+        lengths = {n: jnp.where(some, k, program.physical(n)) for n, k in lengths.items()}
     plans = {
         name: _plan(mask, lengths[name], valid, rows, program.physical(name))
         for name, mask in call.masks.items()
@@ -58,7 +62,7 @@ def prepared(
     arrays = []
     for array, name in zip(given, call.names, strict=True):
         laid = _of_rows(array, valid, rows) if name is None else _laid_out(array, plans[name])
-        arrays.append(laid if known else _or_harmless(laid, valid))
+        arrays.append(laid if known else _or_harmless(laid, some))
     return arrays, _units(lengths, multiple), jnp.asarray(valid)
 
 
@@ -189,10 +193,10 @@ def _of_rows(array: Array, valid: Any, rows: Any) -> Array:
     return jnp.where(masks.expand(jnp.asarray(valid), array.ndim), array, other)
 
 
-def _or_harmless(array: Array, valid: Array) -> Array:
+def _or_harmless(array: Array, some: Array) -> Array:
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         return array
-    return jnp.where(jnp.any(valid), array, _harmless(array.shape[1:], array.dtype))
+    return jnp.where(some, array, _harmless(array.shape[1:], array.dtype))
 
 
 def _harmless(shape: Sequence[int], dtype: Any) -> Array:
