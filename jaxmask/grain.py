@@ -25,7 +25,7 @@ except ImportError as error:
 from jaxmask import _check
 from jaxmask.batching import BucketBatches, Windowed, pad_sequences
 from jaxmask.batching.bucket_stream import Batch, bucket_source
-from jaxmask.batching.stream import Window
+from jaxmask.batching.stream import Source, Window, noting
 from jaxmask.packing import Packed
 from jaxmask.packing.pack import Overflow
 from jaxmask.packing.stream import pack_source
@@ -84,7 +84,7 @@ def pad(
             raise
 
     def padded(records: Sequence[Any]) -> Any:
-        rows = [_noted(row_of, record, k, where) for k, record in enumerate(records)]
+        rows = [noting(k, where, row_of, record) for k, record in enumerate(records)]
         x, mask = pad_sequences(rows, None, dtype, value=value)
         if maxlen is not None:
             if x.shape[1] > maxlen:
@@ -103,7 +103,24 @@ def pad(
     return batch
 
 
-class Bucket(grain.IterDataset):
+class _Batches(grain.IterDataset):
+    """What `of_source` makes of the records of `parent`."""
+
+    def __init__(
+        self, parent: grain.MapDataset | grain.IterDataset, of_source: Callable[[Source], Windowed]
+    ):
+        of_source(_Nothing())  # refuses bad options where they are given
+        is_map = isinstance(parent, grain.MapDataset)
+        super().__init__(parent.to_iter_dataset() if is_map else parent)
+        self._of_source = of_source
+
+    def __iter__(self) -> "grain.DatasetIterator":
+        """An iterator of batches."""
+        parent = self._parent.__iter__()
+        return _Iterator(parent, self._of_source(parent))
+
+
+class Bucket(_Batches):
     """Batches of records with others of about their length, in a bounded number of shapes.
 
     As `jm.bucket_stream`. The state is that of the parent with a few numbers, and a set state
@@ -149,7 +166,6 @@ class Bucket(grain.IterDataset):
         key: str | None = None,
         keep: Sequence[str] = (),
     ):
-        super().__init__(_iterable(parent))
         where = "jaxmask.grain.Bucket"
 
         def finish(records: list[Any], batch: Batch) -> Any:
@@ -159,27 +175,23 @@ class Bucket(grain.IterDataset):
             kept = _stacked(records, indices, keep, len(x), where)
             return {key: x, "mask": mask, "indices": indices, **kept}
 
-        self._options: dict[str, Any] = {
-            "batch_size": batch_size,
-            "tokens": tokens,
-            "boundaries": boundaries,
-            "window": window,
-            "shuffle_seed": shuffle_seed,
-            "value": value,
-            "dtype": dtype,
-            "where": where,
-            "row_of": _reader(key, keep, where),
-            "finish": finish,
-        }
-        bucket_source(_Nothing(), **self._options)  # refuses bad options where they are given
-
-    def __iter__(self) -> "grain.DatasetIterator":
-        """An iterator of batches."""
-        parent = self._parent.__iter__()
-        return _Iterator(parent, bucket_source(parent, **self._options))
+        of_source = functools.partial(
+            bucket_source,
+            batch_size=batch_size,
+            tokens=tokens,
+            boundaries=boundaries,
+            window=window,
+            shuffle_seed=shuffle_seed,
+            value=value,
+            dtype=dtype,
+            where=where,
+            row_of=_reader(key, keep, where),
+            finish=finish,
+        )
+        super().__init__(parent, of_source)
 
 
-class Pack(grain.IterDataset):
+class Pack(_Batches):
     """Batches of packed rows of one shape: several sequences in a row.
 
     As `jm.pack_stream`. The state is that of the parent with a few numbers, and a set state gives
@@ -229,7 +241,6 @@ class Pack(grain.IterDataset):
         key: str | None = None,
         keep: Sequence[str] = (),
     ):
-        super().__init__(_iterable(parent))
         where = "jaxmask.grain.Pack"
         if keep and max_segments is None:
             raise ValueError(
@@ -247,25 +258,21 @@ class Pack(grain.IterDataset):
             kept = _stacked(records, packed.indices, keep, len(records), where)
             return found | {name: packed.place(kept[name], max_segments)[0] for name in kept}
 
-        self._options: dict[str, Any] = {
-            "row_length": row_length,
-            "batch_size": batch_size,
-            "buffer": buffer,
-            "overflow": overflow,
-            "max_segments": max_segments,
-            "shuffle_seed": shuffle_seed,
-            "value": value,
-            "dtype": dtype,
-            "where": where,
-            "row_of": _reader(key, keep, where),
-            "finish": finish,
-        }
-        pack_source(_Nothing(), **self._options)  # refuses bad options where they are given
-
-    def __iter__(self) -> "grain.DatasetIterator":
-        """An iterator of batches."""
-        parent = self._parent.__iter__()
-        return _Iterator(parent, pack_source(parent, **self._options))
+        of_source = functools.partial(
+            pack_source,
+            row_length=row_length,
+            batch_size=batch_size,
+            buffer=buffer,
+            overflow=overflow,
+            max_segments=max_segments,
+            shuffle_seed=shuffle_seed,
+            value=value,
+            dtype=dtype,
+            where=where,
+            row_of=_reader(key, keep, where),
+            finish=finish,
+        )
+        super().__init__(parent, of_source)
 
 
 def batches(bucketed: BucketBatches, epochs: int = 1) -> grain.MapDataset:
@@ -361,10 +368,6 @@ class _Iterator(grain.DatasetIterator):
         self._windowed.set_state(state)
 
 
-def _iterable(parent: grain.MapDataset | grain.IterDataset) -> grain.IterDataset:
-    return parent.to_iter_dataset() if isinstance(parent, grain.MapDataset) else parent
-
-
 def _reader(key: str | None, keep: Sequence[str], where: str) -> Callable[[Any], Any]:
     """Read the sequence of a record."""
     if isinstance(keep, str):
@@ -391,15 +394,6 @@ def _at(record: Mapping[str, Any], name: str, where: str) -> Any:
     return record[name]
 
 
-def _noted(read: Callable[[Any], Any], record: Any, index: int, where: str) -> Any:
-    """`read(record)`; an error that it raises learns which record it was."""
-    try:
-        return read(record)
-    except Exception as error:
-        error.add_note(f"{where}: raised while reading record {index}.")
-        raise
-
-
 def _shortened(record: Any) -> str:
     text = " ".join(repr(record).split())
     return text if len(text) <= 80 else text[:77] + "..."
@@ -413,9 +407,8 @@ def _stacked(
     for name in names:
         if not records:
             raise ValueError(f"{where}: there is no record to take {name!r} from.")
-        read = functools.partial(_at, name=name, where=where)
         values = [
-            np.asarray(_noted(read, record, index, where))
+            np.asarray(noting(index, where, _at, record, name, where))
             for record, index in zip(records, indices.tolist(), strict=False)
         ]
         first = values[0]

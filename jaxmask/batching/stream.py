@@ -89,6 +89,23 @@ class Replayed:
                     )
 
 
+def noting(index: int, where: str, read: Callable[..., T], *arguments: Any) -> T:
+    """`read(*arguments)`; an error that it raises learns which record it was.
+
+    Example:
+      >>> try:
+      ...     noting(7, "example", int, "x")
+      ... except ValueError as error:
+      ...     error.__notes__
+      ['example: raised while reading record 7.']
+    """
+    try:
+        return read(*arguments)
+    except Exception as error:
+        error.add_note(f"{where}: raised while reading record {index}.")
+        raise
+
+
 class Window(NamedTuple):
     """Records to arrange into batches.
 
@@ -276,14 +293,10 @@ class Windowed(Iterator[T], Generic[T]):
         read: list[tuple[int, Any, np.ndarray]] = []
         weight = 0
         while weight < self._size:
-            try:
-                record = next(self._source, _END)
-                if record is _END:
-                    return read, True
-                row = self._row_of(record)
-            except Exception as error:
-                error.add_note(f"{self._where}: raised while reading record {self._index}.")
-                raise
+            record = noting(self._index, self._where, next, self._source, _END)
+            if record is _END:
+                return read, True
+            row = noting(self._index, self._where, self._row_of, record)
             row = read_row(row, self._index, self._like, self._dtype, self._where)
             if self._like is None and len(row):
                 self._like = row[:0]
