@@ -528,6 +528,13 @@ def test_batches_resume_exactly_in_any_epoch():
         make(seed=3).set_state(state)
     with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
         jm.bucket_batches(rows[1:], 3, shuffle_seed=2).endless().set_state(state)
+    other_shapes = jm.bucket_batches(rows, 3, boundaries=[1, 2, 4, 5], shuffle_seed=2)
+    assert len(other_shapes) == state["batches"]
+    with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
+        other_shapes.endless().set_state(state)
+    for bad in (None, {}, {"epoch": 0}):
+        with pytest.raises(ValueError, match=said("set_state: `state` must be what `get_state()`")):
+            make().set_state(bad)
 
 
 def test_batches_by_their_number():
@@ -671,6 +678,23 @@ def test_no_sequence_no_batch():
 def said(text):
     """A pattern of literal parts, with anything at `...` between them."""
     return "(?s)" + ".*".join(re.escape(part) for part in text.split(" ... "))
+
+
+@pytest.mark.parametrize(
+    ("text", "use"),
+    [
+        ("`sequences[1]`", lambda x: jm.pad_sequences([[1.0], x])),
+        ("`sequences[0]`", lambda x: jm.pack_sequences([x], 4)),
+        ("`sequences[0]`", lambda x: next(jm.pack_stream([x], 4, 1))),
+        ("`sequences[0]`", lambda x: jm.bucket_batches(x[None], 1)),
+        ("`values`", lambda x: jm.pad_ragged(x, np.array([0, 2]))),
+        ("`padded`", lambda x: jm.unpad_sequences(x[None], np.ones((1, 2), bool))),
+    ],
+)
+def test_what_a_masked_array_hides_is_never_made_real(text, use):
+    with pytest.raises(jm.MaskError, match=said(f"{text} is a masked array of NumPy")):
+        use(np.ma.array([1.0, 2.0], mask=[False, True]))
+    use(np.ma.array([1.0, 2.0]))  # hides nothing
 
 
 @pytest.mark.parametrize(

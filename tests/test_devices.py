@@ -1,5 +1,6 @@
 """Many devices, many processes, and runs that are killed: what `docs/devices.md` promises."""
 
+import contextlib
 import functools
 import json
 import os
@@ -117,14 +118,21 @@ def test_every_collective_is_found_in_a_program():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(request, tmp_path_factory):
     """What two processes of two devices each found, and where their checkpoints are."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    wait(*(start("two_processes", folder, address, process, devices=2) for process in (0, 1)))
-    return [pickle.loads((folder / f"{k}.pickle").read_bytes()) for k in (0, 1)], folder
+    lives = addresses(6 if request.config.getoption("--long") else 4)
+    wait(*(start("two_processes", folder, process, *lives, devices=2) for process in (0, 1)))
+    return [read(folder / f"{k}.pickle") for k in (0, 1)], folder
+
+
+def addresses(number):
+    """Free ones of this machine."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +140,10 @@ def one():
     """The same by one process, on one device, without any row that only fills a batch."""
     state, losses = job.train(job.mesh_of(1), [0, 1], fill=False)
     return job.arrays(state), losses
+
+
+def read(path):
+    return pickle.loads(path.read_bytes())
 
 
 def assert_close(found, expected):
@@ -180,6 +192,41 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(two, one, tmp_path):
     state, losses = job.train(job.mesh_of(1), [0, 1], checkpoints, fill=False)
     assert losses[: newest - job.EVERY] == two[0][0]["losses"][: newest - job.EVERY]
     assert_close(job.arrays(state), one[0])
+
+
+def ends(two):
+    """Pairs of how the two processes ended, of the lives in trouble and the last one."""
+    return list(zip(*(read(two[1] / f"ends-{k}.pickle")[1:] for k in (0, 1)), strict=True))
+
+
+def test_where_one_process_is_lost_the_other_ends_with_an_error(two):
+    *troubled, last = ends(two)
+    assert {life[0]["trouble"] for life in troubled} == {"no room", "killed"}
+    for life in troubled:
+        own, other = life[life[0]["who"]], life[1 - life[0]["who"]]
+        assert own["status"] in (-signal.SIGKILL, -signal.SIGABRT), own["log"]
+        assert other["status"] == -signal.SIGABRT, other["log"]
+        assert "another task died" in other["log"]
+        assert other["seconds"] < 120
+    assert [each["status"] for each in last] == [0, 0], last[0]["log"]
+
+
+def test_a_full_disk_of_one_process_leaves_the_last_checkpoint_whole(two):
+    for life in ends(two)[:-1]:
+        if life[0]["trouble"] == "no room":
+            assert re.search(
+                r"Cannot write the checkpoint of step \d+ .*too large.*\. "
+                r"The one of step \d+ is whole\. Make room",
+                life[life[0]["who"]]["log"],
+            )
+
+
+def test_after_all_troubles_two_processes_end_with_the_bits_of_an_unbroken_run(two):
+    for process, unbroken in enumerate(two[0]):
+        state, losses = read(two[1] / "broken" / f"{process}.pickle")
+        assert losses == unbroken["losses"]
+        for name, array in unbroken["state"].items():
+            assert array.tobytes() == state[name].tobytes(), name
 
 
 # ------------------------------------------------------------------------------------- kills
