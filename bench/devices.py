@@ -186,12 +186,12 @@ def measured(found: dict[str, Any], machine: dict[str, Any]) -> str:
         lines.append(f"| {row['devices']} | {lies} | {figures} | {core:.0f} | {adding:.1f} |")
     adding, rate = max(row["adding_up_ms"]["median"] for row in rows), pipe["letters_per_second"]
     text = (
-        f"A step takes {min(cores):.0f} to {max(cores):.0f} ms of core time however it is dealt out, "
-        f"of which adding up the gradients is {adding:.1f} ms at the most. The input pipeline alone "
-        f"gives {rate / 1e6:.1f} million real letters a second on one core, {rate / rates[0]:,.0f} "
-        f"times what the model takes. A checkpoint of parameters and both moments is "
-        f"{kept['bytes'] / 1e6:.1f} MB, is written in {kept['write_seconds']:.2f} s and read in "
-        f"{kept['read_seconds']:.2f} s."
+        f"A step takes {min(cores):.0f} to {max(cores):.0f} ms of core time however it is dealt "
+        f"out, of which adding up the gradients is {adding:.1f} ms at the most. The input pipeline "
+        f"alone gives {rate / 1e6:.1f} million real letters a second on one core, "
+        f"{rate / rates[0]:,.0f} times what the model takes. A checkpoint of parameters and both "
+        f"moments is {kept['bytes'] / 1e6:.1f} MB, is written in {kept['write_seconds']:.2f} s and "
+        f"read in {kept['read_seconds']:.2f} s."
     )
     return "\n".join([*lines, "", text]) + "\n"
 

@@ -25,6 +25,7 @@ except ImportError as error:
 from jaxmask import _check
 from jaxmask.batching import BucketBatches, Windowed, pad_sequences
 from jaxmask.batching.bucket_stream import Batch, bucket_source
+from jaxmask.batching.rectangle import fill_value, filled
 from jaxmask.batching.stream import Source, Window, noting
 from jaxmask.packing import Packed
 from jaxmask.packing.pack import Overflow
@@ -68,7 +69,7 @@ def pad(
       ([[1, 0], [2, 2]], [[True, False], [True, True]])
     """
     where = "jaxmask.grain.pad"
-    row_of = _reader(key, keep, where)
+    row_of = _reader(key, keep, ["mask"], where)
     if maxlen is not None:
         maxlen = _check.count(maxlen, where, "maxlen")
 
@@ -92,9 +93,9 @@ def pad(
                     f"{where}: record {int(np.argmax(mask.sum(1)))} of the batch has {x.shape[1]} "
                     f"steps, more than `maxlen`, {maxlen}. Nothing is cut off in silence."
                 )
-            spare = [(0, 0), (0, maxlen - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
-            x = np.pad(x, spare, constant_values=value)
-            mask = np.pad(mask, spare[:2])
+            wide = filled((len(x), maxlen, *x.shape[2:]), fill_value(value, x.dtype, where))
+            wide[:, : x.shape[1]] = x
+            x, mask = wide, np.pad(mask, ((0, 0), (0, maxlen - x.shape[1])))
         if key is None:
             return x, mask
         every = np.arange(len(records))
@@ -109,6 +110,11 @@ class _Batches(grain.IterDataset):
     def __init__(
         self, parent: grain.MapDataset | grain.IterDataset, of_source: Callable[[Source], Windowed]
     ):
+        if not isinstance(parent, grain.MapDataset | grain.IterDataset):
+            raise TypeError(
+                f"jaxmask.grain.{type(self).__name__}: `parent` must be a dataset of Grain, got "
+                f"{type(parent).__name__}. Pass `grain.MapDataset.source(records)`."
+            )
         of_source(_Nothing())  # refuses bad options where they are given
         is_map = isinstance(parent, grain.MapDataset)
         super().__init__(parent.to_iter_dataset() if is_map else parent)
@@ -185,7 +191,7 @@ class Bucket(_Batches):
             value=value,
             dtype=dtype,
             where=where,
-            row_of=_reader(key, keep, where),
+            row_of=_reader(key, keep, ["mask", "indices"], where),
             finish=finish,
         )
         super().__init__(parent, of_source)
@@ -205,6 +211,7 @@ class Pack(_Batches):
       batch_size: the rows of a batch.
       buffer: how many rows' worth of records to hold.
       overflow: what becomes of a sequence longer than a row: "error", "split", "truncate", "drop".
+        Elements do not hold what was left out, as those of `jm.pack_stream` do.
       max_segments: the most sequences of a row.
       shuffle_seed: an int shuffles the rows of each window.
       value: what stands in the padding.
@@ -247,6 +254,8 @@ class Pack(_Batches):
                 f"{where}: `keep` needs `max_segments`, which says how many values a row has."
             )
 
+        made = ["mask", "segments", "positions", "indices"]
+
         def finish(window: Window, places: np.ndarray, packed: Packed) -> Any:
             found = {key or "x": packed.x, "mask": packed.mask}
             found |= {"segments": packed.segments, "positions": packed.positions}
@@ -269,7 +278,7 @@ class Pack(_Batches):
             value=value,
             dtype=dtype,
             where=where,
-            row_of=_reader(key, keep, where),
+            row_of=_reader(key, keep, made, where),
             finish=finish,
         )
         super().__init__(parent, of_source)
@@ -368,14 +377,23 @@ class _Iterator(grain.DatasetIterator):
         self._windowed.set_state(state)
 
 
-def _reader(key: str | None, keep: Sequence[str], where: str) -> Callable[[Any], Any]:
-    """Read the sequence of a record."""
+def _reader(
+    key: str | None, keep: Sequence[str], made: Sequence[str], where: str
+) -> Callable[[Any], Any]:
+    """Read the sequence of a record; `made` are the names that a batch has besides."""
     if isinstance(keep, str):
         raise TypeError(f"{where}: `keep` must be a sequence of names, got the str {keep!r}.")
     if key is None:
         if keep:
             raise TypeError(f"{where}: `keep` needs `key`, the name of the sequence in a record.")
         return lambda record: record
+    names = [key, *keep, *made]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"{where}: `key` and `keep` must be names that differ from each other and from those "
+            f"that a batch has besides, {list(made)}, got {key!r} and {list(keep)}: one would "
+            "take the place of another. Rename it in the records first."
+        )
 
     def read(record: Any) -> Any:
         if not isinstance(record, Mapping):
@@ -411,14 +429,19 @@ def _stacked(
             np.asarray(noting(index, where, _at, record, name, where))
             for record, index in zip(records, indices.tolist(), strict=False)
         ]
-        first = values[0]
-        for index, value in zip(indices.tolist(), values, strict=False):
-            if (value.dtype, value.shape) != (first.dtype, first.shape):
+        kinds = [(_kind(value), value.shape) for value in values]
+        for index, value, kind in zip(indices.tolist(), values, kinds, strict=False):
+            if kind != kinds[0]:
                 raise ValueError(
                     f"{where}: {name!r} must have one type and shape in all records, but is "
-                    f"{first.dtype} {first.shape} in record {indices[0]} and {value.dtype} "
+                    f"{values[0].dtype} {values[0].shape} in record {indices[0]} and {value.dtype} "
                     f"{value.shape} in record {index}."
                 )
-        found[name] = np.zeros((count, *first.shape), first.dtype)
+        found[name] = np.zeros((count, *values[0].shape), np.result_type(*values))
         found[name][: len(values)] = values
     return found
+
+
+def _kind(value: np.ndarray) -> Any:
+    """Its type; strings of any length are of one."""
+    return value.dtype.kind if value.dtype.kind in "US" else value.dtype

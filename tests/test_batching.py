@@ -630,6 +630,20 @@ def test_columns_of_arrow_are_not_copied_by_row():
     assert np.shares_memory(flat.values, column.values.to_numpy())
 
 
+def test_data_sets_of_hugging_face():
+    rows = pytest.importorskip("datasets").Dataset.from_dict(
+        {"ids": [[1, 2], [], [3]], "n": [0] * 3}
+    )
+    column = rows.with_format("arrow")[:]["ids"]
+    flat = flatten.flatten(column, None, "test")
+    assert np.shares_memory(flat.values, column.chunk(0).values.to_numpy())
+    assert jm.pad_sequences(column)[0].tolist() == [[1, 2], [0, 0], [3, 0]]
+    chosen = rows.select([2, 0]).with_format("arrow")[:]["ids"]
+    assert jm.pad_sequences(chosen)[0].tolist() == [[3, 0], [1, 2]]
+    with pytest.raises(TypeError, match=said("a whole table ... with_format('arrow')")):
+        jm.pad_sequences(rows)
+
+
 def test_features_in_columns_of_arrow():
     arrow = pytest.importorskip("pyarrow")
     rows = [[[1, 2]], [], [[3, 4], [5, 6]]]

@@ -26,15 +26,24 @@ from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows wher
 pytestmark = pytest.mark.xdist_group("devices")
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+OPTIONS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "PYTHONPATH": str(ROOT),
+}
 
 
-def start(module, *arguments, devices):
-    """A program of its own, since JAX counts its devices when it starts."""
+def start(module, *arguments, devices, cache=None):
+    """A program of its own, since JAX counts its devices when it starts.
+
+    With a folder as `cache` its lives compile what they have in common once.
+    """
+    options = OPTIONS | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
     return subprocess.Popen(
         [sys.executable, "-m", f"tests.{module}", *map(str, arguments)],
-        env={**os.environ, **OPTIONS, "XLA_FLAGS": flags},
+        env={**os.environ, **options, "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -122,7 +131,8 @@ def two(request, tmp_path_factory):
     """What two processes of two devices each found, and where their checkpoints are."""
     folder = tmp_path_factory.mktemp("two")
     lives = addresses(6 if request.config.getoption("--long") else 4)
-    wait(*(start("two_processes", folder, process, *lives, devices=2) for process in (0, 1)))
+    options = {"devices": 2, "cache": folder / "cache"}
+    wait(*(start("two_processes", folder, process, *lives, **options) for process in (0, 1)))
     return [read(folder / f"{k}.pickle") for k in (0, 1)], folder
 
 
@@ -235,7 +245,7 @@ def test_after_all_troubles_two_processes_end_with_the_bits_of_an_unbroken_run(t
 @pytest.fixture(scope="module")
 def killed(request, tmp_path_factory):
     folder, kills = tmp_path_factory.mktemp("killed"), request.config.getoption("--long")
-    return json.loads(wait(start("killed", folder, kills, devices=1))[0])
+    return json.loads(wait(start("killed", folder, kills, devices=1, cache=folder / "cache"))[0])
 
 
 def test_killed_at_any_moment_a_run_ends_with_the_bits_of_an_unbroken_one(killed):

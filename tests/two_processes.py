@@ -24,7 +24,7 @@ from tests import job, killed
 
 from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows where it is
 
-SECONDS = 10  # after which a process is given up
+SECONDS = {"heartbeat_timeout_seconds": 6, "shutdown_timeout_seconds": 4}  # to give a process up
 
 
 def of_all(metric):
@@ -42,8 +42,7 @@ def step_of_nothing(mesh, state):
 
 def join(address, process):
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    limits = {"heartbeat_timeout_seconds": SECONDS, "shutdown_timeout_seconds": SECONDS}
-    jax.distributed.initialize(address, 2, process, **limits)
+    jax.distributed.initialize(address, 2, process, **SECONDS)
     return job.mesh_of()
 
 

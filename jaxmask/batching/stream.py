@@ -49,7 +49,13 @@ def check_state(state: Any, like: State, fixed: Iterable[str], where: str) -> No
 
 
 class Source(Protocol):
-    """What records are read from: an iterator whose position can be taken and set."""
+    """What records are read from: an iterator whose position can be taken and set.
+
+    Example:
+      >>> source: Source = Replayed([7, 8], "example")
+      >>> next(source), source.get_state()
+      (7, {'read': 1})
+    """
 
     def __next__(self) -> Any:
         """The next record."""

@@ -128,7 +128,7 @@ def pack_source(
     if shuffle_seed is not None:
         shuffle_seed = _check.count(shuffle_seed, where, "shuffle_seed")
 
-    options = {"row_length": row_length, "batch_size": batch_size, "buffer": buffer}
+    options: dict[str, Any] = {"row_length": row_length, "batch_size": batch_size, "buffer": buffer}
     options |= {"overflow": overflow, "max_segments": max_segments, "shuffle_seed": shuffle_seed}
 
     def pieces_of(row: np.ndarray) -> list[np.ndarray]:
