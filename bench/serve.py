@@ -114,8 +114,10 @@ def run(requests: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     lines = [
+        f"On {machine['processor']}.",
+        "",
         "| requests padded to | compiled | warm-up, s | p50, ms | p99, ms | all, s |",
         "|---|---|---|---|---|---|",
     ]
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     rows = run(draw_requests(parser.parse_args().requests))
     path = timing.save("serve", {"buckets": BUCKETS, "rows": rows})
-    text = table(rows)
+    text = table(rows, timing.machine())
     pages.show(text, path, "serving.md")
     print(text, f"wrote {path}, and its table beside it and into docs/serving.md", sep="\n")
 
