@@ -6,7 +6,7 @@ The same jitted model answers the same requests in four ways: at the length of e
 to a bucket (compiled when first met, or all before the first request), and padded to the longest.
 Answers must agree before anything is timed, and every way may compile no oftener than it promises:
 once for each length that it meets, each bucket, or once. Results go to `bench/results/serve.json`,
-and as a table beside it and into `docs/serving.md`. Takes a few minutes, nearly all of it to compile.
+and as a table beside it and into `docs/serving.md`. Takes minutes, nearly all to compile.
 """
 
 import argparse
