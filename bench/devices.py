@@ -6,8 +6,8 @@ The model of `examples/pronounce.py` (preset "small") trains on batches of one s
 each number of devices, with a copy of the parameters on each device and with a share of them.
 Beside the step: how many cores it keeps busy, adding up gradients alone, the input pipeline alone,
 and writing and reading a checkpoint. Virtual devices share the cores of one machine: what is seen
-is the cost of dealing out, not the gain of more hardware. Writes `bench/results/devices.json`, from
-which `docs/devices.md` plans larger runs. Takes about three minutes.
+is the cost of dealing out, not the gain of more hardware. Writes `bench/results/devices.json`, and
+from it what `docs/devices.md` says was measured and plans for larger runs. Takes three minutes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from bench import timing
+from bench import pages, timing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -165,6 +165,37 @@ def checkpoint() -> dict[str, float]:
     }
 
 
+def measured(found: dict[str, Any], machine: dict[str, Any]) -> str:
+    """A table of the rows, what bounds them, and the pipeline and the checkpoint beside them."""
+    rows, pipe, kept = found["rows"], found["pipeline"], found["checkpoint"]
+    lines = [
+        f"A training step of the main job's BiLSTM ({kept['parameters']:,} parameters), "
+        f"{found['batch_size']} words, on {machine['processor']}; medians of "
+        f"{rows[0]['step_ms']['rounds']} steps.",
+        "",
+        "| devices | parameters | step, ms | letters a second | of one device | cores busy "
+        "| core time of a step, ms | adding up the gradients alone, ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rates = [row["letters_per_second"] for row in rows]
+    cores = [row["step_ms"]["median"] * row["cores_busy"] for row in rows]
+    for row, rate, core in zip(rows, rates, cores, strict=True):
+        lies, step = "shares" if row["spread"] else "copies", row["step_ms"]["median"]
+        figures = f"{step:.0f} | {rate:,} | {rate / rates[0]:.2f} | {row['cores_busy']:.2f}"
+        adding = row["adding_up_ms"]["median"]
+        lines.append(f"| {row['devices']} | {lies} | {figures} | {core:.0f} | {adding:.1f} |")
+    adding, rate = max(row["adding_up_ms"]["median"] for row in rows), pipe["letters_per_second"]
+    text = (
+        f"A step takes {min(cores):.0f} to {max(cores):.0f} ms of core time however it is dealt "
+        f"out, of which adding up the gradients is {adding:.1f} ms at the most. The input pipeline "
+        f"alone gives {rate / 1e6:.1f} million real letters a second on one core, "
+        f"{rate / rates[0]:,.0f} times what the model takes. A checkpoint of parameters and both "
+        f"moments is {kept['bytes'] / 1e6:.1f} MB, is written in {kept['write_seconds']:.2f} s and "
+        f"read in {kept['read_seconds']:.2f} s."
+    )
+    return "\n".join([*lines, "", text]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -173,17 +204,17 @@ def main() -> None:
     if options.here:
         print(json.dumps(measure(options.rounds)))
         return
-    rows = [row for count in COUNTS for row in elsewhere(count, options.rounds)]
+    rows = []
+    for count in COUNTS:
+        print(f"{count} virtual devices ...", flush=True)
+        rows += elsewhere(count, options.rounds)
+    print("the input pipeline and a checkpoint ...", flush=True)
     found = {"batch_size": BATCH_SIZE, "rows": rows}
     found |= {"pipeline": pipeline(), "checkpoint": checkpoint()}
-    path = timing.save("devices", found)
-    for row in rows:
-        print(
-            f"{row['devices']} devices{', spread' if row['spread'] else '':8}  "
-            f"{row['letters_per_second']:7,} letters/s  {row['cores_busy']} cores busy  "
-            f"step {row['step_ms']['median']} ms, adding up {row['adding_up_ms']['median']} ms"
-        )
-    print(found["pipeline"], found["checkpoint"], f"wrote {path}", sep="\n")
+    path, text = timing.save("devices", found), measured(found, timing.machine())
+    pages.show(text, path, "devices.md")
+    pages.put(f"```\n{pages.printed('devices.md')}```\n", "plan", "devices.md")
+    print(text, f"wrote {path}, and what follows from it into docs/devices.md", sep="\n")
 
 
 if __name__ == "__main__":

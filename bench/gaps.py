@@ -7,7 +7,8 @@ A window must not reach from one sequence of a packed row into the next. jaxmask
 them with such gaps, so that dense kernels run as they are, and pays in every other layer. A third
 way adds up one product for each step of the window, masked where it meets another sequence. Real
 steps a millisecond of one layer, forward and with gradients, on the lengths of the workload "wmt".
-Results at real steps must agree before anything is timed; they go to `bench/results/gaps.json`.
+Results at real steps must agree before anything is timed; they go to `bench/results/gaps.json`,
+and as a table beside it and into `docs/batching.md`.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import timing
+from bench import pages, timing
 from bench.workloads import SEED, WORKLOADS
 
 TIME, FEATURES, WINDOW = 128, 128, 5
@@ -112,18 +113,38 @@ def run(dilation: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+    """Real steps a millisecond, one line a way, three columns a dilation."""
+    heads = [f"dilation {row['dilation']}: fill | forward | training" for row in rows]
+    lines = [
+        f"Rows of {TIME} steps, window {WINDOW}, {FEATURES} features: real steps a millisecond, on "
+        f"{machine['processor']}.",
+        "",
+        f"| | {' | '.join(heads)} |",
+        "|---|" + "---|" * 3 * len(rows),
+    ]
+    for name in rows[0]["ways"]:
+        cells = []
+        for row in rows:
+            way = row["ways"][name]
+            rates = [row["real_steps"] / way[what]["median"] for what in ("forward", "train")]
+            cells += [f"{way['fill']:.2f}", *(f"{rate:,.0f}" for rate in rates)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     rounds = parser.parse_args().rounds
-    rows = [run(dilation, rounds) for dilation in DILATIONS]
-    for row in rows:
-        print(f"dilation {row['dilation']}, at most {row['most_sequences_in_a_row']} in a row")
-        for name, way in row["ways"].items():
-            rates = [f"{row['real_steps'] / way[w]['median']:,.0f}" for w in ("forward", "train")]
-            print(f"  {name}: fill {way['fill']}, real steps a ms forward, train: {rates}")
+    rows = []
+    for dilation in DILATIONS:
+        print(f"dilation {dilation} ...", flush=True)
+        rows.append(run(dilation, rounds))
     sizes = {"time": TIME, "features": FEATURES, "window": WINDOW}
-    print("wrote", timing.save("gaps", {**sizes, "rows": rows}))
+    path, text = timing.save("gaps", {**sizes, "rows": rows}), table(rows, timing.machine())
+    pages.show(text, path, "batching.md")
+    print(text, f"wrote {path}, and its table beside it and into docs/batching.md", sep="\n")
 
 
 if __name__ == "__main__":

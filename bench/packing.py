@@ -147,7 +147,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sequences", type=int, default=20_000)
     arguments = parser.parse_args()
-    rows = [run(name, arguments.sequences, arguments.rounds) for name in WORKLOADS]
+    rows = []
+    for name in WORKLOADS:
+        print(f"{name} ...", flush=True)
+        rows.append(run(name, arguments.sequences, arguments.rounds))
     path = timing.save("packing", {"batch": BATCH, "bins": BINS, "workloads": rows})
     text = table(rows, timing.machine())
     pages.show(text, path, "batching.md")

@@ -6,7 +6,7 @@ The same jitted model answers the same requests in four ways: at the length of e
 to a bucket (compiled when first met, or all before the first request), and padded to the longest.
 Answers must agree before anything is timed, and every way may compile no oftener than it promises:
 once for each length that it meets, each bucket, or once. Results go to `bench/results/serve.json`,
-and as a table beside it and into `docs/serving.md`. Takes two minutes, nearly all of it to compile.
+and as a table beside it and into `docs/serving.md`. Takes minutes, nearly all to compile.
 """
 
 import argparse
@@ -87,6 +87,7 @@ def run(requests: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     """Serve all requests in each way."""
     rows, expected = [], None
     for name, (server, warm) in ways(requests).items():
+        print(f"{name} ...", flush=True)
         warming = server.warm_up() if warm else 0.0
         milliseconds, answers = [], []
         for request in requests:
@@ -114,8 +115,10 @@ def run(requests: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     lines = [
+        f"On {machine['processor']}.",
+        "",
         "| requests padded to | compiled | warm-up, s | p50, ms | p99, ms | all, s |",
         "|---|---|---|---|---|---|",
     ]
@@ -131,7 +134,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     rows = run(draw_requests(parser.parse_args().requests))
     path = timing.save("serve", {"buckets": BUCKETS, "rows": rows})
-    text = table(rows)
+    text = table(rows, timing.machine())
     pages.show(text, path, "serving.md")
     print(text, f"wrote {path}, and its table beside it and into docs/serving.md", sep="\n")
 

@@ -148,6 +148,8 @@ def goals(rows: list[store.Row], task: str) -> dict[str, float]:
 
 def table(rows: list[store.Row]) -> str:
     lines = [
+        f"On {rows[0]['machine']}.",
+        "",
         "| task | library | batches | real | real steps a second | over the best of jaxmask |",
         "|---|---|---|---|---|---|",
     ]

@@ -86,6 +86,12 @@ def host(x: Any, name: str, where: str) -> np.ndarray:
             f"{where}: `{name}` must be a NumPy or JAX array, got {type(x).__name__}. Pass "
             f"`np.asarray({name})`; a list of sequences goes to `jm.pad_sequences`."
         )
+    if np.ma.is_masked(x):
+        raise MaskError(
+            f"{where}: `{name}` is a masked array of NumPy, whose own mask `np.asarray` drops, so "
+            "that what it hides would be real. Leave those steps out, or pass `.data`, and a mask "
+            "of `~np.ma.getmaskarray(...)` where one is taken."
+        )
     return np.asarray(x)
 
 

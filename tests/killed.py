@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from tests import job
@@ -75,26 +76,35 @@ MOMENTS = (in_a_step, while_writing, before_sealing, while_dropping)
 
 
 def live(out, moment, kill_after=None):
-    """Fork, train in the child, kill it perhaps, and say how it ended and what it left."""
+    """Train in a fork, kill it perhaps, and say how it ended and what it left."""
+    ended = in_a_fork(lambda: run(out, moment), out / "log", kill_after)
+    left = sorted(path.name for path in (out / "checkpoint").glob("*"))
+    return {"moment": moment.__name__, "left": left, **ended}
+
+
+def in_a_fork(run, log, kill_after=None):
+    """Run in a child that writes into `log` and ends as a program does, and say how it ended."""
     start = time.monotonic()
     child = os.fork()
     if not child:
-        run(out, moment)
-        os._exit(0)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        written = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.dup2(written, 1)
+        os.dup2(written, 2)
+        try:
+            run()
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+        sys.exit(0)
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    left = sorted(path.name for path in (out / "checkpoint").glob("*"))
-    seconds = round(time.monotonic() - start, 2)
-    return {"moment": moment.__name__, "status": status, "left": left, "seconds": seconds}
+    return {"status": status, "seconds": round(time.monotonic() - start, 2)}
 
 
 def run(out, moment):
-    out.mkdir(parents=True, exist_ok=True)
-    log = os.open(out / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
     checkpoints = checkpoint.Checkpoints(out)
     state, losses = job.train(
         job.mesh_of(1), [0, 1], checkpoints, before_step=moment(checkpoints.folder)

@@ -528,6 +528,13 @@ def test_batches_resume_exactly_in_any_epoch():
         make(seed=3).set_state(state)
     with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
         jm.bucket_batches(rows[1:], 3, shuffle_seed=2).endless().set_state(state)
+    other_shapes = jm.bucket_batches(rows, 3, boundaries=[1, 2, 3, 4, 9], shuffle_seed=2)
+    assert len(other_shapes) == state["batches"]
+    with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
+        other_shapes.endless().set_state(state)
+    for bad in (None, {}, {"epoch": 0}):
+        with pytest.raises(ValueError, match=said("set_state: `state` must be what `get_state()`")):
+            make().set_state(bad)
 
 
 def test_batches_by_their_number():
@@ -623,6 +630,20 @@ def test_columns_of_arrow_are_not_copied_by_row():
     assert np.shares_memory(flat.values, column.values.to_numpy())
 
 
+def test_data_sets_of_hugging_face():
+    rows = pytest.importorskip("datasets").Dataset.from_dict(
+        {"ids": [[1, 2], [], [3]], "n": [0] * 3}
+    )
+    column = rows.with_format("arrow")[:]["ids"]
+    flat = flatten.flatten(column, None, "test")
+    assert np.shares_memory(flat.values, column.chunk(0).values.to_numpy())
+    assert jm.pad_sequences(column)[0].tolist() == [[1, 2], [0, 0], [3, 0]]
+    chosen = rows.select([2, 0]).with_format("arrow")[:]["ids"]
+    assert jm.pad_sequences(chosen)[0].tolist() == [[3, 0], [1, 2]]
+    with pytest.raises(TypeError, match=said("a whole table ... with_format('arrow')")):
+        jm.pad_sequences(rows)
+
+
 def test_features_in_columns_of_arrow():
     arrow = pytest.importorskip("pyarrow")
     rows = [[[1, 2]], [], [[3, 4], [5, 6]]]
@@ -671,6 +692,23 @@ def test_no_sequence_no_batch():
 def said(text):
     """A pattern of literal parts, with anything at `...` between them."""
     return "(?s)" + ".*".join(re.escape(part) for part in text.split(" ... "))
+
+
+@pytest.mark.parametrize(
+    ("text", "use"),
+    [
+        ("`sequences[1]`", lambda x: jm.pad_sequences([[1.0], x])),
+        ("`sequences[0]`", lambda x: jm.pack_sequences([x], 4)),
+        ("`sequences[0]`", lambda x: next(jm.pack_stream([x], 4, 1))),
+        ("`sequences[0]`", lambda x: jm.bucket_batches(x[None], 1)),
+        ("`values`", lambda x: jm.pad_ragged(x, np.array([0, 2]))),
+        ("`padded`", lambda x: jm.unpad_sequences(x[None], np.ones((1, 2), bool))),
+    ],
+)
+def test_what_a_masked_array_hides_is_never_made_real(text, use):
+    with pytest.raises(jm.MaskError, match=said(f"{text} is a masked array of NumPy")):
+        use(np.ma.array([1.0, 2.0], mask=[False, True]))
+    use(np.ma.array([1.0, 2.0]))  # hides nothing
 
 
 @pytest.mark.parametrize(

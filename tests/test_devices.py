@@ -1,5 +1,6 @@
 """Many devices, many processes, and runs that are killed: what `docs/devices.md` promises."""
 
+import contextlib
 import functools
 import json
 import os
@@ -25,15 +26,24 @@ from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows wher
 pytestmark = pytest.mark.xdist_group("devices")
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+OPTIONS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "PYTHONPATH": str(ROOT),
+}
 
 
-def start(module, *arguments, devices):
-    """A program of its own, since JAX counts its devices when it starts."""
+def start(module, *arguments, devices, cache=None):
+    """A program of its own, since JAX counts its devices when it starts.
+
+    With a folder as `cache` its lives compile what they have in common once.
+    """
+    options = OPTIONS | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
     return subprocess.Popen(
         [sys.executable, "-m", f"tests.{module}", *map(str, arguments)],
-        env={**os.environ, **OPTIONS, "XLA_FLAGS": flags},
+        env={**os.environ, **options, "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -117,14 +127,22 @@ def test_every_collective_is_found_in_a_program():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(request, tmp_path_factory):
     """What two processes of two devices each found, and where their checkpoints are."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    wait(*(start("two_processes", folder, address, process, devices=2) for process in (0, 1)))
-    return [pickle.loads((folder / f"{k}.pickle").read_bytes()) for k in (0, 1)], folder
+    lives = addresses(6 if request.config.getoption("--long") else 4)
+    options = {"devices": 2, "cache": folder / "cache"}
+    wait(*(start("two_processes", folder, process, *lives, **options) for process in (0, 1)))
+    return [read(folder / f"{k}.pickle") for k in (0, 1)], folder
+
+
+def addresses(number):
+    """Free ones of this machine."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +150,10 @@ def one():
     """The same by one process, on one device, without any row that only fills a batch."""
     state, losses = job.train(job.mesh_of(1), [0, 1], fill=False)
     return job.arrays(state), losses
+
+
+def read(path):
+    return pickle.loads(path.read_bytes())
 
 
 def assert_close(found, expected):
@@ -182,13 +204,48 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(two, one, tmp_path):
     assert_close(job.arrays(state), one[0])
 
 
+def ends(two):
+    """Pairs of how the two processes ended, of the lives in trouble and the last one."""
+    return list(zip(*(read(two[1] / f"ends-{k}.pickle")[1:] for k in (0, 1)), strict=True))
+
+
+def test_where_one_process_is_lost_the_other_ends_with_an_error(two):
+    *troubled, last = ends(two)
+    assert {life[0]["trouble"] for life in troubled} == {"no room", "killed"}
+    for life in troubled:
+        own, other = life[life[0]["who"]], life[1 - life[0]["who"]]
+        assert own["status"] in (-signal.SIGKILL, -signal.SIGABRT), own["log"]
+        assert other["status"] == -signal.SIGABRT, other["log"]
+        assert "another task died" in other["log"]
+        assert other["seconds"] < 120
+    assert [each["status"] for each in last] == [0, 0], last[0]["log"]
+
+
+def test_a_full_disk_of_one_process_leaves_the_last_checkpoint_whole(two):
+    for life in ends(two)[:-1]:
+        if life[0]["trouble"] == "no room":
+            assert re.search(
+                r"Cannot write the checkpoint of step \d+ .*too large.*\. "
+                r"The one of step \d+ is whole\. Make room",
+                life[life[0]["who"]]["log"],
+            )
+
+
+def test_after_all_troubles_two_processes_end_with_the_bits_of_an_unbroken_run(two):
+    for process, unbroken in enumerate(two[0]):
+        state, losses = read(two[1] / "broken" / f"{process}.pickle")
+        assert losses == unbroken["losses"]
+        for name, array in unbroken["state"].items():
+            assert array.tobytes() == state[name].tobytes(), name
+
+
 # ------------------------------------------------------------------------------------- kills
 
 
 @pytest.fixture(scope="module")
 def killed(request, tmp_path_factory):
     folder, kills = tmp_path_factory.mktemp("killed"), request.config.getoption("--long")
-    return json.loads(wait(start("killed", folder, kills, devices=1))[0])
+    return json.loads(wait(start("killed", folder, kills, devices=1, cache=folder / "cache"))[0])
 
 
 def test_killed_at_any_moment_a_run_ends_with_the_bits_of_an_unbroken_one(killed):

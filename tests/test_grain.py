@@ -31,7 +31,7 @@ def shuffled(process=0, processes=1, records=RECORDS):
 
 def bucket(dataset, **options):
     options = {"boundaries": [3, 6, 9], "window": 20, "shuffle_seed": 0, **options}
-    return jm.grain.Bucket(dataset, 4, key="ids", keep=["label"], value=-1, **options)
+    return jm.grain.Bucket(dataset, 4, **{"key": "ids", "keep": ["label"], "value": -1, **options})
 
 
 def pack(dataset, **options):
@@ -158,6 +158,15 @@ def test_packed_batches_hold_what_belongs_together():
     assert records == sum(n > 0 for n in LENGTHS)
 
 
+def test_names_of_any_length_are_kept():
+    dataset, names = shuffled(), [record["name"] for record in RECORDS]
+    assert len({len(name) for name in names}) == 2
+    for batches in (bucket(dataset, keep=["name"]), pack(dataset, keep=["name"])):
+        for batch in batches:
+            named = [dataset[k]["name"] if k >= 0 else "" for k in batch["indices"].tolist()]
+            assert batch["name"].tolist() == named
+
+
 def test_bare_sequences():
     dataset = shuffled(records=SEQUENCES)
     x, mask = dataset.batch(4, batch_fn=jm.grain.pad())[0]
@@ -184,6 +193,8 @@ def test_padding_to_a_length():
     x, mask = jm.grain.pad(4, value=7)([[1, 2], [3]])
     assert x.tolist() == [[1, 2, 7, 7], [3, 7, 7, 7]]
     assert mask.tolist() == [[True, True, False, False], [True, False, False, False]]
+    x, _ = jm.grain.pad(3, value=(0, 0), dtype=object)([["a"], ["b", "c"]])
+    assert x.tolist() == [["a", (0, 0), (0, 0)], ["b", "c", (0, 0)]]
 
 
 # --------------------------------------------------------------------------- bad input
@@ -198,6 +209,11 @@ def test_padding_to_a_length():
             "`keep` must be a sequence of names",
             lambda d: jm.grain.pad(key="ids", keep="label"),
         ),
+        (ValueError, "pad: `key` and `keep` must", lambda d: jm.grain.pad(key="a", keep=["a"])),
+        (ValueError, "pad: `key` and `keep` must", lambda d: jm.grain.pad(key="mask")),
+        (ValueError, "names that differ ... 'indices'", lambda d: bucket(d, keep=["indices"])),
+        (ValueError, "names that differ ... 'segments'", lambda d: pack(d, keep=["segments"])),
+        (TypeError, "Pack: `parent` must be a dataset of Grain, got list", lambda d: pack([[1]])),
         (ValueError, "Pack: `keep` needs `max_segments`", lambda d: pack(d, max_segments=None)),
         (ValueError, "Pack: `row_length` must be at least 1", lambda d: jm.grain.Pack(d, 0, 1)),
         (ValueError, "`boundaries` must be ... increasing", lambda d: bucket(d, boundaries=[2, 1])),

@@ -228,6 +228,21 @@ def test_a_source_that_became_shorter():
         jm.bucket_stream([], 1, boundaries=[1], window=1).set_state(stream.get_state())
 
 
+def test_a_state_of_another_stream():
+    rows = [[1], [2, 2]]
+    makers = (
+        lambda size: jm.pack_stream(rows, 4, size),
+        lambda size: jm.bucket_stream(rows, size, boundaries=[4]),
+    )
+    for make in makers:
+        stream = make(1)
+        with pytest.raises(ValueError, match=said("set_state: the state is of other batches")):
+            stream.set_state(make(2).get_state())
+        with pytest.raises(ValueError, match=said("set_state: `state` must be ... got NoneType")):
+            stream.set_state(None)
+        assert len(list(stream)) == len(list(make(1)))  # and nothing has moved
+
+
 @pytest.mark.parametrize(
     ("error", "text", "rows"),
     [

@@ -1,11 +1,17 @@
-"""One of two processes that train `tests/job.py` together; its state is left in a folder.
+"""One of two processes that train `tests/job.py` together, in several lives.
 
-python -m tests.two_processes FOLDER HOST:PORT PROCESS
+    python -m tests.two_processes FOLDER PROCESS HOST:PORT...
+
+A pickle in the folder tells how each life ended, and what the first one found. There is an address
+for each life: one without a trouble, one whose second process meets a full disk, one whose second
+process is killed, and one that goes on from what is left. With two more the first process is in
+trouble. Each life is a fork of one process that has imported everything and computed nothing.
 """
 
 import functools
 import operator
 import pickle
+import resource
 import sys
 from pathlib import Path
 
@@ -14,9 +20,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import jaxmask as jm
-from tests import job
+from tests import job, killed
 
 from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows where it is
+
+SECONDS = {"heartbeat_timeout_seconds": 6, "shutdown_timeout_seconds": 4}  # to give a process up
 
 
 def of_all(metric):
@@ -32,10 +40,15 @@ def step_of_nothing(mesh, state):
     return job.stepper(graph, mesh)(state, job.deal([job.nothing()], mesh))
 
 
-def main(folder, address, process):
+def join(address, process):
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, 2, process)
-    mesh = job.mesh_of()
+    jax.distributed.initialize(address, 2, process, **SECONDS)
+    return job.mesh_of()
+
+
+def whole(folder, address, process):
+    """A life without a trouble, and what else is to be seen there."""
+    mesh = join(address, process)
     # The second process has fewer batches, and ends with empty ones.
     state, losses = job.train(mesh, [process], Checkpoints(folder))
     after, loss, count = step_of_nothing(mesh, state)
@@ -51,5 +64,49 @@ def main(folder, address, process):
     (folder / f"{process}.pickle").write_bytes(pickle.dumps(found))
 
 
+def no_room_at(step):
+    save = Checkpoints.save
+
+    def save_or_fail(checkpoints, number, *arguments, **trees):
+        if number < step:
+            return save(checkpoints, number, *arguments, **trees)
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))  # no file may grow
+        try:
+            return save(checkpoints, number, *arguments, **trees)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+    Checkpoints.save = save_or_fail
+
+
+def broken(folder, address, process, trouble):
+    """A life in which this process may meet one."""
+    mesh, before_step = join(address, process), lambda step: None
+    if trouble == "no room":
+        no_room_at(2 * job.EVERY)
+    if trouble == "killed":
+        before_step = lambda step: killed.die() if step == 2 * job.EVERY + 2 else None  # noqa: E731
+    state, losses = job.train(mesh, [process], Checkpoints(folder), before_step=before_step)
+    (folder / f"{process}.pickle").write_bytes(pickle.dumps((job.arrays(state), losses)))
+
+
+TROUBLES = [(1, "no room"), (1, "killed"), (0, "killed"), (0, "no room")]
+
+
+def main(folder, process, *addresses):
+    first, *others, last = addresses
+    ends = [killed.in_a_fork(lambda: whole(folder, first, process), folder / f"log-{process}")]
+    out = folder / "broken"
+    troubles = [*TROUBLES[: len(others)], (None, "none")]
+    for life, (address, (who, trouble)) in enumerate(zip([*others, last], troubles, strict=True)):
+        mine = trouble if who == process else "none"
+        run = functools.partial(broken, out, address, process, mine)
+        log = out / f"log-{life}-{process}"
+        ended = killed.in_a_fork(run, log)
+        ends.append({"who": who, "trouble": trouble, "log": log.read_text(), **ended})
+    (folder / f"ends-{process}.pickle").write_bytes(pickle.dumps(ends))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -54,7 +54,8 @@ class Checkpoints:
                 writing.rename(self.folder / str(step))
         # A full disk is an error of many kinds, by what was being written.
         except Exception as error:
-            self._clean()
+            if jax.process_count() == 1:  # others may be writing their part: the next run cleans up
+                self._clean()
             raise UserError(self._not_written(step, error)) from error
         self._drop(self._steps()[self._keep :])
         self._clean()

@@ -120,14 +120,17 @@ def bucket_source(
         padded = _padded(window, places, rows[bucket], sizes[bucket], value, where)
         return finish([window.records[place] for place in places], padded)
 
+    window = _check.count(window, where, "window", least=1)
+    options = {"boundaries": list(sizes), "rows": rows, "window": window}
     return Windowed(
         source,
-        _check.count(window, where, "window", least=1),
+        window,
         weigh=lambda row: 1,
         arrange=arrange,
         make=make,
         row_of=row_of,
         dtype=dtype,
+        options={**options, "shuffle_seed": shuffle_seed},
         where=where,
     )
 

@@ -12,6 +12,7 @@ from jaxmask.batching.boundaries import check_boundaries, check_rows, fewest_ste
 from jaxmask.batching.flatten import flatten
 from jaxmask.batching.ragged import Ragged
 from jaxmask.batching.rectangle import fill_value, rectangle_of_slices
+from jaxmask.batching.stream import State, check_state
 
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -255,7 +256,7 @@ class BucketIterator(Iterator[Batch]):
         self._given += 1
         return batch
 
-    def get_state(self) -> dict[str, int | None]:
+    def get_state(self) -> State:
         """Where the iterator is.
 
         Returns:
@@ -263,30 +264,26 @@ class BucketIterator(Iterator[Batch]):
         """
         return {"epoch": self._epoch, "given": self._given, **self._data()}
 
-    def set_state(self, state: dict[str, int | None]) -> None:
+    def set_state(self, state: State) -> None:
         """Go on from a state, with exactly the batches that would have followed.
 
         Args:
           state: of an iterator over batches of the same sequences, with the same options.
 
         Raises:
-          ValueError: if the batches are others.
+          ValueError: if it is no such state, or the batches are others.
         """
-        ours = self._data()
-        theirs = {key: state[key] for key in ours}
-        if theirs != ours:
-            raise ValueError(
-                f"set_state: the state is of other batches, {theirs}, and these are {ours}. Give "
-                "the same sequences and options, or begin anew."
-            )
-        self._epoch, self._given = int(state["epoch"] or 0), int(state["given"] or 0)
+        check_state(state, self.get_state(), self._data(), "bucket_batches: set_state")
+        self._epoch, self._given = int(state["epoch"]), int(state["given"])
 
-    def _data(self) -> dict[str, int | None]:
+    def _data(self) -> State:
         batches = self._batches
         return {
             "sequences": len(batches.ragged.offsets) - 1,
             "steps": len(batches.ragged.values),
             "batches": len(batches),
+            "boundaries": list(batches.boundaries),
+            "batch_sizes": list(batches.batch_sizes),
             "shuffle_seed": batches.shuffle_seed,
         }
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxmask import _check
 from jaxmask.batching import exact
 from jaxmask.batching.ragged import Ragged, checked, from_arrow, is_arrow
 from jaxmask.batching.rectangle import are_long
@@ -196,7 +197,7 @@ def _row(row: Any, index: int, where: str) -> Any:
     if isinstance(row, list | tuple):
         return row
     if hasattr(row, "__array__"):
-        return np.asarray(row)
+        return _check.host(row, f"sequences[{index}]", where)
     return _drained(row, f"in `sequences[{index}]`, after {{}} steps", where)
 
 

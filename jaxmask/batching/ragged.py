@@ -126,7 +126,8 @@ def from_arrow(column: Any, where: str) -> Ragged:
     if hasattr(column, "column_names"):
         raise TypeError(
             f"{where}: `sequences` must be one column of lists, got a whole table with the columns "
-            f"{list(column.column_names)}. Pass one: `table['name']`."
+            f"{list(column.column_names)}. Pass one: `table['name']`, or of a data set of Hugging "
+            "Face `dataset.with_format('arrow')[:]['name']`."
         )
     if hasattr(column, "combine_chunks"):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -6,7 +6,7 @@ the source is set back by at most two windows, which are read and arranged anew.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,8 +19,43 @@ State: TypeAlias = dict[str, Any]
 _END = object()
 
 
+def check_state(state: Any, like: State, fixed: Iterable[str], where: str) -> None:
+    """A state must be like those of the iterator that goes on from it.
+
+    Args:
+      state: what `get_state()` of another iterator returned.
+      like: what `get_state()` of this one returns.
+      fixed: the entries that no iterator over the same batches changes.
+      where: the function that asks, for error texts.
+
+    Raises:
+      ValueError: if it is no such dict, or one of those entries differs.
+
+    Example:
+      >>> check_state({"given": 1, "size": 9}, {"given": 0, "size": 9}, ["size"], "example")
+    """
+    if not isinstance(state, Mapping) or not like.keys() <= state.keys():
+        has = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(
+            f"{where}: `state` must be what `get_state()` returned, a dict with {sorted(like)}, "
+            f"got {has}."
+        )
+    theirs, ours = ({name: given[name] for name in fixed} for given in (state, like))
+    if theirs != ours:
+        raise ValueError(
+            f"{where}: the state is of other batches, {theirs}, and these are {ours}. Give the "
+            "same sequences and options, or begin anew."
+        )
+
+
 class Source(Protocol):
-    """What records are read from: an iterator whose position can be taken and set."""
+    """What records are read from: an iterator whose position can be taken and set.
+
+    Example:
+      >>> source: Source = Replayed([7, 8], "example")
+      >>> next(source), source.get_state()
+      (7, {'read': 1})
+    """
 
     def __next__(self) -> Any:
         """The next record."""
@@ -89,6 +124,23 @@ class Replayed:
                     )
 
 
+def noting(index: int, where: str, read: Callable[..., T], *arguments: Any) -> T:
+    """`read(*arguments)`; an error that it raises learns which record it was.
+
+    Example:
+      >>> try:
+      ...     noting(7, "example", int, "x")
+      ... except ValueError as error:
+      ...     error.__notes__
+      ['example: raised while reading record 7.']
+    """
+    try:
+        return read(*arguments)
+    except Exception as error:
+        error.add_note(f"{where}: raised while reading record {index}.")
+        raise
+
+
 class Window(NamedTuple):
     """Records to arrange into batches.
 
@@ -145,6 +197,7 @@ class Windowed(Iterator[T], Generic[T]):
       row_of: the sequence of a record.
       pieces_of: cuts a sequence into those that count as one each.
       dtype: of all sequences; None takes that of the first.
+      options: what decides which batches there are, as `json` writes it; a part of the state.
       where: the function that asks, for error texts.
 
     Example:
@@ -171,8 +224,10 @@ class Windowed(Iterator[T], Generic[T]):
         row_of: Callable[[Any], Any] = lambda record: record,
         pieces_of: Callable[[np.ndarray], list[np.ndarray]] = lambda row: [row],
         dtype: DTypeLike | None = None,
+        options: Mapping[str, Any] | None = None,
         where: str,
     ):
+        self._options = dict(options or {})
         self._source, self._size, self._weigh = source, size, weigh
         self._arrange, self._make = arrange, make
         self._row_of, self._pieces_of = row_of, pieces_of
@@ -228,21 +283,25 @@ class Windowed(Iterator[T], Generic[T]):
         Returns:
           A dict that `set_state` takes; `json` writes it if it writes that of the source.
         """
-        return {**self._origin, "given": self._given}
+        return {**self._origin, "given": self._given, "options": self._options}
 
     def set_state(self, state: State) -> None:
         """Go on from a state, with exactly the batches that would have followed.
 
         Args:
           state: of an iterator with the same options and source.
+
+        Raises:
+          ValueError: if it is no such state, or of other options.
         """
+        check_state(state, self.get_state(), ["options"], f"{self._where}: set_state")
         self._reset()
         self._source.set_state(state["source"])
         self._index, self._given = state["index"], state["given"]
         if state["kind"] is not None:
             name, *features = state["kind"]
             self._like = np.zeros((0, *features), np.dtype(name))
-        self._origin = {key: value for key, value in state.items() if key != "given"}
+        self._origin = {key: value for key, value in state.items() if key in self._origin}
         if state["waiting"]:
             self._before = self._position(state["waiting"])
             read = self._read()[0]
@@ -276,14 +335,10 @@ class Windowed(Iterator[T], Generic[T]):
         read: list[tuple[int, Any, np.ndarray]] = []
         weight = 0
         while weight < self._size:
-            try:
-                record = next(self._source, _END)
-                if record is _END:
-                    return read, True
-                row = self._row_of(record)
-            except Exception as error:
-                error.add_note(f"{self._where}: raised while reading record {self._index}.")
-                raise
+            record = noting(self._index, self._where, next, self._source, _END)
+            if record is _END:
+                return read, True
+            row = noting(self._index, self._where, self._row_of, record)
             row = read_row(row, self._index, self._like, self._dtype, self._where)
             if self._like is None and len(row):
                 self._like = row[:0]

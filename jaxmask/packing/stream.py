@@ -128,6 +128,9 @@ def pack_source(
     if shuffle_seed is not None:
         shuffle_seed = _check.count(shuffle_seed, where, "shuffle_seed")
 
+    options: dict[str, Any] = {"row_length": row_length, "batch_size": batch_size, "buffer": buffer}
+    options |= {"overflow": overflow, "max_segments": max_segments, "shuffle_seed": shuffle_seed}
+
     def pieces_of(row: np.ndarray) -> list[np.ndarray]:
         if overflow != "split" or len(row) <= row_length:
             return [row]
@@ -152,6 +155,7 @@ def pack_source(
         row_of=row_of,
         pieces_of=pieces_of,
         dtype=dtype,
+        options=options,
         where=where,
     )
 

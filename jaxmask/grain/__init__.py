@@ -1,0 +1,22 @@
+"""Pad, bucket and pack in pipelines of Grain, which can be checkpointed and resumed exactly.
+
+    dataset = grain.MapDataset.source(records).shuffle(seed=0)[process::processes]
+    dataset = jaxmask.grain.Pack(dataset, row_length=512, batch_size=32)
+
+A record is one sequence, or a dict that holds it under `key`; `keep` names what else a batch takes
+along, one value a record. Needs `grain`, which `pip install jaxmask[grain]` brings.
+"""
+
+try:
+    import grain as _grain  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "jaxmask.grain needs Grain: `pip install jaxmask[grain]`. Without it, `jm.pack_stream`, "
+        "`jm.bucket_stream` and `jm.bucket_batches` do the same for NumPy."
+    ) from error
+
+from jaxmask.grain.padding import pad as pad
+from jaxmask.grain.sources import batches as batches
+from jaxmask.grain.sources import rows as rows
+from jaxmask.grain.windows import Bucket as Bucket
+from jaxmask.grain.windows import Pack as Pack
