@@ -430,6 +430,7 @@ runs = {
     "lstm": lambda w, x, mask: jm.recurrent.lstm(x, mask, w[0]),
     "gru": lambda w, x, mask: jm.recurrent.gru(x, mask, w[1], reverse=True),
     "tiled lstm": lambda w, x, mask: jm.recurrent.lstm(x, mask, w[0], method="tiled"),
+    "dense gru": lambda w, x, mask: jm.recurrent.gru(x, mask, w[1], method="dense"),
     "tiled gru": lambda w, x, mask: jm.recurrent.gru(x, mask, w[1], method="tiled"),
     "scan": lambda w, x, mask: jm.recurrent.scan(add, x, mask, jnp.zeros((len(x), 3))),
     "linear": lambda w, x, mask: jm.recurrent.linear(x, x, mask),
@@ -466,6 +467,7 @@ def check_slope(method):
 
 check_slope("scan")
 check_slope("tiled")
+check_slope("dense")
 print("equal")
 """
 

@@ -20,6 +20,7 @@ BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
 X = DRAW.normal(size=(BATCH, TIME, FEATURE)).astype(np.float32)
 RIGHT = np.arange(TIME) < np.array([11, 9, 0, 4, 4, 1, 10])[:, None]
 RESETS = DRAW.random((BATCH, TIME)) < 0.3
+ENGINES = ("tiled", "dense")
 MASKS = {
     "none": None,
     "right": RIGHT,
@@ -80,10 +81,11 @@ def assert_same(ours, theirs, rtol=1e-5):
 
 def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, **options):
     narrow = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), (weights, carry))
-    tiled, scanned = (
-        run_and_pull(cell, x, mask, *narrow, method, **options) for method in ("tiled", "scan")
+    scanned, *others = (
+        run_and_pull(cell, x, mask, *narrow, method, **options) for method in ("scan", *ENGINES)
     )
-    assert_same(tiled, scanned, rtol)
+    for other in others:
+        assert_same(other, scanned, rtol)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -116,7 +118,7 @@ def test_segments(cell):
 @pytest.mark.parametrize("tiles", [(1, 2, 1), (2, 3, 2), (3, 11, 1), (8, 4, 2), (1, 1, 3)])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
-    monkeypatch.setattr(methods, "tiles_for", lambda *sizes, dense: Tiles(*tiles))
+    monkeypatch.setattr(methods, "tiles_for", lambda *sizes: Tiles(*tiles))
     run_and_pull.clear_cache()  # what is compiled knows other tiles
     assert_engine_is_scan(cell, X, RIGHT, weights_of(cell), carry_of(cell), resets=RESETS)
     run_and_pull.clear_cache()
@@ -249,7 +251,9 @@ def test_vmap(cell, over):
         mapped = jax.vmap(run, axes)
         return (jax.vmap(mapped, axes) if over == "twice" else mapped)(*arguments)
 
-    assert_same(values_and_gradients("tiled"), values_and_gradients("scan"))
+    scanned = values_and_gradients("scan")
+    for method in ENGINES:
+        assert_same(values_and_gradients(method), scanned)
 
 
 def test_the_gradient_of_a_map_sums_over_it():
@@ -259,7 +263,8 @@ def test_the_gradient_of_a_map_sums_over_it():
         run = functools.partial(jm.recurrent.lstm, weights=weights, method=method)
         return jnp.sum(jax.vmap(lambda x: run(x, RIGHT)[1][0])(jnp.stack([X, -X])) ** 2)
 
-    assert_same(jax.grad(loss)(weights, "tiled"), jax.grad(loss)(weights, "scan"))
+    for method in ENGINES:
+        assert_same(jax.grad(loss)(weights, method), jax.grad(loss)(weights, "scan"))
 
 
 def test_a_map_makes_one_loop():
@@ -292,26 +297,30 @@ def test_second_derivatives(cell, how):
         direction = jnp.cos(jnp.arange(weights.b.size, dtype=jnp.float32))
         return jax.grad(lambda b: jax.grad(of_bias)(b).ravel() @ direction)(weights.b)
 
-    assert_same(second("tiled"), second("scan"), rtol=1e-4)
+    scanned = second("scan")
+    for method in ENGINES:
+        assert_same(second(method), scanned, rtol=1e-4)
 
 
-def test_linearize_and_checkpoint():
+@pytest.mark.parametrize("method", ENGINES)
+def test_linearize_and_checkpoint(method):
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
     expected = jax.grad(loss_of, 2)("lstm", "scan", weights, X[:3])
 
     def loss(weights):
-        return loss_of("lstm", "tiled", weights, X[:3])
+        return loss_of("lstm", method, weights, X[:3])
 
     assert_same(jax.grad(jax.checkpoint(loss))(weights), expected)
     assert_same(jax.jit(jax.grad(jax.checkpoint(loss)))(weights), expected)
     assert_same(jax.vjp(loss, weights)[1](jnp.float32(1))[0], expected)
 
 
+@pytest.mark.parametrize("method", ENGINES)
 @pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
-def test_forward_mode_names_the_scan(cell):
+def test_forward_mode_names_the_scan(cell, method):
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of(cell))
     with pytest.raises(TypeError, match='`method="scan"`'):
-        jax.jvp(lambda x: loss_of(cell, "tiled", weights, x), (X[:3],), (X[:3],))
+        jax.jvp(lambda x: loss_of(cell, method, weights, x), (X[:3],), (X[:3],))
     _, slope = jax.jvp(lambda x: loss_of(cell, "scan", weights, x), (X[:3],), (X[:3],))
     assert np.isfinite(slope)
 
@@ -319,7 +328,8 @@ def test_forward_mode_names_the_scan(cell):
 # ------------------------------------------------------------------------------ devices
 
 
-def test_inside_shard_map():
+@pytest.mark.parametrize("method", ENGINES)
+def test_inside_shard_map(method):
     """Rows over all devices there are: one in a usual run, enough to tell whether all varies."""
     devices = jax.devices()
     mesh = Mesh(np.array(devices), ("rows",))
@@ -327,7 +337,7 @@ def test_inside_shard_map():
     x, mask = (np.concatenate([a] * len(devices)) for a in (X, RIGHT))
 
     def loss(weights, x, mask):
-        _, (y, _) = jm.recurrent.lstm(x, mask, weights, method="tiled")
+        _, (y, _) = jm.recurrent.lstm(x, mask, weights, method=method)
         return jax.lax.psum(jnp.sum(y**2), "rows")
 
     sharded = jax.shard_map(loss, mesh=mesh, in_specs=(whole, rows, rows), out_specs=whole)
@@ -356,19 +366,38 @@ def test_lowers(cell, platform):
 # ------------------------------------------------------------------------------ the choice
 
 
-def test_auto_takes_the_engine_for_a_real_layer():
-    draw, time = np.random.default_rng(0), methods.LEAST_TIME
-    x = jnp.asarray(draw.normal(size=(5, time, 8)), jnp.float32)
-    mask = np.arange(time) < np.array([time, 3, 0, 1, 5])[:, None]
-    weights = jax.tree.map(
-        lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm", 8, methods.LEAST_HIDDEN)
-    )
-    assert jm.recurrent.explain(5, time, methods.LEAST_HIDDEN).method == "tiled"
-    assert jm.recurrent.explain(5, time - 1, methods.LEAST_HIDDEN).method == "scan"
+@pytest.mark.parametrize(
+    ("rows", "full", "method"),
+    [
+        (methods.SLOTS + 1, False, "tiled"),
+        (methods.SLOTS, False, "dense"),
+        (methods.SLOTS + 1, True, "dense"),
+    ],
+)
+def test_auto_takes_the_engine_for_a_real_layer(rows, full, method):
+    draw, time, hidden = np.random.default_rng(0), methods.LEAST_TIME, methods.LEAST_HIDDEN_FULL
+    x = jnp.asarray(draw.normal(size=(rows, time, 8)), jnp.float32)
+    mask = None if full else np.arange(time) < draw.integers(0, time, (rows, 1))
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm", 8, hidden))
+    assert jm.recurrent.explain(rows, time, hidden, full=full).method == method
     program = str(jax.make_jaxpr(lambda x: jm.recurrent.lstm(x, mask, weights))(x))
     assert "custom_vmap" in program
     auto, scanned = (run_and_pull("lstm", x, mask, weights, None, m) for m in ("auto", "scan"))
     assert_same(auto, scanned, rtol=1e-4)
+
+
+def test_auto_takes_the_scan_where_it_is_faster():
+    rows, time, hidden = methods.SLOTS + 1, methods.LEAST_TIME, methods.LEAST_HIDDEN
+    for short in ((rows, time - 1, hidden), (rows, time, hidden - 1), (1, time, hidden - 1)):
+        assert jm.recurrent.explain(*short).method == "scan"
+    assert jm.recurrent.explain(rows, time, hidden, full=True).method == "scan"
+
+
+def test_packed_rows_are_full():
+    ids = jnp.ones((2, 3), jnp.int32)
+    assert methods.is_full(jm.Segments(ids, 1), None)
+    assert methods.is_full(ids > 0, ids)
+    assert not methods.is_full(ids > 0, None)
 
 
 def test_a_symbolic_size_takes_the_scan():
@@ -384,18 +413,20 @@ def test_a_symbolic_size_takes_the_scan():
     assert "symbolic" in jm.recurrent.explain(batch, time, 64).reason
     with pytest.raises(ValueError, match="symbolic"):
         jax.eval_shape(lambda x: jm.recurrent.lstm(x, None, weights, method="tiled"), x)
+    with pytest.raises(ValueError, match="symbolic"):
+        jax.eval_shape(lambda x: jm.recurrent.lstm(x, None, weights, method="dense"), x)
 
 
 def test_a_mesh_takes_the_scan_and_shard_map_the_engine():
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     with jax.set_mesh(mesh):
-        choice = jm.recurrent.explain(8, methods.LEAST_TIME, 64)
+        choice = jm.recurrent.explain(80, methods.LEAST_TIME, 64)
     assert choice.method == "scan"
     assert "shard_map" in choice.reason
     inside = []
 
     def look(x):
-        inside.append(jm.recurrent.explain(8, methods.LEAST_TIME, 64).method)
+        inside.append(jm.recurrent.explain(80, methods.LEAST_TIME, 64).method)
         return x
 
     rows = PartitionSpec("rows")

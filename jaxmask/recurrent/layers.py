@@ -57,8 +57,9 @@ def lstm(
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
       method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
-        are, in values and in gradients, and has no forward-mode derivative; `"auto"` takes one of
-        them, see `jaxmask.recurrent.explain`.
+        are, in values and in gradients; `"dense"` is a scan with a backward of its own, which keeps
+        what a step computed and takes one product a weight. Neither of these two has a forward-mode
+        derivative. `"auto"` takes one of the three, see `jaxmask.recurrent.explain`.
 
     Returns:
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
@@ -82,13 +83,19 @@ def lstm(
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
     weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
     carry = _arguments.lstm_carry(x, weights, carry)
-    chosen = methods.choose(method, x, weights.w_h.shape[0], dense=mask is None, where="lstm")
+    full = methods.is_full(mask, segments)
+    chosen = methods.choose(method, x, weights.w_h.shape[0], full=full, where="lstm")
     with _naming_the_scan("lstm"):
-        return _lstm(x, mask, starts, weights, carry, reverse=reverse, tiles=chosen.tiles)
+        return _lstm(
+            *(x, mask, starts, weights, carry),
+            reverse=reverse,
+            method=chosen.method,
+            tiles=chosen.tiles,
+        )
 
 
 # Compiled here, since the scan closes over the weights: op by op it would compile at every call.
-@functools.partial(jax.jit, static_argnames=("reverse", "tiles"))
+@functools.partial(jax.jit, static_argnames=("reverse", "method", "tiles"))
 def _lstm(
     x: Array,
     mask: Mask,
@@ -97,12 +104,15 @@ def _lstm(
     carry: LSTMCarry,
     *,
     reverse: bool,
+    method: str,
     tiles: Tiles | None,
 ) -> tuple[LSTMCarry, Pair]:
     with jax.named_scope("jaxmask.lstm"):
         if tiles is not None:
             options = x, mask, starts, weights, carry
-            states, pair = engine.tiled(kinds.LSTM, tiles, *options, reverse=reverse)
+            states, pair = engine.tiled(
+                kinds.LSTM, tiles, *options, reverse=reverse, dense=method == "dense"
+            )
             return LSTMCarry(*states), pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(lstm_cell, weights)
@@ -118,8 +128,8 @@ def _naming_the_scan(where: str) -> Iterator[None]:
         if "custom_vjp" not in str(error):
             raise
         raise TypeError(
-            f'{where}: `method="tiled"`, asked for or taken by "auto", has no forward-mode '
-            'derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
+            f'{where}: `method="tiled"` and "dense", asked for or taken by "auto", have no '
+            'forward-mode derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
         ) from error
 
 
@@ -166,7 +176,7 @@ def gru(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"`, `"scan"` or `"tiled"`, see `jaxmask.recurrent.lstm`.
+      method: `"auto"`, `"scan"`, `"tiled"` or `"dense"`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -191,13 +201,20 @@ def gru(
     biases = 2 if reset_after else 1
     weights = _arguments.check_weights(x, weights, GRUWeights, 3, "gru", biases=biases)
     carry = _arguments.h_carry(x, weights, carry, "gru")
-    chosen = methods.choose(method, x, weights.w_h.shape[0], reset_after=reset_after, where="gru")
-    options = {"reset_after": reset_after, "reverse": reverse, "tiles": chosen.tiles}
+    full = methods.is_full(mask, segments)
+    hidden = weights.w_h.shape[0]
+    chosen = methods.choose(method, x, hidden, reset_after=reset_after, full=full, where="gru")
     with _naming_the_scan("gru"):
-        return _gru(x, mask, starts, weights, carry, **options)
+        return _gru(
+            *(x, mask, starts, weights, carry),
+            reset_after=reset_after,
+            reverse=reverse,
+            method=chosen.method,
+            tiles=chosen.tiles,
+        )
 
 
-@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "tiles"))
+@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "method", "tiles"))
 def _gru(
     x: Array,
     mask: Mask,
@@ -207,12 +224,15 @@ def _gru(
     *,
     reset_after: bool,
     reverse: bool,
+    method: str,
     tiles: Tiles | None,
 ) -> tuple[Array, Pair]:
     with jax.named_scope("jaxmask.gru"):
         if tiles is not None:
             options = x, mask, starts, weights, (carry,)
-            (h,), pair = engine.tiled(kinds.GRU, tiles, *options, reverse=reverse)
+            (h,), pair = engine.tiled(
+                kinds.GRU, tiles, *options, reverse=reverse, dense=method == "dense"
+            )
             return h, pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(gru_cell, weights, reset_after=reset_after)
@@ -251,7 +271,7 @@ def simple(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"`, `"scan"` or `"tiled"`, see `jaxmask.recurrent.lstm`.
+      method: `"auto"`, `"scan"`, `"tiled"` or `"dense"`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -277,13 +297,19 @@ def simple(
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
     weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
     carry = _arguments.h_carry(x, weights, carry, "simple")
-    chosen = methods.choose(method, x, weights.w_h.shape[0], dense=mask is None, where="simple")
-    options = {"activation": activation, "reverse": reverse, "tiles": chosen.tiles}
+    full = methods.is_full(mask, segments)
+    chosen = methods.choose(method, x, weights.w_h.shape[0], full=full, where="simple")
     with _naming_the_scan("simple"):
-        return _simple(x, mask, starts, weights, carry, **options)
+        return _simple(
+            *(x, mask, starts, weights, carry),
+            activation=activation,
+            reverse=reverse,
+            method=chosen.method,
+            tiles=chosen.tiles,
+        )
 
 
-@functools.partial(jax.jit, static_argnames=("activation", "reverse", "tiles"))
+@functools.partial(jax.jit, static_argnames=("activation", "reverse", "method", "tiles"))
 def _simple(
     x: Array,
     mask: Mask,
@@ -293,13 +319,16 @@ def _simple(
     *,
     activation: str,
     reverse: bool,
+    method: str,
     tiles: Tiles | None,
 ) -> tuple[Array, Pair]:
     with jax.named_scope("jaxmask.simple"):
         if tiles is not None:
             options = x, mask, starts, weights, (carry,)
             kind = kinds.SIMPLE[activation]
-            (h,), pair = engine.tiled(kind, tiles, *options, reverse=reverse)
+            (h,), pair = engine.tiled(
+                kind, tiles, *options, reverse=reverse, dense=method == "dense"
+            )
             return h, pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(simple_cell, weights, activation=activation)

@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmask import _check
-from jaxmask._types import Steps
+from jaxmask._types import Mask, Segments, Steps
 from jaxmask.recurrent.tiled.schedule import Tiles
 
-METHODS = ("auto", "scan", "tiled")
+METHODS = ("auto", "scan", "tiled", "dense")
 
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
-LEAST_HIDDEN, LEAST_HIDDEN_DENSE = 32, 64
+LEAST_HIDDEN, LEAST_HIDDEN_FULL = 32, 64
 LEAST_TIME = 32
-SLOTS, SLOTS_DENSE = 16, 32
+SLOTS, STEPS = 16, 8
 
 
 class Choice(NamedTuple):
@@ -36,24 +36,26 @@ def choose(
     hidden: int,
     *,
     reset_after: bool = True,
-    dense: bool = False,
+    full: bool = False,
     where: str,
 ) -> Choice:
     """Choose the method that runs, by the first of these rules that holds.
 
-    1. What the caller asked for; `"tiled"` cannot have a symbolic dimension, nor a GRU that resets
-       before the product, and leaves an empty array to the scan.
+    1. What the caller asked for; but neither `"tiled"` nor `"dense"` can have a symbolic dimension
+       or a GRU that resets before the product, and both leave an empty array to the scan.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
     3. The scan for a GRU that resets before the product: a step has two products in a row.
     4. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
        gathered.
     5. The scan on anything but a CPU, where the engine was not measured.
-    6. The scan for states of less than `LEAST_HIDDEN` features, or of `LEAST_HIDDEN_DENSE` where
-       there is no mask, for rows of less than `LEAST_TIME` steps, and for an empty array.
-    7. The engine.
+    6. The scan for states of less than `LEAST_HIDDEN` features, and for an empty array.
+    7. `"dense"` where there is next to nothing to skip: for up to `SLOTS` rows, and where there is
+       no mask or rows are packed, with `LEAST_HIDDEN_FULL` features or more, else the scan.
+    8. The scan for rows of less than `LEAST_TIME` steps.
+    9. `"tiled"`.
 
     Raises:
-      ValueError: where `method` is not known, or `"tiled"` cannot be had.
+      ValueError: where `method` is not known, or cannot be had.
 
     Example:
       >>> x = jax.ShapeDtypeStruct((64, 256, 3), "float32")
@@ -64,28 +66,43 @@ def choose(
     """
     _check.choice(method, METHODS, where, "method")
     batch, time = x.shape[:2]
-    why_not = _why_not_tiled(batch, time, reset_after)
-    if method == "tiled" and why_not is not None:
-        raise ValueError(f'{where}: `method="tiled"` cannot run: {why_not}. Pass "auto".')
-    if why_not is None and x.size == 0:
+    cannot = _cannot(batch, time, reset_after)
+    if cannot is not None and method in ("tiled", "dense"):
+        raise ValueError(f'{where}: `method="{method}"` cannot run: {cannot}. Pass "auto".')
+    if cannot is None and x.size == 0:
         return Choice("scan", None, "there is nothing to run")
-    if method == "scan":
-        return Choice("scan", None, "asked for")
     if method == "auto":
-        why_not = why_not or _why_slower(x, hidden, dense)
-    if why_not is not None:
-        return Choice("scan", None, why_not)
-    reason = "asked for" if method == "tiled" else "only real steps cost time"
-    return Choice("tiled", tiles_for(batch, time, dense=dense), reason)
+        method, reason = _best(x, hidden, full, cannot)
+    else:
+        reason = "asked for"
+    if method == "dense":
+        return Choice(method, Tiles(batch, min(STEPS, time), lanes=1), reason)
+    return Choice(method, tiles_for(batch, time) if method == "tiled" else None, reason)
+
+
+def is_full(mask: Mask, segments: Any) -> bool:
+    """Whether all steps are real, or nearly all, as in packed rows.
+
+    Example:
+      >>> is_full(None, None), is_full(jax.numpy.ones((2, 3), bool), None)
+      (True, False)
+    """
+    return mask is None or segments is not None or isinstance(mask, Segments)
 
 
 def explain(
-    batch: Any, time: Any, hidden: int, *, cell: str = "lstm", reset_after: bool = True
+    batch: Any,
+    time: Any,
+    hidden: int,
+    *,
+    cell: str = "lstm",
+    reset_after: bool = True,
+    full: bool = False,
 ) -> Choice:
     """Say which method `method="auto"` takes here and now, and why.
 
-    Any mask is served by either method, and costs the same: the engine reads each real step where
-    it stands.
+    Every method serves any mask, and what a mask looks like costs nothing: each real step is read
+    where it stands.
 
     Args:
       batch: number of rows.
@@ -93,6 +110,7 @@ def explain(
       hidden: number of hidden features.
       cell: `"lstm"`, `"gru"` or `"simple"`.
       reset_after: of the GRU, see `jaxmask.recurrent.gru`.
+      full: there is no mask, or rows are packed.
 
     Returns:
       `(method, tiles, reason)`; `tiles` is None for the scan, else how many rows are stepped at
@@ -108,10 +126,10 @@ def explain(
     """
     _check.choice(cell, ("lstm", "gru", "simple"), "explain", "cell")
     x = jax.ShapeDtypeStruct((batch, time, 1), "float32")
-    return choose("auto", x, hidden, reset_after=reset_after, where="explain")
+    return choose("auto", x, hidden, reset_after=reset_after, full=full, where="explain")
 
 
-def tiles_for(batch: int, time: int, *, dense: bool = False) -> Tiles:
+def tiles_for(batch: int, time: int) -> Tiles:
     """Many slots multiply faster, few leave less idle while the longest row ends.
 
     The whole batch is stepped at once where there is an accelerator.
@@ -119,36 +137,46 @@ def tiles_for(batch: int, time: int, *, dense: bool = False) -> Tiles:
     Args:
       batch: number of rows.
       time: number of steps.
-      dense: every step is known to be real.
 
     Example:
       >>> tiles_for(batch=32, time=96), tiles_for(batch=1, time=5)
       (Tiles(rows=16, steps=8, lanes=1), Tiles(rows=1, steps=5, lanes=1))
     """
-    slots = SLOTS_DENSE if dense else SLOTS
-    slots = slots if jax.default_backend() == "cpu" else batch
-    return Tiles(min(slots, batch), min(8, time), lanes=1)
+    slots = SLOTS if jax.default_backend() == "cpu" else batch
+    return Tiles(min(slots, batch), min(STEPS, time), lanes=1)
 
 
-def _why_not_tiled(batch: Any, time: Any, reset_after: bool) -> str | None:
-    if not (isinstance(batch, int) and isinstance(time, int)):
-        return "a dimension is symbolic, and its tiles are counted when traced"
+def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
     if not reset_after:
         return "a GRU that resets before the product has two products in a row"
+    if not (isinstance(batch, int) and isinstance(time, int)):
+        return "a dimension is symbolic, and its tiles are counted when traced"
     return None
 
 
-def _why_slower(x: Steps | jax.ShapeDtypeStruct, hidden: int, dense: bool) -> str | None:
+def _best(
+    x: Steps | jax.ShapeDtypeStruct, hidden: int, full: bool, cannot: str | None
+) -> tuple[str, str]:
+    """The method that `"auto"` takes, and the reason."""
     mesh = jax.sharding.get_abstract_mesh()
     spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
+    if cannot is not None:
+        return "scan", cannot
     if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
-        return "rows under a mesh outside `shard_map` would all be gathered"
+        return "scan", "rows under a mesh outside `shard_map` would all be gathered"
     if jax.default_backend() != "cpu":
-        return "the engine was not measured on this kind of device"
+        return "scan", "the engine was not measured on this kind of device"
     if hidden < LEAST_HIDDEN:
-        return f"states of less than {LEAST_HIDDEN} features are faster in a scan"
+        return "scan", f"states of less than {LEAST_HIDDEN} features are faster in a scan"
+    if x.shape[0] <= SLOTS:
+        return "dense", f"up to {SLOTS} rows step together"
+    if full and hidden < LEAST_HIDDEN_FULL:
+        return (
+            "scan",
+            f"without padding, less than {LEAST_HIDDEN_FULL} features are faster in a scan",
+        )
+    if full:
+        return "dense", "there is no padding to skip"
     if x.shape[1] < LEAST_TIME:
-        return f"rows of less than {LEAST_TIME} steps are faster in a scan"
-    if dense and hidden < LEAST_HIDDEN_DENSE:
-        return f"without padding, states of less than {LEAST_HIDDEN_DENSE} features are, too"
-    return None
+        return "scan", f"rows of less than {LEAST_TIME} steps are faster in a scan"
+    return "tiled", "only real steps cost time"

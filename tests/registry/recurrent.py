@@ -76,6 +76,12 @@ ENTRIES = [
         layer("simple", method="tiled", activation="relu"),
         params=simple_weights(),
     ),
+    Entry(
+        "recurrent.lstm:dense,reverse",
+        layer("lstm", method="dense", reverse=True),
+        params=lstm_weights(),
+    ),
+    Entry("recurrent.gru:dense", layer("gru", method="dense"), params=gru_weights()),
     Entry("recurrent.lstm:reverse", layer("lstm", reverse=True), params=lstm_weights()),
     Entry("recurrent.gru", layer("gru"), params=gru_weights()),
     Entry(

@@ -92,8 +92,8 @@ def backward(
         # All lanes of a round are of one member.
         inputs = jnp.concatenate(x), jnp.concatenate([b[0] for b in before])
         outputs = (jnp.concatenate(d) for d in zip(*d_zs, strict=True))
-        share = _share(own[0], *inputs, *outputs)
-        total = _add(plan, line, total, share, turns[0])
+        part = share(own[0], *inputs, *outputs)
+        total = _add(plan, line, total, part, turns[0])
         return d_x, total, firsts, ds
 
     start = (
@@ -177,7 +177,7 @@ def _steps_back(
             passed[k].insert(0, d_new)
             taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors[k])
             _, d_zh, d_read = plan.kind.pull(taken, held, d_new)
-            d_h = product(_side_by_side(d_zh), w_h[k], d_zh.dtype)
+            d_h = product(side_by_side(d_zh), w_h[k], d_zh.dtype)
             # XLA copies cheap chains into every consumer, here all later steps; it copies no
             # division.
             d_state = [jnp.zeros_like(d_h) if d is None else d / one for d in d_read]
@@ -186,16 +186,36 @@ def _steps_back(
     for steps, factor in zip(passed, factors, strict=True):
         d_new = tuple(jnp.stack(d, axis=1) for d in zip(*steps, strict=True))
         d_zx, d_zh, _ = plan.kind.pull(*factor, d_new)
-        d_zs.append((_side_by_side(d_zx), _side_by_side(d_zh)))
+        d_zs.append((side_by_side(d_zx), side_by_side(d_zh)))
     return ds, d_zs
 
 
-def _side_by_side(d: Array) -> Array:
+def side_by_side(d: Array) -> Array:
+    """Gates side by side, as the products have them.
+
+    Example:
+      >>> side_by_side(jnp.zeros((5, 4, 3))).shape
+      (5, 12)
+    """
     return d.reshape(*d.shape[:-2], -1)
 
 
-def _share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Weights:
-    """A chunk's share of the weights' gradients, one product each."""
+def share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Weights:
+    """The share that some steps have in the weights' gradients, one product each.
+
+    Args:
+      weights: of one member.
+      x: `[..., feature]`.
+      h: `[..., hidden]`, the state that each step read.
+      d_zx: `[..., gates]`, cotangent of `x @ w_x + b_x`.
+      d_zh: that of `h @ w_h + b_h`.
+
+    Example:
+      >>> own = Weights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), None)
+      >>> x, h, d = (jnp.full((2, 1), a) for a in (3.0, 5.0, 1.0))
+      >>> [d.tolist() for d in share(own, x, h, d, d)[:3]]
+      [[[6.0]], [[10.0]], [2.0]]
+    """
 
     def flat(a: Array) -> Array:
         return a.reshape(-1, a.shape[-1])

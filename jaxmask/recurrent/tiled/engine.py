@@ -5,7 +5,7 @@ Each of these calls the next:
     run                          custom_vjp: forward, and back by hand
       _forward, _back            custom_jvp: their own derivatives are those of the plain scan
         over_members             custom_vmap: a mapped axis becomes members of one loop
-          forward, backward      the loops
+          forward, backward      the loops; with `dense`, those of `dense.py`
 
 So `vmap` and derivatives may come in any order.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from jaxmask import masks, ops
 from jaxmask._types import Array, Mask, StepMask, Steps
 from jaxmask.recurrent import masked_scan
+from jaxmask.recurrent.tiled import dense as without_tiles
 from jaxmask.recurrent.tiled.forward import Weights, product, update, zeros
 from jaxmask.recurrent.tiled.kinds import Kind, State
 from jaxmask.recurrent.tiled.members import (
@@ -44,6 +45,7 @@ def tiled(
     carry: State,
     *,
     reverse: bool,
+    dense: bool = False,
 ) -> tuple[State, tuple[Steps, Mask]]:
     """A recurrence over any mask.
 
@@ -56,6 +58,7 @@ def tiled(
       weights: `w_x`, `w_h` and `b`, or two biases in one array, that of `x` and that of `h`.
       carry: the first states, each `[batch, hidden]`.
       reverse: from the last real step of each row to the first.
+      dense: cut nothing where a backward comes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,7 +78,7 @@ def tiled(
     )
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
     ends, h = run(
-        Setting(kind, tiles, reverse),
+        Setting(kind, tiles, reverse, dense),
         Batch(x, real, starts),
         Weights(*matrices, *biases),
         tuple(a + zeros(x, (), a.dtype) for a in carry),
@@ -103,7 +106,7 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
       >>> ends[0].tolist(), h[0, :, 0].tolist()
       ([[2.0]], [1.0, 0.0, 2.0])
     """
-    return _forward(setting, batch, weights, carry)[0]
+    return _forward(setting._replace(dense=False), batch, weights, carry)[0]
 
 
 def _run_forward(setting: Setting, batch: Batch, weights: Weights, carry: State) -> Any:
@@ -154,8 +157,9 @@ def reference(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _forward(
     setting: Setting, batch: Batch, weights: Weights, carry: State
-) -> tuple[tuple[State, Steps], Saved]:
-    inner = functools.partial(forward_members, setting)
+) -> tuple[tuple[State, Steps], Saved | without_tiles.Kept]:
+    way = without_tiles.forward_members if setting.dense else forward_members
+    inner = functools.partial(way, setting)
     return over_members(inner)(weights, batch, carry)
 
 
@@ -169,9 +173,10 @@ def _forward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _back(
-    setting: Setting, batch: Batch, weights: Weights, carry: State, saved: Saved, given: Any
+    setting: Setting, batch: Batch, weights: Weights, carry: State, saved: Any, given: Any
 ) -> tuple[Array, Weights, State]:
-    inner = functools.partial(back_members, setting)
+    way = without_tiles.back_members if setting.dense else back_members
+    inner = functools.partial(way, setting)
     d_x, d_weights, d_carry = over_members(inner)(weights, batch, carry, saved, given)
     d_weights = jax.tree.map(lambda d, w: d[None].astype(w.dtype), d_weights, weights)
     return d_x.astype(batch.x.dtype), d_weights, d_carry

@@ -24,12 +24,14 @@ class Kind(NamedTuple):
         to 0 and holds to 1, a step passes the cotangents of the states and takes nothing.
       pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
         reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
+      adds: whether only `z_x + z_h` matters.
       bounded: whether the state stays finite however many steps are made of finite inputs.
     """
 
     update: Callable[[Array, Array, State], State]
     factors: Callable[[Array, Array, State, State], tuple[State, State]]
     pull: Callable[[State, State, State], tuple[Array, Array, tuple[Array | None, ...]]]
+    adds: bool = True
     bounded: bool = True
 
 
@@ -112,7 +114,7 @@ def _simple_pull(factors: State, holds: State, d_state: State) -> Pulled:
 
 
 LSTM = Kind(_lstm_update, _lstm_factors, _lstm_pull)
-GRU = Kind(_gru_update, _gru_factors, _gru_pull)
+GRU = Kind(_gru_update, _gru_factors, _gru_pull, adds=False)
 SIMPLE = {
     "tanh": Kind(_tanh_update, _tanh_factors, _simple_pull),
     "relu": Kind(_relu_update, _relu_factors, _simple_pull, bounded=False),

@@ -19,11 +19,19 @@ from jaxmask.recurrent.tiled.schedule import Dealt, Rows, Schedule, Tiles, at, d
 
 
 class Setting(NamedTuple):
-    """What is static."""
+    """What is static.
+
+    Attributes:
+      kind: the recurrence.
+      tiles: the sizes to cut with.
+      reverse: from the last real step of each row to the first.
+      dense: with a backward, cut nothing, see `dense.py`.
+    """
 
     kind: Kind
     tiles: Tiles
     reverse: bool
+    dense: bool = False
 
 
 class Batch(NamedTuple):

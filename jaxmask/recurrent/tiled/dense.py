@@ -1,0 +1,154 @@
+"""Training where there is nothing to skip: a scan, and a backward of its own.
+
+Both loops are over all rows and all steps. The forward keeps what a step computed, so that nothing
+is computed twice, and the backward leaves to one product after the loop what autodiff adds up in
+it: the gradient of each weight, and that of `x`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from jaxmask._types import Array, StepMask, Steps
+from jaxmask.recurrent.masked_scan import time_first
+from jaxmask.recurrent.tiled.backward import share, side_by_side
+from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
+from jaxmask.recurrent.tiled.kinds import State
+from jaxmask.recurrent.tiled.members import Batch, Setting
+
+
+class Kept(NamedTuple):
+    """What the backward needs of each step: the states that it read, and its products."""
+
+    before: tuple[Float[Array, "*member time batch hidden"], ...]
+    z: tuple[Float[Array, "*member time batch gates"], ...]  # their sum, or that of x and that of h
+
+
+def forward_members(
+    setting: Setting, weights: Weights, batch: Batch, carry: State
+) -> tuple[tuple[State, Steps], Kept]:
+    """The last states and `h` after each step, each `[member, batch, ...]`, and what is kept.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles
+      >>> setting = Setting(SIMPLE["relu"], Tiles(1, 2, 1), reverse=False)
+      >>> batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.ones((2, 1, 2), bool), None)
+      >>> matrix = jnp.array([[[1.0]], [[2.0]]])
+      >>> weights = Weights(matrix, matrix, jnp.zeros((2, 1)), None)
+      >>> (_, h), _ = forward_members(setting, weights, batch, (jnp.zeros((2, 1, 1)),))
+      >>> h[..., 0].tolist()
+      [[[1.0, 2.0]], [[2.0, 6.0]]]
+    """
+
+    def forward(own: Weights, batch: Batch, carry: State) -> tuple[tuple[State, Steps], Kept]:
+        return _forward(setting, own, batch, carry)
+
+    return _each(forward, weights, batch, carry)
+
+
+def back_members(
+    setting: Setting, weights: Weights, batch: Batch, carry: State, kept: Kept, given: Any
+) -> tuple[Array, Weights, State]:
+    """Cotangents of `x`, of each member's weights and of the carry.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles
+      >>> setting = Setting(SIMPLE["relu"], Tiles(1, 2, 1), reverse=False)
+      >>> batch = Batch(jnp.ones((1, 1, 2, 1)), jnp.ones((1, 1, 2), bool), None)
+      >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
+      >>> carry = (jnp.zeros((1, 1, 1)),)
+      >>> result, kept = forward_members(setting, weights, batch, carry)
+      >>> back_members(setting, weights, batch, carry, kept, result)[0].tolist()
+      [[[[5.0], [4.0]]]]
+    """
+
+    def back(own: Weights, batch: Batch, kept: Kept, given: Any) -> tuple[Array, Weights, State]:
+        return _back(setting, own, batch, kept, given)
+
+    return _each(back, weights, batch, kept, given)
+
+
+def _each(f: Callable, weights: Weights, *rest: Any) -> Any:
+    """`f` of each member; one alone without a mapped axis of size 1, which products would have."""
+    shared = weights.w_x.shape[0] == 1
+    if shared:
+        weights = jax.tree.map(lambda w: w[0], weights)
+    if len(rest[0].real) > 1:
+        return jax.vmap(f, (None if shared else 0, *[0] * len(rest)))(weights, *rest)
+    only = jax.tree.map(lambda a: a[0], rest)
+    return jax.tree.map(lambda a: a[None], f(weights, *only))
+
+
+def _inputs(batch: Batch) -> tuple[Array, StepMask, StepMask | None]:
+    """Time first; 0 in the padding, whose products would else be nan where it is."""
+    x = jnp.where(batch.real[..., None], batch.x, 0)
+    return jax.tree.map(time_first, (x, batch.real, batch.starts))
+
+
+def _anew(starts: Array | None, state: State) -> State:
+    if starts is None:
+        return state
+    return choose(starts[:, None], tuple(jnp.zeros_like(s) for s in state), state)
+
+
+def _forward(
+    setting: Setting, own: Weights, batch: Batch, carry: State
+) -> tuple[tuple[State, Steps], Kept]:
+    kind, reverse = setting.kind, setting.reverse
+    dtype = carry[0].dtype
+    x, real, starts = _inputs(batch)
+
+    def step(state: State, inputs: Any) -> tuple[State, Any]:
+        x, real, starts = inputs
+        before = state if reverse else _anew(starts, state)
+        z_x = product(x, own.w_x, dtype) + own.b_x
+        z_h = with_bias(product(before[0], own.w_h, dtype), own.b_h)
+        new = choose(real[:, None], kind.update(z_x, z_h, before), before)
+        h = jnp.where(real[:, None], new[0], 0)
+        kept = Kept(before, (z_x + z_h,) if kind.adds else (z_x, z_h))
+        # The boundary lies before the step, so going backward one meets it after.
+        return _anew(starts, new) if reverse else new, (h, kept)
+
+    ends, (h, kept) = jax.lax.scan(step, carry, (x, real, starts), reverse=reverse)
+    return (ends, time_first(h).astype(batch.x.dtype)), kept
+
+
+def _back(
+    setting: Setting, own: Weights, batch: Batch, kept: Kept, given: Any
+) -> tuple[Array, Weights, State]:
+    kind, reverse = setting.kind, setting.reverse
+    d_ends, d_h = given
+    dtype = d_ends[0].dtype
+    x, real, starts = _inputs(batch)
+    turned = own._replace(w_x=own.w_x.mT, w_h=own.w_h.mT)  # once: in the loop it would be slow
+    # XLA copies cheap chains into every consumer, here the product and the result; it copies no
+    # division, and does not know that this is 1.
+    one = jnp.where(jnp.sum(real) >= 0, 1, 2).astype(dtype)
+
+    def step(d: State, inputs: Any) -> tuple[State, Any]:
+        (before, z), d_y, real, starts = inputs
+        d = _anew(starts, d) if reverse else d
+        z_x, z_h = (*z, jnp.zeros((), dtype)) if kind.adds else z
+        factors, holds = kind.factors(z_x, z_h, before, kind.update(z_x, z_h, before))
+        d_new = d[0] + d_y, *d[1:]
+        *d_zs, d_read = kind.pull(factors, holds, d_new)
+        d_zx, d_zh = (jnp.where(real[:, None], side_by_side(d_z) / one, 0) for d_z in d_zs)
+        through = product(d_zh, turned.w_h, dtype)
+        d_state = [jnp.zeros_like(through) if a is None else a for a in d_read]
+        d_before = choose(real[:, None], (d_state[0] + through, *d_state[1:]), d)
+        d_before = d_before if reverse else _anew(starts, d_before)
+        return d_before, (d_zx,) if kind.adds else (d_zx, d_zh)
+
+    d_y = jnp.where(real[..., None], time_first(d_h).astype(dtype), 0)
+    inputs = kept, d_y, real, starts
+    d_carry, d_zs = jax.lax.scan(step, d_ends, inputs, reverse=not reverse)
+    d_zx, d_zh = d_zs[0], d_zs[-1]
+    d_x = time_first(product(d_zx, turned.w_x, dtype))
+    return d_x, share(own, x, kept.before[0], d_zx, d_zh), d_carry
