@@ -1,11 +1,14 @@
 """How many slots the engine should have, and from what size on it beats the plain scan.
 
     python -m bench calibrate
+    python -m bench calibrate --few
 
-Times a training step of one LSTM layer, by the scan and by the engine with several numbers of
-slots: for a range of hidden sizes, on ragged rows and on full ones, and for short rows. The
-constants at the head of `jaxmask/recurrent/methods.py` are chosen by hand from what this writes to
-`bench/results/calibration.json`: what is best at 36 % of real steps and loses little elsewhere.
+Times a training step of one LSTM layer, by the scan, by the engine with several numbers of slots,
+and by its dense way: for a range of hidden sizes, on ragged rows and on full ones, and for short
+rows; with `--few`, for few rows, all full. The constants at the head of
+`jaxmask/recurrent/methods.py` are chosen by hand from what this writes to
+`bench/results/calibration.json` and `calibration-few.json`: what is best at 36 % of real steps and
+loses little elsewhere.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from bench import timing
+from bench import pages, timing
 from bench.workloads import log_normal
 from jaxmask import recurrent
 from jaxmask.recurrent import methods
@@ -27,6 +30,7 @@ HIDDEN = (8, 16, 32, 64, 128, 256, 512)
 SLOTS = (4, 8, 16, 32)
 FILLS = (0.1, 0.36, 1.0)
 SHORT, SHORT_HIDDEN, SHORT_FILL = (8, 16, 24, 32, 48), (64, 128, 256), 0.7
+FEW, FEW_HIDDEN = (1, 4, 16, 32, 64), (32, 64, 128, 256)
 
 
 def training_step(method: str, tiles: Tiles | None) -> Any:
@@ -43,15 +47,19 @@ def training_step(method: str, tiles: Tiles | None) -> Any:
     return jax.jit(jax.grad(loss))
 
 
-def measure(time: int, hidden: int, fill: float, rounds: int) -> dict[str, float]:
-    """Median milliseconds of a step by the scan and by each number of slots."""
+def measure(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dict[str, float]:
+    """Median milliseconds of a step by the scan, by each number of slots, and by the dense way."""
     draw = np.random.default_rng(0)
-    mask = np.arange(time) < np.asarray(log_normal(BATCH, time, fill))[:, None]
-    x = jnp.asarray(draw.normal(size=(BATCH, time, hidden)), jnp.float32)
+    mask = np.arange(time) < np.asarray(log_normal(batch, time, fill))[:, None]
+    x = jnp.asarray(draw.normal(size=(batch, time, hidden)), jnp.float32)
     shapes = (hidden, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
     weights = recurrent.LSTMWeights(*(jnp.asarray(0.1 * draw.normal(size=s), "f4") for s in shapes))
-    choices = {"scan": ("scan", None)}
-    choices |= {str(slots): ("tiled", Tiles(slots, 8, 1)) for slots in SLOTS}
+    choices = {"scan": ("scan", None), "dense": ("dense", None)}
+    choices |= {
+        str(slots): ("tiled", Tiles(slots, 8, 1))
+        for slots in SLOTS
+        if slots <= max(batch, SLOTS[0])
+    }
     steps = {name: training_step(*choice) for name, choice in choices.items()}
     run = {n: lambda s=s: s(weights, x, jnp.asarray(mask)) for n, s in steps.items()}
     return {name: t["median"] for name, t in timing.interleaved(run, rounds, least=0.02).items()}
@@ -60,21 +68,45 @@ def measure(time: int, hidden: int, fill: float, rounds: int) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    grid = [(TIME, hidden, fill) for hidden in HIDDEN for fill in FILLS]
-    grid += [(time, hidden, SHORT_FILL) for hidden in SHORT_HIDDEN for time in SHORT]
+    parser.add_argument("--few", action="store_true", help="few rows, all full, and nothing else")
+    options = parser.parse_args()
+    grid = [(BATCH, TIME, hidden, fill) for hidden in HIDDEN for fill in FILLS]
+    grid += [(BATCH, time, hidden, SHORT_FILL) for hidden in SHORT_HIDDEN for time in SHORT]
+    if options.few:
+        grid = [(batch, TIME, hidden, 1.0) for batch in FEW for hidden in FEW_HIDDEN]
     results = []
     for sizes in track(grid, "calibrating"):
         jax.clear_caches()  # the layer is jitted by its tiles alone
-        named = dict(zip(("time", "hidden", "fill"), sizes, strict=True))
-        results.append(named | {"ms": measure(*sizes, rounds)})
-    path = timing.save("calibration", {"batch": BATCH, "steps": results})
+        named = dict(zip(("batch", "time", "hidden", "fill"), sizes, strict=True))
+        results.append(named | {"ms": measure(*sizes, options.rounds)})
+    path = timing.save("calibration-few" if options.few else "calibration", {"steps": results})
     for row in results:
         scan = row["ms"]["scan"]
         ratios = {name: round(scan / ms, 2) for name, ms in row["ms"].items() if name != "scan"}
-        sizes = f"time {row['time']:3d}  hidden {row['hidden']:4d}  fill {row['fill']:.2f}"
+        sizes = "  ".join(f"{name} {row[name]}" for name in ("batch", "time", "hidden", "fill"))
         print(f"{sizes}  scan over {ratios}")
+    if options.few:
+        pages.show(table(results), path, "recurrent.md")
     print(f"wrote {path}")
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """A line a number of rows: the scan over the dense way, and over the best number of slots."""
+
+    def ratio(row: dict[str, Any]) -> str:
+        scan, dense, *tiled = row["ms"].values()
+        return f"{scan / dense:.2f} / {scan / min(tiled):.2f}"
+
+    lines = [
+        f"Dense / the best engine, on {timing.machine_name()}.",
+        "",
+        "| rows | " + " | ".join(f"{hidden} features" for hidden in FEW_HIDDEN) + " |",
+        "|---" * (1 + len(FEW_HIDDEN)) + "|",
+    ]
+    for batch in FEW:
+        cells = [ratio(row) for row in results if row["batch"] == batch]
+        lines.append(f"| {batch} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

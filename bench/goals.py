@@ -248,18 +248,23 @@ def _verdict(goal: Goal, figure: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--machine", help="whose results (default: those of this machine)")
+    parser.add_argument("--machine", help="whose results (default: a table for each machine)")
     parser.add_argument("--results", type=Path, default=recurrent.RESULTS.parent, help="the folder")
     options = parser.parse_args(arguments)
     rows, along = (
-        store.of_machine(store.load(options.results / path.name), options.machine)
-        for path in (recurrent.RESULTS, growth.RESULTS)
+        store.load(options.results / path.name) for path in (recurrent.RESULTS, growth.RESULTS)
     )
-    if not rows:
+    machines = sorted({row["machine"] for row in rows if options.machine in (None, row["machine"])})
+    if not machines:
         raise SystemExit(f"{options.results} has no results of that machine")
-    text = table(rows[0]["machine"], {cell: Results(rows, along, cell) for cell in CELLS})
+    text = "\n".join(_of_machine(machine, rows, along) for machine in machines)
     (options.results / GOALS_FILE).write_text(text)
     print(text, f"wrote {options.results / GOALS_FILE}", sep="\n")
+
+
+def _of_machine(machine: str, rows: list[store.Row], along: list[store.Row]) -> str:
+    rows, along = (store.of_machine(all_rows, machine) for all_rows in (rows, along))
+    return table(machine, {cell: Results(rows, along, cell) for cell in CELLS})
 
 
 if __name__ == "__main__":
