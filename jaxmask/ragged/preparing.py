@@ -44,7 +44,7 @@ def prepared(
     valid = functools.reduce(operator.and_, there)
     known = isinstance(valid, np.ndarray)
     too_short = any(program.physical(n) > mask.shape[1] for n, mask in call.masks.items())
-    if too_short or (known and not np.any(valid)):
+    if too_short or call.batch == 0 or (known and not np.any(valid)):
         return _nobody(call, given, program)
     if known and np.all(valid) and all(map(np.all, call.masks.values())):
         arrays = [_cut(a, n, program) for a, n in zip(given, call.names, strict=True)]
@@ -216,7 +216,7 @@ def _cut(array: Array, name: str | None, program: Program) -> Array:
 def _nobody(
     call: Arguments, given: Sequence[Array], program: Program
 ) -> tuple[list[Array], dict[str, Array], Array]:
-    """A batch whose every row is too short, since it is so itself."""
+    """A batch without rows, or whose every row is too short, since it is so itself."""
     arrays = []
     for array, name in zip(given, call.names, strict=True):
         rest = array.shape[1:] if name is None else (program.physical(name), *array.shape[2:])
