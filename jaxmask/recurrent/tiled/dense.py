@@ -5,6 +5,7 @@ is computed twice, and the backward leaves to one product after the loop what au
 it: the gradient of each weight, and that of `x`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,11 +45,7 @@ def forward_members(
       >>> h[..., 0].tolist()
       [[[1.0, 2.0]], [[2.0, 6.0]]]
     """
-
-    def forward(own: Weights, batch: Batch, carry: State) -> tuple[tuple[State, Steps], Kept]:
-        return _forward(setting, own, batch, carry)
-
-    return _each(forward, weights, batch, carry)
+    return _each(functools.partial(_forward, setting), weights, batch, carry)
 
 
 def back_members(
@@ -68,11 +65,7 @@ def back_members(
       >>> back_members(setting, weights, batch, carry, kept, result)[0].tolist()
       [[[[5.0], [4.0]]]]
     """
-
-    def back(own: Weights, batch: Batch, kept: Kept, given: Any) -> tuple[Array, Weights, State]:
-        return _back(setting, own, batch, kept, given)
-
-    return _each(back, weights, batch, kept, given)
+    return _each(functools.partial(_back, setting), weights, batch, kept, given)
 
 
 def _each(f: Callable, weights: Weights, *rest: Any) -> Any:
