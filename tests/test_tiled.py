@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
 from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled.schedule import Tiles, deal, schedule
+from jaxmask.recurrent.tiled.schedule import Tiles, deal, rows_of, schedule
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
@@ -115,7 +115,7 @@ def test_segments(cell):
     assert_engine_is_scan(cell, X[:2], mask, weights_of(cell), carry_of(cell, 2))
 
 
-@pytest.mark.parametrize("tiles", [(1, 2, 1), (2, 3, 2), (3, 11, 1), (8, 4, 2), (1, 1, 3)])
+@pytest.mark.parametrize("tiles", [((1,), 2), ((2, 4), 3), ((3,), 11), ((8,), 4), ((1, 2, 7), 1)])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
     monkeypatch.setattr(methods, "tiles_for", lambda *sizes: Tiles(*tiles))
@@ -175,19 +175,24 @@ def test_lengths_are_data():
 @settings(deadline=None, max_examples=50)
 @given(lengths=st.lists(st.integers(0, 12), min_size=9, max_size=9))
 def test_every_chunk_is_dealt_once_and_in_order(lengths):
-    tiles = Tiles(rows=2, steps=3, lanes=2)
+    tiles = Tiles((2, 4, 9), 3)
     dealt = jax.jit(deal, static_argnums=(1, 2))(jnp.array([lengths], jnp.int32), tiles, 4)
-    queues, turns, number = schedule(dealt)
+    rows = rows_of(jnp.zeros((9, 12, 1)))._replace(lengths=jnp.array(lengths))
+    units, begins, numbers = schedule(dealt, tiles, rows)
+    which = int(dealt.which[0])
+    slots = tiles.slots[which]
+    assert [int(n) > 0 for n in numbers] == [any(lengths) and i == which for i in range(3)]
     seen = {}
-    for turn in np.asarray(turns)[: int(number)]:
-        for slot in np.flatnonzero(queues.alive[turn]):
-            row, chunk = int(queues.row[turn, slot]), int(queues.chunk[turn, slot])
-            seen.setdefault(row, []).append((chunk, int(turn), int(slot)))
-            assert bool(queues.is_last[turn, slot]) == (3 * (chunk + 1) >= lengths[row])
+    for begin in np.asarray(begins[which])[: int(numbers[which])]:
+        for unit in range(begin, begin + slots):
+            row, chunk, left = (int(a[unit]) for a in units[:3])
+            if left:
+                seen.setdefault(row, []).append((chunk, unit))
+                assert left == lengths[row] - 3 * chunk
     for row, length in enumerate(lengths):
-        first, slot = int(queues.first_round_of[row]), int(queues.slot_of[row])
-        expected = [(chunk, first + chunk, slot) for chunk in range(-(-length // 3))]
-        assert seen.get(row, []) == expected
+        first = int(dealt.first[0, row])
+        assert seen.get(row, []) == [(c, first + c * slots) for c in range(-(-length // 3))]
+    assert int(units.left[-1]) == 0
 
 
 def test_training_ends_where_that_with_the_scan_ends():

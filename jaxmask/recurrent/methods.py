@@ -13,7 +13,7 @@ METHODS = ("auto", "scan", "tiled", "dense")
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
 LEAST_HIDDEN, LEAST_HIDDEN_FULL = 32, 64
 LEAST_TIME = 32
-SLOTS, STEPS = 16, 8
+SLOTS, STEPS = 16, 4
 
 
 class Choice(NamedTuple):
@@ -60,7 +60,7 @@ def choose(
     Example:
       >>> x = jax.ShapeDtypeStruct((64, 256, 3), "float32")
       >>> choose("auto", x, 256, where="lstm")[:2]
-      ('tiled', Tiles(rows=16, steps=8, lanes=1))
+      ('tiled', Tiles(slots=(8, 24, 64), steps=4))
       >>> choose("auto", x, 8, where="lstm").reason
       'states of less than 32 features are faster in a scan'
     """
@@ -76,7 +76,7 @@ def choose(
     else:
         reason = "asked for"
     if method == "dense":
-        return Choice(method, Tiles(batch, min(STEPS, time), lanes=1), reason)
+        return Choice(method, Tiles((batch,), min(STEPS, time)), reason)
     return Choice(method, tiles_for(batch, time) if method == "tiled" else None, reason)
 
 
@@ -130,20 +130,23 @@ def explain(
 
 
 def tiles_for(batch: int, time: int) -> Tiles:
-    """Many slots multiply faster, few leave less idle while the longest row ends.
+    """Few slots leave less idle while the longest row ends, many take more rows with each product.
 
-    The whole batch is stepped at once where there is an accelerator.
+    Which of the numbers is best depends on the lengths, and the engine chooses when it runs. The
+    whole batch is stepped at once where there is an accelerator, and where there are few rows.
 
     Args:
       batch: number of rows.
       time: number of steps.
 
     Example:
-      >>> tiles_for(batch=32, time=96), tiles_for(batch=1, time=5)
-      (Tiles(rows=16, steps=8, lanes=1), Tiles(rows=1, steps=5, lanes=1))
+      >>> tiles_for(batch=64, time=96), tiles_for(batch=1, time=5)
+      (Tiles(slots=(8, 24, 64), steps=4), Tiles(slots=(1,), steps=5))
     """
-    slots = SLOTS if jax.default_backend() == "cpu" else batch
-    return Tiles(min(slots, batch), min(STEPS, time), lanes=1)
+    if jax.default_backend() != "cpu" or batch <= SLOTS:
+        return Tiles((batch,), min(2 * STEPS, time))
+    slots = sorted({-(-batch // 8), -(-3 * batch // 8), batch})
+    return Tiles(tuple(slots), min(STEPS, time))
 
 
 def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:

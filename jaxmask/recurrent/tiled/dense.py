@@ -37,7 +37,7 @@ def forward_members(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> from jaxmask.recurrent.tiled.schedule import Tiles
-      >>> setting = Setting(SIMPLE["relu"], Tiles(1, 2, 1), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
       >>> batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.ones((2, 1, 2), bool), None)
       >>> matrix = jnp.array([[[1.0]], [[2.0]]])
       >>> weights = Weights(matrix, matrix, jnp.zeros((2, 1)), None)
@@ -57,7 +57,7 @@ def back_members(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> from jaxmask.recurrent.tiled.schedule import Tiles
-      >>> setting = Setting(SIMPLE["relu"], Tiles(1, 2, 1), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
       >>> batch = Batch(jnp.ones((1, 1, 2, 1)), jnp.ones((1, 1, 2), bool), None)
       >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
       >>> carry = (jnp.zeros((1, 1, 1)),)

@@ -63,7 +63,7 @@ def tiled(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> tiles, weights = Tiles(1, 2, 1), (jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
+      >>> tiles, weights = Tiles((1,), 2), (jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
       >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
       >>> tiled(SIMPLE["relu"], tiles, x, None, None, weights, carry, reverse=True)[1][0].tolist()
       [[[2.0], [1.0]]]
@@ -99,7 +99,7 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
       >>> batch = Batch(jnp.ones((1, 3, 1)), jnp.array([[True, False, True]]), None)
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
       >>> ends, h = run(setting, batch, weights, (jnp.zeros((1, 1)),))
@@ -134,7 +134,7 @@ def reference(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
       >>> batch = Batch(jnp.ones((1, 3, 1)), jnp.array([[True, False, True]]), None)
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
       >>> reference(setting, batch, weights, (jnp.zeros((1, 1)),))[1][0, :, 0].tolist()

@@ -1,4 +1,7 @@
-"""The engine's forward: one loop over the rounds that hold a real step."""
+"""The engine's forward: a loop over the rounds that hold a real step.
+
+There is a loop for each number of slots that may be chosen; those not chosen take no turn.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,19 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxmask._types import Array
+from jaxmask._types import Array, Steps
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import (
-    Rows,
-    Schedule,
-    Tiles,
-    Turn,
-    at,
-    block,
-    gather,
-    put,
-    take,
-)
+from jaxmask.recurrent.tiled.schedule import Schedule, Tiles, Turn, at, block, gather, put, take
 
 
 class Plan(NamedTuple):
@@ -41,22 +34,37 @@ class Weights(NamedTuple):
     b_h: Float[Array, "member gates"] | None
 
 
-def member(plan: Plan, arrays: Any, turn: Turn, rounds: int) -> Any:
+def member(plan: Plan, arrays: Any, turn: Turn, line: Schedule) -> Any:
     """The weights that a turn's rows are multiplied by.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import LSTM
       >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
-      >>> plan, rows = Plan(LSTM, Tiles(rows=1, steps=1, lanes=1), 2), rows_of(jnp.ones((2, 1, 1)))
-      >>> line = schedule(deal(rows.lengths[:, None], plan.tiles, 1))
-      >>> turn = take(line, jnp.array(1), plan.tiles, rows)[0]
-      >>> member(plan, jnp.array([[3.0], [4.0]]), turn, 2).tolist()
+      >>> plan, rows = Plan(LSTM, Tiles((1,), 1), 2), rows_of(jnp.ones((2, 1, 1)))
+      >>> line = schedule(deal(rows.lengths[:, None], plan.tiles, 1), plan.tiles, rows)
+      >>> turn = take(line, plan.tiles, 0, jnp.array(1))
+      >>> member(plan, jnp.array([[3.0], [4.0]]), turn, line).tolist()
       [4.0]
     """
     shared = jax.tree.leaves(arrays)[0].shape[0] == 1
-    place = (turn.round // (rounds // plan.members),)
-    return jax.tree.map(lambda w: w[0] if shared else block(w, place, (1,))[0], arrays)
+    place = number(plan, turn, line)
+    return jax.tree.map(lambda w: w[0] if shared else block(w, place, 1)[0], arrays)
+
+
+def number(plan: Plan, turn: Turn, line: Schedule) -> Array:
+    """Which member a turn's rows are of.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.kinds import LSTM
+      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
+      >>> plan, rows = Plan(LSTM, Tiles((1,), 1), 2), rows_of(jnp.ones((2, 1, 1)))
+      >>> line = schedule(deal(rows.lengths[:, None], plan.tiles, 1), plan.tiles, rows)
+      >>> number(plan, take(line, plan.tiles, 0, jnp.array(1)), line).tolist()
+      1
+    """
+    return turn.begin // (len(line.units.row) // plan.members)
 
 
 def product(a: Array, w: Array, state: Any) -> Array:
@@ -68,23 +76,6 @@ def product(a: Array, w: Array, state: Any) -> Array:
       dtype('float32')
     """
     return jnp.matmul(a.astype(w.dtype), w, preferred_element_type=state)
-
-
-def products(
-    inputs: list[Array], matrices: list[Array], *, shared: bool, state: Any
-) -> list[Array]:
-    """A product for each lane: one for all where they share the matrix, which is faster.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> w = jnp.full((1, 1), 2.0)
-      >>> lanes = [jnp.ones((1, 1)), jnp.zeros((1, 1))]
-      >>> [z.tolist() for z in products(lanes, [w, w], shared=True, state=jnp.float32)]
-      [[[2.0]], [[0.0]]]
-    """
-    if not shared:
-        return [product(a, w, state) for a, w in zip(inputs, matrices, strict=True)]
-    return jnp.split(product(jnp.concatenate(inputs), matrices[0], state), len(inputs))
 
 
 def with_bias(z: Array, b: Array | None) -> Array:
@@ -139,10 +130,10 @@ def anew(turn: Turn, t: int, state: State) -> State:
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
-      >>> tiles = Tiles(rows=1, steps=1, lanes=1)
+      >>> tiles = Tiles((1,), 1)
       >>> rows = rows_of(jnp.ones((1, 1, 1)))._replace(starts=jnp.array([[True]]))
-      >>> turn = take(schedule(deal(rows.lengths[None], tiles, 1)), jnp.array(0), tiles, rows)[0]
-      >>> anew(turn, 0, (jnp.ones((1, 1)),))[0].tolist()
+      >>> line = schedule(deal(rows.lengths[None], tiles, 1), tiles, rows)
+      >>> anew(take(line, tiles, 0, jnp.array(0)), 0, (jnp.ones((1, 1)),))[0].tolist()
       [[0.0]]
     """
     if turn.starts is None:
@@ -151,14 +142,14 @@ def anew(turn: Turn, t: int, state: State) -> State:
 
 
 def forward(
-    plan: Plan, line: Schedule, rows: Rows, weights: Weights, carry: State
-) -> tuple[Float[Array, "round slot step hidden"], ...]:
-    """The states after each step, where the round that takes it keeps them.
+    plan: Plan, line: Schedule, x: Steps, weights: Weights, carry: State
+) -> tuple[Float[Array, "unit step hidden"], ...]:
+    """The states after each step, in the unit that takes it.
 
     Args:
       plan: what is static.
       line: the schedule of the rows.
-      rows: the inputs; as many rows for each member.
+      x: `[row, time, feature]`; as many rows for each member.
       weights: see `Weights`.
       carry: the first states, each `[row, hidden]`.
 
@@ -170,57 +161,40 @@ def forward(
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> plan, rows = Plan(SIMPLE["relu"], Tiles(1, 2, 1)), rows_of(jnp.ones((1, 2, 1)))
-      >>> line = schedule(deal(rows.lengths[None], plan.tiles, 1))
-      >>> forward(plan, line, rows, weights, (jnp.zeros((1, 1)),))[0][0, 0, :, 0].tolist()
+      >>> plan, rows = Plan(SIMPLE["relu"], Tiles((1,), 2)), rows_of(jnp.ones((1, 2, 1)))
+      >>> line = schedule(deal(rows.lengths[None], plan.tiles, 1), plan.tiles, rows)
+      >>> forward(plan, line, rows.x, weights, (jnp.zeros((1, 1)),))[0][0, :, 0].tolist()
       [1.0, 2.0]
     """
     tiles, hidden, dtype = plan.tiles, carry[0].shape[1], carry[0].dtype
 
-    def body(i: Array, loop: Any) -> Any:
-        kept, states = loop
-        turns = take(line, i, tiles, rows)
-        states = [
-            choose(t.is_first[:, None], tuple(at(a, t.row) for a in carry), s)
-            for t, s in zip(turns, states, strict=True)
-        ]
-        states, passed = _chunk(plan, line, rows, weights, turns, states)
-        for turn, chunk in zip(turns, passed, strict=True):
-            kept = tuple(
-                put(k, a[None], turn.round, turn.slot) for k, a in zip(kept, chunk, strict=True)
-            )
-        return kept, states
+    def loop(index: int, kept: State) -> State:
+        def body(i: Array, loop: tuple[State, State]) -> tuple[State, State]:
+            kept, state = loop
+            turn = take(line, tiles, index, i)
+            state = choose(turn.is_first[:, None], tuple(at(a, turn.row) for a in carry), state)
+            own = member(plan, weights, turn, line)
+            state, passed = _chunk(plan, own, gather(x, turn), turn, state)
+            kept = tuple(put(k, a, turn.begin) for k, a in zip(kept, passed, strict=True))
+            return kept, state
 
-    state = tuple(zeros(rows.x, (tiles.rows, hidden), dtype) for _ in carry)
-    kept = tuple(zeros(rows.x, (*line.queues.row.shape, tiles.steps, hidden), dtype) for _ in carry)
-    return jax.lax.fori_loop(0, line.number, body, (kept, [state] * tiles.lanes))[0]
+        state = tuple(zeros(x, (tiles.slots[index], hidden), dtype) for _ in carry)
+        return jax.lax.fori_loop(0, line.numbers[index], body, (kept, state))[0]
+
+    kept = tuple(zeros(x, (len(line.units.row), tiles.steps, hidden), dtype) for _ in carry)
+    for index in range(len(tiles.slots)):
+        kept = loop(index, kept)
+    return kept
 
 
-def _chunk(
-    plan: Plan,
-    line: Schedule,
-    rows: Rows,
-    weights: Weights,
-    turns: list[Turn],
-    states: list[State],
-) -> tuple[list[State], list[State]]:
-    """The states after a chunk of each lane, and those after each of its steps."""
-    dtype = states[0][0].dtype
-    own = [member(plan, weights, t, len(line.queues.row)) for t in turns]
-    z_x = products(
-        [gather(rows.x, t) for t in turns],
-        [w.w_x for w in own],
-        shared=plan.members == 1,
-        state=dtype,
-    )
-    passed: list[list[State]] = [[] for _ in turns]
-    for step in range(plan.tiles.steps):  # written out, and by turns: the lanes overlap
-        for k, (turn, w) in enumerate(zip(turns, own, strict=True)):
-            state = anew(turn, step, states[k])
-            new = update(plan.kind, w, z_x[k][:, step], state)
-            # Past its end a row goes on with zeros: finite, and nobody reads it.
-            states[k] = new if plan.kind.bounded else choose(turn.real[:, step, None], new, state)
-            passed[k].append(states[k])
-    return states, [
-        tuple(jnp.stack(steps, axis=1) for steps in zip(*lane, strict=True)) for lane in passed
-    ]
+def _chunk(plan: Plan, own: Weights, x: Array, turn: Turn, state: State) -> tuple[State, State]:
+    """The states after a chunk in each slot, and those after each of its steps."""
+    z_x = product(x, own.w_x, state[0].dtype)
+    passed: list[State] = []
+    for step in range(plan.tiles.steps):  # written out: a loop in the loop is slow
+        state = anew(turn, step, state)
+        new = update(plan.kind, own, z_x[:, step], state)
+        # Past its end a row goes on with zeros: finite, and nobody reads it.
+        state = new if plan.kind.bounded else choose(turn.real[:, step, None], new, state)
+        passed.append(state)
+    return state, tuple(jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))

@@ -55,7 +55,7 @@ class Arranged(NamedTuple):
 class Saved(NamedTuple):
     """What the backward needs beside the arguments: the states after each step, and the order."""
 
-    kept: tuple[Float[Array, "member round slot step hidden"], ...]
+    kept: tuple[Float[Array, "member unit step hidden"], ...]
     arranged: Arranged
 
 
@@ -77,23 +77,26 @@ def _arrange(setting: Setting, batch: Batch) -> Arranged:
     return Arranged(places._replace(steps=steps), lengths, dealt, starts, ends_anew)
 
 
-def _line_up(batch: Batch, arranged: Arranged) -> tuple[Rows, Schedule]:
+def _line_up(tiles: Tiles, batch: Batch, arranged: Arranged) -> tuple[Rows, Schedule]:
     places, lengths, dealt, starts, _ = arranged
-    return _flat(Rows(batch.x, lengths, places.steps, starts)), schedule(dealt)
+    rows = _flat(Rows(batch.x, lengths, places.steps, starts))
+    return rows, schedule(dealt, tiles, rows)
 
 
-def _place(plan: Plan, line: Schedule, rows: Rows, step: Array) -> tuple[Array, Array, Array]:
-    """Where a step `[row, ...]` of each row, counted as it comes, is kept.
+def _kept_at(tiles: Tiles, arranged: Arranged, step: Int[Array, "member row *n"]) -> Array:
+    """Where a step of each row, counted as it comes, is kept: all members' steps in one line.
 
-    For padding a place in the last round, which never comes, so that zeros stand there.
+    For padding a place in the member's last unit, which never has a step, so that zeros stand there.
     """
-    first, slots, lengths = (
+    dealt = arranged.dealt
+    members, units = dealt.row.shape
+    slots = jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+    first, slots, lengths, member = (
         masks.expand(a, step.ndim)
-        for a in (line.queues.first_round_of, line.queues.slot_of, rows.lengths)
+        for a in (dealt.first, slots, arranged.lengths, jnp.arange(members, dtype=jnp.int32))
     )
-    chunk = (step // plan.tiles.steps).astype(first.dtype)
-    rounds = jnp.where(step < lengths, first + chunk, len(line.queues.row) - 1)
-    return rounds, slots, step % plan.tiles.steps
+    unit = jnp.where(step < lengths, first + step // tiles.steps * slots, units - 1)
+    return (member * units + unit) * tiles.steps + step % tiles.steps
 
 
 def forward_members(
@@ -104,7 +107,7 @@ def forward_members(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
       >>> batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.ones((2, 1, 2), bool), None)
       >>> matrix = jnp.array([[[1.0]], [[2.0]]])
       >>> weights = Weights(matrix, matrix, jnp.zeros((2, 1)), None)
@@ -113,18 +116,17 @@ def forward_members(
       >>> h[..., 0].tolist()
       [[[1.0, 2.0]], [[2.0, 6.0]]]
     """
-    plan = Plan(setting.kind, setting.tiles, len(batch.real))
+    tiles, members = setting.tiles, len(batch.real)
+    plan = Plan(setting.kind, tiles, members)
     arranged = _arrange(setting, batch)
-    rows, line = _line_up(batch, arranged)
-    first = _flat(carry)
-    kept = forward(plan, line, rows, weights, first)
-    last = _place(plan, line, rows, jnp.maximum(rows.lengths - 1, 0))
-    some = rows.lengths[:, None] > 0
-    ends = tuple(jnp.where(some, at(k, *last), f) for k, f in zip(kept, first, strict=True))
-    ends = _apart(ends, plan.members)
-    ends = _anew(arranged, ends)
-    h = _apart(at(kept[0], *_place(plan, line, rows, _flat(arranged.places.ranks))), plan.members)
-    return (ends, h.astype(batch.x.dtype)), Saved(_apart(kept, plan.members), arranged)
+    rows, line = _line_up(tiles, batch, arranged)
+    kept = forward(plan, line, rows.x, weights, _flat(carry))
+    last = _kept_at(tiles, arranged, jnp.maximum(arranged.lengths - 1, 0))
+    some = arranged.lengths[..., None] > 0
+    ends = tuple(jnp.where(some, at(_flat(k), last), c) for k, c in zip(kept, carry, strict=True))
+    h = at(_flat(kept[0]), _kept_at(tiles, arranged, arranged.places.ranks))
+    saved = Saved(_apart(kept, members), arranged)
+    return (_anew(arranged, ends), h.astype(batch.x.dtype)), saved
 
 
 def back_members(
@@ -135,7 +137,7 @@ def back_members(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles(rows=1, steps=2, lanes=1), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
       >>> batch = Batch(jnp.ones((1, 1, 2, 1)), jnp.ones((1, 1, 2), bool), None)
       >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
       >>> carry = (jnp.zeros((1, 1, 1)),)
@@ -143,18 +145,20 @@ def back_members(
       >>> back_members(setting, weights, batch, carry, saved, result)[0].tolist()
       [[[[5.0], [4.0]]]]
     """
-    plan = Plan(setting.kind, setting.tiles, len(batch.real))
-    rows, line = _line_up(batch, saved.arranged)
+    tiles, members, arranged = setting.tiles, len(batch.real), saved.arranged
+    plan = Plan(setting.kind, tiles, members)
+    rows, line = _line_up(tiles, batch, arranged)
     d_ends, d_h = given
-    flat = _flat((carry, saved.kept, _anew(saved.arranged, d_ends), d_h))
-    d_x, d_weights, d_states = backward(plan, line, rows, weights, *flat)
-    ranks = _flat(saved.arranged.places.ranks)
-    d_x = _apart(at(d_x, *_place(plan, line, rows, ranks)), plan.members)
-    first, some = (line.queues.first_round_of, line.queues.slot_of), rows.lengths[:, None] > 0
+    d_ends = _anew(arranged, d_ends)
+    flat = _flat((carry, saved.kept, d_ends, d_h))
+    d_x, d_weights, d_firsts = backward(plan, line, rows.x, weights, *flat)
+    d_x = at(_flat(d_x), _kept_at(tiles, arranged, arranged.places.ranks))
+    units, some = arranged.dealt.row.shape[1], arranged.lengths[..., None] > 0
+    first = arranged.dealt.first + units * jnp.arange(members, dtype=jnp.int32)[:, None]
     d_carry = tuple(
-        jnp.where(some, at(d, *first), end) for d, end in zip(d_states, flat[2], strict=True)
+        jnp.where(some, at(d, first), end) for d, end in zip(d_firsts, d_ends, strict=True)
     )
-    return d_x, d_weights, _apart(d_carry, plan.members)
+    return d_x, d_weights, d_carry
 
 
 def _anew(arranged: Arranged, ends: State) -> State:

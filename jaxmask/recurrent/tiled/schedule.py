@@ -7,8 +7,13 @@
     d  | 0 |     e  | 0 |
 
 A round takes one chunk in every slot, so it multiplies a matrix with as many rows as there are
-slots, however ragged the batch is. What a round computes is kept at its own place, so that nothing
-is ever moved to where a row stands but once, at the end.
+slots, however ragged the batch is. How many slots are best, the lengths tell: few where the longest
+row decides how many rounds there are, many where there is work for all. So the number is chosen
+when the program runs, from a few that are static.
+
+A **unit** is a slot in a round, the place of one chunk. Units are numbered round by round, so that
+the units of a round are one block of any buffer, whatever the number of slots. What a round computes
+is kept in its own units: nothing is ever moved to where a row stands but once, at the end.
 """
 
 from typing import Any, NamedTuple
@@ -19,42 +24,28 @@ from jaxtyping import Bool, Float, Int
 
 from jaxmask._types import Array
 
+# What a round costs beside its slots, in slots: the starting of its operations, and the reading of
+# the matrices.
+ROUND = 10
+_NEVER = jnp.iinfo(jnp.int32).max // 2
+
 
 class Tiles(NamedTuple):
-    """Static sizes: slots that step together, steps of a chunk, and how many such lanes there are.
+    """Static sizes: the numbers of slots to choose from, and the steps of a chunk."""
 
-    Lanes do not wait for each other, so they overlap.
-    """
-
-    rows: int
+    slots: tuple[int, ...]
     steps: int
-    lanes: int
-
-
-class Queues(NamedTuple):
-    """The chunk in every slot in every round, and where each row's chunks are."""
-
-    row: Int[Array, "*member round slot"]
-    chunk: Int[Array, "*member round slot"]
-    alive: Bool[Array, "*member round slot"]  # False where a slot's queue has ended
-    is_last: Bool[Array, "*member round slot"]  # the last chunk of its row
-    slot_of: Int[Array, "*member row"]
-    first_round_of: Int[Array, "*member row"]
 
 
 class Dealt(NamedTuple):
-    """The queues of each member by itself, and how many of its rounds hold a real step."""
+    """The queues of each member by itself."""
 
-    queues: Queues
-    numbers: Int[Array, "member"]
-
-
-class Schedule(NamedTuple):
-    """The queues of all members, one member's rounds after another's."""
-
-    queues: Queues
-    turns: Int[Array, "round"]  # the rounds with a real step, in front
-    number: Int[Array, ""]  # how many they are
+    which: Int[Array, "member"]  # the number of slots, by its index in `Tiles.slots`
+    rounds: Int[Array, "member"]  # that hold a real step
+    row: Int[Array, "member unit"]
+    chunk: Int[Array, "member unit"]
+    left: Int[Array, "member unit"]  # real steps of the row from here on, 0 where the slot is idle
+    first: Int[Array, "member row"]  # the unit of a row's first chunk
 
 
 class Rows(NamedTuple):
@@ -70,18 +61,35 @@ class Rows(NamedTuple):
     starts: Bool[Array, "row time"] | None  # where the state is zeros before step `n`
 
 
-class Turn(NamedTuple):
-    """What a lane does in a round: chunks of as many rows as the lane has slots."""
+class Units(NamedTuple):
+    """What all units do, one member's after another's."""
 
-    round: Int[Array, ""]
-    slot: int
-    row: Int[Array, "rows"]
-    is_first: Bool[Array, "rows"]
-    is_last: Bool[Array, "rows"]
-    steps: Int[Array, "rows steps"]
-    real: Bool[Array, "rows steps"]
-    ends: Bool[Array, "rows steps"]  # the last step of its row
-    starts: Bool[Array, "rows steps"] | None
+    row: Int[Array, "unit"]
+    chunk: Int[Array, "unit"]
+    left: Int[Array, "unit"]
+    source: Int[Array, "unit steps"]  # where what comes with a step stands, counted over all rows
+    starts: Bool[Array, "unit steps"] | None
+
+
+class Schedule(NamedTuple):
+    """The units, and for each number of slots the rounds that it has."""
+
+    units: Units
+    begins: tuple[Int[Array, "round"], ...]  # the first units of rounds with a real step, in front
+    numbers: tuple[Int[Array, ""], ...]  # how many they are
+
+
+class Turn(NamedTuple):
+    """What a round does: chunks of as many rows as there are slots."""
+
+    begin: Int[Array, ""]
+    row: Int[Array, "slot"]
+    is_first: Bool[Array, "slot"]
+    is_last: Bool[Array, "slot"]  # the last chunk of its row
+    source: Int[Array, "slot steps"]
+    real: Bool[Array, "slot steps"]
+    ends: Bool[Array, "slot steps"]  # the last step of its row
+    starts: Bool[Array, "slot steps"] | None
 
 
 def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
@@ -89,103 +97,114 @@ def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
 
     No slot then has more than `ceil(batch / slots) * chunks` rounds: when a row is dealt, some slot
     has at most `batch // slots` of those dealt before, and the one with the least has no more.
-    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.) There is one round more,
-    which never comes.
+    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.) There is one unit more,
+    which never has a step.
 
     Args:
       lengths: real steps of each row of each member.
-      tiles: there are `rows * lanes` slots.
+      tiles: see `Tiles`.
       chunks: the most that a row may have.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> queues, numbers = deal(jnp.array([[2, 7, 3, 4]]), Tiles(2, 2, lanes=1), chunks=4)
-      >>> queues.row[0, :4].T.tolist(), queues.chunk[0, :4].T.tolist(), numbers.tolist()
-      ([[1, 1, 1, 1], [2, 2, 3, 3]], [[0, 1, 2, 3], [0, 1, 0, 1]], [5])
+      >>> dealt = deal(jnp.array([[2, 7, 3, 4]]), Tiles((2,), 2), chunks=4)
+      >>> dealt.row[0, :10:2].tolist(), dealt.chunk[0, :10:2].tolist()
+      ([1, 1, 1, 1, 0], [0, 1, 2, 3, 0])
+      >>> dealt.row[0, 1:10:2].tolist(), dealt.chunk[0, 1:10:2].tolist()
+      ([2, 2, 3, 3, 3], [0, 1, 0, 1, 1])
     """
-    slots = tiles.rows * tiles.lanes
-    rounds = -(-lengths.shape[1] // slots) * chunks + 1
+    units = 1 + chunks * max(s * -(-lengths.shape[1] // s) for s in tiles.slots)
+    return jax.vmap(lambda own: _deal(own, tiles, chunks, units))(lengths)
+
+
+def _cheapest(counts: Int[Array, "row"], slots: Int[Array, "choice"]) -> Int[Array, ""]:
+    """The number of slots that takes the least time: the longest row and all chunks bound it."""
+    rounds = jnp.maximum(jnp.max(counts), -(-jnp.sum(counts) // slots))
+    return jnp.argmin(rounds * (slots + ROUND)).astype(jnp.int32)
+
+
+def _deal(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> Dealt:
     counts = -(-lengths // tiles.steps)
-    return Dealt(*jax.vmap(_deal, (0, None, None))(counts, slots, rounds))
+    choices = jnp.asarray(tiles.slots, jnp.int32)
+    which = _cheapest(counts, choices)
+    slots = choices[which]
+    order = jnp.argsort(-counts, stable=True).astype(jnp.int32)
+    ordered = counts[order]
+    number = jnp.arange(max(tiles.slots), dtype=jnp.int32)
+
+    def give(totals: Array, count: Array) -> tuple[Array, tuple[Array, Array]]:
+        slot = jnp.argmin(totals).astype(jnp.int32)
+        return jnp.where(number == slot, totals + count, totals), (slot, jnp.min(totals))
+
+    empty = jnp.where(number < slots, jnp.zeros_like(slots), _NEVER)
+    totals, (slot, begins) = jax.lax.scan(give, empty, ordered)
+    rounds = jnp.max(jnp.where(number < slots, totals, 0))
+    # Slot by slot, the row before a unit is the row that the unit is of.
+    longest = units // slots
+    keys = jnp.where(ordered > 0, slot * longest + begins, _NEVER)
+    keys, by_key = jax.lax.sort_key_val(keys, order)
+    unit = jnp.arange(units, dtype=jnp.int32)
+    turn, own = unit // slots, unit % slots
+    place = own * longest + turn
+    found = jnp.searchsorted(keys, place, side="right", method="scan_unrolled")
+    found = jnp.maximum(found.astype(jnp.int32) - 1, 0)
+    row, chunk = at(by_key, found), place - at(keys, found)
+    chunk = jnp.clip(chunk, 0, chunks)
+    left = jnp.where(turn < rounds, jnp.maximum(at(lengths, row) - chunk * tiles.steps, 0), 0)
+    first = (begins * slots + slot)[jnp.argsort(order)]
+    return Dealt(which, rounds, row, jnp.minimum(chunk, chunks - 1), left, first)
 
 
-def schedule(dealt: Dealt) -> Schedule:
+def schedule(dealt: Dealt, tiles: Tiles, rows: Rows) -> Schedule:
     """One member's rounds after another's.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> line = schedule(deal(jnp.array([[1], [2], [0]]), Tiles(1, 1, lanes=1), chunks=2))
-      >>> line.queues.row[:, 0].tolist(), line.turns[: line.number].tolist()
-      ([0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 3, 4])
+      >>> rows = rows_of(jnp.ones((3, 2, 1)))._replace(lengths=jnp.array([1, 2, 0]))
+      >>> tiles = Tiles((1,), 1)
+      >>> line = schedule(deal(rows.lengths[:, None], tiles, chunks=2), tiles, rows)
+      >>> line.begins[0][: line.numbers[0]].tolist(), line.units.row.tolist()
+      ([0, 3, 4], [0, 0, 0, 1, 1, 1, 2, 2, 2])
     """
-    queues, numbers = dealt
-    batch, rounds = queues.slot_of.shape[1], queues.row.shape[1]
-    member = jnp.arange(len(numbers), dtype=jnp.int32)[:, None]
-    queues = queues._replace(
-        row=queues.row + batch * member[..., None],
-        first_round_of=queues.first_round_of + rounds * member,
-    )
-    runs = jnp.arange(rounds) < numbers[:, None]
-    turns = jnp.argsort(~runs.reshape(-1), stable=True)
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), queues)
-    return Schedule(flat, turns.astype(jnp.uint32), jnp.sum(numbers))
+    members, units = dealt.row.shape
+    batch, time = len(rows.lengths) // members, rows.x.shape[1]
+    member = jnp.arange(members, dtype=jnp.int32)[:, None]
+    row, chunk, left = (a.reshape(-1) for a in (dealt.row + batch * member, *dealt[3:5]))
+    step = chunk[:, None] * tiles.steps + jnp.arange(tiles.steps, dtype=jnp.int32)
+    source = row[:, None] * time + at(rows.steps, row[:, None], step)
+    starts = None if rows.starts is None else at(rows.starts, row[:, None], step)
+
+    def rounds(index: int, slots: int) -> tuple[Array, Array]:
+        turn = jnp.arange(units // slots, dtype=jnp.int32)
+        runs = (turn < dealt.rounds[:, None]) & (dealt.which == index)[:, None]
+        begin = (member * units + turn * slots).reshape(-1)
+        if members > 1:
+            begin = begin[jnp.argsort(~runs.reshape(-1), stable=True)]
+        return begin.astype(jnp.uint32), jnp.sum(runs, dtype=jnp.int32)
+
+    begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
+    return Schedule(Units(row, chunk, left, source, starts), begins, numbers)
 
 
-def _deal(counts: Int[Array, "row"], slots: int, rounds: int) -> tuple[Queues, Int[Array, ""]]:
-    order = jnp.argsort(-counts, stable=True)
-    own = counts[order]
-
-    def give(totals: Array, count: Array) -> tuple[Array, tuple[Array, Array]]:
-        slot = jnp.argmin(totals)
-        return totals.at[slot].add(count), (slot, totals[slot])
-
-    totals, (slot, begins) = jax.lax.scan(give, jnp.zeros_like(own, shape=(slots,)), own)
-    place = jnp.arange(len(order), dtype=own.dtype)
-    # A slot's rows come in the order of their places, so the last one begun is the largest.
-    begun = jnp.zeros((rounds, slots), own.dtype)
-    begun = begun.at[jnp.where(own > 0, begins, rounds), slot].set(place, mode="drop")
-    current = jax.lax.cummax(begun, axis=0)
-    turn = jnp.arange(rounds)[:, None]
-    chunk = turn - begins[current]
-    back = jnp.argsort(order)
-    queues = Queues(
-        order[current].astype(jnp.int32),
-        chunk.astype(jnp.int32),
-        turn < totals,
-        (chunk == own[current] - 1) & (turn < totals),
-        slot[back],
-        begins[back],
-    )
-    return queues, jnp.max(totals)
-
-
-def take(plan: Schedule, turn: Array, tiles: Tiles, rows: Rows) -> list[Turn]:
-    """What each lane does at a turn.
+def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
+    """What the slots do at a turn, for one of the numbers of slots.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 4, 1)))
-      >>> plan = schedule(deal(jnp.array([[3]]), tiles, chunks=2))
-      >>> done = take(plan, jnp.array(1), tiles, rows._replace(lengths=jnp.array([3])))[0]
-      >>> done.steps.tolist(), done.real.tolist()
+      >>> tiles, rows = Tiles((1,), 2), rows_of(jnp.ones((1, 4, 1)))
+      >>> rows = rows._replace(lengths=jnp.array([3]))
+      >>> line = schedule(deal(rows.lengths[None], tiles, chunks=2), tiles, rows)
+      >>> done = take(line, tiles, 0, jnp.array(1))
+      >>> done.source.tolist(), done.real.tolist()
       ([[2, 3]], [[True, False]])
     """
-    number = block(plan.turns, (turn,), (1,))[0]
-    step = jnp.arange(tiles.steps, dtype=jnp.int32)
-
-    def lane(slot: int) -> Turn:
-        row, chunk, alive, is_last = (
-            block(a, (number, slot), (1, tiles.rows))[0] for a in plan.queues[:4]
-        )
-        place = row[:, None], chunk[:, None] * tiles.steps + step
-        left = at(rows.lengths, row)[:, None] - place[1]
-        real, ends = (left > 0) & alive[:, None], (left == 1) & alive[:, None]
-        starts = None if rows.starts is None else at(rows.starts, *place)
-        return Turn(
-            number, slot, row, chunk == 0, is_last, at(rows.steps, *place), real, ends, starts
-        )
-
-    return [lane(slot) for slot in range(0, tiles.lanes * tiles.rows, tiles.rows)]
+    begin = block(line.begins[index], turn, 1)[0]
+    row, chunk, left, source, starts = jax.tree.map(
+        lambda a: block(a, begin, tiles.slots[index]), line.units
+    )
+    left_at = left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)
+    is_last = (left > 0) & (left <= tiles.steps)
+    return Turn(begin, row, chunk == 0, is_last, source, left_at > 0, left_at == 1, starts)
 
 
 def rows_of(x: Array) -> Rows:
@@ -201,18 +220,18 @@ def rows_of(x: Array) -> Rows:
     return Rows(x, jnp.full(number, time, jnp.int32), step, None)
 
 
-def gather(x: Array, turn: Turn) -> Array:
+def gather(x: Float[Array, "row time feature"], turn: Turn) -> Float[Array, "slot steps feature"]:
     """What comes with the steps of a turn, and 0 past the end of a row.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tiles, rows = Tiles(rows=1, steps=2, lanes=1), rows_of(jnp.ones((1, 2, 1)))
+      >>> tiles, rows = Tiles((1,), 2), rows_of(jnp.ones((1, 2, 1)))
       >>> rows = rows._replace(lengths=jnp.array([1]))
-      >>> turn = take(schedule(deal(rows.lengths[None], tiles, 1)), jnp.array(0), tiles, rows)[0]
-      >>> gather(rows.x, turn)[0, :, 0].tolist()
+      >>> line = schedule(deal(rows.lengths[None], tiles, chunks=1), tiles, rows)
+      >>> gather(rows.x, take(line, tiles, 0, jnp.array(0)))[0, :, 0].tolist()
       [1.0, 0.0]
     """
-    return jnp.where(turn.real[..., None], at(x, turn.row[:, None], turn.steps), 0)
+    return jnp.where(turn.real[..., None], at(x.reshape(-1, x.shape[-1]), turn.source), 0)
 
 
 def at(x: Array, *place: Array) -> Array:
@@ -226,19 +245,18 @@ def at(x: Array, *place: Array) -> Array:
     return x.at[place].get(mode="promise_in_bounds")
 
 
-def block(x: Array, start: tuple[Any, ...], size: tuple[int, ...]) -> Array:
-    """A slice of the leading axes, whole in the others.
+def block(x: Array, start: Any, size: int) -> Array:
+    """A slice of the leading axis; where it would leave the array, the nearest that does not.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> block(jnp.zeros((4, 5, 6)), (2, 1), (2, 3)).shape
-      (2, 3, 6)
+      >>> block(jnp.arange(4), 1, 2).tolist()
+      [1, 2]
     """
-    whole = x.shape[len(size) :]
-    return jax.lax.dynamic_slice(x, _indices(x, start), (*size, *whole))
+    return jax.lax.dynamic_slice(x, _indices(x, start), (size, *x.shape[1:]))
 
 
-def put(buffer: Array, value: Array, *start: Any) -> Array:
+def put(buffer: Array, value: Array, start: Any) -> Array:
     """Write a block into a buffer, in the dtype of the buffer.
 
     Example:
@@ -249,6 +267,6 @@ def put(buffer: Array, value: Array, *start: Any) -> Array:
     return jax.lax.dynamic_update_slice(buffer, value.astype(buffer.dtype), _indices(buffer, start))
 
 
-def _indices(x: Array, start: tuple[Any, ...]) -> list[Array]:
+def _indices(x: Array, start: Any) -> list[Array]:
     # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
-    return [jnp.asarray(i, jnp.uint32) for i in (*start, *[0] * (x.ndim - len(start)))]
+    return [jnp.asarray(i, jnp.uint32) for i in (start, *[0] * (x.ndim - 1))]
