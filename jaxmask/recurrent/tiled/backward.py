@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmask import masks
 from jaxmask._types import Array, Steps
 from jaxmask.recurrent.tiled.forward import (
     Plan,
@@ -78,8 +77,8 @@ def backward(
             own, own_turned = (member(plan, w, turn, line) for w in (weights, turned))
             inputs, before = gather(x, turn), _before(carry, kept, turn)
             factors = _rebuild(plan, own, turn, inputs, before, kept)
-            given = _given(d_h, d_ends[0], turn)
-            d = _begin(d_ends, turn, d)
+            given = _given(d_h, d_ends, turn)
+            d = tuple(jnp.where(turn.is_last[:, None], 0, a) for a in d)
             d, d_zs = _steps_back(plan, turn, factors, given, d, own_turned.w_h, one)
             d_x = put(d_x, product(d_zs[0], own_turned.w_x, dtype), turn.begin)
             firsts = tuple(put(f, a, turn.begin) for f, a in zip(firsts, d, strict=True))
@@ -99,19 +98,17 @@ def backward(
     return done
 
 
-def _begin(d_ends: State, turn: Turn, d: State) -> State:
-    """The cotangents after a chunk: those of the last states where the row ends in it.
+def _given(d_h: Array, d_ends: State, turn: Turn) -> State:
+    """The cotangents of the states after each step that do not come through the next step.
 
-    That of the last `h` comes with its step instead.
+    Behind the end of a row they are 0, so that all is 0 there: no factor needs a mask.
     """
-    last = jnp.zeros_like(d[0]), *(at(a, turn.row) for a in d_ends[1:])
-    return choose(turn.is_last[:, None], last, d)
 
+    def at_the_end(d_end: Array) -> Array:
+        return jnp.where(turn.ends[..., None], at(d_end, turn.row)[:, None], 0)
 
-def _given(d_h: Array, d_end: Array, turn: Turn) -> Array:
-    """The cotangents of `h` after each step, that of the last one included."""
-    last = at(d_end, turn.row)[:, None]
-    return gather(d_h, turn).astype(last.dtype) + jnp.where(turn.ends[..., None], last, 0)
+    last = tuple(map(at_the_end, d_ends))
+    return gather(d_h, turn).astype(last[0].dtype) + last[0], *last[1:]
 
 
 def _before(carry: State, kept: State, turn: Turn) -> State:
@@ -137,16 +134,14 @@ def _rebuild(
     z_x = product(x, own.w_x, dtype) + own.b_x
     z_h = with_bias(product(before[0], own.w_h, dtype), own.b_h)
     after = tuple(block(k, turn.begin, len(turn.row)) for k in kept)
-    taken, held = plan.kind.factors(z_x, z_h, before, after)
-    taken = tuple(jnp.where(masks.expand(turn.real, a.ndim), a, 0) for a in taken)
-    return taken, tuple(jnp.where(turn.real[..., None], a, 1) for a in held)
+    return plan.kind.factors(z_x, z_h, before, after)
 
 
 def _steps_back(
     plan: Plan,
     turn: Turn,
     factors: tuple[State, State],
-    given: Array,
+    given: State,
     d: State,
     w_h: Array,
     one: Array,
@@ -154,7 +149,7 @@ def _steps_back(
     """The cotangents of the states before a chunk, and those of both products at each step."""
     passed: list[State] = []
     for step in reversed(range(plan.tiles.steps)):
-        d_new = d[0] + given[:, step], *d[1:]
+        d_new = tuple(a + g[:, step] for a, g in zip(d, given, strict=True))
         passed.insert(0, d_new)
         taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors)
         _, d_zh, d_read = plan.kind.pull(taken, held, d_new)

@@ -183,7 +183,8 @@ def schedule(dealt: Dealt, tiles: Tiles, rows: Rows) -> Schedule:
         return begin.astype(jnp.uint32), jnp.sum(runs, dtype=jnp.int32)
 
     begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
-    return Schedule(Units(row, chunk, left, source, starts), begins, numbers)
+    units = Units(row.astype(jnp.uint32), chunk, left, source.astype(jnp.uint32), starts)
+    return Schedule(units, begins, numbers)
 
 
 def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
@@ -242,7 +243,8 @@ def at(x: Array, *place: Array) -> Array:
       >>> at(jnp.arange(5), jnp.array([3, 1])).tolist()
       [3, 1]
     """
-    return x.at[place].get(mode="promise_in_bounds")
+    # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
+    return x.at[tuple(p.astype(jnp.uint32) for p in place)].get(mode="promise_in_bounds")
 
 
 def block(x: Array, start: Any, size: int) -> Array:
@@ -268,5 +270,4 @@ def put(buffer: Array, value: Array, start: Any) -> Array:
 
 
 def _indices(x: Array, start: Any) -> list[Array]:
-    # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
     return [jnp.asarray(i, jnp.uint32) for i in (start, *[0] * (x.ndim - 1))]
