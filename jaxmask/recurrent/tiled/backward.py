@@ -77,7 +77,7 @@ def backward(
             own, own_turned = (member(plan, w, turn, line) for w in (weights, turned))
             inputs, before = gather(x, turn), _before(carry, kept, turn)
             factors = _rebuild(plan, own, turn, inputs, before, kept)
-            given = _given(d_h, d_ends, turn)
+            given = tuple(g / one for g in _given(d_h, d_ends, turn))
             d = tuple(jnp.where(turn.is_last[:, None], 0, a) for a in d)
             d, d_zs = _steps_back(plan, turn, factors, given, d, own_turned.w_h, one)
             d_x = put(d_x, product(d_zs[0], own_turned.w_x, dtype), turn.begin)
@@ -152,15 +152,15 @@ def _steps_back(
         d_new = tuple(a + g[:, step] for a, g in zip(d, given, strict=True))
         passed.insert(0, d_new)
         taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors)
-        _, d_zh, d_read = plan.kind.pull(taken, held, d_new)
-        d_h = product(side_by_side(d_zh), w_h, d_zh.dtype)
+        d_zx, d_zh, d_read = plan.kind.pull(taken, held, d_new)
+        d_zx, d_zh = (side_by_side(d) / one for d in (d_zx, d_zh))
+        passed[0] = (d_zx, d_zh)
+        d_h = product(d_zh, w_h, d_zh.dtype)
         # XLA copies cheap chains into every consumer, here all later steps; it copies no
         # division.
         d_state = [jnp.zeros_like(d_h) if a is None else a / one for a in d_read]
         d = anew(turn, step, (d_h + d_state[0], *d_state[1:]))
-    d_news = tuple(jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))
-    d_zx, d_zh, _ = plan.kind.pull(*factors, d_news)
-    return d, (side_by_side(d_zx), side_by_side(d_zh))
+    return d, tuple(jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))
 
 
 def side_by_side(d: Array) -> Array:
