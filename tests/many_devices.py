@@ -117,7 +117,7 @@ def restored(params, optimizer):
 def main():
     given = batches()
     # Words are short and rows are few, and the engine is to be seen here.
-    methods.LEAST_TIME, methods.SLOTS = 1, 2
+    methods.LEAST_TIME, methods.FEW = 1, 2
     tiled, rule = [], methods.tiles_for
     methods.tiles_for = lambda rows, time: (tiled.append(rows), rule(rows, time))[1]
     found, first = {}, None

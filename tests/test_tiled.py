@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
@@ -124,9 +124,22 @@ def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
     run_and_pull.clear_cache()
 
 
-@settings(deadline=None, max_examples=25)
+@pytest.fixture
+def three_numbers_of_slots(monkeypatch):
+    """Of few rows the engine would make one tile."""
+    monkeypatch.setattr(methods, "FEW", 1)
+    monkeypatch.setattr(methods, "LEAST_SLOTS", 1)
+    run_and_pull.clear_cache()  # what is compiled knows other tiles
+    assert methods.tiles_for(BATCH, TIME).slots == (1, 3, 7)
+    yield
+    run_and_pull.clear_cache()
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_any_lengths_and_holes(data):
+def test_any_lengths_and_holes(data, three_numbers_of_slots):
     """One shape, hence one compile; the masks are whatever Hypothesis thinks of."""
     rows = st.lists(st.booleans(), min_size=TIME, max_size=TIME)
     bits = data.draw(st.lists(rows, min_size=BATCH, max_size=BATCH))
@@ -261,6 +274,40 @@ def test_vmap(cell, over):
         assert_same(values_and_gradients(method), scanned)
 
 
+# One member by itself, one in three slots, and one with all rows at once.
+UNEVEN = np.stack(
+    [
+        np.arange(TIME) < np.array([lengths]).T
+        for lengths in ([11, 0, 0, 0, 0, 0, 0], [11, 9, 3, 2, 1, 0, 0], [11] * 7)
+    ]
+)
+
+
+def test_members_choose_their_own_number_of_slots(three_numbers_of_slots):
+    lengths = jnp.sum(UNEVEN, axis=2, dtype=jnp.int32)
+    assert deal(lengths, methods.tiles_for(BATCH, TIME), 3).which.tolist() == [0, 1, 2]
+    weights = weights_of("lstm")
+
+    def mapped(method):
+        run = functools.partial(run_and_pull, "lstm", X, method=method)
+        return jax.vmap(lambda mask: run(mask, weights, None))(UNEVEN)
+
+    assert_same(mapped("tiled"), mapped("scan"))
+
+
+def test_what_was_saved_one_by_one_may_be_pulled_back_together(three_numbers_of_slots):
+    weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
+
+    def gradients(method):
+        def run(mask):
+            return jax.vjp(lambda w: jm.recurrent.lstm(X, mask, w, method=method)[1][0], weights)
+
+        y, pull = jax.lax.map(run, UNEVEN)
+        return jax.vmap(lambda pull, given: pull(given))(pull, jnp.cos(y))
+
+    assert_same(gradients("tiled"), gradients("scan"))
+
+
 def test_the_gradient_of_a_map_sums_over_it():
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
 
@@ -374,9 +421,9 @@ def test_lowers(cell, platform):
 @pytest.mark.parametrize(
     ("rows", "full", "method"),
     [
-        (methods.SLOTS + 1, False, "tiled"),
-        (methods.SLOTS, False, "dense"),
-        (methods.SLOTS + 1, True, "dense"),
+        (methods.FEW + 1, False, "tiled"),
+        (methods.FEW, False, "dense"),
+        (methods.FEW + 1, True, "dense"),
     ],
 )
 def test_auto_takes_the_engine_for_a_real_layer(rows, full, method):
@@ -392,7 +439,7 @@ def test_auto_takes_the_engine_for_a_real_layer(rows, full, method):
 
 
 def test_auto_takes_the_scan_where_it_is_faster():
-    rows, time, hidden = methods.SLOTS + 1, methods.LEAST_TIME, methods.LEAST_HIDDEN
+    rows, time, hidden = methods.FEW + 1, methods.LEAST_TIME, methods.LEAST_HIDDEN
     for short in ((rows, time - 1, hidden), (rows, time, hidden - 1), (1, time, hidden - 1)):
         assert jm.recurrent.explain(*short).method == "scan"
     assert jm.recurrent.explain(rows, time, hidden, full=True).method == "scan"

@@ -1,5 +1,6 @@
 """Which method runs a recurrence, and why."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,9 @@ METHODS = ("auto", "scan", "tiled", "dense")
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
 LEAST_HIDDEN, LEAST_HIDDEN_FULL = 32, 64
 LEAST_TIME = 32
-SLOTS, STEPS = 16, 4
+FEW = 16  # rows
+SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots, as shares of the rows
+STEPS, STEPS_FEW = 4, 8
 
 
 class Choice(NamedTuple):
@@ -49,7 +52,7 @@ def choose(
        gathered.
     5. The scan on anything but a CPU, where the engine was not measured.
     6. The scan for states of less than `LEAST_HIDDEN` features, and for an empty array.
-    7. `"dense"` where there is next to nothing to skip: for up to `SLOTS` rows, and where there is
+    7. `"dense"` where there is next to nothing to skip: for up to `FEW` rows, and where there is
        no mask or rows are packed, with `LEAST_HIDDEN_FULL` features or more, else the scan.
     8. The scan for rows of less than `LEAST_TIME` steps.
     9. `"tiled"`.
@@ -76,7 +79,7 @@ def choose(
     else:
         reason = "asked for"
     if method == "dense":
-        return Choice(method, Tiles((batch,), min(STEPS, time)), reason)
+        return Choice(method, _one_tile(batch, time), reason)
     return Choice(method, tiles_for(batch, time) if method == "tiled" else None, reason)
 
 
@@ -113,8 +116,8 @@ def explain(
       full: there is no mask, or rows are packed.
 
     Returns:
-      `(method, tiles, reason)`; `tiles` is None for the scan, else how many rows are stepped at
-      once, the steps of a chunk, and how many such lanes there are.
+      `(method, tiles, reason)`; `tiles` is None for the scan, else the numbers of rows to step at
+      once, of which the lengths choose one when the program runs, and the steps of a chunk.
 
     Raises:
       ValueError: if `cell` is unknown.
@@ -143,10 +146,14 @@ def tiles_for(batch: int, time: int) -> Tiles:
       >>> tiles_for(batch=64, time=96), tiles_for(batch=1, time=5)
       (Tiles(slots=(8, 24, 64), steps=4), Tiles(slots=(1,), steps=5))
     """
-    if jax.default_backend() != "cpu" or batch <= SLOTS:
-        return Tiles((batch,), min(2 * STEPS, time))
-    slots = sorted({-(-batch // 8), -(-3 * batch // 8), batch})
-    return Tiles(tuple(slots), min(STEPS, time))
+    if jax.default_backend() != "cpu" or batch <= FEW:
+        return _one_tile(batch, time)
+    slots = {min(batch, max(LEAST_SLOTS, math.ceil(share * batch))) for share in SHARES}
+    return Tiles(tuple(sorted(slots)), min(STEPS, time))
+
+
+def _one_tile(batch: int, time: int) -> Tiles:
+    return Tiles((batch,), min(STEPS_FEW if batch <= FEW else STEPS, time))
 
 
 def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
@@ -171,8 +178,8 @@ def _best(
         return "scan", "the engine was not measured on this kind of device"
     if hidden < LEAST_HIDDEN:
         return "scan", f"states of less than {LEAST_HIDDEN} features are faster in a scan"
-    if x.shape[0] <= SLOTS:
-        return "dense", f"up to {SLOTS} rows step together"
+    if x.shape[0] <= FEW:
+        return "dense", f"up to {FEW} rows step together"
     if full and hidden < LEAST_HIDDEN_FULL:
         return (
             "scan",

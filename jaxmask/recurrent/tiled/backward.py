@@ -14,7 +14,6 @@ from jaxmask.recurrent.tiled.forward import (
     Plan,
     Weights,
     anew,
-    choose,
     member,
     number,
     product,
@@ -78,7 +77,7 @@ def backward(
             inputs, before = gather(x, turn), _before(carry, kept, turn)
             factors = _rebuild(plan, own, turn, inputs, before, kept)
             given = tuple(g / one for g in _given(d_h, d_ends, turn))
-            d = tuple(jnp.where(turn.is_last[:, None], 0, a) for a in d)
+            d = tuple(jnp.where(turn.goes_on[:, None], a, 0) for a in d)
             d, d_zs = _steps_back(plan, turn, factors, given, d, own_turned.w_h, one)
             d_x = put(d_x, product(d_zs[0], own_turned.w_x, dtype), turn.begin)
             firsts = tuple(put(f, a, turn.begin) for f, a in zip(firsts, d, strict=True))

@@ -86,7 +86,7 @@ def _line_up(tiles: Tiles, batch: Batch, arranged: Arranged) -> tuple[Rows, Sche
 def _kept_at(tiles: Tiles, arranged: Arranged, step: Int[Array, "member row *n"]) -> Array:
     """Where a step of each row, counted as it comes, is kept: all members' steps in one line.
 
-    For padding a place in the member's last unit, which never has a step, so that zeros stand there.
+    For padding a place in the member's last unit, which never has a step: zeros stand there.
     """
     dealt = arranged.dealt
     members, units = dealt.row.shape

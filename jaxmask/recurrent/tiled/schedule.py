@@ -12,8 +12,8 @@ row decides how many rounds there are, many where there is work for all. So the 
 when the program runs, from a few that are static.
 
 A **unit** is a slot in a round, the place of one chunk. Units are numbered round by round, so that
-the units of a round are one block of any buffer, whatever the number of slots. What a round computes
-is kept in its own units: nothing is ever moved to where a row stands but once, at the end.
+those of a round are one block of any buffer, whatever the number of slots. What a round computes is
+kept in its own units: nothing is ever moved to where a row stands but once, at the end.
 """
 
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ class Turn(NamedTuple):
     begin: Int[Array, ""]
     row: Int[Array, "slot"]
     is_first: Bool[Array, "slot"]
-    is_last: Bool[Array, "slot"]  # the last chunk of its row
+    goes_on: Bool[Array, "slot"]  # the row has another chunk
     source: Int[Array, "slot steps"]
     real: Bool[Array, "slot steps"]
     ends: Bool[Array, "slot steps"]  # the last step of its row
@@ -110,24 +110,50 @@ def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
       >>> dealt = deal(jnp.array([[2, 7, 3, 4]]), Tiles((2,), 2), chunks=4)
       >>> dealt.row[0, :10:2].tolist(), dealt.chunk[0, :10:2].tolist()
       ([1, 1, 1, 1, 0], [0, 1, 2, 3, 0])
-      >>> dealt.row[0, 1:10:2].tolist(), dealt.chunk[0, 1:10:2].tolist()
-      ([2, 2, 3, 3, 3], [0, 1, 0, 1, 1])
+      >>> dealt.row[0, 1:8:2].tolist(), dealt.chunk[0, 1:8:2].tolist()
+      ([2, 2, 3, 3], [0, 1, 0, 1])
     """
-    units = 1 + chunks * max(s * -(-lengths.shape[1] // s) for s in tiles.slots)
-    return jax.vmap(lambda own: _deal(own, tiles, chunks, units))(lengths)
+    batch = lengths.shape[1]
+    units = 1 + chunks * max(s * -(-batch // s) for s in tiles.slots)
+    way = _each_its_own if tiles.slots == (batch,) else _longest_first
+    return jax.vmap(lambda own: way(own, tiles, chunks, units))(lengths)
 
 
-def _cheapest(counts: Int[Array, "row"], slots: Int[Array, "choice"]) -> Int[Array, ""]:
-    """The number of slots that takes the least time: the longest row and all chunks bound it."""
-    rounds = jnp.maximum(jnp.max(counts), -(-jnp.sum(counts) // slots))
-    return jnp.argmin(rounds * (slots + ROUND)).astype(jnp.int32)
+def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""]:
+    """The index of the number of slots that takes the least time.
+
+    The longest row and the sum of all bound the number of rounds, and a round costs its slots and a
+    little more.
+
+    Args:
+      counts: chunks of each row.
+      slots: to choose from.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> cheapest(jnp.array([9, 1, 1, 1]), (1, 2, 4)).tolist()
+      1
+      >>> cheapest(jnp.array([9, 9, 9, 9]), (1, 2, 4)).tolist()
+      2
+    """
+    choices = jnp.asarray(slots, counts.dtype)
+    rounds = jnp.maximum(jnp.max(counts), -(-jnp.sum(counts) // choices))
+    return jnp.argmin(rounds * (choices + ROUND)).astype(jnp.int32)
 
 
-def _deal(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> Dealt:
+def _each_its_own(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> Dealt:
+    number = jnp.zeros_like(lengths) + jnp.arange(len(lengths), dtype=jnp.int32)
+    unit = jnp.arange(units, dtype=jnp.int32)
+    row, chunk = unit % len(lengths), jnp.minimum(unit // len(lengths), chunks - 1)
+    left = jnp.maximum(lengths[row] - unit // len(lengths) * tiles.steps, 0)
+    rounds = -(-jnp.max(lengths) // tiles.steps)
+    return Dealt(jnp.zeros_like(rounds), rounds, row, chunk, left, number)
+
+
+def _longest_first(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> Dealt:
     counts = -(-lengths // tiles.steps)
-    choices = jnp.asarray(tiles.slots, jnp.int32)
-    which = _cheapest(counts, choices)
-    slots = choices[which]
+    which = cheapest(counts, tiles.slots)
+    slots = jnp.asarray(tiles.slots, jnp.int32)[which]
     order = jnp.argsort(-counts, stable=True).astype(jnp.int32)
     ordered = counts[order]
     number = jnp.arange(max(tiles.slots), dtype=jnp.int32)
@@ -139,17 +165,15 @@ def _deal(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> 
     empty = jnp.where(number < slots, jnp.zeros_like(slots), _NEVER)
     totals, (slot, begins) = jax.lax.scan(give, empty, ordered)
     rounds = jnp.max(jnp.where(number < slots, totals, 0))
-    # Slot by slot, the row before a unit is the row that the unit is of.
+    # With units counted slot by slot, the row that a unit is of is the last that begins before it.
     longest = units // slots
     keys = jnp.where(ordered > 0, slot * longest + begins, _NEVER)
-    keys, by_key = jax.lax.sort_key_val(keys, order)
+    keys, rows = jax.lax.sort_key_val(keys, order)
     unit = jnp.arange(units, dtype=jnp.int32)
-    turn, own = unit // slots, unit % slots
-    place = own * longest + turn
+    turn, place = unit // slots, unit % slots * longest + unit // slots
     found = jnp.searchsorted(keys, place, side="right", method="scan_unrolled")
     found = jnp.maximum(found.astype(jnp.int32) - 1, 0)
-    row, chunk = at(by_key, found), place - at(keys, found)
-    chunk = jnp.clip(chunk, 0, chunks)
+    row, chunk = at(rows, found), jnp.clip(place - at(keys, found), 0, chunks)
     left = jnp.where(turn < rounds, jnp.maximum(at(lengths, row) - chunk * tiles.steps, 0), 0)
     first = (begins * slots + slot)[jnp.argsort(order)]
     return Dealt(which, rounds, row, jnp.minimum(chunk, chunks - 1), left, first)
@@ -204,8 +228,8 @@ def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
         lambda a: block(a, begin, tiles.slots[index]), line.units
     )
     left_at = left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)
-    is_last = (left > 0) & (left <= tiles.steps)
-    return Turn(begin, row, chunk == 0, is_last, source, left_at > 0, left_at == 1, starts)
+    goes_on = left > tiles.steps
+    return Turn(begin, row, chunk == 0, goes_on, source, left_at > 0, left_at == 1, starts)
 
 
 def rows_of(x: Array) -> Rows:
