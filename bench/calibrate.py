@@ -3,12 +3,11 @@
     python -m bench calibrate
     python -m bench calibrate --few
 
-Times a training step of one LSTM layer, by the scan, by the engine with several numbers of slots,
-and by its dense way: for a range of hidden sizes, on ragged rows and on full ones, and for short
-rows; with `--few`, for few rows, all full. The constants at the head of
-`jaxmask/recurrent/methods.py` are chosen by hand from what this writes to
-`bench/results/calibration.json` and `calibration-few.json`: what is best at 36 % of real steps and
-loses little elsewhere.
+Times a training step of one LSTM layer, by the scan, by the engine with each of several numbers of
+slots and with those of the rule, from which it chooses, and by its dense way: for a range of hidden
+sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full.
+The constants at the head of `jaxmask/recurrent/methods.py` and `ROUND` of the engine are chosen by
+hand from what this writes to `bench/results/calibration.json` and `calibration-few.json`.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from jaxmask.recurrent.tiled.schedule import Tiles
 
 BATCH, TIME = 64, 128
 HIDDEN = (8, 16, 32, 64, 128, 256, 512)
-SLOTS = (4, 8, 16, 32)
+SLOTS = (4, 8, 16, 24, 32, 64)
 FILLS = (0.1, 0.36, 1.0)
 SHORT, SHORT_HIDDEN, SHORT_FILL = (8, 16, 24, 32, 48), (64, 128, 256), 0.7
 FEW, FEW_HIDDEN = (1, 4, 16, 32, 64), (32, 64, 128, 256)
@@ -55,8 +54,10 @@ def measure(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dic
     shapes = (hidden, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
     weights = recurrent.LSTMWeights(*(jnp.asarray(0.1 * draw.normal(size=s), "f4") for s in shapes))
     choices = {"scan": ("scan", None), "dense": ("dense", None)}
+    rule = methods.tiles_for(batch, time)
+    choices |= {"chosen": ("tiled", rule)}
     choices |= {
-        str(slots): ("tiled", Tiles(slots, 8, 1))
+        str(slots): ("tiled", Tiles((slots,), rule.steps))
         for slots in SLOTS
         if slots <= max(batch, SLOTS[0])
     }

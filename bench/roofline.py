@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from bench.problem import GATES, Problem
 from jaxmask.recurrent import methods
+from jaxmask.recurrent.tiled.schedule import cheapest
 
 REPEATS = 5
 TURNS = 64
@@ -72,18 +73,22 @@ def traffic(problem: Problem) -> float:
 
 
 def measured_rates(problem: Problem) -> dict[str, float]:
-    tile = methods.tiles_for(problem.batch, problem.time)
-    gates = GATES[problem.cell]
+    rows, gates = tile_rows(problem), GATES[problem.cell]
     return {
         "large_gflops": round(large_rate(problem.dtype), 1),
         "step_gflops": round(step_rate(problem.batch, problem.hidden, gates, problem.dtype), 1),
-        "tile_gflops": round(
-            step_rate(tile.rows * tile.lanes, problem.hidden, gates, problem.dtype), 1
-        ),
-        "tile_rows": tile.rows * tile.lanes,
+        "tile_gflops": round(step_rate(rows, problem.hidden, gates, problem.dtype), 1),
+        "tile_rows": rows,
         "turn_microseconds": round(1e6 * turn_seconds(), 3),
         "copy_gigabytes": round(copy_bandwidth(), 2),
     }
+
+
+def tile_rows(problem: Problem) -> int:
+    """The number of slots that the engine chooses for the lengths of a problem."""
+    tiles = methods.tiles_for(problem.batch, problem.time)
+    chunks = -(-jnp.asarray(problem.lengths) // tiles.steps)
+    return tiles.slots[int(cheapest(chunks, tiles.slots))]
 
 
 @functools.cache

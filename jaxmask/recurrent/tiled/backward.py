@@ -67,6 +67,8 @@ def backward(
     tiles, units, hidden, dtype = plan.tiles, len(line.units.row), carry[0].shape[1], carry[0].dtype
     # Transposed once: a transposed product in the loop is slow.
     turned = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
+    # XLA copies a cheap chain of arithmetic into each of its consumers, here into all later steps;
+    # it copies no division, and does not know that this is 1.
     one = jnp.where(line.numbers[0] >= 0, 1, 2).astype(dtype)
 
     def loop(index: int, done: Any) -> Any:
@@ -146,20 +148,18 @@ def _steps_back(
     one: Array,
 ) -> tuple[State, tuple[Array, Array]]:
     """The cotangents of the states before a chunk, and those of both products at each step."""
-    passed: list[State] = []
+    passed: list[tuple[Array, Array]] = []
     for step in reversed(range(plan.tiles.steps)):
         d_new = tuple(a + g[:, step] for a, g in zip(d, given, strict=True))
-        passed.insert(0, d_new)
         taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors)
         d_zx, d_zh, d_read = plan.kind.pull(taken, held, d_new)
-        d_zx, d_zh = (side_by_side(d) / one for d in (d_zx, d_zh))
-        passed[0] = (d_zx, d_zh)
+        d_zx, d_zh = side_by_side(d_zx) / one, side_by_side(d_zh) / one
+        passed.insert(0, (d_zx, d_zh))
         d_h = product(d_zh, w_h, d_zh.dtype)
-        # XLA copies cheap chains into every consumer, here all later steps; it copies no
-        # division.
         d_state = [jnp.zeros_like(d_h) if a is None else a / one for a in d_read]
         d = anew(turn, step, (d_h + d_state[0], *d_state[1:]))
-    return d, tuple(jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))
+    d_zxs, d_zhs = (jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))
+    return d, (d_zxs, d_zhs)
 
 
 def side_by_side(d: Array) -> Array:

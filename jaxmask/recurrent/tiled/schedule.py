@@ -207,8 +207,8 @@ def schedule(dealt: Dealt, tiles: Tiles, rows: Rows) -> Schedule:
         return begin.astype(jnp.uint32), jnp.sum(runs, dtype=jnp.int32)
 
     begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
-    units = Units(row.astype(jnp.uint32), chunk, left, source.astype(jnp.uint32), starts)
-    return Schedule(units, begins, numbers)
+    all_units = Units(row.astype(jnp.uint32), chunk, left, source.astype(jnp.uint32), starts)
+    return Schedule(all_units, begins, numbers)
 
 
 def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
