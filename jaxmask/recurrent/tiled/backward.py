@@ -83,7 +83,7 @@ def backward(
             d, d_zs = _steps_back(plan, turn, factors, given, d, own_turned.w_h, one)
             d_x = put(d_x, product(d_zs[0], own_turned.w_x, dtype), turn.begin)
             firsts = tuple(put(f, a, turn.begin) for f, a in zip(firsts, d, strict=True))
-            total = _add(plan, line, total, share(own_turned, inputs, before[0], *d_zs), turn)
+            total = _add(plan, line, total, share(own, inputs, before[0], *d_zs), turn)
             return (d_x, total, firsts), d
 
         d = tuple(zeros(x, (tiles.slots[index], hidden), dtype) for _ in carry)

@@ -20,8 +20,8 @@ class Kind(NamedTuple):
     Attributes:
       update: `(z_x, z_h, state) -> state`.
       factors: `(z_x, z_h, before, after) -> (factors, holds)`, arrays `[..., hidden]` or
-        `[..., gate, hidden]`; `before` and `after` are the states. Where the engine sets factors
-        to 0 and holds to 1, a step passes the cotangents of the states and takes nothing.
+        `[..., gate, hidden]`; `before` and `after` are the states. Finite
+        where these are, so that cotangents of 0 stay 0.
       pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
         reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
       adds: whether only `z_x + z_h` matters.

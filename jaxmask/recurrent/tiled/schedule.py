@@ -170,7 +170,8 @@ def _longest_first(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units:
     keys = jnp.where(ordered > 0, slot * longest + begins, _NEVER)
     keys, rows = jax.lax.sort_key_val(keys, order)
     unit = jnp.arange(units, dtype=jnp.int32)
-    turn, place = unit // slots, unit % slots * longest + unit // slots
+    turn = unit // slots
+    place = unit % slots * longest + turn
     found = jnp.searchsorted(keys, place, side="right", method="scan_unrolled")
     found = jnp.maximum(found.astype(jnp.int32) - 1, 0)
     row, chunk = at(rows, found), jnp.clip(place - at(keys, found), 0, chunks)
