@@ -154,30 +154,29 @@ def _longest_first(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units:
     counts = -(-lengths // tiles.steps)
     which = cheapest(counts, tiles.slots)
     slots = jnp.asarray(tiles.slots, jnp.int32)[which]
-    order = jnp.argsort(-counts, stable=True).astype(jnp.int32)
-    ordered = counts[order]
-    number = jnp.arange(max(tiles.slots), dtype=jnp.int32)
+    first, rounds = _first_units(counts, slots, max(tiles.slots))
+    chunk = jnp.arange(chunks, dtype=jnp.int32)
+    place = jnp.where(chunk < counts[:, None], first[:, None] + chunk * slots, units)
+    number = jnp.arange(place.size, dtype=jnp.int32).reshape(place.shape)
+    taken = jnp.full_like(number, -1, shape=units).at[place].set(number, mode="drop")
+    row, chunk = jnp.maximum(taken, 0) // chunks, jnp.maximum(taken, 0) % chunks
+    left = jnp.where(taken < 0, 0, at(lengths, row) - chunk * tiles.steps)
+    return Dealt(which, rounds, row, chunk, left, first)
 
-    def give(totals: Array, count: Array) -> tuple[Array, tuple[Array, Array]]:
-        slot = jnp.argmin(totals).astype(jnp.int32)
-        return jnp.where(number == slot, totals + count, totals), (slot, jnp.min(totals))
 
-    empty = jnp.where(number < slots, jnp.zeros_like(slots), _NEVER)
-    totals, (slot, begins) = jax.lax.scan(give, empty, ordered)
-    rounds = jnp.max(jnp.where(number < slots, totals, 0))
-    # With units counted slot by slot, the row that a unit is of is the last that begins before it.
-    longest = units // slots
-    keys = jnp.where(ordered > 0, slot * longest + begins, _NEVER)
-    keys, rows = jax.lax.sort_key_val(keys, order)
-    unit = jnp.arange(units, dtype=jnp.int32)
-    turn = unit // slots
-    place = unit % slots * longest + turn
-    found = jnp.searchsorted(keys, place, side="right", method="scan_unrolled")
-    found = jnp.maximum(found.astype(jnp.int32) - 1, 0)
-    row, chunk = at(rows, found), jnp.clip(place - at(keys, found), 0, chunks)
-    left = jnp.where(turn < rounds, jnp.maximum(at(lengths, row) - chunk * tiles.steps, 0), 0)
-    first = (begins * slots + slot)[jnp.argsort(order)]
-    return Dealt(which, rounds, row, jnp.minimum(chunk, chunks - 1), left, first)
+def _first_units(counts: Array, slots: Array, most: int) -> tuple[Array, Array]:
+    """The unit of each row's first chunk, and how many rounds there are."""
+    slot = jnp.arange(most, dtype=jnp.int32)
+
+    def give(free: Array, count: Array) -> tuple[Array, Array]:
+        first = jnp.min(free)
+        return jnp.where(free == first, free + count * slots, free), first
+
+    order = jnp.argsort(-counts, stable=True)
+    # The first free unit of a slot tells how much the slot has to do, and which slot it is.
+    free, firsts = jax.lax.scan(give, jnp.where(slot < slots, slot, _NEVER), counts[order])
+    rounds = jnp.max(jnp.where(slot < slots, free, 0)) // slots
+    return jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True), rounds
 
 
 def schedule(dealt: Dealt, tiles: Tiles, rows: Rows) -> Schedule:
