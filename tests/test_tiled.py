@@ -13,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
 from jaxmask.recurrent import methods
+from jaxmask.recurrent.tiled import on_chip
 from jaxmask.recurrent.tiled.schedule import Tiles, deal, rows_of, schedule
 
 DRAW = np.random.default_rng(0)
@@ -20,7 +21,7 @@ BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
 X = DRAW.normal(size=(BATCH, TIME, FEATURE)).astype(np.float32)
 RIGHT = np.arange(TIME) < np.array([11, 9, 0, 4, 4, 1, 10])[:, None]
 RESETS = DRAW.random((BATCH, TIME)) < 0.3
-ENGINES = ("tiled", "dense")
+ENGINES = ("tiled", "dense", "pallas")
 MASKS = {
     "none": None,
     "right": RIGHT,
@@ -392,7 +393,9 @@ def test_inside_shard_map(method):
         _, (y, _) = jm.recurrent.lstm(x, mask, weights, method=method)
         return jax.lax.psum(jnp.sum(y**2), "rows")
 
-    sharded = jax.shard_map(loss, mesh=mesh, in_specs=(whole, rows, rows), out_specs=whole)
+    specs = {"in_specs": (whole, rows, rows), "out_specs": whole}
+    # Interpreted, a kernel does not pass the checks.
+    sharded = jax.shard_map(loss, mesh=mesh, check_vma=method != "pallas", **specs)
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
     gradient = jax.jit(jax.grad(sharded))(weights, x, mask)
 
@@ -405,14 +408,50 @@ def test_inside_shard_map(method):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_lowers(cell, platform):
+@pytest.mark.parametrize("method", ENGINES)
+def test_lowers(method, cell, platform):
     def loss(weights, x, mask):
         layer, _, options = CELLS[cell]
-        return jnp.sum(layer(x, mask, weights, method="tiled", **options)[1][0] ** 2)
+        return jnp.sum(layer(x, mask, weights, method=method, **options)[1][0] ** 2)
 
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of(cell))
     exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=[platform])
-    assert exported(weights, jnp.asarray(X), jnp.asarray(RIGHT)).platforms == (platform,)
+    exported = exported(weights, jnp.asarray(X), jnp.asarray(RIGHT))
+    assert exported.platforms == (platform,)
+    assert ("tpu_custom_call" in exported.mlir_module()) == (
+        (method, platform) == ("pallas", "tpu")
+    )
+
+
+# ------------------------------------------------------------------------------ on the chip
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_tiles_and_chunks_of_the_kernel(cell, reverse, monkeypatch):
+    """Rows that do not fill the last tile, steps that do not fill the last chunk."""
+    monkeypatch.setattr(on_chip, "ROWS", 4)
+    monkeypatch.setattr(on_chip, "STEPS", 3)
+    run_and_pull.clear_cache()
+    jax.clear_caches()  # the layer within is compiled too
+    arguments = cell, X, RIGHT, weights_of(cell), carry_of(cell)
+    assert_engine_is_scan(*arguments, resets=RESETS, reverse=reverse)
+    run_and_pull.clear_cache()
+    jax.clear_caches()
+
+
+def test_the_kernel_computes_no_chunk_that_no_row_needs():
+    def step(weights, state, x):
+        return (state[0] + x @ weights,), state[0] + 1
+
+    time = 3 * on_chip.STEPS
+    needed = np.ones((time, 2), bool)
+    needed[on_chip.STEPS : 2 * on_chip.STEPS] = False
+    x = np.where(needed[..., None], 1.0, np.nan).astype(np.float32)
+    ends, out = on_chip.scan(step, jnp.ones((1, 1)), (jnp.zeros((2, 1)),), x, jnp.asarray(needed))
+    np.testing.assert_array_equal(ends[0], [[2.0 * on_chip.STEPS]] * 2)
+    expected = np.where(needed[:, 0], np.cumsum(needed[:, 0]), 0)
+    np.testing.assert_array_equal(out[:, 0, 0], expected)
 
 
 # ------------------------------------------------------------------------------ the choice

@@ -58,8 +58,10 @@ def lstm(
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
       method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
         are, in values and in gradients; `"dense"` is a scan with a backward of its own, which keeps
-        what a step computed and takes one product a weight. Neither of these two has a forward-mode
-        derivative. `"auto"` takes one of the three, see `jaxmask.recurrent.explain`.
+        what a step computed and takes one product a weight; `"pallas"` is the same with a forward
+        that keeps state and weights on the chip of a TPU, and is interpreted elsewhere, at a crawl.
+        These three have no forward-mode derivative. `"auto"` takes one of the first three, see
+        `jaxmask.recurrent.explain`.
 
     Returns:
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
@@ -110,9 +112,7 @@ def _lstm(
     with jax.named_scope("jaxmask.lstm"):
         if tiles is not None:
             options = x, mask, starts, weights, carry
-            states, pair = engine.tiled(
-                kinds.LSTM, tiles, *options, reverse=reverse, dense=method == "dense"
-            )
+            states, pair = engine.tiled(kinds.LSTM, tiles, *options, reverse=reverse, way=method)
             return LSTMCarry(*states), pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(lstm_cell, weights)
@@ -128,8 +128,8 @@ def _naming_the_scan(where: str) -> Iterator[None]:
         if "custom_vjp" not in str(error):
             raise
         raise TypeError(
-            f'{where}: `method="tiled"` and "dense", asked for or taken by "auto", have no '
-            'forward-mode derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
+            f'{where}: `method="tiled"`, "dense" and "pallas", asked for or taken by "auto", have '
+            'no forward-mode derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
         ) from error
 
 
@@ -176,7 +176,7 @@ def gru(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"`, `"scan"`, `"tiled"` or `"dense"`, see `jaxmask.recurrent.lstm`.
+      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -230,9 +230,7 @@ def _gru(
     with jax.named_scope("jaxmask.gru"):
         if tiles is not None:
             options = x, mask, starts, weights, (carry,)
-            (h,), pair = engine.tiled(
-                kinds.GRU, tiles, *options, reverse=reverse, dense=method == "dense"
-            )
+            (h,), pair = engine.tiled(kinds.GRU, tiles, *options, reverse=reverse, way=method)
             return h, pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(gru_cell, weights, reset_after=reset_after)
@@ -271,7 +269,7 @@ def simple(
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"`, `"scan"`, `"tiled"` or `"dense"`, see `jaxmask.recurrent.lstm`.
+      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -326,9 +324,7 @@ def _simple(
         if tiles is not None:
             options = x, mask, starts, weights, (carry,)
             kind = kinds.SIMPLE[activation]
-            (h,), pair = engine.tiled(
-                kind, tiles, *options, reverse=reverse, dense=method == "dense"
-            )
+            (h,), pair = engine.tiled(kind, tiles, *options, reverse=reverse, way=method)
             return h, pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(simple_cell, weights, activation=activation)

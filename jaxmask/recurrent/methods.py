@@ -9,10 +9,10 @@ from jaxmask import _check
 from jaxmask._types import Mask, Segments, Steps
 from jaxmask.recurrent.tiled.schedule import Tiles
 
-METHODS = ("auto", "scan", "tiled", "dense")
+METHODS = ("auto", "scan", "tiled", "dense", "pallas")
 
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
-LEAST_HIDDEN, LEAST_HIDDEN_FULL = 32, 64
+LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
 LEAST_TIME = 32
 FEW = 16  # rows
 SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots, as shares of the rows
@@ -44,8 +44,8 @@ def choose(
 ) -> Choice:
     """Choose the method that runs, by the first of these rules that holds.
 
-    1. What the caller asked for; but neither `"tiled"` nor `"dense"` can have a symbolic dimension
-       or a GRU that resets before the product, and both leave an empty array to the scan.
+    1. What the caller asked for; but only the scan can have a symbolic dimension or a GRU that
+       resets before the product, and an empty array is left to it.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
     3. The scan for a GRU that resets before the product: a step has two products in a row.
     4. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
@@ -65,12 +65,12 @@ def choose(
       >>> choose("auto", x, 256, where="lstm")[:2]
       ('tiled', Tiles(slots=(8, 24, 64), steps=4))
       >>> choose("auto", x, 8, where="lstm").reason
-      'states of less than 32 features are faster in a scan'
+      'states of less than 16 features are faster in a scan'
     """
     _check.choice(method, METHODS, where, "method")
     batch, time = x.shape[:2]
     cannot = _cannot(batch, time, reset_after)
-    if cannot is not None and method in ("tiled", "dense"):
+    if cannot is not None and method not in ("auto", "scan"):
         raise ValueError(f'{where}: `method="{method}"` cannot run: {cannot}. Pass "auto".')
     if cannot is None and x.size == 0:
         return Choice("scan", None, "there is nothing to run")
@@ -78,9 +78,8 @@ def choose(
         method, reason = _best(x, hidden, full, cannot)
     else:
         reason = "asked for"
-    if method == "dense":
-        return Choice(method, _one_tile(batch, time), reason)
-    return Choice(method, tiles_for(batch, time) if method == "tiled" else None, reason)
+    cut = {"tiled": tiles_for, "dense": _one_tile, "pallas": _one_tile}
+    return Choice(method, cut[method](batch, time) if method in cut else None, reason)
 
 
 def is_full(mask: Mask, segments: Any) -> bool:

@@ -82,6 +82,12 @@ ENTRIES = [
         params=lstm_weights(),
     ),
     Entry("recurrent.gru:dense", layer("gru", method="dense"), params=gru_weights()),
+    Entry(
+        "recurrent.lstm:pallas",
+        layer("lstm", method="pallas"),
+        params=lstm_weights(),
+        exempt={"lowers": "a kernel lowers for one platform at a time; test_tiled tries each"},
+    ),
     Entry("recurrent.lstm:reverse", layer("lstm", reverse=True), params=lstm_weights()),
     Entry("recurrent.gru", layer("gru"), params=gru_weights()),
     Entry(

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxmask._types import Array, StepMask, Steps
+from jaxmask._types import Array, Steps
 from jaxmask.recurrent.masked_scan import time_first
+from jaxmask.recurrent.tiled import on_chip
 from jaxmask.recurrent.tiled.backward import share, side_by_side
 from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
 from jaxmask.recurrent.tiled.kinds import State
@@ -30,14 +31,14 @@ class Kept(NamedTuple):
 
 def forward_members(
     setting: Setting, weights: Weights, batch: Batch, carry: State
-) -> tuple[tuple[State, Steps], Kept]:
+) -> tuple[tuple[State, Steps], Kept | None]:
     """The last states and `h` after each step, each `[member, batch, ...]`, and what is kept.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> from jaxmask.recurrent.tiled.schedule import Tiles
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False, way="dense")
       >>> batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.ones((2, 1, 2), bool), None)
       >>> matrix = jnp.array([[[1.0]], [[2.0]]])
       >>> weights = Weights(matrix, matrix, jnp.zeros((2, 1)), None)
@@ -57,7 +58,7 @@ def back_members(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> from jaxmask.recurrent.tiled.schedule import Tiles
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
+      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False, way="dense")
       >>> batch = Batch(jnp.ones((1, 1, 2, 1)), jnp.ones((1, 1, 2), bool), None)
       >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
       >>> carry = (jnp.zeros((1, 1, 1)),)
@@ -79,38 +80,49 @@ def _each(f: Callable, weights: Weights, *rest: Any) -> Any:
     return jax.tree.map(lambda a: a[None], f(weights, *only))
 
 
-def _inputs(batch: Batch) -> tuple[Array, StepMask, StepMask | None]:
-    """Time first; 0 in the padding, whose products would else be nan where it is."""
+def _inputs(batch: Batch) -> tuple[Array, Array, Array | None]:
+    """Time first, and masks `[time, batch, 1]`; 0 in the padding: a product with nan is nan."""
     x = jnp.where(batch.real[..., None], batch.x, 0)
-    return jax.tree.map(time_first, (x, batch.real, batch.starts))
+    masks = (None if m is None else m[..., None] for m in (batch.real, batch.starts))
+    return jax.tree.map(time_first, (x, *masks))
 
 
 def _anew(starts: Array | None, state: State) -> State:
     if starts is None:
         return state
-    return choose(starts[:, None], tuple(jnp.zeros_like(s) for s in state), state)
+    return choose(starts, tuple(jnp.zeros_like(s) for s in state), state)
 
 
 def _forward(
     setting: Setting, own: Weights, batch: Batch, carry: State
-) -> tuple[tuple[State, Steps], Kept]:
-    kind, reverse = setting.kind, setting.reverse
-    dtype = carry[0].dtype
+) -> tuple[tuple[State, Steps], Kept | None]:
     x, real, starts = _inputs(batch)
-
-    def step(state: State, inputs: Any) -> tuple[State, Any]:
-        x, real, starts = inputs
-        before = state if reverse else _anew(starts, state)
-        z_x = product(x, own.w_x, dtype) + own.b_x
-        z_h = with_bias(product(before[0], own.w_h, dtype), own.b_h)
-        new = choose(real[:, None], kind.update(z_x, z_h, before), before)
-        h = jnp.where(real[:, None], new[0], 0)
-        kept = Kept(before, (z_x + z_h,) if kind.adds else (z_x, z_h))
-        # The boundary lies before the step, so going backward one meets it after.
-        return _anew(starts, new) if reverse else new, (h, kept)
-
-    ends, (h, kept) = jax.lax.scan(step, carry, (x, real, starts), reverse=reverse)
+    z_x = product(x, own.w_x, carry[0].dtype) + own.b_x
+    step = functools.partial(_step, setting)
+    recurrent = own.w_h, None if own.b_h is None else own.b_h[None]
+    inputs, reverse = (z_x, real, starts), setting.reverse
+    if setting.way == "pallas":
+        needed = (real if starts is None else real | starts)[..., 0]
+        result = on_chip.scan(step, recurrent, carry, inputs, needed, reverse=reverse)
+    else:
+        step = functools.partial(step, recurrent)
+        result = jax.lax.scan(step, carry, inputs, reverse=reverse)
+    ends, (h, kept) = result
     return (ends, time_first(h).astype(batch.x.dtype)), kept
+
+
+def _step(
+    setting: Setting, weights: tuple[Array, Array | None], state: State, inputs: Any
+) -> tuple[State, tuple[Array, Kept | None]]:
+    kind, reverse = setting.kind, setting.reverse
+    (w_h, b_h), (z_x, real, starts) = weights, inputs
+    before = state if reverse else _anew(starts, state)
+    z_h = with_bias(product(before[0], w_h, before[0].dtype), b_h)
+    new = choose(real, kind.update(z_x, z_h, before), before)
+    h = jnp.where(real, new[0], 0)
+    kept = Kept(before, (z_x + z_h,) if kind.adds else (z_x, z_h)) if setting.keeps else None
+    # The boundary lies before the step, so going backward one meets it after.
+    return _anew(starts, new) if reverse else new, (h, kept)
 
 
 def _back(
@@ -132,14 +144,14 @@ def _back(
         factors, holds = kind.factors(z_x, z_h, before, kind.update(z_x, z_h, before))
         d_new = d[0] + d_y, *d[1:]
         *d_zs, d_read = kind.pull(factors, holds, d_new)
-        d_zx, d_zh = (jnp.where(real[:, None], side_by_side(d_z) / one, 0) for d_z in d_zs)
+        d_zx, d_zh = (jnp.where(real, side_by_side(d_z) / one, 0) for d_z in d_zs)
         through = product(d_zh, turned.w_h, dtype)
         d_state = [jnp.zeros_like(through) if a is None else a for a in d_read]
-        d_before = choose(real[:, None], (d_state[0] + through, *d_state[1:]), d)
+        d_before = choose(real, (d_state[0] + through, *d_state[1:]), d)
         d_before = d_before if reverse else _anew(starts, d_before)
         return d_before, (d_zx,) if kind.adds else (d_zx, d_zh)
 
-    d_y = jnp.where(real[..., None], time_first(d_h).astype(dtype), 0)
+    d_y = jnp.where(real, time_first(d_h).astype(dtype), 0)
     inputs = kept, d_y, real, starts
     d_carry, d_zs = jax.lax.scan(step, d_ends, inputs, reverse=not reverse)
     d_zx, d_zh = d_zs[0], d_zs[-1]

@@ -45,7 +45,7 @@ def tiled(
     carry: State,
     *,
     reverse: bool,
-    dense: bool = False,
+    way: str = "tiled",
 ) -> tuple[State, tuple[Steps, Mask]]:
     """A recurrence over any mask.
 
@@ -58,7 +58,7 @@ def tiled(
       weights: `w_x`, `w_h` and `b`, or two biases in one array, that of `x` and that of `h`.
       carry: the first states, each `[batch, hidden]`.
       reverse: from the last real step of each row to the first.
-      dense: cut nothing where a backward comes.
+      way: see `Setting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,7 +78,7 @@ def tiled(
     )
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
     ends, h = run(
-        Setting(kind, tiles, reverse, dense),
+        Setting(kind, tiles, reverse, way),
         Batch(x, real, starts),
         Weights(*matrices, *biases),
         tuple(a + zeros(x, (), a.dtype) for a in carry),
@@ -106,7 +106,7 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
       >>> ends[0].tolist(), h[0, :, 0].tolist()
       ([[2.0]], [1.0, 0.0, 2.0])
     """
-    return _forward(setting._replace(dense=False), batch, weights, carry)[0]
+    return _forward(setting._replace(keeps=False), batch, weights, carry)[0]
 
 
 def _run_forward(setting: Setting, batch: Batch, weights: Weights, carry: State) -> Any:
@@ -157,8 +157,9 @@ def reference(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _forward(
     setting: Setting, batch: Batch, weights: Weights, carry: State
-) -> tuple[tuple[State, Steps], Saved | without_tiles.Kept]:
-    way = without_tiles.forward_members if setting.dense else forward_members
+) -> tuple[tuple[State, Steps], Saved | without_tiles.Kept | None]:
+    cuts = setting.way == "tiled" or (setting.way == "dense" and not setting.keeps)
+    way = forward_members if cuts else without_tiles.forward_members
     inner = functools.partial(way, setting)
     return over_members(inner)(weights, batch, carry)
 
@@ -175,7 +176,7 @@ def _forward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
 def _back(
     setting: Setting, batch: Batch, weights: Weights, carry: State, saved: Any, given: Any
 ) -> tuple[Array, Weights, State]:
-    way = without_tiles.back_members if setting.dense else back_members
+    way = back_members if setting.way == "tiled" else without_tiles.back_members
     inner = functools.partial(way, setting)
     d_x, d_weights, d_carry = over_members(inner)(weights, batch, carry, saved, given)
     d_weights = jax.tree.map(lambda d, w: d[None].astype(w.dtype), d_weights, weights)

@@ -25,13 +25,16 @@ class Setting(NamedTuple):
       kind: the recurrence.
       tiles: the sizes to cut with.
       reverse: from the last real step of each row to the first.
-      dense: with a backward, cut nothing, see `dense.py`.
+      way: `"tiled"`; or `"dense"`, which cuts nothing where a backward comes; or `"pallas"`, the
+        same with its forward on the chip, see `dense.py`.
+      keeps: whether a backward comes.
     """
 
     kind: Kind
     tiles: Tiles
     reverse: bool
-    dense: bool = False
+    way: str = "tiled"
+    keeps: bool = True
 
 
 class Batch(NamedTuple):
