@@ -2,7 +2,7 @@
 
 Both loops are over all rows and all steps. The forward keeps what a step computed, so that nothing
 is computed twice, and the backward leaves to one product after the loop what autodiff adds up in
-it: the gradient of each weight, and that of `x`.
+it: the gradient of each weight, and that of `x`. With `"pallas"` the forward's loop is a kernel.
 """
 
 import functools
@@ -97,16 +97,20 @@ def _forward(
     setting: Setting, own: Weights, batch: Batch, carry: State
 ) -> tuple[tuple[State, Steps], Kept | None]:
     x, real, starts = _inputs(batch)
-    z_x = product(x, own.w_x, carry[0].dtype) + own.b_x
-    step = functools.partial(_step, setting)
+    step, reverse = functools.partial(_step, setting), setting.reverse
     recurrent = own.w_h, None if own.b_h is None else own.b_h[None]
-    inputs, reverse = (z_x, real, starts), setting.reverse
+
+    def project(x: Array) -> Array:
+        return product(x, own.w_x, carry[0].dtype) + own.b_x
+
+    def project_and_step(state: State, inputs: Any) -> tuple[State, Any]:
+        return step(recurrent, state, (project(inputs[0]), *inputs[1:]))
+
     if setting.way == "pallas":
-        needed = (real if starts is None else real | starts)[..., 0]
-        result = on_chip.scan(step, recurrent, carry, inputs, needed, reverse=reverse)
+        inputs, needed = (project(x), real, starts), real if starts is None else real | starts
+        result = on_chip.scan(step, recurrent, carry, inputs, needed[..., 0], reverse=reverse)
     else:
-        step = functools.partial(step, recurrent)
-        result = jax.lax.scan(step, carry, inputs, reverse=reverse)
+        result = jax.lax.scan(project_and_step, carry, (x, real, starts), reverse=reverse)
     ends, (h, kept) = result
     return (ends, time_first(h).astype(batch.x.dtype)), kept
 

@@ -20,7 +20,8 @@ from jaxmask._types import Array, PyTree, StepMask
 from jaxmask.recurrent.tiled.forward import zeros
 from jaxmask.recurrent.tiled.kinds import State
 
-ROWS, STEPS = 128, 8  # of a tile and of a chunk; what is in VMEM grows with both
+ROWS, STEPS = 128, 8  # of a tile at most, and of a chunk
+ROOM = 8 * 2**20  # bytes of VMEM for what goes in and out, which is there twice
 
 
 def scan(
@@ -81,10 +82,10 @@ def _call(
     interpret: bool,
 ) -> tuple[State, PyTree]:
     time, batch = needed.shape
-    rows = min(batch, ROWS)
-    tiles, chunks = -(-batch // rows), -(-time // STEPS)
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), inputs)
     _, out = jax.eval_shape(step, weights, carry, one)
+    rows = _rows(batch, (one, needed[0, :, None], out))
+    tiles, chunks = -(-batch // rows), -(-time // STEPS)
 
     def shape(like: Any, *leading: int) -> jax.ShapeDtypeStruct:
         # In a `shard_map` what comes out varies as what goes in.
@@ -122,9 +123,15 @@ def _call(
         interpret=interpret,
         name="jaxmask_recurrence",
     )(weights, states, streams)
-    return jax.tree.map(lambda a: a[:batch], ends), jax.tree.map(
-        lambda a: a[:time, :batch], outputs
-    )
+    ends = jax.tree.map(lambda a: a[:batch], ends)
+    return ends, jax.tree.map(lambda a: a[:time, :batch], outputs)
+
+
+def _rows(batch: int, streams: PyTree) -> int:
+    """The rows of a tile: as many as have room, in eights, as the chip has them."""
+    widths = (-(-a.shape[-1] // 128) * 128 for a in jax.tree.leaves(streams))
+    fit = ROOM // (2 * 4 * STEPS * sum(widths))
+    return min(batch, ROWS, max(8, fit // 8 * 8))
 
 
 def _fill_up(a: Array, *sizes: int) -> Array:
