@@ -15,7 +15,6 @@ from jaxtyping import Float
 
 from jaxmask._types import Array, Steps
 from jaxmask.recurrent.masked_scan import time_first
-from jaxmask.recurrent.tiled import on_chip
 from jaxmask.recurrent.tiled.backward import share, side_by_side
 from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
 from jaxmask.recurrent.tiled.kinds import State
@@ -107,6 +106,8 @@ def _forward(
         return step(recurrent, state, (project(inputs[0]), *inputs[1:]))
 
     if setting.way == "pallas":
+        from jaxmask.recurrent.tiled import on_chip  # Pallas takes a while, and few ask for it
+
         inputs, needed = (project(x), real, starts), real if starts is None else real | starts
         result = on_chip.scan(step, recurrent, carry, inputs, needed[..., 0], reverse=reverse)
     else:
