@@ -14,7 +14,8 @@ from jax.sharding import Mesh, PartitionSpec
 import jaxmask as jm
 from jaxmask.recurrent import methods
 from jaxmask.recurrent.tiled import on_chip
-from jaxmask.recurrent.tiled.schedule import Tiles, deal, rows_of, schedule
+from jaxmask.recurrent.tiled.arrange import arrange, line_up
+from jaxmask.recurrent.tiled.schedule import Tiles
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
@@ -190,22 +191,24 @@ def test_lengths_are_data():
 @given(lengths=st.lists(st.integers(0, 12), min_size=9, max_size=9))
 def test_every_chunk_is_dealt_once_and_in_order(lengths):
     tiles = Tiles((2, 4, 9), 3)
-    dealt = jax.jit(deal, static_argnums=(1, 2))(jnp.array([lengths], jnp.int32), tiles, 4)
-    rows = rows_of(jnp.zeros((9, 12, 1)))._replace(lengths=jnp.array(lengths))
-    units, begins, numbers = schedule(dealt, tiles, rows)
+    real = jnp.arange(12) < jnp.array(lengths)[:, None]
+    arranged = jax.jit(arrange, static_argnums=0)(tiles, real[None])
+    dealt, (units, begins, numbers) = arranged.dealt, line_up(tiles, arranged)
     which = int(dealt.which[0])
     slots = tiles.slots[which]
     assert [int(n) > 0 for n in numbers] == [any(lengths) and i == which for i in range(3)]
     seen = {}
     for begin in np.asarray(begins[which])[: int(numbers[which])]:
         for unit in range(begin, begin + slots):
-            row, chunk, left = (int(a[unit]) for a in units[:3])
+            row, is_first, left = (int(a[unit]) for a in units[:3])
             if left:
-                seen.setdefault(row, []).append((chunk, unit))
-                assert left == lengths[row] - 3 * chunk
+                seen.setdefault(row, []).append((left, unit))
+                assert is_first == (left == lengths[row])
+                steps = row * 12 + lengths[row] - left + np.arange(min(left, 3))
+                np.testing.assert_array_equal(units.source[unit, : len(steps)], steps)
     for row, length in enumerate(lengths):
-        first = int(dealt.first[0, row])
-        assert seen.get(row, []) == [(c, first + c * slots) for c in range(-(-length // 3))]
+        first, chunks = int(dealt.first[0, row]), range(-(-length // 3))
+        assert seen.get(row, []) == [(length - 3 * c, first + c * slots) for c in chunks]
     assert int(units.left[-1]) == 0
 
 
@@ -285,8 +288,8 @@ UNEVEN = np.stack(
 
 
 def test_members_choose_their_own_number_of_slots(three_numbers_of_slots):
-    lengths = jnp.sum(UNEVEN, axis=2, dtype=jnp.int32)
-    assert deal(lengths, methods.tiles_for(BATCH, TIME), 3).which.tolist() == [0, 1, 2]
+    dealt = arrange(methods.tiles_for(BATCH, TIME), jnp.asarray(UNEVEN)).dealt
+    assert dealt.which.tolist() == [0, 1, 2]
     weights = weights_of("lstm")
 
     def mapped(method):

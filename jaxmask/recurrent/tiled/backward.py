@@ -54,12 +54,13 @@ def backward(
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.forward import forward
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> from jaxmask.recurrent.tiled.schedule import Tiles, deal, rows_of, schedule
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> from jaxmask.recurrent.tiled.schedule import Tiles
       >>> plan = Plan(SIMPLE["relu"], Tiles((1,), 2))
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> rows, carry = rows_of(jnp.ones((1, 2, 1))), (jnp.zeros((1, 1)),)
-      >>> line = schedule(deal(rows.lengths[None], plan.tiles, 1), plan.tiles, rows)
-      >>> options = plan, line, rows.x, weights, carry
+      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((1, 1, 2), bool)))
+      >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
+      >>> options = plan, line, x, weights, carry
       >>> d_x, _, _ = backward(*options, forward(*options), carry, jnp.ones((1, 2, 1)))
       >>> d_x[0, :, 0].tolist()
       [2.0, 1.0]

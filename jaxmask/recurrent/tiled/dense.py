@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxmask._types import Array, Steps
 from jaxmask.recurrent.masked_scan import time_first
+from jaxmask.recurrent.tiled.arrange import each
 from jaxmask.recurrent.tiled.backward import share, side_by_side
 from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
 from jaxmask.recurrent.tiled.kinds import State
@@ -69,14 +70,10 @@ def back_members(
 
 
 def _each(f: Callable, weights: Weights, *rest: Any) -> Any:
-    """`f` of each member; one alone without a mapped axis of size 1, which products would have."""
-    shared = weights.w_x.shape[0] == 1
-    if shared:
-        weights = jax.tree.map(lambda w: w[0], weights)
-    if len(rest[0].real) > 1:
-        return jax.vmap(f, (None if shared else 0, *[0] * len(rest)))(weights, *rest)
-    only = jax.tree.map(lambda a: a[0], rest)
-    return jax.tree.map(lambda a: a[None], f(weights, *only))
+    """`f` of each member, with weights of its own or those of all."""
+    if weights.w_x.shape[0] > 1:
+        return each(f, weights, *rest)
+    return each(functools.partial(f, jax.tree.map(lambda w: w[0], weights)), *rest)
 
 
 def _inputs(batch: Batch) -> tuple[Array, Array, Array | None]:

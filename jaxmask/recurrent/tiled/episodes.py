@@ -1,44 +1,40 @@
 """Where the state starts anew, told by the real steps alone."""
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from jaxmask._types import Array
 
 
 def episodes(
-    starts: Bool[Array, "*rows time"], real: Bool[Array, "*rows time"], *, reverse: bool
-) -> tuple[Int[Array, "*rows time"], Int[Array, "*rows"], Bool[Array, "*rows"]]:
-    """Number the episodes of each row, so that the state is kept between steps of one number.
+    starts: Bool[Array, "row time"], real: Bool[Array, "row time"], *, reverse: bool
+) -> tuple[Bool[Array, "row time"], Bool[Array, "row"]]:
+    """At which real steps a recurrence meets a new episode, and whether it meets one after them.
 
-    A start counts at a masked step too: the next real step begins a new episode.
+    A start counts at a masked step too: the next real step begins a new episode. Going backward,
+    a start lies behind its own step.
 
     Returns:
-      The number of each step's episode, the number of the carry's, and whether an episode begins
-      after the last real step, so that the last state is zeros.
+      Where the step and the one that came before it, or the carry, are of two episodes, and whether
+      one begins after the last real step, so that the last state is zeros. Where `real` is False
+      the first says nothing.
 
     Example:
       >>> real = jnp.array([[True, False, True, True, False]])
       >>> starts = jnp.array([[False, True, False, False, True]])
-      >>> [a.tolist() for a in episodes(starts, real, reverse=False)]
-      [[[0, 1, 1, 1, 2]], [0], [True]]
+      >>> begins, ends_anew = episodes(starts, real, reverse=False)
+      >>> (begins & real).tolist(), ends_anew.tolist()
+      ([[False, False, True, False, False]], [True])
     """
-    number = jnp.cumsum(starts, axis=-1, dtype=jnp.int32)
-    none, total = jnp.zeros_like(number[..., 0]), number[..., -1]
+    # Numbers of episodes grow with time, so those of the real steps before a step are at most, and
+    # going backward at least, that of the one that comes right before it.
+    number = jnp.cumsum(starts, axis=1, dtype=jnp.int32)
+    none, total = jnp.zeros_like(number[:, :1]), number[:, -1:]
     if reverse:
-        last = jnp.min(jnp.where(real, number, total[..., None]), axis=-1)
-        return number, total, last != none
-    return number, none, jnp.max(jnp.where(real, number, 0), axis=-1) != total
-
-
-def begins(
-    number: Int[Array, "*rows time"], first: Int[Array, "*rows"]
-) -> Bool[Array, "*rows time"]:
-    """Where a step is of another episode than the one before it, of rows of real steps.
-
-    Example:
-      >>> begins(jnp.array([[0, 1, 1]]), jnp.array([0])).tolist()
-      [[False, True, False]]
-    """
-    before = jnp.concatenate([first[..., None], number[..., :-1]], axis=-1)
-    return number != before
+        seen = jax.lax.cummin(jnp.where(real, number, total), axis=1, reverse=True)
+        before = jnp.concatenate([seen[:, 1:], total], axis=1)
+        return number != before, (seen[:, :1] != none)[:, 0]
+    seen = jax.lax.cummax(jnp.where(real, number, none), axis=1)
+    before = jnp.concatenate([none, seen[:, :-1]], axis=1)
+    return number != before, (seen[:, -1:] != total)[:, 0]

@@ -40,9 +40,9 @@ def member(plan: Plan, arrays: Any, turn: Turn, line: Schedule) -> Any:
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import LSTM
-      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
-      >>> plan, rows = Plan(LSTM, Tiles((1,), 1), 2), rows_of(jnp.ones((2, 1, 1)))
-      >>> line = schedule(deal(rows.lengths[:, None], plan.tiles, 1), plan.tiles, rows)
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> plan = Plan(LSTM, Tiles((1,), 1), 2)
+      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((2, 1, 1), bool)))
       >>> turn = take(line, plan.tiles, 0, jnp.array(1))
       >>> member(plan, jnp.array([[3.0], [4.0]]), turn, line).tolist()
       [4.0]
@@ -58,9 +58,9 @@ def number(plan: Plan, turn: Turn, line: Schedule) -> Array:
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import LSTM
-      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
-      >>> plan, rows = Plan(LSTM, Tiles((1,), 1), 2), rows_of(jnp.ones((2, 1, 1)))
-      >>> line = schedule(deal(rows.lengths[:, None], plan.tiles, 1), plan.tiles, rows)
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> plan = Plan(LSTM, Tiles((1,), 1), 2)
+      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((2, 1, 1), bool)))
       >>> number(plan, take(line, plan.tiles, 0, jnp.array(1)), line).tolist()
       1
     """
@@ -129,10 +129,9 @@ def anew(turn: Turn, t: int, state: State) -> State:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
-      >>> tiles = Tiles((1,), 1)
-      >>> rows = rows_of(jnp.ones((1, 1, 1)))._replace(starts=jnp.array([[True]]))
-      >>> line = schedule(deal(rows.lengths[None], tiles, 1), tiles, rows)
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> tiles, real = Tiles((1,), 1), jnp.ones((1, 1, 1), bool)
+      >>> line = line_up(tiles, arrange(tiles, real, starts=real))
       >>> anew(take(line, tiles, 0, jnp.array(0)), 0, (jnp.ones((1, 1)),))[0].tolist()
       [[0.0]]
     """
@@ -159,11 +158,12 @@ def forward(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
-      >>> from jaxmask.recurrent.tiled.schedule import deal, rows_of, schedule
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> plan, rows = Plan(SIMPLE["relu"], Tiles((1,), 2)), rows_of(jnp.ones((1, 2, 1)))
-      >>> line = schedule(deal(rows.lengths[None], plan.tiles, 1), plan.tiles, rows)
-      >>> forward(plan, line, rows.x, weights, (jnp.zeros((1, 1)),))[0][0, :, 0].tolist()
+      >>> plan = Plan(SIMPLE["relu"], Tiles((1,), 2))
+      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((1, 1, 2), bool)))
+      >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
+      >>> forward(plan, line, x, weights, carry)[0][0, :, 0].tolist()
       [1.0, 2.0]
     """
     tiles, hidden, dtype = plan.tiles, carry[0].shape[1], carry[0].dtype

@@ -6,16 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from jaxmask import masks
 from jaxmask._types import Array, PyTree, StepMask, Steps
-from jaxmask.recurrent.tiled.arrange import Places, arrange
+from jaxmask.recurrent.tiled.arrange import Arranged, arrange, line_up
 from jaxmask.recurrent.tiled.backward import backward
-from jaxmask.recurrent.tiled.episodes import begins, episodes
 from jaxmask.recurrent.tiled.forward import Plan, Weights, forward
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Dealt, Rows, Schedule, Tiles, at, deal, schedule
+from jaxmask.recurrent.tiled.schedule import Tiles, at, flat, in_line
 
 
 class Setting(NamedTuple):
@@ -45,61 +43,11 @@ class Batch(NamedTuple):
     starts: StepMask | None
 
 
-class Arranged(NamedTuple):
-    """The order in which each member's real steps are run."""
-
-    places: Places
-    lengths: Int[Array, "member row"]
-    dealt: Dealt
-    starts: Bool[Array, "member row time"] | None  # before which of the steps in order
-    ends_anew: Bool[Array, "member row"] | None  # the last state is zeros: an episode begins then
-
-
 class Saved(NamedTuple):
     """What the backward needs beside the arguments: the states after each step, and the order."""
 
     kept: tuple[Float[Array, "member unit step hidden"], ...]
     arranged: Arranged
-
-
-# ------------------------------------------------------------- from padded rows to rounds and back
-
-
-def _arrange(setting: Setting, batch: Batch) -> Arranged:
-    tiles, reverse = setting.tiles, setting.reverse
-    places, lengths = arrange(batch.real, reverse=reverse)
-    starts, ends_anew = None, None
-    if batch.starts is not None:
-        number, first, ends_anew = episodes(batch.starts, batch.real, reverse=reverse)
-        starts = begins(jnp.take_along_axis(number, places.steps, axis=2), first)
-        starts &= jnp.arange(starts.shape[2]) < lengths[..., None]
-    end = -places.steps.shape[2] % tiles.steps
-    whole = (places.steps, starts)
-    steps, starts = jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, end))), whole)
-    dealt = deal(lengths, tiles, steps.shape[2] // tiles.steps)
-    return Arranged(places._replace(steps=steps), lengths, dealt, starts, ends_anew)
-
-
-def _line_up(tiles: Tiles, batch: Batch, arranged: Arranged) -> tuple[Rows, Schedule]:
-    places, lengths, dealt, starts, _ = arranged
-    rows = _flat(Rows(batch.x, lengths, places.steps, starts))
-    return rows, schedule(dealt, tiles, rows)
-
-
-def _kept_at(tiles: Tiles, arranged: Arranged, step: Int[Array, "member row *n"]) -> Array:
-    """Where a step of each row, counted as it comes, is kept: all members' steps in one line.
-
-    For padding a place in the member's last unit, which never has a step: zeros stand there.
-    """
-    dealt = arranged.dealt
-    members, units = dealt.row.shape
-    slots = jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
-    first, slots, lengths, member = (
-        masks.expand(a, step.ndim)
-        for a in (dealt.first, slots, arranged.lengths, jnp.arange(members, dtype=jnp.int32))
-    )
-    unit = jnp.where(step < lengths, first + step // tiles.steps * slots, units - 1)
-    return (member * units + unit) * tiles.steps + step % tiles.steps
 
 
 def forward_members(
@@ -121,14 +69,14 @@ def forward_members(
     """
     tiles, members = setting.tiles, len(batch.real)
     plan = Plan(setting.kind, tiles, members)
-    arranged = _arrange(setting, batch)
-    rows, line = _line_up(tiles, batch, arranged)
-    kept = forward(plan, line, rows.x, weights, _flat(carry))
-    last = _kept_at(tiles, arranged, jnp.maximum(arranged.lengths - 1, 0))
+    arranged = arrange(tiles, batch.real, batch.starts, reverse=setting.reverse)
+    kept = forward(plan, line_up(tiles, arranged), flat(batch.x), weights, _flat(carry))
     some = arranged.lengths[..., None] > 0
-    ends = tuple(jnp.where(some, at(_flat(k), last), c) for k, c in zip(kept, carry, strict=True))
-    h = at(_flat(kept[0]), _kept_at(tiles, arranged, arranged.places.ranks))
-    saved = Saved(_apart(kept, members), arranged)
+    ends = tuple(
+        jnp.where(some, _look_up(k, arranged.last), c) for k, c in zip(kept, carry, strict=True)
+    )
+    h = _look_up(kept[0], arranged.places)
+    saved = Saved(jax.tree.map(lambda a: a.reshape(members, -1, *a.shape[1:]), kept), arranged)
     return (_anew(arranged, ends), h.astype(batch.x.dtype)), saved
 
 
@@ -148,20 +96,24 @@ def back_members(
       >>> back_members(setting, weights, batch, carry, saved, result)[0].tolist()
       [[[[5.0], [4.0]]]]
     """
-    tiles, members, arranged = setting.tiles, len(batch.real), saved.arranged
-    plan = Plan(setting.kind, tiles, members)
-    rows, line = _line_up(tiles, batch, arranged)
-    d_ends, d_h = given
-    d_ends = _anew(arranged, d_ends)
-    flat = _flat((carry, saved.kept, d_ends, d_h))
-    d_x, d_weights, d_firsts = backward(plan, line, rows.x, weights, *flat)
-    d_x = at(_flat(d_x), _kept_at(tiles, arranged, arranged.places.ranks))
-    units, some = arranged.dealt.row.shape[1], arranged.lengths[..., None] > 0
-    first = arranged.dealt.first + units * jnp.arange(members, dtype=jnp.int32)[:, None]
+    tiles, arranged = setting.tiles, saved.arranged
+    plan = Plan(setting.kind, tiles, len(batch.real))
+    d_ends = _anew(arranged, given[0])
+    read = batch.x, carry, saved.kept, d_ends, given[1]
+    x, *rest = _flat(read)
+    d_x, d_weights, d_firsts = backward(plan, line_up(tiles, arranged), x, weights, *rest)
+    some = arranged.lengths[..., None] > 0
     d_carry = tuple(
-        jnp.where(some, at(d, first), end) for d, end in zip(d_firsts, d_ends, strict=True)
+        jnp.where(some, _look_up(d[:, None], arranged.dealt.first), end)
+        for d, end in zip(d_firsts, d_ends, strict=True)
     )
-    return d_x, d_weights, d_carry
+    return _look_up(d_x, arranged.places), d_weights, d_carry
+
+
+def _look_up(units: Float[Array, "unit step *feature"], place: Int[Array, "member *n"]) -> Array:
+    """What all members' units hold, at places in those of each member."""
+    size = units.shape[0] * units.shape[1] // len(place)
+    return at(flat(units), in_line(place, size)).reshape(*place.shape, *units.shape[2:])
 
 
 def _anew(arranged: Arranged, ends: State) -> State:
@@ -171,12 +123,7 @@ def _anew(arranged: Arranged, ends: State) -> State:
 
 
 def _flat(tree: PyTree) -> PyTree:
-    """Members' rows one after another."""
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
-
-
-def _apart(tree: PyTree, members: int) -> PyTree:
-    return jax.tree.map(lambda a: a.reshape(members, -1, *a.shape[1:]), tree)
+    return jax.tree.map(flat, tree)
 
 
 # ----------------------------------------------------------------------------- maps over the engine

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from jaxmask import masks
 from jaxmask._types import Array
 
 # What a round costs beside its slots, in slots: the starting of its operations, and the reading of
@@ -38,37 +39,21 @@ class Tiles(NamedTuple):
 
 
 class Dealt(NamedTuple):
-    """The queues of each member by itself."""
+    """The queues of the rows of one member, or of each."""
 
-    which: Int[Array, "member"]  # the number of slots, by its index in `Tiles.slots`
-    rounds: Int[Array, "member"]  # that hold a real step
-    row: Int[Array, "member unit"]
-    chunk: Int[Array, "member unit"]
-    left: Int[Array, "member unit"]  # real steps of the row from here on, 0 where the slot is idle
-    first: Int[Array, "member row"]  # the unit of a row's first chunk
-
-
-class Rows(NamedTuple):
-    """Rows to be run, each with its real steps counted in the order in which they come.
-
-    What comes with a step, such as `x`, stays where it was: that of a row's step `n` stands at
-    `[row, steps[row, n]]`.
-    """
-
-    x: Float[Array, "row time feature"]
-    lengths: Int[Array, "row"]
-    steps: Int[Array, "row time"]
-    starts: Bool[Array, "row time"] | None  # where the state is zeros before step `n`
+    which: Int[Array, "*member"]  # the number of slots, by its index in `Tiles.slots`
+    rounds: Int[Array, "*member"]  # that hold a real step
+    first: Int[Array, "*member row"]  # the unit of a row's first chunk
 
 
 class Units(NamedTuple):
-    """What all units do, one member's after another's."""
+    """What each unit does, of one member, of each, or of all in a line."""
 
-    row: Int[Array, "unit"]
-    chunk: Int[Array, "unit"]
-    left: Int[Array, "unit"]
-    source: Int[Array, "unit steps"]  # where what comes with a step stands, counted over all rows
-    starts: Bool[Array, "unit steps"] | None
+    row: Int[Array, "*member unit"]
+    is_first: Bool[Array, "*member unit"]  # of the chunks of its row
+    left: Int[Array, "*member unit"]  # real steps of the row from here on, 0 where a slot is idle
+    source: Int[Array, "*member unit step"]  # where what comes with a step stands, over all rows
+    starts: Bool[Array, "*member unit step"] | None  # where the state is zeros before it
 
 
 class Schedule(NamedTuple):
@@ -92,31 +77,31 @@ class Turn(NamedTuple):
     starts: Bool[Array, "slot steps"] | None
 
 
-def deal(lengths: Int[Array, "member row"], tiles: Tiles, chunks: int) -> Dealt:
+def deal(lengths: Int[Array, "row"], tiles: Tiles) -> Dealt:
     """Deal rows to slots, the longest first, each to the slot with the least to do.
 
     No slot then has more than `ceil(batch / slots) * chunks` rounds: when a row is dealt, some slot
     has at most `batch // slots` of those dealt before, and the one with the least has no more.
-    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.) There is one unit more,
-    which never has a step.
+    (Largest processing time first: Graham, 1969, doi:10.1137/0117039.)
 
     Args:
-      lengths: real steps of each row of each member.
+      lengths: real steps of each row.
       tiles: see `Tiles`.
-      chunks: the most that a row may have.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> dealt = deal(jnp.array([[2, 7, 3, 4]]), Tiles((2,), 2), chunks=4)
-      >>> dealt.row[0, :10:2].tolist(), dealt.chunk[0, :10:2].tolist()
-      ([1, 1, 1, 1, 0], [0, 1, 2, 3, 0])
-      >>> dealt.row[0, 1:8:2].tolist(), dealt.chunk[0, 1:8:2].tolist()
-      ([2, 2, 3, 3], [0, 1, 0, 1])
+      >>> dealt = deal(jnp.array([2, 7, 3, 4]), Tiles((2,), 2))  # 1, then 2, 3, 0
+      >>> dealt.first.tolist(), dealt.rounds.tolist()
+      ([8, 0, 1, 5], 5)
     """
-    batch = lengths.shape[1]
-    units = 1 + chunks * max(s * -(-batch // s) for s in tiles.slots)
-    way = _each_its_own if tiles.slots == (batch,) else _longest_first
-    return jax.vmap(lambda own: way(own, tiles, chunks, units))(lengths)
+    counts = -(-lengths // tiles.steps)
+    if tiles.slots == (len(lengths),):
+        number = jnp.zeros_like(lengths) + jnp.arange(len(lengths), dtype=jnp.int32)
+        rounds = jnp.max(counts)
+        return Dealt(jnp.zeros_like(rounds), rounds, number)
+    which = cheapest(counts, tiles.slots)
+    slots = jnp.asarray(tiles.slots, jnp.int32)[which]
+    return Dealt(which, *_longest_first(counts, slots, max(tiles.slots)))
 
 
 def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""]:
@@ -141,31 +126,8 @@ def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""
     return jnp.argmin(rounds * (choices + ROUND)).astype(jnp.int32)
 
 
-def _each_its_own(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> Dealt:
-    number = jnp.zeros_like(lengths) + jnp.arange(len(lengths), dtype=jnp.int32)
-    unit = jnp.arange(units, dtype=jnp.int32)
-    row, chunk = unit % len(lengths), jnp.minimum(unit // len(lengths), chunks - 1)
-    left = jnp.maximum(lengths[row] - unit // len(lengths) * tiles.steps, 0)
-    rounds = -(-jnp.max(lengths) // tiles.steps)
-    return Dealt(jnp.zeros_like(rounds), rounds, row, chunk, left, number)
-
-
-def _longest_first(lengths: Int[Array, "row"], tiles: Tiles, chunks: int, units: int) -> Dealt:
-    counts = -(-lengths // tiles.steps)
-    which = cheapest(counts, tiles.slots)
-    slots = jnp.asarray(tiles.slots, jnp.int32)[which]
-    first, rounds = _first_units(counts, slots, max(tiles.slots))
-    chunk = jnp.arange(chunks, dtype=jnp.int32)
-    place = jnp.where(chunk < counts[:, None], first[:, None] + chunk * slots, units)
-    number = jnp.arange(place.size, dtype=jnp.int32).reshape(place.shape)
-    taken = jnp.full_like(number, -1, shape=units).at[place].set(number, mode="drop")
-    row, chunk = jnp.maximum(taken, 0) // chunks, jnp.maximum(taken, 0) % chunks
-    left = jnp.where(taken < 0, 0, at(lengths, row) - chunk * tiles.steps)
-    return Dealt(which, rounds, row, chunk, left, first)
-
-
-def _first_units(counts: Array, slots: Array, most: int) -> tuple[Array, Array]:
-    """The unit of each row's first chunk, and how many rounds there are."""
+def _longest_first(counts: Array, slots: Array, most: int) -> tuple[Array, Array]:
+    """How many rounds there are, and the unit of each row's first chunk."""
     slot = jnp.arange(most, dtype=jnp.int32)
 
     def give(free: Array, count: Array) -> tuple[Array, Array]:
@@ -176,39 +138,76 @@ def _first_units(counts: Array, slots: Array, most: int) -> tuple[Array, Array]:
     # The first free unit of a slot tells how much the slot has to do, and which slot it is.
     free, firsts = jax.lax.scan(give, jnp.where(slot < slots, slot, _NEVER), counts[order])
     rounds = jnp.max(jnp.where(slot < slots, free, 0)) // slots
-    return jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True), rounds
+    return rounds, jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True)
 
 
-def schedule(dealt: Dealt, tiles: Tiles, rows: Rows) -> Schedule:
-    """One member's rounds after another's.
+def place(
+    dealt: Dealt, tiles: Tiles, lengths: Int[Array, "row"], step: Int[Array, "row *n"], units: int
+) -> Int[Array, "row *n"]:
+    """Where a step of each row, counted as it comes, is kept: its place in its unit, all in a line.
+
+    For padding a place in the last unit, which never has a step.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> rows = rows_of(jnp.ones((3, 2, 1)))._replace(lengths=jnp.array([1, 2, 0]))
-      >>> tiles = Tiles((1,), 1)
-      >>> line = schedule(deal(rows.lengths[:, None], tiles, chunks=2), tiles, rows)
-      >>> line.begins[0][: line.numbers[0]].tolist(), line.units.row.tolist()
-      ([0, 3, 4], [0, 0, 0, 1, 1, 1, 2, 2, 2])
+      >>> lengths, tiles = jnp.array([3, 2]), Tiles((1,), 2)
+      >>> place(deal(lengths, tiles), tiles, lengths, jnp.array([[0, 1, 2], [0, 1, 2]]), 5).tolist()
+      [[0, 1, 2], [4, 5, 8]]
     """
-    members, units = dealt.row.shape
-    batch, time = len(rows.lengths) // members, rows.x.shape[1]
-    member = jnp.arange(members, dtype=jnp.int32)[:, None]
-    row, chunk, left = (a.reshape(-1) for a in (dealt.row + batch * member, *dealt[3:5]))
-    step = chunk[:, None] * tiles.steps + jnp.arange(tiles.steps, dtype=jnp.int32)
-    source = row[:, None] * time + at(rows.steps, row[:, None], step)
-    starts = None if rows.starts is None else at(rows.starts, row[:, None], step)
+    slots = jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+    first, lengths = (masks.expand(a, step.ndim) for a in (dealt.first, lengths))
+    unit = jnp.where(step < lengths, first + step // tiles.steps * slots, units - 1)
+    return unit * tiles.steps + step % tiles.steps
+
+
+def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) -> Schedule:
+    """One member's rounds after another's, `batch` rows of `time` steps each.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxmask.recurrent.tiled.arrange import arrange
+      >>> tiles, real = Tiles((1,), 1), jnp.array([[[True, False]], [[True, True]]])
+      >>> arranged = arrange(tiles, real)
+      >>> line = schedule(arranged.dealt, arranged.units, tiles, 1, 2)
+      >>> line.begins[0][: line.numbers[0]].tolist(), line.units.row.tolist()
+      ([0, 3, 4], [0, 0, 0, 1, 1, 1])
+    """
+    members, number = units.row.shape
 
     def rounds(index: int, slots: int) -> tuple[Array, Array]:
-        turn = jnp.arange(units // slots, dtype=jnp.int32)
+        turn = jnp.arange(number // slots, dtype=jnp.int32)
         runs = (turn < dealt.rounds[:, None]) & (dealt.which == index)[:, None]
-        begin = (member * units + turn * slots).reshape(-1)
+        begin = in_line(jnp.broadcast_to(turn * slots, runs.shape), number)
         if members > 1:
             begin = begin[jnp.argsort(~runs.reshape(-1), stable=True)]
-        return begin.astype(jnp.uint32), jnp.sum(runs, dtype=jnp.int32)
+        return begin, jnp.sum(runs, dtype=jnp.int32)
 
     begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
-    all_units = Units(row.astype(jnp.uint32), chunk, left, source.astype(jnp.uint32), starts)
-    return Schedule(all_units, begins, numbers)
+    row, source = in_line(units.row, batch), in_line(units.source, batch * time)
+    line = jax.tree.map(flat, units)._replace(row=row, source=source)
+    return Schedule(line, begins, numbers)
+
+
+def in_line(index: Int[Array, "member *n"], size: int) -> Array:
+    """Each member's indices, in an array that has `size` of one member after those of another.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> in_line(jnp.array([[0, 1], [0, 1]]), 5).tolist()
+      [0, 1, 5, 6]
+    """
+    member = jnp.arange(len(index), dtype=jnp.int32)
+    return flat(index + size * masks.expand(member, index.ndim)).astype(jnp.uint32)
+
+
+def flat(a: Array) -> Array:
+    """What one member has, after what another has.
+
+    Example:
+      >>> flat(jnp.ones((2, 3, 4))).shape
+      (6, 4)
+    """
+    return a.reshape(-1, *a.shape[2:])
 
 
 def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
@@ -216,33 +215,26 @@ def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tiles, rows = Tiles((1,), 2), rows_of(jnp.ones((1, 4, 1)))
-      >>> rows = rows._replace(lengths=jnp.array([3]))
-      >>> line = schedule(deal(rows.lengths[None], tiles, chunks=2), tiles, rows)
-      >>> done = take(line, tiles, 0, jnp.array(1))
-      >>> done.source.tolist(), done.real.tolist()
-      ([[2, 3]], [[True, False]])
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> tiles, real = Tiles((1,), 2), jnp.array([[[True, True, False, True]]])
+      >>> done = take(line_up(tiles, arrange(tiles, real)), tiles, 0, jnp.array(1))
+      >>> done.source[0, 0].tolist(), done.real.tolist()
+      (3, [[True, False]])
     """
     begin = block(line.begins[index], turn, 1)[0]
-    row, chunk, left, source, starts = jax.tree.map(
-        lambda a: block(a, begin, tiles.slots[index]), line.units
+    units = jax.tree.map(lambda a: block(a, begin, tiles.slots[index]), line.units)
+    left_at = units.left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)
+    goes_on = units.left > tiles.steps
+    return Turn(
+        begin,
+        units.row,
+        units.is_first,
+        goes_on,
+        units.source,
+        left_at > 0,
+        left_at == 1,
+        units.starts,
     )
-    left_at = left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)
-    goes_on = left > tiles.steps
-    return Turn(begin, row, chunk == 0, goes_on, source, left_at > 0, left_at == 1, starts)
-
-
-def rows_of(x: Array) -> Rows:
-    """Rows of real steps alone, in their order.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> rows_of(jnp.ones((2, 3, 1))).lengths.tolist()
-      [3, 3]
-    """
-    number, time = x.shape[:2]
-    step = jnp.broadcast_to(jnp.arange(time, dtype=jnp.int32), (number, time))
-    return Rows(x, jnp.full(number, time, jnp.int32), step, None)
 
 
 def gather(x: Float[Array, "row time feature"], turn: Turn) -> Float[Array, "slot steps feature"]:
@@ -250,10 +242,10 @@ def gather(x: Float[Array, "row time feature"], turn: Turn) -> Float[Array, "slo
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tiles, rows = Tiles((1,), 2), rows_of(jnp.ones((1, 2, 1)))
-      >>> rows = rows._replace(lengths=jnp.array([1]))
-      >>> line = schedule(deal(rows.lengths[None], tiles, chunks=1), tiles, rows)
-      >>> gather(rows.x, take(line, tiles, 0, jnp.array(0)))[0, :, 0].tolist()
+      >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> tiles, real = Tiles((1,), 2), jnp.array([[[True, False]]])
+      >>> turn = take(line_up(tiles, arrange(tiles, real)), tiles, 0, jnp.array(0))
+      >>> gather(jnp.ones((1, 2, 1)), turn)[0, :, 0].tolist()
       [1.0, 0.0]
     """
     return jnp.where(turn.real[..., None], at(x.reshape(-1, x.shape[-1]), turn.source), 0)
