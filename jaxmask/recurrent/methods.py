@@ -16,7 +16,8 @@ LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
 LEAST_TIME = 32
 FEW = 16  # rows
 SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots, as shares of the rows
-STEPS, STEPS_FEW = 4, 8
+EVEN = 32  # rows; XLA:CPU multiplies a few more than so many, say 48, at two thirds of the rate
+STEPS, STEPS_FEW, STEPS_ONE = 4, 8, 16  # of a chunk: of many rows, of few, of one alone
 
 
 class Choice(NamedTuple):
@@ -142,17 +143,23 @@ def tiles_for(batch: int, time: int) -> Tiles:
       time: number of steps.
 
     Example:
-      >>> tiles_for(batch=64, time=96), tiles_for(batch=1, time=5)
-      (Tiles(slots=(8, 24, 64), steps=4), Tiles(slots=(1,), steps=5))
+      >>> tiles_for(batch=128, time=96), tiles_for(batch=1, time=5)
+      (Tiles(slots=(16, 32, 128), steps=4), Tiles(slots=(1,), steps=5))
     """
     if jax.default_backend() != "cpu" or batch <= FEW:
         return _one_tile(batch, time)
-    slots = {min(batch, max(LEAST_SLOTS, math.ceil(share * batch))) for share in SHARES}
+    slots = {_slots(share, batch) for share in SHARES}
     return Tiles(tuple(sorted(slots)), min(STEPS, time))
 
 
+def _slots(share: float, batch: int) -> int:
+    slots = max(LEAST_SLOTS, math.ceil(share * batch))
+    return min(batch, slots // EVEN * EVEN if slots > EVEN and share < 1 else slots)
+
+
 def _one_tile(batch: int, time: int) -> Tiles:
-    return Tiles((batch,), min(STEPS_FEW if batch <= FEW else STEPS, time))
+    steps = STEPS_ONE if batch == 1 else STEPS_FEW if batch <= FEW else STEPS
+    return Tiles((batch,), min(steps, time))
 
 
 def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
