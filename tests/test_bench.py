@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 import jaxmask as jm
-from bench import agreement, chart, goals, growth, problem, recurrent, rivals, roofline, store
+from bench import (
+    agreement,
+    chart,
+    goals,
+    growth,
+    problem,
+    ratios,
+    recurrent,
+    rivals,
+    roofline,
+    store,
+)
 from bench.problem import Problem
 from bench.rivals.jaxmask import reference
 from bench.rivals.program import Layout, Result, compile_jax
@@ -162,6 +173,30 @@ def test_goals_are_judged_by_the_best_rival_and_the_worst_shape():
     assert "| **0.70** incomplete (forward A 0.70, forward L 0.70) |" in text
     assert "| **1.20** falls short (padding 1.20) |" in text
     assert "not measured" in text
+
+
+def test_ratios_of_both_passes_stand_in_one_line_a_problem():
+    def made(shape, what, fill, times, **more):
+        rest = {"dtype": "float32", "layers": 1, "directions": 1, "sizes": [2, 9, 3, 4], **more}
+        figures = {
+            n: {"milliseconds": {"median": t}, "ratio": t / times["jaxmask"]}
+            for n, t in times.items()
+        }
+        problem = {"machine": "a machine", "cell": "lstm", "shape": shape, "fill": fill}
+        return {**problem, "what": what, "rivals": figures, **rest}
+
+    text = ratios.text(
+        [
+            made("A", "train", 0.36, {"jaxmask": 4, "torch packed": 10}),
+            made("A", "forward", 0.36, {"jaxmask": 2, "torch packed": 3, "flax": 1}),
+            made("A", "inference", 1.0, {"jaxmask": 1}),
+            made("wmt", "forward", 0.25, {"jaxmask": 3}, layers=2, directions=2, dtype="bfloat16"),
+        ]
+    )
+    head, line = "| layer | rows x steps, features | real steps | jaxmask, ms |", "2 x 9, 3 -> 4"
+    assert f"{head} Flax | PyTorch packed |\n|---|---|---|---|---|---|\n" in text
+    assert f"| LSTM | {line} | 36% | 2 / 4 | 0.50 /  | 1.50 / 2.50 |\n\n" in text
+    assert f"| LSTM, 2 layers, both ways, bfloat16 | wmt, {line} | 25% | 3 /  |\n" in text
 
 
 def test_work_counts_real_steps_alone():
