@@ -9,7 +9,7 @@ process; below 1 the rival is faster.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bench import pages, recurrent, rivals, store
@@ -28,6 +28,7 @@ PASSES = ("forward", "train")
 PROBLEM = ("cell", "layers", "directions", "shape", "fill", "dtype")
 
 Problem = dict[str, store.Row]  # the rows of one problem, by pass
+Text = Callable[[store.Row], str]
 
 
 def text(rows: list[store.Row]) -> str:
@@ -38,7 +39,7 @@ def text(rows: list[store.Row]) -> str:
         [
             f"Log-normal lengths, on {rows[0]['machine']}, forward / training:",
             "",
-            *_table(shapes, "rows x steps, features", lambda row: _sizes(row)),
+            *_table(shapes, "rows x steps, features", _sizes),
             "",
             "Lengths as in real data (`--workloads`, named after what they are fits to):",
             "",
@@ -48,7 +49,7 @@ def text(rows: list[store.Row]) -> str:
     )
 
 
-def _table(rows: list[store.Row], about: str, name: Any) -> list[str]:
+def _table(rows: list[store.Row], about: str, name: Text) -> list[str]:
     problems = _problems(rows)
     names = [one for one in TITLES if any(one in row["rivals"] for row in rows)]
     head = ["layer", about, "real steps", "jaxmask, ms", *(TITLES[one] for one in names)]
@@ -74,7 +75,7 @@ def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return dtype != "float32", cell != "lstm", layers, directions, shape, fill
 
 
-def _both(problem: Problem, figure: Any) -> str:
+def _both(problem: Problem, figure: Text) -> str:
     found = [figure(problem[what]) if what in problem else "" for what in PASSES]
     return " / ".join(found) if any(found) else ""
 
