@@ -15,7 +15,7 @@ import jaxmask as jm
 from jaxmask.recurrent import methods
 from jaxmask.recurrent.tiled import on_chip
 from jaxmask.recurrent.tiled.arrange import arrange, line_up
-from jaxmask.recurrent.tiled.schedule import Tiles
+from jaxmask.recurrent.tiled.schedule import Tiles, units_for
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
@@ -193,7 +193,7 @@ def test_every_chunk_is_dealt_once_and_in_order(lengths):
     tiles = Tiles((2, 4, 9), 3)
     real = jnp.arange(12) < jnp.array(lengths)[:, None]
     arranged = jax.jit(arrange, static_argnums=0)(tiles, real[None])
-    dealt, (units, begins, numbers) = arranged.dealt, line_up(tiles, arranged)
+    dealt, (units, begins, numbers, used, _) = arranged.dealt, line_up(tiles, arranged)
     which = int(dealt.which[0])
     slots = tiles.slots[which]
     assert [int(n) > 0 for n in numbers] == [any(lengths) and i == which for i in range(3)]
@@ -209,7 +209,20 @@ def test_every_chunk_is_dealt_once_and_in_order(lengths):
     for row, length in enumerate(lengths):
         first, chunks = int(dealt.first[0, row]), range(-(-length // 3))
         assert seen.get(row, []) == [(length - 3 * c, first + c * slots) for c in chunks]
-    assert int(units.left[-1]) == 0
+    assert int(units.left[0]) == 0
+    assert int(used[0]) == 1 + slots * int(dealt.rounds[0])
+
+
+def test_rows_that_do_not_fit_evenly_all_step_at_once():
+    """49 rows of one length in 24 slots would take three turns, and more room than there is."""
+    tiles, time = Tiles((8, 24, 64), 4), 40
+    for rows, slots in ((48, 24), (49, 64)):
+        real = jnp.broadcast_to(jnp.arange(64)[:, None] < rows, (64, time))
+        arranged = arrange(tiles, real[None])
+        assert tiles.slots[int(arranged.dealt.which[0])] == slots
+        places = np.asarray(arranged.places[0])[:rows]
+        assert len(np.unique(places)) == places.size
+        assert places.max() < 4 * units_for(tiles, 64, time)
 
 
 def test_training_ends_where_that_with_the_scan_ends():

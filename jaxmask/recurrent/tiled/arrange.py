@@ -19,6 +19,7 @@ from jaxmask.recurrent.tiled.schedule import (
     deal,
     place,
     schedule,
+    units_for,
 )
 
 
@@ -33,6 +34,8 @@ class Arranged(NamedTuple):
     ends_anew: Bool[Array, "member row"] | None  # the last state is zeros: an episode begins then
 
 
+# Both are traced once for a forward that is pulled back, and one that is not.
+@functools.partial(jax.jit, static_argnums=0, static_argnames="reverse", inline=True)
 def arrange(
     tiles: Tiles, real: StepMask, starts: StepMask | None = None, *, reverse: bool = False
 ) -> Arranged:
@@ -49,13 +52,14 @@ def arrange(
       >>> real = jnp.array([[[False, True, True], [True, False, False]]])
       >>> arranged = arrange(Tiles((1,), 2), real)
       >>> arranged.places.tolist(), arranged.lengths.tolist()
-      ([[[8, 0, 1], [2, 9, 9]]], [[2, 1]])
-      >>> arranged.units.source[0, :2].tolist(), arranged.units.left[0, :2].tolist()
+      ([[[0, 2, 3], [4, 1, 1]]], [[2, 1]])
+      >>> arranged.units.source[0, 1:3].tolist(), arranged.units.left[0, 1:3].tolist()
       ([[1, 2], [3, 0]], [2, 1])
     """
     return each(functools.partial(_arrange, tiles, reverse), real, starts)
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def line_up(tiles: Tiles, arranged: Arranged) -> Schedule:
     """All members' units in a line.
 
@@ -63,7 +67,7 @@ def line_up(tiles: Tiles, arranged: Arranged) -> Schedule:
       >>> import jax.numpy as jnp
       >>> tiles = Tiles((1,), 2)
       >>> line_up(tiles, arrange(tiles, jnp.ones((2, 1, 2), bool))).units.source.tolist()
-      [[0, 1], [0, 0], [2, 3], [2, 2]]
+      [[0, 0], [0, 1], [2, 2], [2, 3]]
     """
     return schedule(arranged.dealt, arranged.units, tiles, *arranged.places.shape[1:])
 
@@ -84,11 +88,9 @@ def each(f: Callable, *rest: Any) -> Any:
 def _arrange(tiles: Tiles, reverse: bool, real: Array, starts: Array | None) -> Arranged:
     batch, time = real.shape
     lengths, ranks = _count(real, reverse)
-    dealt = deal(lengths, tiles)
-    # One unit more than rounds ever need, which never has a step.
-    units = 1 + -(-time // tiles.steps) * max(s * -(-batch // s) for s in tiles.slots)
+    dealt, units = deal(lengths, tiles, time), units_for(tiles, batch, time)
     places, last = (
-        place(dealt, tiles, lengths, step, units) for step in (ranks, jnp.maximum(lengths - 1, 0))
+        place(dealt, tiles, lengths, step) for step in (ranks, jnp.maximum(lengths - 1, 0))
     )
     begins, ends_anew = None, None
     if starts is not None:

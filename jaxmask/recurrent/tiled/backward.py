@@ -4,6 +4,7 @@ The gates of a chunk are rebuilt with one product, the steps are pulled back one
 chunk's share of the weights' gradients is taken with one product each.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -14,13 +15,17 @@ from jaxmask.recurrent.tiled.forward import (
     Plan,
     Weights,
     anew,
+    gates_of,
+    join,
+    keeps_gates,
     member,
     number,
     product,
-    with_bias,
+    side_by_side,
     zeros,
 )
-from jaxmask.recurrent.tiled.kinds import State
+from jaxmask.recurrent.tiled.kinds import Kind, State
+from jaxmask.recurrent.tiled.room import at_states
 from jaxmask.recurrent.tiled.schedule import Schedule, Turn, at, block, gather, put, take
 
 
@@ -34,7 +39,7 @@ def backward(
     d_ends: State,
     d_h: Array,
 ) -> tuple[Array, Weights, State]:
-    """Cotangents of `x`, of each member's weights and of the states before each chunk.
+    """Cotangents of `x`, of each member's weights and of the carry.
 
     Args:
       plan: what is static.
@@ -42,27 +47,28 @@ def backward(
       x: `[row, time, feature]`.
       weights: see `Weights`.
       carry: the first states, each `[row, hidden]`.
-      kept: the states after each step, from `forward`.
+      kept: what `forward` returns.
       d_ends: cotangents of the last states, each `[row, hidden]`.
       d_h: `[row, time, hidden]`, cotangent of `h` after each step, where `x` has the step.
 
     Returns:
       That of `x`, `[unit, step, feature]`; those of the weights `[member, ...]`, added up in
-      the dtype of the state; those of the states `[unit, hidden]`.
+      the dtype of the state; those of the carry, each `[row, hidden]`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxmask.recurrent.tiled.forward import forward
       >>> from jaxmask.recurrent.tiled.kinds import SIMPLE
       >>> from jaxmask.recurrent.tiled.arrange import arrange, line_up
+      >>> from jaxmask.recurrent.tiled.room import Room
       >>> from jaxmask.recurrent.tiled.schedule import Tiles
-      >>> plan = Plan(SIMPLE["relu"], Tiles((1,), 2))
+      >>> plan = Plan(SIMPLE["relu"], Tiles((1,), 2), Room(2, 0, 0))
       >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
       >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((1, 1, 2), bool)))
       >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
       >>> options = plan, line, x, weights, carry
       >>> d_x, _, _ = backward(*options, forward(*options), carry, jnp.ones((1, 2, 1)))
-      >>> d_x[0, :, 0].tolist()
+      >>> d_x[1, :, 0].tolist()
       [2.0, 1.0]
     """
     tiles, units, hidden, dtype = plan.tiles, len(line.units.row), carry[0].shape[1], carry[0].dtype
@@ -74,18 +80,19 @@ def backward(
 
     def loop(index: int, done: Any) -> Any:
         def body(i: Array, loop: Any) -> Any:
-            (d_x, total, firsts), d = loop
+            (d_x, total, d_carry), d = loop
             turn = take(line, tiles, index, line.numbers[index] - 1 - i)
-            own, own_turned = (member(plan, w, turn, line) for w in (weights, turned))
-            inputs, before = gather(x, turn), _before(carry, kept, turn)
-            factors = _rebuild(plan, own, turn, inputs, before, kept)
+            own, own_turned = (member(plan, w, turn) for w in (weights, turned))
+            inputs, (before, after) = gather(x, turn), _around(plan, carry, kept, turn)
+            z = _gates(plan, line, index, own, inputs, before[0], kept, turn)
+            factors = plan.kind.factors(z, before, after)
             given = tuple(g / one for g in _given(d_h, d_ends, turn))
             d = tuple(jnp.where(turn.goes_on[:, None], a, 0) for a in d)
             d, d_zs = _steps_back(plan, turn, factors, given, d, own_turned.w_h, one)
             d_x = put(d_x, product(d_zs[0], own_turned.w_x, dtype), turn.begin)
-            firsts = tuple(put(f, a, turn.begin) for f, a in zip(firsts, d, strict=True))
-            total = _add(plan, line, total, share(own, inputs, before[0], *d_zs), turn)
-            return (d_x, total, firsts), d
+            d_carry = _first_of_rows(plan, line, d_carry, d, turn)
+            total = _add(plan, total, share(own, inputs, before[0], *d_zs), turn)
+            return (d_x, total, d_carry), d
 
         d = tuple(zeros(x, (tiles.slots[index], hidden), dtype) for _ in carry)
         return jax.lax.fori_loop(0, line.numbers[index], body, (done, d))[0]
@@ -93,7 +100,7 @@ def backward(
     done = (
         zeros(x, (units, tiles.steps, x.shape[2]), dtype),
         jax.tree.map(lambda w: zeros(x, (plan.members, *w.shape[1:]), dtype), weights),
-        tuple(zeros(x, (units, hidden), dtype) for _ in carry),
+        d_ends,
     )
     for index in range(len(tiles.slots)):
         done = loop(index, done)
@@ -113,30 +120,71 @@ def _given(d_h: Array, d_ends: State, turn: Turn) -> State:
     return gather(d_h, turn).astype(last[0].dtype) + last[0], *last[1:]
 
 
-def _before(carry: State, kept: State, turn: Turn) -> State:
-    """The states before each step of a chunk."""
-    slots = len(turn.row)
+def _around(plan: Plan, carry: State, kept: State, turn: Turn) -> tuple[State, State]:
+    """The states before each step of a chunk, and those after it."""
+    slots, place = len(turn.row), number(plan, turn)
+    begin = at_states(plan.room, place, turn.begin)
 
-    def shifted(first: Array, after: Array) -> Array:
+    def shifted(first: Array, kept: Array, after: Array) -> Array:
         # The round before has the chunk before; where there is none the index may be anywhere.
-        before = block(after, turn.begin - jnp.uint32(slots), slots)[:, -1:]
+        before = block(kept, begin - jnp.uint32(slots), slots)[:, -1:]
         before = jnp.where(turn.is_first[:, None, None], at(first, turn.row)[:, None], before)
-        inside = block(after, turn.begin, slots)[:, :-1]
-        before = jnp.concatenate([before, inside], axis=1)
+        before = jnp.concatenate([before, after[:, :-1]], axis=1)
         return before if turn.starts is None else jnp.where(turn.starts[..., None], 0, before)
 
-    return tuple(map(shifted, carry, kept))
+    def apart(state: State) -> State:
+        return tuple(jnp.split(state[0], len(carry), axis=-1)) if plan.room.gates else state
+
+    after = tuple(block(k, begin, slots) for k in kept)
+    before = map(shifted, side_by_side(plan.room, carry), kept, after)
+    return apart(tuple(before)), apart(after)
 
 
-def _rebuild(
-    plan: Plan, own: Weights, turn: Turn, x: Array, before: State, kept: State
-) -> tuple[State, State]:
-    """What pulls a cotangent back through each step of a chunk."""
-    dtype = kept[0].dtype
-    z_x = product(x, own.w_x, dtype) + own.b_x
-    z_h = with_bias(product(before[0], own.w_h, dtype), own.b_h)
-    after = tuple(block(k, turn.begin, len(turn.row)) for k in kept)
-    return plan.kind.factors(z_x, z_h, before, after)
+def _gates(
+    plan: Plan,
+    line: Schedule,
+    index: int,
+    own: Weights,
+    x: Array,
+    h: Array,
+    kept: State,
+    turn: Turn,
+) -> Array:
+    """What the steps of a chunk read of their products: as kept, or computed again."""
+    kind, dtype = plan.kind, kept[0].dtype
+    # Flat, as the products of the weights' gradients take them, or XLA makes both twice.
+    flat_x, flat_h = (a.reshape(-1, a.shape[-1]) for a in (x, h))
+
+    def again() -> Array:
+        z = join(kind, own, product(flat_x, own.w_x, dtype), flat_h)
+        return z.reshape(*h.shape[:2], -1)
+
+    if not keeps_gates(plan, index):
+        return again()
+
+    def read() -> Array:
+        begin, _ = gates_of(plan, turn, line)  # in here: not worth a kernel of its own
+        gates = block(kept[0], begin, len(turn.row) * plan.room.gates)
+        return gates.reshape(*h.shape[:2], -1)
+
+    _, stay = gates_of(plan, turn, line)
+    return jax.lax.cond(stay, read, again)
+
+
+def _first_of_rows(plan: Plan, line: Schedule, d_carry: State, d: State, turn: Turn) -> State:
+    """Put the cotangents of the states before the first chunks of rows where the rows are."""
+    place, slots = number(plan, turn), len(turn.row)
+    rows = line.first.shape[1]
+    begin = (turn.begin - place * plan.room.states).astype(jnp.int32)
+    slot = block(line.first, place, 1)[0] - begin
+    here = (slot >= 0) & (slot < slots)
+
+    def add(into: Array, new: Array) -> Array:
+        old = block(into, place * rows, rows)
+        new = jnp.where(here[:, None], at(new, jnp.where(here, slot, 0)), old)
+        return new if plan.members == 1 else put(into, new, place * rows)
+
+    return tuple(add(*pair) for pair in zip(d_carry, d, strict=True))
 
 
 def _steps_back(
@@ -152,22 +200,30 @@ def _steps_back(
     passed: list[tuple[Array, Array]] = []
     for step in reversed(range(plan.tiles.steps)):
         d_new = tuple(a + g[:, step] for a, g in zip(d, given, strict=True))
-        taken, held = jax.tree.map(lambda a, step=step: a[:, step], factors)
-        d_zx, d_zh, d_read = plan.kind.pull(taken, held, d_new)
-        d_zx, d_zh = side_by_side(d_zx) / one, side_by_side(d_zh) / one
-        passed.insert(0, (d_zx, d_zh))
-        d_h = product(d_zh, w_h, d_zh.dtype)
-        d_state = [jnp.zeros_like(d_h) if a is None else a / one for a in d_read]
-        d = anew(turn, step, (d_h + d_state[0], *d_state[1:]))
+        taken = jax.tree.map(lambda a, step=step: a[:, step], factors)
+        d, d_zs = _step_back(plan.kind, w_h, one, taken, d_new)
+        passed.insert(0, d_zs)
+        d = anew(turn, step, d)
     d_zxs, d_zhs = (jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))
     return d, (d_zxs, d_zhs)
 
 
-def side_by_side(d: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once for all steps
+def _step_back(
+    kind: Kind, w_h: Array, one: Array, factors: tuple[State, State], d_new: State
+) -> tuple[State, tuple[Array, Array]]:
+    d_zx, d_zh, d_read = kind.pull(*factors, d_new)
+    d_zx, d_zh = flat_gates(d_zx) / one, flat_gates(d_zh) / one
+    d_h = product(d_zh, w_h, d_zh.dtype)
+    d_state = [jnp.zeros_like(d_h) if a is None else a / one for a in d_read]
+    return (d_h + d_state[0], *d_state[1:]), (d_zx, d_zh)
+
+
+def flat_gates(d: Array) -> Array:
     """Gates side by side, as the products have them.
 
     Example:
-      >>> side_by_side(jnp.zeros((5, 4, 3))).shape
+      >>> flat_gates(jnp.zeros((5, 4, 3))).shape
       (5, 12)
     """
     return d.reshape(*d.shape[:-2], -1)
@@ -201,10 +257,10 @@ def share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Wei
     return Weights(outer(x, d_zx), outer(h, d_zh), *d_b)
 
 
-def _add(plan: Plan, line: Schedule, total: Weights, share: Weights, turn: Turn) -> Weights:
+def _add(plan: Plan, total: Weights, share: Weights, turn: Turn) -> Weights:
     def add(into: Array, new: Array, old: Array) -> Array:
         if plan.members == 1:
             return into + new
-        return put(into, (old + new)[None], number(plan, turn, line))
+        return put(into, (old + new)[None], number(plan, turn))
 
-    return jax.tree.map(add, total, share, member(plan, total, turn, line))
+    return jax.tree.map(add, total, share, member(plan, total, turn))

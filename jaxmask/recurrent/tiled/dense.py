@@ -16,7 +16,7 @@ from jaxtyping import Float
 from jaxmask._types import Array, Steps
 from jaxmask.recurrent.masked_scan import time_first
 from jaxmask.recurrent.tiled.arrange import each
-from jaxmask.recurrent.tiled.backward import share, side_by_side
+from jaxmask.recurrent.tiled.backward import flat_gates, share
 from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
 from jaxmask.recurrent.tiled.kinds import State
 from jaxmask.recurrent.tiled.members import Batch, Setting
@@ -26,7 +26,7 @@ class Kept(NamedTuple):
     """What the backward needs of each step: the states that it read, and its products."""
 
     before: tuple[Float[Array, "*member time batch hidden"], ...]
-    z: tuple[Float[Array, "*member time batch gates"], ...]  # their sum, or that of x and that of h
+    z: Float[Array, "*member time batch gates"]  # see `Kind.join`
 
 
 def forward_members(
@@ -120,9 +120,10 @@ def _step(
     (w_h, b_h), (z_x, real, starts) = weights, inputs
     before = state if reverse else _anew(starts, state)
     z_h = with_bias(product(before[0], w_h, before[0].dtype), b_h)
-    new = choose(real, kind.update(z_x, z_h, before), before)
+    z = kind.join(z_x, z_h)
+    new = choose(real, kind.update(z, before), before)
     h = jnp.where(real, new[0], 0)
-    kept = Kept(before, (z_x + z_h,) if kind.adds else (z_x, z_h)) if setting.keeps else None
+    kept = Kept(before, z) if setting.keeps else None
     # The boundary lies before the step, so going backward one meets it after.
     return _anew(starts, new) if reverse else new, (h, kept)
 
@@ -142,11 +143,10 @@ def _back(
     def step(d: State, inputs: Any) -> tuple[State, Any]:
         (before, z), d_y, real, starts = inputs
         d = _anew(starts, d) if reverse else d
-        z_x, z_h = (*z, jnp.zeros((), dtype)) if kind.adds else z
-        factors, holds = kind.factors(z_x, z_h, before, kind.update(z_x, z_h, before))
+        factors, holds = kind.factors(z, before, kind.update(z, before))
         d_new = d[0] + d_y, *d[1:]
         *d_zs, d_read = kind.pull(factors, holds, d_new)
-        d_zx, d_zh = (jnp.where(real, side_by_side(d_z) / one, 0) for d_z in d_zs)
+        d_zx, d_zh = (jnp.where(real, flat_gates(d_z) / one, 0) for d_z in d_zs)
         through = product(d_zh, turned.w_h, dtype)
         d_state = [jnp.zeros_like(through) if a is None else a for a in d_read]
         d_before = choose(real, (d_state[0] + through, *d_state[1:]), d)

@@ -22,7 +22,7 @@ from jaxmask import masks, ops
 from jaxmask._types import Array, Mask, StepMask, Steps
 from jaxmask.recurrent import masked_scan
 from jaxmask.recurrent.tiled import dense as without_tiles
-from jaxmask.recurrent.tiled.forward import Weights, product, update, zeros
+from jaxmask.recurrent.tiled.forward import Weights, join, product, zeros
 from jaxmask.recurrent.tiled.kinds import Kind, State
 from jaxmask.recurrent.tiled.members import (
     Batch,
@@ -144,7 +144,9 @@ def reference(
     dtype = carry[0].dtype
 
     def cell(state: State, x: Array) -> tuple[State, Array]:
-        new = update(setting.kind, own, product(x, own.w_x, dtype), state)
+        new = setting.kind.update(
+            join(setting.kind, own, product(x, own.w_x, dtype), state[0]), state
+        )
         return new, new[0]
 
     safe, _ = ops.fill(batch.x, batch.real)

@@ -12,25 +12,29 @@ State = tuple[Array, ...]
 
 
 class Kind(NamedTuple):
-    """A recurrence with the step `update(x @ w_x + b, h @ w_h + b_h, state)`, `h` its first state.
+    """A recurrence with the step `update(join(x @ w_x + b, h @ w_h + b_h), state)`.
 
-    The arithmetic is element by element, so a step is pulled back by factors, and the factors of a
-    whole chunk are computed at once.
+    `h` is its first state. The arithmetic is element by element, so a step is pulled back by
+    factors, and the factors of a whole chunk are computed at once.
 
     Attributes:
-      update: `(z_x, z_h, state) -> state`.
-      factors: `(z_x, z_h, before, after) -> (factors, holds)`, arrays `[..., hidden]` or
+      join: `(z_x, z_h) -> z`, what the arithmetic reads of both products, `[..., gates]`.
+      update: `(z, state) -> state`.
+      factors: `(z, before, after) -> (factors, holds)`, arrays `[..., hidden]` or
         `[..., gate, hidden]`; `before` and `after` are the states. Finite
         where these are, so that cotangents of 0 stay 0.
       pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
         reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
-      adds: whether only `z_x + z_h` matters.
+      gates: how often `z` is as wide as `h`; 0 where `factors` does not read it.
+      adds: whether `z` is `z_x + z_h`.
       bounded: whether the state stays finite however many steps are made of finite inputs.
     """
 
-    update: Callable[[Array, Array, State], State]
-    factors: Callable[[Array, Array, State, State], tuple[State, State]]
+    join: Callable[[Array, Array], Array]
+    update: Callable[[Array, State], State]
+    factors: Callable[[Array, State, State], tuple[State, State]]
     pull: Callable[[State, State, State], tuple[Array, Array, tuple[Array | None, ...]]]
+    gates: int
     adds: bool = True
     bounded: bool = True
 
@@ -42,19 +46,19 @@ def _by_gate(*gates: Array) -> Array:
     return jnp.stack(gates, axis=-2)
 
 
-def _lstm_gates(z_x: Array, z_h: Array) -> tuple[Array, Array, Array, Array]:
-    i, f, g, o = jnp.split(z_x + z_h, 4, axis=-1)
+def _lstm_gates(z: Array) -> tuple[Array, Array, Array, Array]:
+    i, f, g, o = jnp.split(z, 4, axis=-1)
     return jax.lax.logistic(i), jax.lax.logistic(f), jnp.tanh(g), jax.lax.logistic(o)
 
 
-def _lstm_update(z_x: Array, z_h: Array, state: State) -> State:
-    i, f, g, o = _lstm_gates(z_x, z_h)
+def _lstm_update(z: Array, state: State) -> State:
+    i, f, g, o = _lstm_gates(z)
     c = f * state[1] + i * g
     return o * jnp.tanh(c), c
 
 
-def _lstm_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
-    i, f, g, o = _lstm_gates(z_x, z_h)
+def _lstm_factors(z: Array, before: State, after: State) -> tuple[State, State]:
+    i, f, g, o = _lstm_gates(z)
     said = jnp.tanh(after[1])
     gates = g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g**2), said * o * (1 - o)
     return (_by_gate(*gates), o * (1 - said**2)), (f,)
@@ -68,20 +72,25 @@ def _lstm_pull(factors: State, holds: State, d_state: State) -> Pulled:
     return d_z, d_z, (None, d_c * holds[0])
 
 
-def _gru_gates(z_x: Array, z_h: Array) -> tuple[Array, Array, Array, Array]:
+def _gru_join(z_x: Array, z_h: Array) -> Array:
     x_r, x_z, x_n = jnp.split(z_x, 3, axis=-1)
     h_r, h_z, h_n = jnp.split(z_h, 3, axis=-1)
-    r = jax.lax.logistic(x_r + h_r)
-    return r, jax.lax.logistic(x_z + h_z), jnp.tanh(x_n + r * h_n), h_n
+    return jnp.concatenate([x_r + h_r, x_z + h_z, x_n, h_n], axis=-1)
 
 
-def _gru_update(z_x: Array, z_h: Array, state: State) -> State:
-    _, z, n, _ = _gru_gates(z_x, z_h)
+def _gru_gates(z: Array) -> tuple[Array, Array, Array, Array]:
+    r, z, x_n, h_n = jnp.split(z, 4, axis=-1)
+    r = jax.lax.logistic(r)
+    return r, jax.lax.logistic(z), jnp.tanh(x_n + r * h_n), h_n
+
+
+def _gru_update(z: Array, state: State) -> State:
+    _, z, n, _ = _gru_gates(z)
     return ((1 - z) * n + z * state[0],)
 
 
-def _gru_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
-    r, z, n, h_n = _gru_gates(z_x, z_h)
+def _gru_factors(z: Array, before: State, after: State) -> tuple[State, State]:
+    r, z, n, h_n = _gru_gates(z)
     new = (1 - z) * (1 - n**2)
     reset, update = new * h_n * r * (1 - r), (before[0] - n) * z * (1 - z)
     return (_by_gate(reset, update, new), _by_gate(reset, update, new * r)), (z,)
@@ -92,19 +101,19 @@ def _gru_pull(factors: State, holds: State, d_state: State) -> Pulled:
     return factors[0] * d_h, factors[1] * d_h, (d_state[0] * holds[0],)
 
 
-def _tanh_update(z_x: Array, z_h: Array, state: State) -> State:
-    return (jnp.tanh(z_x + z_h),)
+def _tanh_update(z: Array, state: State) -> State:
+    return (jnp.tanh(z),)
 
 
-def _tanh_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
+def _tanh_factors(z: Array, before: State, after: State) -> tuple[State, State]:
     return (1 - after[0] ** 2,), ()
 
 
-def _relu_update(z_x: Array, z_h: Array, state: State) -> State:
-    return (jax.nn.relu(z_x + z_h),)
+def _relu_update(z: Array, state: State) -> State:
+    return (jax.nn.relu(z),)
 
 
-def _relu_factors(z_x: Array, z_h: Array, before: State, after: State) -> tuple[State, State]:
+def _relu_factors(z: Array, before: State, after: State) -> tuple[State, State]:
     return ((after[0] > 0).astype(after[0].dtype),), ()
 
 
@@ -113,9 +122,9 @@ def _simple_pull(factors: State, holds: State, d_state: State) -> Pulled:
     return d_z, d_z, (None,)
 
 
-LSTM = Kind(_lstm_update, _lstm_factors, _lstm_pull)
-GRU = Kind(_gru_update, _gru_factors, _gru_pull, adds=False)
+LSTM = Kind(jnp.add, _lstm_update, _lstm_factors, _lstm_pull, 4)
+GRU = Kind(_gru_join, _gru_update, _gru_factors, _gru_pull, 4, adds=False)
 SIMPLE = {
-    "tanh": Kind(_tanh_update, _tanh_factors, _simple_pull),
-    "relu": Kind(_relu_update, _relu_factors, _simple_pull, bounded=False),
+    "tanh": Kind(jnp.add, _tanh_update, _tanh_factors, _simple_pull, 0),
+    "relu": Kind(jnp.add, _relu_update, _relu_factors, _simple_pull, 0, bounded=False),
 }

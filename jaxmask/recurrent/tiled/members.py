@@ -13,7 +13,8 @@ from jaxmask.recurrent.tiled.arrange import Arranged, arrange, line_up
 from jaxmask.recurrent.tiled.backward import backward
 from jaxmask.recurrent.tiled.forward import Plan, Weights, forward
 from jaxmask.recurrent.tiled.kinds import Kind, State
-from jaxmask.recurrent.tiled.schedule import Tiles, at, flat, in_line
+from jaxmask.recurrent.tiled.room import room_for
+from jaxmask.recurrent.tiled.schedule import Tiles, at, flat, in_line, units_for
 
 
 class Setting(NamedTuple):
@@ -44,9 +45,9 @@ class Batch(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the backward needs beside the arguments: the states after each step, and the order."""
+    """What the backward needs beside the arguments: see `Room`, and the order."""
 
-    kept: tuple[Float[Array, "member unit step hidden"], ...]
+    kept: tuple[Float[Array, "member unit step states"], ...]
     arranged: Arranged
 
 
@@ -67,15 +68,15 @@ def forward_members(
       >>> h[..., 0].tolist()
       [[[1.0, 2.0]], [[2.0, 6.0]]]
     """
-    tiles, members = setting.tiles, len(batch.real)
-    plan = Plan(setting.kind, tiles, members)
+    tiles, members, plan = setting.tiles, len(batch.real), _plan(setting, batch, carry)
     arranged = arrange(tiles, batch.real, batch.starts, reverse=setting.reverse)
     kept = forward(plan, line_up(tiles, arranged), flat(batch.x), weights, _flat(carry))
     some = arranged.lengths[..., None] > 0
     ends = tuple(
-        jnp.where(some, _look_up(k, arranged.last), c) for k, c in zip(kept, carry, strict=True)
+        jnp.where(some, _look_up(kept, arranged.last, i, c.shape[2]), c)
+        for i, c in enumerate(carry)
     )
-    h = _look_up(kept[0], arranged.places)
+    h = _look_up(kept, arranged.places, 0, carry[0].shape[2])
     saved = Saved(jax.tree.map(lambda a: a.reshape(members, -1, *a.shape[1:]), kept), arranged)
     return (_anew(arranged, ends), h.astype(batch.x.dtype)), saved
 
@@ -97,23 +98,38 @@ def back_members(
       [[[[5.0], [4.0]]]]
     """
     tiles, arranged = setting.tiles, saved.arranged
-    plan = Plan(setting.kind, tiles, len(batch.real))
+    plan = _plan(setting, batch, carry)
     d_ends = _anew(arranged, given[0])
     read = batch.x, carry, saved.kept, d_ends, given[1]
     x, *rest = _flat(read)
-    d_x, d_weights, d_firsts = backward(plan, line_up(tiles, arranged), x, weights, *rest)
-    some = arranged.lengths[..., None] > 0
-    d_carry = tuple(
-        jnp.where(some, _look_up(d[:, None], arranged.dealt.first), end)
-        for d, end in zip(d_firsts, d_ends, strict=True)
-    )
-    return _look_up(d_x, arranged.places), d_weights, d_carry
+    d_x, d_weights, d_carry = backward(plan, line_up(tiles, arranged), x, weights, *rest)
+    d_carry = tuple(d.reshape(c.shape) for d, c in zip(d_carry, carry, strict=True))
+    d_x = _look_up((d_x,), arranged.places, 0, x.shape[2])
+    return d_x, d_weights, d_carry
 
 
-def _look_up(units: Float[Array, "unit step *feature"], place: Int[Array, "member *n"]) -> Array:
-    """What all members' units hold, at places in those of each member."""
-    size = units.shape[0] * units.shape[1] // len(place)
-    return at(flat(units), in_line(place, size)).reshape(*place.shape, *units.shape[2:])
+def _plan(setting: Setting, batch: Batch, carry: State) -> Plan:
+    kind, tiles, (members, *sizes) = setting.kind, setting.tiles, batch.real.shape
+    gates = kind.gates if setting.keeps else 0
+    room = room_for(tiles, units_for(tiles, *sizes), len(carry), gates)
+    return Plan(kind, tiles, room, members)
+
+
+def _look_up(
+    units: tuple[Float[Array, "unit step features"], ...],
+    place: Int[Array, "member *n"],
+    which: int,
+    feature: int,
+) -> Array:
+    """One of the arrays in all members' units, at places in those of each member.
+
+    Each has an array of units for itself, or all stand side by side in one.
+    """
+    held = units[which if len(units) > 1 else 0]
+    size, n = held.shape[0] * held.shape[1] // len(place), held.shape[2] // feature
+    # Not a slice of all that is kept, which would be copied.
+    found = at(held.reshape(-1, feature), in_line(place, size) * n + which % n)
+    return found.reshape(*place.shape, feature)
 
 
 def _anew(arranged: Arranged, ends: State) -> State:

@@ -13,7 +13,8 @@ when the program runs, from a few that are static.
 
 A **unit** is a slot in a round, the place of one chunk. Units are numbered round by round, so that
 those of a round are one block of any buffer, whatever the number of slots. What a round computes is
-kept in its own units: nothing is ever moved to where a row stands but once, at the end.
+kept in its own units: nothing is ever moved to where a row stands but once, at the end. The first
+unit never has a step.
 """
 
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ class Dealt(NamedTuple):
 
     which: Int[Array, "*member"]  # the number of slots, by its index in `Tiles.slots`
     rounds: Int[Array, "*member"]  # that hold a real step
-    first: Int[Array, "*member row"]  # the unit of a row's first chunk
+    first: Int[Array, "*member row"]  # the unit of a row's first chunk; 0 for a row of none
 
 
 class Units(NamedTuple):
@@ -62,6 +63,8 @@ class Schedule(NamedTuple):
     units: Units
     begins: tuple[Int[Array, "round"], ...]  # the first units of rounds with a real step, in front
     numbers: tuple[Int[Array, ""], ...]  # how many they are
+    used: Int[Array, "member"]  # the units of these rounds, and the first
+    first: Int[Array, "member row"]  # see `Dealt`
 
 
 class Turn(NamedTuple):
@@ -77,31 +80,49 @@ class Turn(NamedTuple):
     starts: Bool[Array, "slot steps"] | None
 
 
-def deal(lengths: Int[Array, "row"], tiles: Tiles) -> Dealt:
+def units_for(tiles: Tiles, batch: int, time: int) -> int:
+    """How many units hold the steps of all rows, and the first.
+
+    Where all rows may have a slot of their own, full rows need no more than that. Else no slot has
+    more than `ceil(batch / slots)` of them: when a row is dealt, some slot has at most
+    `batch // slots` of those dealt before, and the one with the least has no more.
+
+    Example:
+      >>> units_for(Tiles((2, 3), 2), batch=3, time=3), units_for(Tiles((2,), 2), 3, 3)
+      (7, 9)
+    """
+    rows = batch if batch in tiles.slots else max(s * -(-batch // s) for s in tiles.slots)
+    return 1 + rows * -(-time // tiles.steps)
+
+
+def deal(lengths: Int[Array, "row"], tiles: Tiles, time: int) -> Dealt:
     """Deal rows to slots, the longest first, each to the slot with the least to do.
 
-    No slot then has more than `ceil(batch / slots) * chunks` rounds: when a row is dealt, some slot
-    has at most `batch // slots` of those dealt before, and the one with the least has no more.
     (Largest processing time first: Graham, 1969, doi:10.1137/0117039.)
 
     Args:
       lengths: real steps of each row.
       tiles: see `Tiles`.
+      time: steps of a row, padding included.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> dealt = deal(jnp.array([2, 7, 3, 4]), Tiles((2,), 2))  # 1, then 2, 3, 0
+      >>> dealt = deal(jnp.array([2, 7, 3, 4]), Tiles((2,), 2), 7)  # 1, then 2, 3, 0
       >>> dealt.first.tolist(), dealt.rounds.tolist()
-      ([8, 0, 1, 5], 5)
+      ([9, 1, 2, 6], 5)
     """
-    counts = -(-lengths // tiles.steps)
-    if tiles.slots == (len(lengths),):
-        number = jnp.zeros_like(lengths) + jnp.arange(len(lengths), dtype=jnp.int32)
-        rounds = jnp.max(counts)
-        return Dealt(jnp.zeros_like(rounds), rounds, number)
+    counts, batch = -(-lengths // tiles.steps), len(lengths)
+    all_at_once = jnp.where(counts > 0, jnp.arange(1, batch + 1, dtype=jnp.int32), 0)
+    alone = Dealt(jnp.full_like(counts[0], len(tiles.slots) - 1), jnp.max(counts), all_at_once)
+    if tiles.slots == (batch,):
+        return alone
     which = cheapest(counts, tiles.slots)
     slots = jnp.asarray(tiles.slots, jnp.int32)[which]
-    return Dealt(which, *_longest_first(counts, slots, max(tiles.slots)))
+    dealt = Dealt(which, *_longest_first(counts, slots, max(tiles.slots)))
+    if batch not in tiles.slots:
+        return dealt
+    fits = dealt.rounds * slots < units_for(tiles, batch, time)
+    return jax.tree.map(lambda a, b: jnp.where(fits, a, b), dealt, alone)
 
 
 def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""]:
@@ -128,35 +149,36 @@ def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""
 
 def _longest_first(counts: Array, slots: Array, most: int) -> tuple[Array, Array]:
     """How many rounds there are, and the unit of each row's first chunk."""
-    slot = jnp.arange(most, dtype=jnp.int32)
+    slot = jnp.arange(1, most + 1, dtype=jnp.int32)
 
     def give(free: Array, count: Array) -> tuple[Array, Array]:
         first = jnp.min(free)
-        return jnp.where(free == first, free + count * slots, free), first
+        return jnp.where(free == first, free + count * slots, free), jnp.where(count > 0, first, 0)
 
     order = jnp.argsort(-counts, stable=True)
     # The first free unit of a slot tells how much the slot has to do, and which slot it is.
-    free, firsts = jax.lax.scan(give, jnp.where(slot < slots, slot, _NEVER), counts[order])
-    rounds = jnp.max(jnp.where(slot < slots, free, 0)) // slots
+    free, firsts = jax.lax.scan(give, jnp.where(slot <= slots, slot, _NEVER), counts[order])
+    rounds = jnp.max(jnp.where(slot <= slots, free - 1, 0)) // slots
     return rounds, jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True)
 
 
 def place(
-    dealt: Dealt, tiles: Tiles, lengths: Int[Array, "row"], step: Int[Array, "row *n"], units: int
+    dealt: Dealt, tiles: Tiles, lengths: Int[Array, "row"], step: Int[Array, "row *n"]
 ) -> Int[Array, "row *n"]:
     """Where a step of each row, counted as it comes, is kept: its place in its unit, all in a line.
 
-    For padding a place in the last unit, which never has a step.
+    For padding a place in the first unit, which never has a step.
 
     Example:
       >>> import jax.numpy as jnp
       >>> lengths, tiles = jnp.array([3, 2]), Tiles((1,), 2)
-      >>> place(deal(lengths, tiles), tiles, lengths, jnp.array([[0, 1, 2], [0, 1, 2]]), 5).tolist()
-      [[0, 1, 2], [4, 5, 8]]
+      >>> dealt, steps = deal(lengths, tiles, 3), jnp.array([[0, 1, 2], [0, 1, 2]])
+      >>> place(dealt, tiles, lengths, steps).tolist()
+      [[2, 3, 4], [6, 7, 0]]
     """
     slots = jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
     first, lengths = (masks.expand(a, step.ndim) for a in (dealt.first, lengths))
-    unit = jnp.where(step < lengths, first + step // tiles.steps * slots, units - 1)
+    unit = jnp.where(step < lengths, first + step // tiles.steps * slots, 0)
     return unit * tiles.steps + step % tiles.steps
 
 
@@ -170,14 +192,14 @@ def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) ->
       >>> arranged = arrange(tiles, real)
       >>> line = schedule(arranged.dealt, arranged.units, tiles, 1, 2)
       >>> line.begins[0][: line.numbers[0]].tolist(), line.units.row.tolist()
-      ([0, 3, 4], [0, 0, 0, 1, 1, 1])
+      ([1, 4, 5], [0, 0, 0, 1, 1, 1])
     """
     members, number = units.row.shape
 
     def rounds(index: int, slots: int) -> tuple[Array, Array]:
-        turn = jnp.arange(number // slots, dtype=jnp.int32)
+        turn = jnp.arange((number - 1) // slots, dtype=jnp.int32)
         runs = (turn < dealt.rounds[:, None]) & (dealt.which == index)[:, None]
-        begin = in_line(jnp.broadcast_to(turn * slots, runs.shape), number)
+        begin = in_line(jnp.broadcast_to(1 + turn * slots, runs.shape), number)
         if members > 1:
             begin = begin[jnp.argsort(~runs.reshape(-1), stable=True)]
         return begin, jnp.sum(runs, dtype=jnp.int32)
@@ -185,7 +207,8 @@ def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) ->
     begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
     row, source = in_line(units.row, batch), in_line(units.source, batch * time)
     line = jax.tree.map(flat, units)._replace(row=row, source=source)
-    return Schedule(line, begins, numbers)
+    used = 1 + dealt.rounds * jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+    return Schedule(line, begins, numbers, used.astype(jnp.uint32), dealt.first)
 
 
 def in_line(index: Int[Array, "member *n"], size: int) -> Array:
