@@ -15,6 +15,7 @@ import jaxmask as jm
 from jaxmask.recurrent import methods
 from jaxmask.recurrent.tiled import on_chip
 from jaxmask.recurrent.tiled.arrange import arrange, line_up
+from jaxmask.recurrent.tiled.room import at_gates, room_for
 from jaxmask.recurrent.tiled.schedule import Tiles, units_for
 
 DRAW = np.random.default_rng(0)
@@ -211,6 +212,39 @@ def test_every_chunk_is_dealt_once_and_in_order(lengths):
         assert seen.get(row, []) == [(length - 3 * c, first + c * slots) for c in chunks]
     assert int(units.left[0]) == 0
     assert int(used[0]) == 1 + slots * int(dealt.rounds[0])
+
+
+@pytest.mark.parametrize("states", [1, 2])
+@pytest.mark.parametrize("member", [0, 2])
+def test_no_gates_stand_where_something_else_does(states, member):
+    tiles = Tiles((2, 5, 12), 4)
+    room = room_for(tiles, units_for(tiles, batch=12, time=40), states, gates=4)
+    for slots in tiles.slots[:-1]:
+        for rounds in range(1, (room.states - 1) // slots + 1):
+            taken = np.zeros(room.all, int)
+            taken[: 1 + rounds * slots] += 1
+            kept, size = [], slots * room.gates
+            for turn in range(rounds):
+                begin = member * room.states + 1 + turn * slots
+                start, fits = at_gates(room, member, begin, slots, 1 + rounds * slots)
+                start = int(start) - member * room.all
+                kept.append(bool(fits))
+                taken[start : start + size] += fits
+                assert fits or start == room.all - size  # all in one place
+            taken[room.all - size :] += not all(kept)
+            assert taken.max() == 1
+            assert kept == sorted(kept, reverse=True)
+            # All, where as many steps are real as the smaller numbers of slots are chosen for.
+            assert all(kept) or rounds * slots > (room.states - 1) * (0.37 if states == 2 else 0.2)
+
+
+def test_a_row_without_a_step_passes_its_carry_on(three_numbers_of_slots):
+    """There is a slot with nothing to do, whose unit is not that row's."""
+    mask = np.arange(TIME) < np.array([[11, 9, 0, 0, 0, 0, 0]]).T
+    arranged = arrange(methods.tiles_for(BATCH, TIME), jnp.asarray(mask[None]))
+    assert arranged.dealt.which.tolist() == [1]
+    for cell in ("lstm", "gru"):
+        assert_engine_is_scan(cell, X, mask, weights_of(cell), carry_of(cell))
 
 
 def test_rows_that_do_not_fit_evenly_all_step_at_once():

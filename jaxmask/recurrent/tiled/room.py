@@ -31,7 +31,7 @@ class Room(NamedTuple):
 
 
 def room_for(tiles: Tiles, units: int, states: int, gates: int) -> Room:
-    """Room for the states of all units, and beside it for a third of what `h` takes, for gates.
+    """Room for the states of all units, and beside it for a quarter of what `h` takes, for gates.
 
     Args:
       tiles: the sizes to cut with. Where there is one number of slots no gates are kept.
@@ -46,7 +46,7 @@ def room_for(tiles: Tiles, units: int, states: int, gates: int) -> Room:
     if not gates or len(tiles.slots) == 1:
         return Room(units, 0, 0)
     each = gates // states
-    return Room(units, units // (3 * states) + each * tiles.slots[-2], each)
+    return Room(units, units // (4 * states) + each * tiles.slots[-2], each)
 
 
 def at_states(room: Room, member: Any, begin: Any) -> Any:
