@@ -1,7 +1,8 @@
 """The engine's backward: the same rounds, walked from the last to the first.
 
-The gates of a chunk are rebuilt with one product, the steps are pulled back one by one, and the
-chunk's share of the weights' gradients is taken with one product each.
+The gates of a chunk are read where they were kept, else computed again with one product a matrix.
+Then the steps are pulled back one by one, and the chunk's share of the weights' gradients is taken
+with one product each.
 """
 
 import functools

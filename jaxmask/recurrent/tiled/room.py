@@ -79,5 +79,5 @@ def at_gates(
     """
     size = slots * room.gates
     start = used + (begin - member * room.states - 1) * room.gates
-    fits = start <= room.all - 2 * size
+    fits = start + 2 * size <= room.all
     return member * room.all + jnp.where(fits, start, room.all - size), fits
