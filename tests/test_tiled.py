@@ -247,6 +247,12 @@ def test_a_row_without_a_step_passes_its_carry_on(three_numbers_of_slots):
         assert_engine_is_scan(cell, X, mask, weights_of(cell), carry_of(cell))
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_rows_of_one_chunk_have_no_room_for_gates(cell, three_numbers_of_slots):
+    x, mask = X[:, :2], np.arange(2) < np.array([[2, 0, 0, 1, 0, 0, 0]]).T
+    assert_engine_is_scan(cell, x, mask, weights_of(cell), carry_of(cell))
+
+
 def test_rows_that_do_not_fit_evenly_all_step_at_once():
     """49 rows of one length in 24 slots would take three turns, and more room than there is."""
     tiles, time = Tiles((8, 24, 64), 4), 40
