@@ -162,6 +162,11 @@ def _longest_first(counts: Array, slots: Array, most: int) -> tuple[Array, Array
     return rounds, jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True)
 
 
+def _slots(dealt: Dealt, tiles: Tiles) -> Array:
+    """How many slots were chosen."""
+    return jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+
+
 def place(
     dealt: Dealt, tiles: Tiles, lengths: Int[Array, "row"], step: Int[Array, "row *n"]
 ) -> Int[Array, "row *n"]:
@@ -176,7 +181,7 @@ def place(
       >>> place(dealt, tiles, lengths, steps).tolist()
       [[2, 3, 4], [6, 7, 0]]
     """
-    slots = jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+    slots = _slots(dealt, tiles)
     first, lengths = (masks.expand(a, step.ndim) for a in (dealt.first, lengths))
     unit = jnp.where(step < lengths, first + step // tiles.steps * slots, 0)
     return unit * tiles.steps + step % tiles.steps
@@ -207,7 +212,7 @@ def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) ->
     begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
     row, source = in_line(units.row, batch), in_line(units.source, batch * time)
     line = jax.tree.map(flat, units)._replace(row=row, source=source)
-    used = 1 + dealt.rounds * jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+    used = 1 + dealt.rounds * _slots(dealt, tiles)
     return Schedule(line, begins, numbers, used.astype(jnp.uint32), dealt.first)
 
 
