@@ -6,6 +6,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from tests import flags
+
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
 os.environ["KERAS_BACKEND"] = "jax"
 
@@ -34,9 +36,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if not config.getoption("--optimized"):
         jax.config.update("jax_disable_most_optimizations", True)
-        # Half of the time of a compile on CPU. XLA reads the flags when it first starts.
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+        # XLA reads the flags when it first starts.
+        os.environ["XLA_FLAGS"] = flags.with_quick(os.environ.get("XLA_FLAGS", ""))
 
 
 def pytest_collection_modifyitems(items):

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import job
+from tests import flags, job
 from tests.many_devices import collectives
 
 from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows where it is
@@ -40,10 +40,10 @@ def start(module, *arguments, devices, cache=None):
     With a folder as `cache` its lives compile what they have in common once.
     """
     options = OPTIONS | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+    forced = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", f"tests.{module}", *map(str, arguments)],
-        env={**os.environ, **options, "XLA_FLAGS": flags},
+        env={**os.environ, **options, "XLA_FLAGS": flags.with_quick(forced)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
