@@ -5,12 +5,15 @@
 
 Times a training step of one LSTM layer, by the scan, by the engine with each of several numbers of
 slots and with those of the rule, from which it chooses, and by its dense way: for a range of hidden
-sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full.
+sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full;
 The constants at the head of `jaxmask/recurrent/methods.py` and `ROUND` of the engine are chosen by
 hand from what this writes to `bench/results/calibration.json` and `calibration-few.json`.
 """
 
 import argparse
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -32,27 +35,45 @@ SHORT, SHORT_HIDDEN, SHORT_FILL = (8, 16, 24, 32, 48), (64, 128, 256), 0.7
 FEW, FEW_HIDDEN = (1, 4, 16, 32, 64), (16, 32, 64, 128, 256)
 
 
+def layer(method: str, tiles: Tiles | None, weights: Any, x: jax.Array, mask: jax.Array) -> Any:
+    """The outputs of one layer; the tiles, if any, are put in the place of the rule."""
+    with _ruled_by(tiles):
+        return recurrent.lstm(x, mask, weights, method=method)[1][0]
+
+
+@contextlib.contextmanager
+def _ruled_by(tiles: Tiles | None) -> Iterator[None]:
+    rules = methods.tiles_for, methods.one_tile
+    if tiles is not None:
+        methods.tiles_for = methods.one_tile = lambda *sizes: tiles
+    try:
+        yield
+    finally:
+        methods.tiles_for, methods.one_tile = rules
+
+
 def training_step(method: str, tiles: Tiles | None) -> Any:
-    """The gradient of one layer; the tiles are put in the place of the rule."""
+    """The gradient of one layer."""
 
     def loss(weights: recurrent.LSTMWeights, x: jax.Array, mask: jax.Array) -> jax.Array:
-        rule, methods.tiles_for = methods.tiles_for, lambda *sizes: tiles
-        try:
-            _, (y, _) = recurrent.lstm(x, mask, weights, method=method)
-        finally:
-            methods.tiles_for = rule
-        return jnp.sum(y**2)
+        return jnp.sum(layer(method, tiles, weights, x, mask) ** 2)
 
     return jax.jit(jax.grad(loss))
 
 
-def measure(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dict[str, float]:
-    """Median milliseconds of a step by the scan, by each number of slots, and by the dense way."""
+def arguments(batch: int, time: int, hidden: int, fill: float) -> tuple[Any, ...]:
+    """Weights, `x` and the mask."""
     draw = np.random.default_rng(0)
     mask = np.arange(time) < np.asarray(log_normal(batch, time, fill))[:, None]
     x = jnp.asarray(draw.normal(size=(batch, time, hidden)), jnp.float32)
     shapes = (hidden, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)
     weights = recurrent.LSTMWeights(*(jnp.asarray(0.1 * draw.normal(size=s), "f4") for s in shapes))
+    return weights, x, jnp.asarray(mask)
+
+
+def measure(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dict[str, float]:
+    """Median milliseconds of a step by the scan, by each number of slots, and by the dense way."""
+    data = arguments(batch, time, hidden, fill)
     choices = {"scan": ("scan", None), "dense": ("dense", None)}
     rule = methods.tiles_for(batch, time)
     choices |= {"chosen": ("tiled", rule)}
@@ -62,7 +83,7 @@ def measure(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dic
         if slots <= max(batch, SLOTS[0])
     }
     steps = {name: training_step(*choice) for name, choice in choices.items()}
-    run = {n: lambda s=s: s(weights, x, jnp.asarray(mask)) for n, s in steps.items()}
+    run = {name: functools.partial(step, *data) for name, step in steps.items()}
     return {name: t["median"] for name, t in timing.interleaved(run, rounds, least=0.02).items()}
 
 

@@ -2,14 +2,16 @@
 
     python -m bench.ratios
     python -m bench.ratios --machine "AMD EPYC (family 25, model 17), 2 cores"
+    python -m bench.ratios --results bench/results/recurrent-gpu.json
 
-It is written from `bench/results/recurrent.json` alone, into the page of the docs and beside the
-results. A ratio is the time of a rival over that of jaxmask, both medians of one run in one
-process; below 1 the rival is faster.
+It is written from `bench/results/recurrent.json` or another file alone, into the page of the docs
+and beside the results. A ratio is the time of a rival over that of jaxmask, both medians of one run
+in one process; below 1 the rival is faster.
 """
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench import pages, recurrent, rivals, store
@@ -108,11 +110,12 @@ def _line(cells: Iterable[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--machine", help="whose results (default: those of this machine)")
+    parser.add_argument("--results", type=Path, default=recurrent.RESULTS, help="the JSON to read")
     options = parser.parse_args(arguments)
-    rows = store.of_machine(store.load(recurrent.RESULTS), options.machine)
+    rows = store.of_machine(store.load(options.results), options.machine)
     if not rows:
-        raise SystemExit(f"{recurrent.RESULTS} has no results of that machine")
-    pages.show(text(rows), recurrent.RESULTS, "recurrent.md")
+        raise SystemExit(f"{options.results} has no results of that machine")
+    pages.show(text(rows), options.results, "recurrent.md")
 
 
 if __name__ == "__main__":

@@ -4,24 +4,28 @@
     python -m bench recurrent --shapes A --fills .36 --what train --rounds 30
     python -m bench recurrent --shapes --workloads imdb wmt   lengths as in real data
     python -m bench recurrent --everything                    hours
+    python -m bench recurrent --side-by-side                  compile all at once, on accelerators
 
 Every rival gets the same weights, input, lengths and loss, in one process and in turn, and must
 agree with the plain masked scan before it is timed: in its outputs at real steps, or in its loss
 and the gradients of the input and of every weight. A row of results holds all rivals of one
 problem. Rows are merged into `bench/results/recurrent.json` as they are done, so that a run of a
-part brings that part up to date; run all rivals, since ratios hold within one run alone.
+part brings that part up to date; run all rivals, since ratios hold within one run alone. On an
+accelerator the file is named after its kind, such as `recurrent-gpu.json`.
 """
 
 import argparse
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import agreement, problem, rivals, roofline, store, tables, timing
+from bench import agreement, problem, rivals, roofline, side_by_side, store, tables, timing
 from bench.problem import GATES, WHAT, Problem
 from bench.rivals.jaxmask import reference
 from bench.workloads import FILLS, SHAPES, WORKLOADS
@@ -37,6 +41,7 @@ def measure(
     names: tuple[str, ...],
     rounds: int,
     tick: Callable[[str], None] = lambda stage: None,
+    least: float = LEAST,
 ) -> store.Row:
     """Build, compare and time all rivals on one problem."""
     programs, left_out = rivals.build_all(task, names, lambda name: tick(f"compiling {name}"))
@@ -46,7 +51,7 @@ def measure(
     limit = roofline.bound(task)
     tick("timing")
     runs = {name: program.run for name, program in programs.items()}
-    times = timing.interleaved(runs, rounds, rest=REST, least=LEAST)
+    times = timing.interleaved(runs, rounds, rest=REST, least=least)
     ours = times[rivals.OURS]["median"] if rivals.OURS in times else None
     return {
         "machine": timing.machine_name(),
@@ -99,17 +104,37 @@ def run(options: argparse.Namespace, console: Console) -> list[store.Row]:
         console=console,
     ) as progress:
         bar = progress.add_task("", total=len(tasks))
-        for task in tasks:
-            about = f"{task.cell} {task.shape} {task.fill:.0%} {task.what} {task.dtype}"
 
-            def tick(stage: str, about: str = about) -> None:
-                progress.update(bar, description=f"{about}: {stage}")
+        def tell(text: str) -> None:
+            progress.update(bar, description=text)
 
-            row = measure(task, tuple(options.rivals), options.rounds, tick)
+        if options.side_by_side:
+            done = side_by_side.measure(functools.partial(_measure, options), tasks)
+        else:
+            done = _in_turn(options, tasks, tell)
+        for row in done:
             rows.append(row)
             store.merge(options.out, [row], KEY)
             progress.advance(bar)
     return rows
+
+
+def _in_turn(
+    options: argparse.Namespace, tasks: list[Problem], tell: Callable[[str], None]
+) -> Iterator[store.Row]:
+    for task in tasks:
+        about = f"{task.cell} {task.shape} {task.fill:.0%} {task.what} {task.dtype}"
+        yield _measure(options, task, lambda stage, about=about: tell(f"{about}: {stage}"))
+
+
+def _measure(options: argparse.Namespace, task: Problem, tick: Callable[[str], None]) -> store.Row:
+    return measure(task, tuple(options.rivals), options.rounds, tick, options.least)
+
+
+def results() -> Path:
+    """Where the rows of this kind of device are kept."""
+    backend = jax.default_backend()
+    return RESULTS if backend == "cpu" else RESULTS.with_stem(f"{RESULTS.stem}-{backend}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,7 +158,9 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=15, help="samples of each rival (default: 15)")
     add("--quick", action="store_true", help="the small shape, one fill, three rounds")
     add("--everything", action="store_true", help="all shapes, workloads, dtypes and depths")
-    add("--out", type=Path, default=RESULTS, help="the JSON to merge into")
+    add("--least", type=float, default=LEAST, help="seconds that a sample takes at least")
+    add("--side-by-side", action="store_true", help="all problems at once, a process each")
+    add("--out", type=Path, help="the JSON to merge into (default: that of the kind of device)")
     return command
 
 
@@ -149,6 +176,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "directions": [1, 2],
         }
         vars(options).update(everything)
+    options.out = options.out or results()
     return options
 
 

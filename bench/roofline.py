@@ -4,11 +4,13 @@
 
 `parallel` are the products that leave the loop over time, `P` the best rate of a large product;
 `sequential` those within, `R` the best rate of `[rows, hidden] @ [hidden, gates]` in a loop; the
-latency is that of an empty turn of a loop; `B` is the bandwidth of a copy. Only real steps count.
+latency is that of an empty turn of a loop, or of one kernel after another on an accelerator, where
+steps are written out; `B` is the bandwidth of a copy. Only real steps count.
 """
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,8 +22,10 @@ from jaxmask.recurrent.tiled.schedule import cheapest
 
 REPEATS = 5
 TURNS = 64
-LARGE = 1024
-COPIED = 2**24  # float32 values: far more than caches hold
+# On a CPU and on an accelerator, whose large product is larger, and which must be busy for longer
+# than it takes to launch something.
+LARGE = 1024, 8192
+COPIED = 2**24, 2**28  # float32 values: far more than caches hold
 
 
 def bound(problem: Problem) -> dict[str, Any]:
@@ -91,23 +95,34 @@ def tile_rows(problem: Problem) -> int:
     return tiles.slots[int(cheapest(chunks, tiles.slots))]
 
 
+def on_accelerator() -> bool:
+    return jax.default_backend() != "cpu"
+
+
 @functools.cache
 def large_rate(dtype: str) -> float:
     """GFLOP/s of a large product: XLA's, or PyTorch's where that is installed and faster."""
-    a = jax.random.normal(jax.random.key(0), (LARGE, LARGE)).astype(dtype)
+    size = LARGE[on_accelerator()]
+    a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
     seconds = _least(jax.jit(lambda a: a @ a), a)
-    if jax.default_backend() == "cpu":
-        seconds = min(seconds, _torch_seconds(dtype))
-    return 2 * LARGE**3 / seconds / 1e9
+    if not on_accelerator():
+        seconds = min(seconds, _torch_seconds(size, dtype))
+    return 2 * size**3 / seconds / 1e9
 
 
-def _torch_seconds(dtype: str) -> float:
+def _torch_seconds(size: int, dtype: str) -> float:
     try:
         import torch
     except ModuleNotFoundError:
         return float("inf")
-    a = torch.randn(LARGE, LARGE).to(getattr(torch, dtype))
+    a = torch.randn(size, size).to(getattr(torch, dtype))
     return _least(lambda a: a @ a, a)
+
+
+def _turns(turn: Callable[[jax.Array], jax.Array], turns: int, first: jax.Array) -> jax.Array:
+    """A loop; with as many turns written out as the dense way writes out steps on accelerators."""
+    unroll = methods.UNROLL if on_accelerator() else 1
+    return jax.lax.fori_loop(0, turns, lambda _, value: turn(value), first, unroll=unroll)
 
 
 @functools.cache
@@ -118,11 +133,11 @@ def step_rate(rows: int, hidden: int, gates: int, dtype: str) -> float:
 
     @jax.jit
     def loop(h: jax.Array, w: jax.Array) -> jax.Array:
-        def turn(_: Any, h: jax.Array) -> jax.Array:
+        def turn(h: jax.Array) -> jax.Array:
             # Every column is used, lest the product shrink, and the norm stays.
             return sum(jnp.split(h @ w, gates, axis=-1)) / gates**0.5
 
-        return jax.lax.fori_loop(0, TURNS, turn, h)
+        return _turns(turn, TURNS, h)
 
     seconds = _least(loop, h, w.astype(dtype)) / TURNS
     return 2 * rows * hidden * gates * hidden / seconds / 1e9
@@ -130,16 +145,20 @@ def step_rate(rows: int, hidden: int, gates: int, dtype: str) -> float:
 
 @functools.cache
 def turn_seconds() -> float:
-    """One turn of a loop that does next to nothing."""
+    """One turn of a loop that does next to nothing; written out, a kernel of its own."""
     turns = 1000
-    loop = jax.jit(lambda h: jax.lax.fori_loop(0, turns, lambda _, h: jnp.tanh(h), h))
-    return _least(loop, jnp.ones((8, 8))) / turns
+
+    def turn(h: jax.Array) -> jax.Array:
+        return jax.lax.optimization_barrier(jnp.tanh(h))
+
+    return _least(jax.jit(lambda h: _turns(turn, turns, h)), jnp.ones((8, 8))) / turns
 
 
 @functools.cache
 def copy_bandwidth() -> float:
     """GB/s read and written by a copy."""
-    return 2 * 4 * COPIED / _least(jax.jit(lambda a: a + 1), jnp.ones(COPIED)) / 1e9
+    size = COPIED[on_accelerator()]
+    return 2 * 4 * size / _least(jax.jit(lambda a: a + 1), jnp.ones(size)) / 1e9
 
 
 def _least(function: Any, *args: Any) -> float:

@@ -52,6 +52,6 @@ def _ratio(row: Row, name: str) -> str:
 
 def _shares(row: Row) -> tuple[str, str]:
     ours = row["rivals"].get(rivals.OURS)
-    if ours is None:
+    if ours is None or "bound" not in row:
         return "", ""
     return f"{ours['of_bound']:.0%} {row['bound']['bound_by']}", f"{ours['of_tile_rate']:.0%}"

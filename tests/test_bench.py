@@ -20,7 +20,9 @@ from bench import (
     recurrent,
     rivals,
     roofline,
+    side_by_side,
     store,
+    unroll,
 )
 from bench.problem import Problem
 from bench.rivals.jaxmask import reference
@@ -113,10 +115,9 @@ def test_weights_in_the_layout_of_cudnn(layers, directions):
 
 @pytest.fixture
 def row(monkeypatch):
-    monkeypatch.setattr(roofline, "LARGE", 64)
-    monkeypatch.setattr(roofline, "COPIED", 2**12)
-    monkeypatch.setattr(recurrent, "LEAST", 0.0)
-    return recurrent.measure(TINY, ("jaxmask", "flax", "cudnn"), rounds=2)
+    monkeypatch.setattr(roofline, "LARGE", (64, 64))
+    monkeypatch.setattr(roofline, "COPIED", (2**12, 2**12))
+    return recurrent.measure(TINY, ("jaxmask", "flax", "cudnn"), rounds=2, least=0.0)
 
 
 def test_a_row_has_its_fields_and_is_merged_by_its_key(row, tmp_path):
@@ -136,6 +137,44 @@ def test_a_row_has_its_fields_and_is_merged_by_its_key(row, tmp_path):
     assert row["machine"] in json.loads(path.read_text())["machines"]
     assert len(store.of_machine(store.load(path), None)) == 2
     assert store.of_machine(store.load(path), "another") == []
+
+
+def test_a_rival_that_fails_is_left_out_and_we_are_not(monkeypatch):
+    def fails(task):
+        raise RuntimeError("no such device\nand more")
+
+    monkeypatch.setattr(rivals, "builder", lambda name: fails)
+    _, left_out = rivals.build_all(TINY, ("flax",))
+    assert left_out == {"flax": "it fails with RuntimeError: no such device"}
+    with pytest.raises(RuntimeError, match="no such device"):
+        rivals.build_all(TINY, ("jaxmask scan",))
+
+
+def waits_for_all(task, tick):
+    """Stands for a measurement; the second problem fails before it is timed."""
+    if task.what == "train":
+        raise RuntimeError("cannot compile")
+    tick("comparing")
+    tick(side_by_side.STARTS_TIMING)
+    return {"what": task.what, "rivals": {"jaxmask": {"compile_seconds": 1.0, "traces": 1}}}
+
+
+def test_problems_side_by_side_do_not_wait_for_one_that_fails(capsys):
+    tasks = [dataclasses.replace(TINY, what=what) for what in ("forward", "train", "inference")]
+    rows = list(side_by_side.measure(waits_for_all, tasks))
+    assert sorted(row["what"] for row in rows) == ["forward", "inference"]
+    assert all(row["rivals"] == {"jaxmask": {"traces": 1}} for row in rows)
+    assert "cannot compile" in capsys.readouterr().out
+
+
+def test_ways_to_unroll_are_compared(monkeypatch):
+    monkeypatch.setattr(unroll, "SIZES", ((2, 20, 8),))
+    monkeypatch.setattr(unroll, "LEAST", 0.0)
+    rows = unroll.measure(rounds=1)
+    assert [(row["what"], set(row["ms"])) for row in rows] == [
+        (what, {"scan", *map(str, unroll.UNROLL)}) for what in ("forward", "train")
+    ]
+    assert "| 2 x 20, 8 | train |" in unroll.table(rows, "a machine")
 
 
 def test_charts_are_drawn_from_rows(row, tmp_path):

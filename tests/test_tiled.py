@@ -127,6 +127,24 @@ def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
     run_and_pull.clear_cache()
 
 
+@pytest.mark.parametrize("unroll", [2, 4, TIME, 16])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", ["none", "holes", "empty"])
+@pytest.mark.parametrize("cell", ["lstm", "gru with two biases", "relu"])
+def test_several_steps_in_a_turn_give_the_same(cell, name, reverse, unroll, monkeypatch):
+    """Those that fill up the last turn leave the state, wherever it comes from."""
+    monkeypatch.setattr(methods, "one_tile", lambda batch, time: Tiles((batch,), 1, unroll))
+    run_and_pull.clear_cache()
+    options = {"reverse": reverse, "resets": RESETS}
+    inputs = X, MASKS[name], weights_of(cell), carry_of(cell)
+    dense, scanned = (run_and_pull(cell, *inputs, m, **options) for m in ("dense", "scan"))
+    assert_same(dense, scanned)
+    layer, _, more = CELLS[cell]
+    alone, _ = layer(*inputs, method="dense", **more, **options)  # nothing is kept for a backward
+    assert_same(alone, scanned[0][: len(jax.tree.leaves(alone))])
+    run_and_pull.clear_cache()
+
+
 @pytest.fixture
 def three_numbers_of_slots(monkeypatch):
     """Of few rows the engine would make one tile."""
@@ -538,6 +556,17 @@ def test_auto_takes_the_scan_where_it_is_faster():
     for short in ((rows, time - 1, hidden), (rows, time, hidden - 1), (1, time, hidden - 1)):
         assert jm.recurrent.explain(*short).method == "scan"
     assert jm.recurrent.explain(rows, time, hidden, full=True).method == "scan"
+
+
+@pytest.mark.parametrize(
+    ("backend", "method", "unroll"), [("gpu", "dense", methods.UNROLL), ("tpu", "scan", None)]
+)
+def test_auto_on_an_accelerator(backend, method, unroll, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    chosen = jm.recurrent.explain(64, 128, 256)
+    assert chosen.method == method
+    assert unroll is None or chosen.tiles == Tiles((64,), methods.STEPS, unroll)
+    assert jm.recurrent.explain(64, 128, 256, cell="gru", reset_after=False).method == "scan"
 
 
 def test_packed_rows_are_full():

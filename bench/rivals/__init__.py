@@ -67,4 +67,8 @@ def build_all(
             programs[name] = builder(name)(problem)
         except LeftOut as reason:
             left_out[name] = str(reason)
+        except Exception as error:
+            if name.startswith(OURS):
+                raise
+            left_out[name] = f"it fails with {type(error).__name__}: {error}".splitlines()[0]
     return programs, left_out

@@ -12,6 +12,8 @@ from bench.problem import Problem, Weights, loss
 
 PyTree = Any
 
+COMPILES = 3  # of each program, for the time that it takes
+
 
 class LeftOut(Exception):
     """A rival that cannot take part, and why."""
@@ -90,9 +92,9 @@ def compile_jax(problem: Problem, layout: Layout) -> Program:
 
 
 def _cost(jitted: Any, arguments: tuple, traces: list) -> dict[str, Any]:
-    """Seconds to trace, lower and compile, the least of three, and MiB of temporary memory."""
+    """Seconds to trace, lower and compile, the least of some, and MiB of temporary memory."""
     seconds = []
-    for _ in range(3):
+    for _ in range(COMPILES):
         jax.clear_caches()
         traces.clear()
         start = time.perf_counter()

@@ -18,6 +18,7 @@ FEW = 16  # rows
 SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots, as shares of the rows
 EVEN = 32  # rows; XLA:CPU multiplies a few more than so many, say 48, at two thirds of the rate
 STEPS, STEPS_FEW, STEPS_ONE = 4, 8, 16  # of a chunk: of many rows, of few, of one alone
+UNROLL = 8  # steps that a turn of the dense way writes out where a turn must be launched
 
 
 class Choice(NamedTuple):
@@ -79,7 +80,7 @@ def choose(
         method, reason = _best(x, hidden, full, cannot)
     else:
         reason = "asked for"
-    cut = {"tiled": tiles_for, "dense": _one_tile, "pallas": _one_tile}
+    cut = {"tiled": tiles_for, "dense": one_tile, "pallas": one_tile}
     return Choice(method, cut[method](batch, time) if method in cut else None, reason)
 
 
@@ -147,7 +148,7 @@ def tiles_for(batch: int, time: int) -> Tiles:
       (Tiles(slots=(16, 32, 128), steps=4), Tiles(slots=(1,), steps=5))
     """
     if jax.default_backend() != "cpu" or batch <= FEW:
-        return _one_tile(batch, time)
+        return one_tile(batch, time)
     slots = {_slots(share, batch) for share in SHARES}
     return Tiles(tuple(sorted(slots)), min(STEPS, time))
 
@@ -157,9 +158,16 @@ def _slots(share: float, batch: int) -> int:
     return min(batch, slots // EVEN * EVEN if slots > EVEN and share < 1 else slots)
 
 
-def _one_tile(batch: int, time: int) -> Tiles:
+def one_tile(batch: int, time: int) -> Tiles:
+    """All rows step together; several steps are one turn of a loop that must be launched.
+
+    Example:
+      >>> one_tile(batch=64, time=5)
+      Tiles(slots=(64,), steps=4, unroll=1)
+    """
     steps = STEPS_ONE if batch == 1 else STEPS_FEW if batch <= FEW else STEPS
-    return Tiles((batch,), min(steps, time))
+    unroll = 1 if jax.default_backend() == "cpu" else UNROLL
+    return Tiles((batch,), min(steps, time), min(unroll, time))
 
 
 def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
@@ -180,8 +188,10 @@ def _best(
         return "scan", cannot
     if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
         return "scan", "rows under a mesh outside `shard_map` would all be gathered"
+    if jax.default_backend() == "gpu":
+        return "dense", "a GPU waits for each turn of a loop, and several steps are one turn"
     if jax.default_backend() != "cpu":
-        return "scan", "the engine was not measured on this kind of device"
+        return "scan", "nothing else was measured on this kind of device"
     if hidden < LEAST_HIDDEN:
         return "scan", f"states of less than {LEAST_HIDDEN} features are faster in a scan"
     if x.shape[0] <= FEW:

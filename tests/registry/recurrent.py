@@ -1,11 +1,14 @@
 """Recurrences."""
 
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
 import jaxmask as jm
+from jaxmask.recurrent import methods
+from jaxmask.recurrent.tiled.schedule import Tiles
 from tests.registry.entry import Call, Entry, Input, recurrent
 
 SHAPES = {
@@ -57,6 +60,19 @@ def layer(name: str, **options: Any) -> Call:
     )
 
 
+def as_on_a_gpu(call: Call) -> Call:
+    """Several steps of the dense way are one turn of its loops."""
+
+    def run(*args: Any) -> Any:
+        tiles = mock.patch.object(
+            methods, "one_tile", lambda batch, time: Tiles((batch,), 1, min(3, time))
+        )
+        with tiles:
+            return call(*args)
+
+    return run
+
+
 def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     # log and sqrt: what a zero in the padding would turn into nan gradients.
     carry = carry + jnp.log1p(jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True)))
@@ -82,6 +98,16 @@ ENTRIES = [
         params=lstm_weights(),
     ),
     Entry("recurrent.gru:dense", layer("gru", method="dense"), params=gru_weights()),
+    Entry(
+        "recurrent.lstm:dense,unrolled",
+        as_on_a_gpu(layer("lstm", method="dense")),
+        params=lstm_weights(),
+    ),
+    Entry(
+        "recurrent.gru:dense,unrolled,reverse",
+        as_on_a_gpu(layer("gru", method="dense", reverse=True)),
+        params=gru_weights(),
+    ),
     Entry(
         "recurrent.lstm:pallas",
         layer("lstm", method="pallas"),

@@ -76,11 +76,29 @@ def _each(f: Callable, weights: Weights, *rest: Any) -> Any:
     return each(functools.partial(f, jax.tree.map(lambda w: w[0], weights)), *rest)
 
 
-def _inputs(batch: Batch) -> tuple[Array, Array, Array | None]:
-    """Time first, and masks `[time, batch, 1]`; 0 in the padding: a product with nan is nan."""
+def _inputs(setting: Setting, batch: Batch) -> tuple[Array, Array, Array | None]:
+    """Time first, in whole chunks; masks `[time, batch, 1]`.
+
+    The padding of `x` is 0: a product with nan is nan.
+    """
     x = jnp.where(batch.real[..., None], batch.x, 0)
     masks = (None if m is None else m[..., None] for m in (batch.real, batch.starts))
-    return jax.tree.map(time_first, (x, *masks))
+    rest = -batch.real.shape[1] % setting.tiles.unroll
+
+    def fill_up(a: Array) -> Array:
+        return jnp.pad(time_first(a), ((0, rest), (0, 0), (0, 0)))
+
+    return jax.tree.map(fill_up, (x, *masks))
+
+
+def _by_chunk(
+    setting: Setting, chunk: Callable, state: State, inputs: Any, *, reverse: bool
+) -> tuple[State, Any]:
+    """A scan whose turns are chunks: `chunk(state, inputs [step, batch, ...])`, time in and out."""
+    steps = setting.tiles.unroll
+    inputs = jax.tree.map(lambda a: a.reshape(-1, steps, *a.shape[1:]), inputs)
+    state, out = jax.lax.scan(chunk, state, inputs, reverse=reverse)
+    return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
 def _anew(starts: Array | None, state: State) -> State:
@@ -92,15 +110,17 @@ def _anew(starts: Array | None, state: State) -> State:
 def _forward(
     setting: Setting, own: Weights, batch: Batch, carry: State
 ) -> tuple[tuple[State, Steps], Kept | None]:
-    x, real, starts = _inputs(batch)
+    x, real, starts = _inputs(setting, batch)
     step, reverse = functools.partial(_step, setting), setting.reverse
     recurrent = own.w_h, None if own.b_h is None else own.b_h[None]
 
     def project(x: Array) -> Array:
         return product(x, own.w_x, carry[0].dtype) + own.b_x
 
-    def project_and_step(state: State, inputs: Any) -> tuple[State, Any]:
-        return step(recurrent, state, (project(inputs[0]), *inputs[1:]))
+    def chunk(state: State, inputs: Any) -> tuple[State, Any]:
+        inputs = project(inputs[0]), *inputs[1:]
+        each_step = functools.partial(step, recurrent)
+        return jax.lax.scan(each_step, state, inputs, reverse=reverse, unroll=True)
 
     if setting.way == "pallas":
         from jaxmask.recurrent.tiled import on_chip  # Pallas takes a while, and few ask for it
@@ -108,9 +128,9 @@ def _forward(
         inputs, needed = (project(x), real, starts), real if starts is None else real | starts
         result = on_chip.scan(step, recurrent, carry, inputs, needed[..., 0], reverse=reverse)
     else:
-        result = jax.lax.scan(project_and_step, carry, (x, real, starts), reverse=reverse)
+        result = _by_chunk(setting, chunk, carry, (x, real, starts), reverse=reverse)
     ends, (h, kept) = result
-    return (ends, time_first(h).astype(batch.x.dtype)), kept
+    return (ends, time_first(h[: batch.x.shape[1]]).astype(batch.x.dtype)), kept
 
 
 def _step(
@@ -131,10 +151,10 @@ def _step(
 def _back(
     setting: Setting, own: Weights, batch: Batch, kept: Kept, given: Any
 ) -> tuple[Array, Weights, State]:
-    kind, reverse = setting.kind, setting.reverse
+    kind, reverse, time = setting.kind, setting.reverse, batch.x.shape[1]
     d_ends, d_h = given
     dtype = d_ends[0].dtype
-    x, real, starts = _inputs(batch)
+    x, real, starts = _inputs(setting, batch)
     turned = own._replace(w_x=own.w_x.mT, w_h=own.w_h.mT)  # once: in the loop it would be slow
     # XLA copies cheap chains into every consumer, here the product and the result; it copies no
     # division, and does not know that this is 1.
@@ -153,9 +173,12 @@ def _back(
         d_before = d_before if reverse else _anew(starts, d_before)
         return d_before, (d_zx,) if kind.adds else (d_zx, d_zh)
 
-    d_y = jnp.where(real, time_first(d_h).astype(dtype), 0)
-    inputs = kept, d_y, real, starts
-    d_carry, d_zs = jax.lax.scan(step, d_ends, inputs, reverse=not reverse)
+    def chunk(d: State, inputs: Any) -> tuple[State, Any]:
+        return jax.lax.scan(step, d, inputs, reverse=not reverse, unroll=True)
+
+    d_y = jnp.pad(time_first(d_h), ((0, len(x) - time), (0, 0), (0, 0))).astype(dtype)
+    inputs = kept, jnp.where(real, d_y, 0), real, starts
+    d_carry, d_zs = _by_chunk(setting, chunk, d_ends, inputs, reverse=not reverse)
     d_zx, d_zh = d_zs[0], d_zs[-1]
-    d_x = time_first(product(d_zx, turned.w_x, dtype))
+    d_x = time_first(product(d_zx[:time], turned.w_x, dtype))
     return d_x, share(own, x, kept.before[0], d_zx, d_zh), d_carry

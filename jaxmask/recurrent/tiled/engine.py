@@ -106,7 +106,13 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
       >>> ends[0].tolist(), h[0, :, 0].tolist()
       ([[2.0]], [1.0, 0.0, 2.0])
     """
-    return _forward(setting._replace(keeps=False), batch, weights, carry)[0]
+    return _forward(_without_backward(setting), batch, weights, carry)[0]
+
+
+def _without_backward(setting: Setting) -> Setting:
+    """Nothing is kept. On a CPU the dense way is there for its backward alone."""
+    cuts = setting.way == "dense" and setting.tiles.unroll == 1
+    return setting._replace(keeps=False, way="tiled" if cuts else setting.way)
 
 
 def _run_forward(setting: Setting, batch: Batch, weights: Weights, carry: State) -> Any:
@@ -160,8 +166,7 @@ def reference(
 def _forward(
     setting: Setting, batch: Batch, weights: Weights, carry: State
 ) -> tuple[tuple[State, Steps], Saved | without_tiles.Kept | None]:
-    cuts = setting.way == "tiled" or (setting.way == "dense" and not setting.keeps)
-    way = forward_members if cuts else without_tiles.forward_members
+    way = forward_members if setting.way == "tiled" else without_tiles.forward_members
     inner = functools.partial(way, setting)
     return over_members(inner)(weights, batch, carry)
 

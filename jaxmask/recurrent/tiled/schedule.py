@@ -33,10 +33,17 @@ _NEVER = jnp.iinfo(jnp.int32).max // 2
 
 
 class Tiles(NamedTuple):
-    """Static sizes: the numbers of slots to choose from, and the steps of a chunk."""
+    """Static sizes.
+
+    Attributes:
+      slots: the numbers of slots to choose from.
+      steps: of a chunk.
+      unroll: of the dense way, how many steps a turn of its loops writes out.
+    """
 
     slots: tuple[int, ...]
     steps: int
+    unroll: int = 1
 
 
 class Dealt(NamedTuple):

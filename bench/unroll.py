@@ -1,0 +1,96 @@
+"""How many steps the dense way should write out in a turn of its loops on an accelerator.
+
+    python -m bench unroll
+
+One LSTM layer over full rows, forward and training, by the plain scan and by the dense way with
+several numbers of steps. `UNROLL` at the head of `jaxmask/recurrent/methods.py`, and that `auto`
+takes the dense way on a GPU, are chosen by hand from `bench/results/unroll.json`.
+"""
+
+import argparse
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+from rich.progress import track
+
+from bench import calibrate, pages, timing
+from jaxmask.recurrent.tiled.schedule import Tiles
+
+UNROLL = (1, 4, 8, 16)
+SIZES = (  # batch, time, hidden
+    (1, 128, 256),
+    *((64, 128, hidden) for hidden in (16, 256, 1024)),
+    (64, 16, 256),
+    (512, 128, 256),
+)
+LEAST = 0.02  # seconds that a sample takes at least
+
+
+class Program(NamedTuple):
+    """One way to run one layer: `run(*data)`, lowered and then compiled."""
+
+    sizes: tuple[int, int, int]
+    what: str
+    way: str
+    run: Any
+    data: tuple[Any, ...]
+
+
+def programs() -> Iterator[Program]:
+    for sizes in SIZES:
+        data = calibrate.arguments(*sizes, fill=1.0)
+        ways: dict[str, Any] = {"scan": ("scan", None)}
+        ways |= {str(n): ("dense", Tiles(sizes[:1], 1, n)) for n in UNROLL}
+        for name, way in ways.items():
+            forward = jax.jit(functools.partial(calibrate.layer, *way))
+            yield Program(sizes, "forward", name, forward.lower(*data), data)
+            yield Program(sizes, "train", name, calibrate.training_step(*way).lower(*data), data)
+
+
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """Median milliseconds of each way, a row for each size and pass."""
+    lowered = list(programs())
+    with ThreadPoolExecutor() as pool:  # to compile takes most of the time
+        done = pool.map(lambda one: one._replace(run=one.run.compile()), lowered)
+        compiled = list(track(done, "compiling", total=len(lowered)))
+    ways: dict[Any, dict[str, Any]] = {}
+    for one in compiled:
+        ways.setdefault((one.sizes, one.what), {})[one.way] = functools.partial(one.run, *one.data)
+    rows = []
+    for (sizes, what), run in track(ways.items(), "timing"):
+        times = timing.interleaved(run, rounds, least=LEAST)
+        named = dict(zip(("batch", "time", "hidden"), sizes, strict=True))
+        rows.append(named | {"what": what, "ms": {n: t["median"] for n, t in times.items()}})
+    return rows
+
+
+def table(rows: list[dict[str, Any]], machine: str) -> str:
+    lines = [
+        f"The plain scan over the dense way with so many steps a turn, on {machine}.",
+        "",
+        "| rows x steps, features | pass | plain scan, ms | "
+        + " | ".join(f"{n} at a time" for n in UNROLL)
+        + " |",
+        "|---" * (3 + len(UNROLL)) + "|",
+    ]
+    for row in rows:
+        ms, sizes = row["ms"], f"{row['batch']} x {row['time']}, {row['hidden']}"
+        ratios = " | ".join(f"{ms['scan'] / ms[str(n)]:.2f}" for n in UNROLL)
+        lines.append(f"| {sizes} | {row['what']} | {ms['scan']:.2f} | {ratios} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    rows = measure(parser.parse_args().rounds)
+    path = timing.save("unroll", {"steps": rows})
+    pages.show(table(rows, timing.machine_name()), path, "recurrent.md")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
