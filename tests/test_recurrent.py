@@ -411,8 +411,9 @@ def add(total, x):
 # ------------------------------------------------------------------------------- meshes
 
 ON_A_MESH = """
+from unittest import mock
 import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import Mesh, PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 import jaxmask as jm
 from tests.registry.recurrent import gru_weights, lstm_weights
 
@@ -468,6 +469,27 @@ def check_slope(method):
 check_slope("scan")
 check_slope("tiled")
 check_slope("dense")
+
+
+def as_on_a_gpu():
+    # Under a mesh without `shard_map`, rows stay where they are there too.
+
+    def loss(w, x):
+        carry, (y, _) = jm.recurrent.lstm(x, mask, w)
+        return jnp.sum(y) + jnp.sum(carry.c)
+
+    with mock.patch.object(jax, "default_backend", lambda: "gpu"), jax.set_mesh(mesh):
+        assert jm.recurrent.explain(len(x), x.shape[1], 4).method == "dense"
+        spread = jax.device_put(x, NamedSharding(mesh, rows))
+        slope = jax.jit(jax.grad(loss, (0, 1))).lower(weights[0], spread).compile()
+    ours, theirs = slope(weights[0], spread), jax.grad(loss, (0, 1))(weights[0], x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+    program = slope.as_text()
+    for moves in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert moves not in program, moves
+
+
+as_on_a_gpu()
 print("equal")
 """
 

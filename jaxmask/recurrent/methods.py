@@ -11,7 +11,8 @@ from jaxmask.recurrent.tiled.schedule import Tiles
 
 METHODS = ("auto", "scan", "tiled", "dense", "pallas")
 
-# From `bench/results/calibration.json`; `python -m bench calibrate` measures them again.
+# From `bench/results/calibration.json`; `python -m bench calibrate` measures them again, and
+# `python -m bench unroll` the last one.
 LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
 LEAST_TIME = 32
 FEW = 16  # rows
@@ -22,7 +23,7 @@ UNROLL = 8  # steps that a turn of the dense way writes out where a turn must be
 
 
 class Choice(NamedTuple):
-    """A method, the tiles it cuts where it is `"tiled"`, and the reason.
+    """A method, the sizes that it cuts with unless it is the scan, and the reason.
 
     Example:
       >>> import jaxmask as jm
@@ -50,14 +51,15 @@ def choose(
        resets before the product, and an empty array is left to it.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
     3. The scan for a GRU that resets before the product: a step has two products in a row.
-    4. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
+    4. `"dense"` on a GPU, where a turn of a loop must be launched: it takes `UNROLL` steps a turn.
+    5. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
        gathered.
-    5. The scan on anything but a CPU, where the engine was not measured.
-    6. The scan for states of less than `LEAST_HIDDEN` features, and for an empty array.
-    7. `"dense"` where there is next to nothing to skip: for up to `FEW` rows, and where there is
+    6. The scan on anything but a CPU, where nothing else was measured.
+    7. The scan for states of less than `LEAST_HIDDEN` features, and for an empty array.
+    8. `"dense"` where there is next to nothing to skip: for up to `FEW` rows, and where there is
        no mask or rows are packed, with `LEAST_HIDDEN_FULL` features or more, else the scan.
-    8. The scan for rows of less than `LEAST_TIME` steps.
-    9. `"tiled"`.
+    9. The scan for rows of less than `LEAST_TIME` steps.
+    10. `"tiled"`.
 
     Raises:
       ValueError: where `method` is not known, or cannot be had.
@@ -65,7 +67,7 @@ def choose(
     Example:
       >>> x = jax.ShapeDtypeStruct((64, 256, 3), "float32")
       >>> choose("auto", x, 256, where="lstm")[:2]
-      ('tiled', Tiles(slots=(8, 24, 64), steps=4))
+      ('tiled', Tiles(slots=(8, 24, 64), steps=4, unroll=1))
       >>> choose("auto", x, 8, where="lstm").reason
       'states of less than 16 features are faster in a scan'
     """
@@ -144,8 +146,8 @@ def tiles_for(batch: int, time: int) -> Tiles:
       time: number of steps.
 
     Example:
-      >>> tiles_for(batch=128, time=96), tiles_for(batch=1, time=5)
-      (Tiles(slots=(16, 32, 128), steps=4), Tiles(slots=(1,), steps=5))
+      >>> [tiles_for(batch, 96)[:2] for batch in (128, 1)]
+      [((16, 32, 128), 4), ((1,), 16)]
     """
     if jax.default_backend() != "cpu" or batch <= FEW:
         return one_tile(batch, time)
@@ -186,10 +188,10 @@ def _best(
     spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
     if cannot is not None:
         return "scan", cannot
-    if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
-        return "scan", "rows under a mesh outside `shard_map` would all be gathered"
     if jax.default_backend() == "gpu":
         return "dense", "a GPU waits for each turn of a loop, and several steps are one turn"
+    if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
+        return "scan", "rows under a mesh outside `shard_map` would all be gathered"
     if jax.default_backend() != "cpu":
         return "scan", "nothing else was measured on this kind of device"
     if hidden < LEAST_HIDDEN:

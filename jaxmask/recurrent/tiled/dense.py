@@ -16,7 +16,7 @@ from jaxtyping import Float
 from jaxmask._types import Array, Steps
 from jaxmask.recurrent.masked_scan import time_first
 from jaxmask.recurrent.tiled.arrange import each
-from jaxmask.recurrent.tiled.backward import flat_gates, share
+from jaxmask.recurrent.tiled.backward import flat_gates
 from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
 from jaxmask.recurrent.tiled.kinds import State
 from jaxmask.recurrent.tiled.members import Batch, Setting
@@ -115,7 +115,7 @@ def _forward(
     recurrent = own.w_h, None if own.b_h is None else own.b_h[None]
 
     def project(x: Array) -> Array:
-        return product(x, own.w_x, carry[0].dtype) + own.b_x
+        return _along_time(x, own.w_x, carry[0].dtype) + own.b_x
 
     def chunk(state: State, inputs: Any) -> tuple[State, Any]:
         inputs = project(inputs[0]), *inputs[1:]
@@ -180,5 +180,23 @@ def _back(
     inputs = kept, jnp.where(real, d_y, 0), real, starts
     d_carry, d_zs = _by_chunk(setting, chunk, d_ends, inputs, reverse=not reverse)
     d_zx, d_zh = d_zs[0], d_zs[-1]
-    d_x = time_first(product(d_zx[:time], turned.w_x, dtype))
-    return d_x, share(own, x, kept.before[0], d_zx, d_zh), d_carry
+    d_x = time_first(_along_time(d_zx[:time], turned.w_x, dtype))
+    d_b = d_zx.sum(axis=(0, 1)), None if own.b_h is None else d_zh.sum(axis=(0, 1))
+    outer = functools.partial(_outer, setting, own)
+    return d_x, Weights(outer(x, d_zx), outer(kept.before[0], d_zh), *d_b), d_carry
+
+
+def _along_time(a: Array, w: Array, dtype: Any) -> Array:
+    """A product for all steps. As one axis, time and rows would be gathered by a mesh."""
+    return jnp.matmul(a.astype(w.dtype), w, preferred_element_type=dtype)
+
+
+def _outer(setting: Setting, own: Weights, read: Array, d: Array) -> Array:
+    """The gradient of a matrix, from what it read and the cotangent of what it gave."""
+    if setting.tiles.unroll == 1:  # XLA:CPU transposes what is to be added up along two axes
+        read, d = (a.reshape(-1, a.shape[-1]) for a in (read, d))
+    axes = tuple(range(read.ndim - 1))
+    compute = own.w_x.dtype
+    return jnp.tensordot(
+        read.astype(compute), d.astype(compute), (axes, axes), preferred_element_type=d.dtype
+    )
