@@ -37,18 +37,20 @@ def text(rows: list[store.Row]) -> str:
     """A table of the shapes, and one of lengths as in real data."""
     shapes = [row for row in rows if row["shape"] in SHAPES]
     workloads = [row for row in rows if row["shape"] not in SHAPES]
-    return "\n".join(
-        [
-            f"Log-normal lengths, on {rows[0]['machine']}, forward / training:",
-            "",
-            *_table(shapes, "rows x steps, features", _sizes),
-            "",
+    lines = [
+        f"Log-normal lengths, on {rows[0]['machine']}, forward / training:",
+        "",
+        *_table(shapes, "rows x steps, features", _sizes),
+        "",
+    ]
+    if workloads:
+        lines += [
             "Lengths as in real data (`--workloads`, named after what they are fits to):",
             "",
             *_table(workloads, "workload", lambda row: f"{row['shape']}, {_sizes(row)}"),
             "",
         ]
-    )
+    return "\n".join(lines)
 
 
 def _table(rows: list[store.Row], about: str, name: Text) -> list[str]:
