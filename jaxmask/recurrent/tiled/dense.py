@@ -1,8 +1,9 @@
-"""Training where there is nothing to skip: a scan, and a backward of its own.
+"""Training where there is nothing to skip, or nothing gained by it: a scan, and its own backward.
 
-Both loops are over all rows and all steps. The forward keeps what a step computed, so that nothing
-is computed twice, and the backward leaves to one product after the loop what autodiff adds up in
-it: the gradient of each weight, and that of `x`. With `"pallas"` the forward's loop is a kernel.
+Both loops are over all rows and all steps, `Tiles.unroll` of them in a turn: one on a CPU, several
+where a turn must be launched. The forward keeps what a step computed, so that nothing is computed
+twice, and the backward leaves to one product after the loop what autodiff adds up in it: the
+gradient of each weight, and that of `x`. With `"pallas"` the forward's loop is a kernel.
 """
 
 import functools
