@@ -127,9 +127,9 @@ def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
     run_and_pull.clear_cache()
 
 
-@pytest.mark.parametrize("unroll", [2, 4, TIME, 16])
+@pytest.mark.parametrize("unroll", [4, 16])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", ["none", "holes", "empty"])
+@pytest.mark.parametrize("name", ["none", "holes"])
 @pytest.mark.parametrize("cell", ["lstm", "gru with two biases", "relu"])
 def test_several_steps_in_a_turn_give_the_same(cell, name, reverse, unroll, monkeypatch):
     """Those that fill up the last turn leave the state, wherever it comes from."""

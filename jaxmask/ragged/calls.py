@@ -170,6 +170,8 @@ def _traced_backward(bwd: Any, residuals: Sequence[Any], outputs: Sequence[Any])
 
     def flat(*operands: Any) -> list[Any]:
         found = bwd.call_wrapped(*operands)
+        if isinstance(found, tuple):  # since jax 0.12 a log comes with the cotangents
+            found, _ = found
         has_value[:] = [bool(jax.tree.leaves(g)) for g in found]
         return [g for g, has in zip(found, has_value, strict=True) if has]
 
