@@ -12,7 +12,7 @@ from jaxmask.ragged.context import Context
 from jaxmask.ragged.interpret import Step, rule_for, run, run_known
 
 
-@rule_for("jit", "pjit", "closed_call", "core_call", "core_closed_call")
+@rule_for("jit", "pjit", "closed_call", "core_call", "core_closed_call", "eval_jaxpr")
 def call(step: Step, *values: Array) -> Any:
     """Run what is inside."""
     inside = step.params.get("jaxpr", step.params.get("call_jaxpr"))

@@ -20,8 +20,9 @@ BOUNDED = """
     stop_gradient sub tanh xor
 """.split()  # noqa: SIM905
 
-# The others, with an operand at which value and derivative are finite.
+# The others, with operands at which value and derivative are finite; one alone is for all operands.
 SAFE: dict[str, tuple[float, ...]] = {
+    "polynomial": (0.0,),
     "regularized_incomplete_beta": (1.0, 1.0, 0.5),
     "zeta": (2.0, 1.0),
     "acosh": (2.0,),
@@ -29,7 +30,7 @@ SAFE: dict[str, tuple[float, ...]] = {
 for _point, _names in (
     ((0.5,), "acos asin asinh atan atanh erf_inv"),
     ((1.0,), "bessel_i0e bessel_i1e cbrt cosh digamma exp exp2 expm1 integer_pow lgamma log log1p"),
-    ((1.0,), "rsqrt sinh sqrt square tan"),
+    ((1.0,), "log2 one_minus_square rsqrt sinh sqrt square tan"),
     ((1.0, 1.0), "atan2 div igamma igamma_grad_a igammac mul polygamma pow random_gamma_grad rem"),
 ):
     SAFE |= dict.fromkeys(_names.split(), _point)
@@ -57,6 +58,7 @@ def guarded(step: Step, values: tuple[Array, ...]) -> list[Array]:
     alive = step.context.alive(step.outputs[0]) if safe else None
     if alive is None or safe is None:
         return list(values)
+    safe = safe if len(safe) > 1 else safe * len(values)
     return [
         jnp.where(alive, value, jnp.asarray(number, jnp.result_type(value)))
         if jnp.issubdtype(jnp.result_type(value), jnp.inexact)

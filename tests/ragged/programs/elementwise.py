@@ -5,6 +5,19 @@ import jax.numpy as jnp
 
 from tests.ragged.alone import Row, integers, positive, spaced, unit
 
+
+def since_jax_0_12(name, before):
+    """A primitive of its own in later versions."""
+    return getattr(jax.lax, name, before)
+
+
+def by_horner(x, coefficients):
+    total = 0.0
+    for coefficient in reversed(coefficients):
+        total = total * x + coefficient
+    return total
+
+
 ANYWHERE = {
     "several": lambda x: jnp.sin(x) + jnp.cos(x) * jnp.tanh(x) - jnp.arctan(x),
     "exponentials": lambda x: jnp.exp(x) + jnp.expm1(x) + jnp.exp2(x) + jnp.sinh(x) / jnp.cosh(x),
@@ -36,6 +49,8 @@ ANYWHERE = {
     "logaddexp": lambda x: jnp.logaddexp(x, 1.0),
     "nan_to_num": lambda x: jnp.nan_to_num(x) * 2,
     "stop_gradient": lambda x: jax.lax.stop_gradient(x) * x,
+    "one_minus_square": lambda x: since_jax_0_12("one_minus_square", lambda x: 1 - x**2)(x),
+    "polynomial": lambda x: since_jax_0_12("polynomial", by_horner)(x, [1.0, 0.5 * x, 2.0]),
 }
 POSITIVE = {
     "log": lambda x: jnp.log(x) + jnp.log1p(x) + jnp.log2(x),
