@@ -145,6 +145,16 @@ def test_several_steps_in_a_turn_give_the_same(cell, name, reverse, unroll, monk
     run_and_pull.clear_cache()
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_step_alone_is_not_dealt_to_slots(cell):
+    layer, inputs = CELLS[cell][0], (X[:, :1], RIGHT[:, :1], weights_of(cell), carry_of(cell))
+    assert_engine_is_scan(cell, *inputs, resets=RESETS[:, :1])
+    alone, scanned = (layer(*inputs, method=method) for method in ("dense", "scan"))
+    assert_same(alone, scanned)
+    program = jax.make_jaxpr(lambda x: layer(x, *inputs[1:], method="dense"))(inputs[0])
+    assert "sort" not in str(program)
+
+
 @pytest.fixture
 def three_numbers_of_slots(monkeypatch):
     """Of few rows the engine would make one tile."""

@@ -106,12 +106,12 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
       >>> ends[0].tolist(), h[0, :, 0].tolist()
       ([[2.0]], [1.0, 0.0, 2.0])
     """
-    return _forward(_without_backward(setting), batch, weights, carry)[0]
+    return _forward(_without_backward(setting, batch.x.shape[1]), batch, weights, carry)[0]
 
 
-def _without_backward(setting: Setting) -> Setting:
-    """Nothing is kept. On a CPU the dense way is there for its backward alone."""
-    cuts = setting.way == "dense" and setting.tiles.unroll == 1
+def _without_backward(setting: Setting, time: int) -> Setting:
+    """Nothing is kept. On a CPU the dense way is for its backward, and for a step alone."""
+    cuts = setting.way == "dense" and setting.tiles.unroll == 1 and time > 1
     return setting._replace(keeps=False, way="tiled" if cuts else setting.way)
 
 
