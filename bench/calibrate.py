@@ -5,7 +5,7 @@
 
 Times a training step of one LSTM layer, by the scan, by the engine with each of several numbers of
 slots and with those of the rule, from which it chooses, and by its dense way: for a range of hidden
-sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full;
+sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full.
 The constants at the head of `jaxmask/recurrent/methods.py` and `ROUND` of the engine are chosen by
 hand from what this writes to `bench/results/calibration.json` and `calibration-few.json`.
 """

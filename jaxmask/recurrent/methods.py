@@ -184,15 +184,16 @@ def _best(
     x: Steps | jax.ShapeDtypeStruct, hidden: int, full: bool, cannot: str | None
 ) -> tuple[str, str]:
     """The method that `"auto"` takes, and the reason."""
-    mesh = jax.sharding.get_abstract_mesh()
-    spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
+    backend = jax.default_backend()
     if cannot is not None:
         return "scan", cannot
-    if jax.default_backend() == "gpu":
+    if backend == "gpu":
         return "dense", "a GPU waits for each turn of a loop, and several steps are one turn"
+    mesh = jax.sharding.get_abstract_mesh()
+    spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
     if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
         return "scan", "rows under a mesh outside `shard_map` would all be gathered"
-    if jax.default_backend() != "cpu":
+    if backend != "cpu":
         return "scan", "nothing else was measured on this kind of device"
     if hidden < LEAST_HIDDEN:
         return "scan", f"states of less than {LEAST_HIDDEN} features are faster in a scan"

@@ -84,12 +84,13 @@ def _inputs(setting: Setting, batch: Batch) -> tuple[Array, Array, Array | None]
     """
     x = jnp.where(batch.real[..., None], batch.x, 0)
     masks = (None if m is None else m[..., None] for m in (batch.real, batch.starts))
-    rest = -batch.real.shape[1] % setting.tiles.unroll
+    return jax.tree.map(functools.partial(_in_chunks, setting), (x, *masks))
 
-    def fill_up(a: Array) -> Array:
-        return jnp.pad(time_first(a), ((0, rest), (0, 0), (0, 0)))
 
-    return jax.tree.map(fill_up, (x, *masks))
+def _in_chunks(setting: Setting, a: Array) -> Array:
+    """Time first, and filled up with zeros to whole chunks."""
+    rest = -a.shape[1] % setting.tiles.unroll
+    return jnp.pad(time_first(a), ((0, rest), (0, 0), (0, 0)))
 
 
 def _by_chunk(
@@ -177,7 +178,7 @@ def _back(
     def chunk(d: State, inputs: Any) -> tuple[State, Any]:
         return jax.lax.scan(step, d, inputs, reverse=not reverse, unroll=True)
 
-    d_y = jnp.pad(time_first(d_h), ((0, len(x) - time), (0, 0), (0, 0))).astype(dtype)
+    d_y = _in_chunks(setting, d_h).astype(dtype)
     inputs = kept, jnp.where(real, d_y, 0), real, starts
     d_carry, d_zs = _by_chunk(setting, chunk, d_ends, inputs, reverse=not reverse)
     d_zx, d_zh = d_zs[0], d_zs[-1]
