@@ -79,6 +79,15 @@ def pair(
     return x, mask
 
 
+def known(x: ArrayLike) -> np.ndarray | None:
+    """The values of `x` where the host can read them; None while traced, or on other processes."""
+    if isinstance(x, jax.core.Tracer):
+        return None
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return None
+    return np.asarray(x)
+
+
 def host(x: Any, name: str, where: str) -> np.ndarray:
     """`x` as a NumPy array. `array` would move NumPy's to a device, and make 64 bits 32."""
     if not hasattr(x, "__array__"):

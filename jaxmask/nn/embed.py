@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxmask import _check, masks, ops
@@ -92,9 +91,10 @@ class Embed(MaskedModule):
 
 
 def _refuse_out_of_range(ids: Array, size: int) -> None:
-    if isinstance(ids, jax.core.Tracer) or not ids.size:
+    values = _check.known(ids)
+    if values is None or not values.size:
         return
-    low, high = int(np.min(ids)), int(np.max(ids))
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high >= size:
         raise ValueError(
             f"Embed: ids must lie in 0..{size - 1} (num_embeddings - 1) at real steps, got "
