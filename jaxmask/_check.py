@@ -234,6 +234,45 @@ def floating(x: Array, where: str, name: str = "x") -> None:
         )
 
 
+def by_row_or_step(
+    value: Any, x: Array, where: str, name: str, *, dtype: jax.typing.DTypeLike | None = None
+) -> Array:
+    """A number for all of `x`, for each row, for each step or for each value of `x`.
+
+    Axes are counted from the front, as those of a mask are, so `[batch]` means rows even where
+    batch and time have one size; NumPy's broadcasting would count from the back.
+
+    Args:
+      value: a number, or an array `[]`, `[batch]`, `[batch, time]` or of the shape of `x`.
+      x: what it goes with, `[batch, time, feature...]`, or `[batch, feature...]` for rows.
+      where: the function that asks, for the error text.
+      name: what the caller calls `value`.
+      dtype: to cast it to; its own where None.
+
+    Returns:
+      `value` as an array of rank 0 or of the rank of `x`, which broadcasts against `x`.
+
+    Raises:
+      TypeError: if `value` is neither a number nor an array.
+      ValueError: if it has another shape.
+
+    Example:
+      >>> by_row_or_step(jnp.array([7, 8]), jnp.zeros((2, 2, 3)), "fill", "value").shape
+      (2, 1, 1)
+    """
+    number = isinstance(value, bool | int | float | complex)
+    value = jnp.asarray(value if number else array(value, name, where), dtype)
+    if value.ndim == 0:
+        return value
+    if value.shape != x.shape and (value.ndim > 2 or value.shape != x.shape[: value.ndim]):
+        raise ValueError(
+            f"{where}: `{name}` must be one number, or have the shape of the leading axes of `x` "
+            f"({x.shape[:1]} by row, {x.shape[:2]} by step) or all of {x.shape}, got "
+            f"{value.shape}. For one number a feature, pass `jnp.broadcast_to({name}, x.shape)`."
+        )
+    return value.reshape(*value.shape, *[1] * (x.ndim - value.ndim))
+
+
 def shape(x: Array, expected: tuple[int, ...], axes: str, where: str, name: str) -> None:
     """One exact shape, with its axes named in the text."""
     if x.shape != expected:

@@ -144,6 +144,42 @@ def test_fill_real_copies_carry_no_gradient():
     assert gradient.tolist() == [[1.0, 0.0]]
 
 
+# Batch and time have one size, so NumPy's broadcasting would lay a value by row along time.
+BY_ROW = np.array([10.0, 20.0, 30.0], np.float32)
+BY_STEP = np.arange(9, dtype=np.float32).reshape(3, 3)
+
+
+@pytest.mark.parametrize("features", [(), (3,)])
+@pytest.mark.parametrize("by", ["number", "row", "step", "value"])
+def test_a_value_is_spread_by_its_leading_axes(by, features):
+    shape = (3, 3, *features)
+    value = {"number": 7.0, "row": BY_ROW, "step": BY_STEP, "value": np.random.rand(*shape)}[by]
+    value = jnp.asarray(value, jnp.float32)
+    full = np.broadcast_to(np.reshape(value, value.shape + (1,) * (len(shape) - value.ndim)), shape)
+    x, mask = jnp.full(shape, -1.0), jnp.array([[True, True, False]] * 3)
+    assert np.array_equal(jm.ops.fill(x, mask, value)[0][:, 2], full[:, 2])
+    assert np.array_equal(jm.ops.shift(x, mask, value=value)[0][:, 0], full[:, 0])
+    none = jnp.zeros((3, 3), bool)
+    assert np.array_equal(jm.ops.fill_real(x, none, value)[0], full)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, mask, value: jm.ops.fill(x, mask, value),
+        lambda x, mask, value: jm.ops.fill_real(x, mask, value),
+        lambda x, mask, value: jm.ops.shift(x, mask, value=value),
+        lambda x, mask, value: jm.ops.each_step(jnp.sqrt, x, mask, value=value),
+    ],
+)
+@pytest.mark.parametrize("shape", [(1,), (4,), (2, 1), (3, 2), (1, 1, 4), (3, 4), (2, 3, 4, 1)])
+def test_a_value_of_another_shape_is_refused(call, shape):
+    x = jnp.zeros((2, 3, 4))
+    for mask in (None, jnp.ones((2, 3), bool)):
+        with pytest.raises(ValueError, match=r"`value` must be one number.*by row"):
+            call(x, mask, jnp.zeros(shape))
+
+
 def test_each_step_refuses_what_changes_time():
     x, mask = jnp.ones((2, 4, 3)), jnp.ones((2, 4), bool)
     with pytest.raises(jm.MaskError, match="axes of the mask"):

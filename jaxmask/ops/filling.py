@@ -10,8 +10,8 @@ from jaxmask import _check, masks
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
-def fill(x: ArrayLike, mask: Mask, value: complex = 0) -> Pair:
-    """Put one constant into the padding.
+def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
+    """Put a constant into the padding.
 
         y[b, t] = x[b, t] if mask[b, t] else value
 
@@ -21,13 +21,15 @@ def fill(x: ArrayLike, mask: Mask, value: complex = 0) -> Pair:
     Args:
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
       mask: boolean, or `Segments`, or None: nothing to fill.
-      value: cast to the dtype of `x`.
+      value: a number, or an array by row `[batch]`, by step `[batch, time]` or of the shape of `x`;
+        cast to the dtype of `x`.
 
     Returns:
       The pair `(y, mask)`.
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if `value` has another shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -36,14 +38,15 @@ def fill(x: ArrayLike, mask: Mask, value: complex = 0) -> Pair:
       [[1.0, 0.0]]
     """
     x, mask = _check.pair(x, mask, "fill")
+    value = _check.by_row_or_step(value, x, "fill", "value", dtype=x.dtype)
     if mask is None:
         return x, None
     real = masks.expand(masks.steps(mask), x.ndim)
     # A select, never `x * mask`: 0 * nan is nan.
-    return jnp.where(real, x, jnp.asarray(value, x.dtype)), mask
+    return jnp.where(real, x, value), mask
 
 
-def fill_real(x: ArrayLike, mask: Mask, value: complex | None = None) -> Pair:
+def fill_real(x: ArrayLike, mask: Mask, value: ArrayLike | complex | None = None) -> Pair:
     """Put a copy of a real step into the padding, so that any function is safe to run on it.
 
     Zero is no safe filler for a foreign function: the gradients of sqrt, log, a norm or a
@@ -55,13 +58,15 @@ def fill_real(x: ArrayLike, mask: Mask, value: complex | None = None) -> Pair:
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
       mask: boolean, or `Segments`, or None: nothing to fill.
       value: for a batch without any real step, the one case with nothing to copy; 1 where None
-        (0 for integers and booleans, since 0 is a valid id in any table).
+        (0 for integers and booleans, since 0 is a valid id in any table). A number, or an array
+        as in `fill`.
 
     Returns:
       The pair `(y, mask)`.
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if `value` has another shape than `fill` allows.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -71,24 +76,29 @@ def fill_real(x: ArrayLike, mask: Mask, value: complex | None = None) -> Pair:
       [[5.0, 5.0, 6.0], [5.0, 5.0, 5.0]]
     """
     x, mask = _check.pair(x, mask, "fill_real")
+    if value is None:
+        value = 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0
+    value = _check.by_row_or_step(value, x, "fill_real", "value", dtype=x.dtype)
     if mask is None or not x.size:
         return x, mask
     real = masks.steps(mask)
-    if value is None:
-        value = 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0
     # Filled first, since an empty row would copy its padding before that is replaced in turn.
     copy = jax.lax.stop_gradient(fill(x, mask)[0])
     if real.ndim == 2:
         first = jnp.argmax(real, axis=1).reshape(-1, *[1] * (x.ndim - 1))
         copy = jnp.take_along_axis(copy, first, axis=1)  # [batch, 1, feature...]
     has_step = real if real.ndim == 1 else jnp.any(real, axis=1)
-    other = jnp.where(jnp.any(has_step), copy[jnp.argmax(has_step)], jnp.asarray(value, x.dtype))
+    other = jnp.where(jnp.any(has_step), copy[jnp.argmax(has_step)][None], value)
     copy = jnp.where(masks.expand(has_step, x.ndim), copy, other)
     return jnp.where(masks.expand(real, x.ndim), x, copy), mask
 
 
 def each_step(
-    f: Callable[[Array], Array], x: ArrayLike, mask: Mask, *, value: complex | None = None
+    f: Callable[[Array], Array],
+    x: ArrayLike,
+    mask: Mask,
+    *,
+    value: ArrayLike | complex | None = None,
 ) -> Pair:
     """Run a function that acts on each step alone, and never show it padding.
 

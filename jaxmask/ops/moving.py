@@ -82,7 +82,7 @@ def flip(x: ArrayLike, mask: Mask) -> Pair:
 
 
 @segments_apart
-def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: complex = 0) -> Pair:
+def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | complex = 0) -> Pair:
     """Move the real steps of each row along by some steps; the mask stays.
 
         y at the k-th real step = x at the (k - steps)-th real step, or `value` if there is none
@@ -93,14 +93,15 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: complex = 0) -> Pa
       x: `[batch, time, feature...]`, any dtype.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       steps: static; positive moves towards the end of the row, negative towards its start.
-      value: what comes in at the end that is left free.
+      value: what comes in at the end that is left free: a number, or an array by row `[batch]`, by
+        step `[batch, time]` or of the shape of `x`; cast to the dtype of `x`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`. What is pushed out of the row is gone.
 
     Raises:
       TypeError: if `steps` is not an int, or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
+      ValueError, MaskError: if `value` has another shape, or `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -109,10 +110,11 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: complex = 0) -> Pa
       [[7, 1, 2, 0]]
     """
     x, mask = _check.pair(x, mask, "shift", over_time=True)
+    value = _check.by_row_or_step(value, x, "shift", "value", dtype=x.dtype)
     steps = operator.index(steps)
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
     source = masks.positions(real) - steps
     inside = (source >= 0) & (source < masks.lengths(real)[:, None])
     y = _take(fill(x, mask)[0], _take(_order(real), source))
-    y = jnp.where(masks.expand(inside, x.ndim), y, jnp.asarray(value, x.dtype))
+    y = jnp.where(masks.expand(inside, x.ndim), y, value)
     return fill(y, mask)
