@@ -11,7 +11,9 @@ from flax import nnx
 
 from jaxmask import _check, ops
 from jaxmask._types import Array, Mask, Pair, Segments
+from jaxmask.nn._advice import refuse_kind, ways
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._locate import located
 from jaxmask.nn.foreign import FLAX_LAYERS
 
 Adapter: TypeAlias = Callable[[Any], Callable[..., Pair]]
@@ -106,6 +108,10 @@ def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
       adapter: what makes a masked layer of it: `Passthrough`, `Consume`, or any
         `adapter(layer) -> callable (x, mask) -> (y, mask)`.
 
+    Raises:
+      TypeError: if `layer` is the type of functions of every kind, which would let all of them
+        join by one rule, or no class and no function; if `adapter` is not callable.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> def double(x):
@@ -114,6 +120,17 @@ def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
       >>> jm.nn.Sequential(double)(jnp.ones((1, 2)), jnp.array([[True, False]]))[0].tolist()
       [[2.0, 0.0]]
     """
+    if isinstance(layer, type):
+        refuse_kind(layer)
+    elif not callable(layer):
+        raise TypeError(
+            f"register: `layer` must be a class or a function, got {_check.kind_of(layer)}."
+        )
+    if not callable(adapter):
+        raise TypeError(
+            "register: `adapter` must be callable, such as `jm.nn.Passthrough`, got "
+            f"{_check.kind_of(adapter)}."
+        )
     _user_table[layer] = adapter
 
 
@@ -136,18 +153,28 @@ def call(
       >>> call(jnp.tanh, jnp.zeros((1, 2)), jnp.ones((1, 2), bool), at="layer 0")[0].tolist()
       [[0.0, 0.0]]
     """
-    if (adapter := lookup(_user_table, layer)) is not None:
-        return checked(_masked(adapter(layer), x, mask, rngs), layer, at)
-    if (rule := lookup(FLAX_LAYERS, layer)) is not None:
-        x = _check.array(x, "x", f"{at}, {_check.name_of(layer)}")
-        if (pair := rule(layer, x, mask, rngs)) is not None:
-            return checked(pair, layer, at)
-    elif takes_mask(layer):
-        return checked(_masked(layer, x, mask, rngs), layer, at)
+    with located(at, layer, x):
+        result, is_masked = _run(layer, x, mask, rngs, at)
+    if is_masked:
+        return checked(result, layer, at)
     if mask is not None:
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
-    return _unmasked(layer(x), layer, at), None
+    with located(at, layer, x):
+        y = layer(x)
+    return _unmasked(y, layer, at), None
+
+
+def _run(layer: Any, x: Any, mask: Mask, rngs: nnx.Rngs | None, at: str) -> tuple[Any, bool]:
+    """What a layer that knows masks gives, and whether it does."""
+    if (adapter := lookup(_user_table, layer)) is not None:
+        return _masked(adapter(layer), x, mask, rngs), True
+    if (rule := lookup(FLAX_LAYERS, layer)) is not None:
+        pair = rule(layer, _check.array(x, "x", f"{at}, {_check.name_of(layer)}"), mask, rngs)
+        return pair, pair is not None
+    if takes_mask(layer):
+        return _masked(layer, x, mask, rngs), True
+    return None, False
 
 
 def adapted(layer: Any) -> Any:
@@ -210,16 +237,7 @@ def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
     reason = "met a mask and does not know masks"
     if lookup(FLAX_LAYERS, layer) is not None:
         reason = "met a mask and, set up like this, would mix steps or drop their axis"
-    kind = type(layer).__name__
-    text = (
-        f"{at}, {_check.name_of(layer)}, {reason}. Say what it does with one:\n"
-        "  - it acts on each step alone: `jm.nn.Passthrough(layer)`, or once for its type, "
-        f"`jm.nn.register({kind}, jm.nn.Passthrough)`;\n"
-        "  - it uses the mask up: `jm.nn.Consume(f)` with `f(x, mask) -> y`;\n"
-        "  - it changes the mask: let it be `(x, mask) -> (y, mask)`, with `mask` the name of its "
-        "second positional parameter;\n"
-        "  - the mask is to end before it: put `jm.nn.DropMask()` there."
-    )
+    text = f"{at}, {_check.name_of(layer)}, {reason}. Say what it does with one:\n{ways(layer)}"
     if on_unsupported == "error":
         raise _check.MaskError(text)
     if on_unsupported == "warn":

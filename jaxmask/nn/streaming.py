@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from jaxmask import _check
 from jaxmask._types import Mask, Pair, PyTree
 from jaxmask.nn import join
+from jaxmask.nn._locate import located
 from jaxmask.nn.foreign import FLAX_LAYERS
 
 
@@ -36,7 +37,8 @@ def run(layer: Any, carry: PyTree, x: Any, mask: Mask, *, at: str) -> tuple[PyTr
     streaming = _streaming(layer, at)
     if join.acts_on_each_step(streaming):
         return (), _each_step(layer, streaming, x, mask, at)
-    carry, pair = streaming.run(carry, x, mask)
+    with located(at, layer, x):
+        carry, pair = streaming.run(carry, x, mask)
     return carry, join.checked(pair, streaming, at)
 
 
@@ -44,7 +46,8 @@ def _each_step(layer: Any, streaming: Any, x: Any, mask: Mask, at: str) -> Pair:
     rule = join.lookup(FLAX_LAYERS, streaming)
     if rule is None:
         return join.call(layer, x, mask, at=at)
-    pair = rule(streaming, _check.array(x, "x", at), mask, None)
+    with located(at, layer, x):
+        pair = rule(streaming, _check.array(x, "x", at), mask, None)
     if pair is None:
         _refuse(
             streaming, at, "would mix the steps of a chunk, or drop their axis, as it is set up"

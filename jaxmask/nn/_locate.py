@@ -1,0 +1,78 @@
+"""Where in a stack of layers an error came from, and what the layer was built for."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from flax import nnx
+
+from jaxmask import _check
+
+_SIZES = ("num_heads", "num_embeddings", "num_groups", "num_tags", "kernel_size", "max_length")
+
+
+@contextlib.contextmanager
+def located(at: str, layer: Any, x: Any) -> Iterator[None]:
+    """Tell every error from within which layer it came from.
+
+    The error stays the one that it is, and of its type; its text ends with the layer, its position
+    and the sizes that it was built with.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> linear = nnx.Linear(8, 2, rngs=nnx.Rngs(0))
+      >>> try:
+      ...     with located("Sequential: layer 1", linear, jnp.ones((2, 3, 6))):
+      ...         linear(jnp.ones((2, 3, 6)))
+      ... except TypeError as error:
+      ...     print(str(error).splitlines()[-1])
+      Sequential: layer 1, `Linear(in_features=8, out_features=2)`, got an array of shape (2, 3, 6).
+    """
+    try:
+        yield
+    except Exception as error:
+        text = f"{at}, {sizes(layer)}, got {_check.kind_of(x)}."
+        is_plain = type(error) in (ValueError, TypeError, _check.MaskError)
+        if is_plain and len(error.args) == 1 and isinstance(error.args[0], str):
+            error.args = (f"{error.args[0]}\n{text}",)
+        else:
+            error.add_note(text)
+        raise
+
+
+def sizes(layer: Any) -> str:
+    """A layer by its class and the sizes that it was built with, or those of the layer inside it.
+
+    Example:
+      >>> sizes(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      '`Linear(in_features=2, out_features=3)`'
+    """
+    text = _sizes(layer)
+    return _check.name_of(layer) if text is None else f"`{text}`"
+
+
+def _sizes(layer: Any) -> str | None:
+    given = vars(layer) if hasattr(layer, "__dict__") and not inspect.isroutine(layer) else {}
+    known = {
+        name: value
+        for name, value in given.items()
+        if (name.endswith("features") or name in _SIZES) and _is_size(value)
+    }
+    words = [f"{name}={value}" for name, value in sorted(known.items(), key=_input_first)]
+    if not words:
+        inside = (given.get(name) for name in ("layer", "cell", "module", "f"))
+        words = [text for child in inside if child is not None and (text := _sizes(child))]
+    if not words and isinstance(layer, nnx.Module):
+        weights = nnx.to_flat_state(nnx.state(layer, nnx.Param))
+        words = [f"{'.'.join(map(str, path))} {weight.shape}" for path, weight in weights]
+    return f"{type(layer).__name__}({', '.join(words)})" if words else None
+
+
+def _is_size(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+
+
+def _input_first(item: tuple[str, Any]) -> tuple[bool, bool]:
+    return not item[0].startswith("in_"), item[0].startswith("out_")
