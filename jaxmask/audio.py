@@ -2,7 +2,8 @@
 
 Samples are `[batch, time]`, one mask bit each; frames are windows over them, so their masks follow
 the rule of `jaxmask.conv.conv1d`, and a row has the frames that it has alone, unpadded.
-Mask class: right, since frames count from the first sample (contiguous where `step` is 1).
+Mask class: contiguous. Holes are physical, as there: a missing sample keeps its place and counts
+as 0, and by default a frame that holds one is not real.
 """
 
 import functools
@@ -77,7 +78,7 @@ def _cut(x: Array, real: StepMask | None, *, window: Window) -> Array:
     if not count:
         return jnp.zeros((x.shape[0], 0, window.size, *x.shape[2:]), x.dtype)
     rest = ((0, 0),) * (x.ndim - 2)
-    padded = jnp.pad(ops.fill(x, real)[0], ((0, 0), window.pads(x.shape[1]), *rest))
+    padded = jnp.pad(ops.fill(x, real)[0], ((0, 0), window.pads, *rest))
     index = np.arange(count)[:, None] * window.stride + np.arange(window.size)
     return jnp.take(padded, index, axis=1)
 

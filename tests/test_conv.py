@@ -277,6 +277,44 @@ def test_every_amount_of_padding_gives_the_same_strided_result(padding):
         np.testing.assert_allclose(y[0, np.asarray(real)[0]], alone[0], rtol=1e-5, atol=1e-6)
 
 
+STRIDED = {
+    "conv1d": lambda x, mask: jm.conv.conv1d(x, mask, np.cos(np.arange(18.0)).reshape(3, 2, 3)),
+    "max_pool1d": lambda x, mask: jm.conv.max_pool1d(x, mask, 2),
+    "lp_pool1d": lambda x, mask: jm.conv.lp_pool1d(x, mask, 3, strides=2, padding="full"),
+    "avg_pool2d": lambda x, mask: jm.conv.avg_pool2d(x[..., None], mask, (3, 1), padding="same"),
+    "downsample": lambda x, mask: jm.conv.downsample(x, mask, 3),
+    "frames": lambda x, mask: jm.audio.frames(x, mask, 4, 3, padding="reverse_causal"),
+    "stack": lambda x, mask: jm.conv.max_pool1d(*jm.conv.min_pool1d(x, mask, 2), 2),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+@pytest.mark.parametrize("known", [True, False])
+def test_strides_count_from_the_first_real_step(name, known):
+    """However much padding stands on the left, value and gradient are those of the row alone."""
+    alone = draw(1, 7, 2)
+
+    def total(x, mask):
+        y, mask = STRIDED[name](x, mask)
+        real = jnp.ones(y.shape[:2], bool) if mask is None else mask
+        sent = jnp.cumsum(real, axis=1).reshape(*real.shape, *[1] * (y.ndim - 2))
+        return jnp.sum(y**2 * sent), (y, real)
+
+    (_, (expected, _)), slope = jax.value_and_grad(total, has_aux=True)(jnp.asarray(alone), None)
+    x = np.full((6, 12, 2), np.nan, np.float32)
+    mask = np.zeros((6, 12), bool)
+    for row in range(6):
+        x[row, row : row + 7] = alone[0]
+        mask[row, row : row + 7] = True
+    run = jax.value_and_grad(total, has_aux=True)
+    (_, (y, real)), gradient = (run if known else jax.jit(run))(jnp.asarray(x), mask)
+    for row in range(6):
+        mine = np.asarray(y)[row, np.asarray(real)[row]]
+        np.testing.assert_allclose(mine, expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient[row, mask[row]], slope[0], rtol=1e-5, atol=1e-5)
+    assert not np.asarray(gradient)[~mask].any()
+
+
 def test_mask_rules():
     mask = np.array([[False, True, True, True, True, False]])
     x, kernel = np.ones((1, 6, 1), np.float32), np.ones((3, 1, 1), np.float32)

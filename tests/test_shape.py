@@ -20,6 +20,13 @@ def test_split_is_that_of_numpy():
             np.testing.assert_array_equal(mask, bits)
 
 
+def test_split_counts_from_the_first_real_step():
+    x, mask = np.array([[9, 9, 1, 2, 3, 9]]), np.array([[False, False, True, False, True, False]])
+    (head, first), (tail, second) = jm.shape.split(x, mask, [2])
+    assert (head.tolist(), first.tolist()) == ([[1, 0]], [[True, False]])
+    assert (tail.tolist(), second.tolist()) == ([[3, 0, 0, 0]], [[True, False, False, False]])
+
+
 @pytest.mark.parametrize("cut", [3, 0, [3, 1], [5]])
 def test_split_refuses_cuts_that_do_not_fit(cut):
     with pytest.raises(ValueError, match="split"):

@@ -39,7 +39,11 @@ def conv1d(
 
     The anchor of output i is step `i * strides`. `left` is the same for every length, as in
     PyTorch; XLA's SAME (Keras, Flax) moves with the padded length where `strides > 1`.
-    Mask class: contiguous; with `strides > 1` right, since strides count from the first column.
+    Mask class: contiguous. Holes are physical: a missing step keeps its place and contributes
+    nothing; the output anchored at it is a hole too, and no window that must be real throughout may
+    hold one. Close holes with `jm.ops.compact` if the steps around them are neighbours. With
+    `strides > 1` each row is first moved to the left, holes and all, since strides count from its
+    first real step; the result is then padded on the right.
 
     Args:
       x: `[batch, time, feature]`, floating or complex.
@@ -281,7 +285,7 @@ def _convolve(x: Array, kernel: Array, axes: tuple[Window, ...], groups: int) ->
         x.astype(dtype),
         kernel.astype(dtype),
         window_strides=[axis.stride for axis in axes],
-        padding=[axis.pads(size) for axis, size in zip(axes, sizes, strict=True)],
+        padding=[axis.pads for axis in axes],
         rhs_dilation=[axis.dilation for axis in axes],
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,

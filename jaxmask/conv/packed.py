@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmask import masks, ops
 from jaxmask._types import Array, Ids, Mask, Pair, Segments, StepMask
 from jaxmask.conv.window import Window
+from jaxmask.ops.moving import to_left
 
 Compute = Callable[[Array, StepMask | None], Array]
 
@@ -26,6 +27,8 @@ def slide(compute: Compute, x: Array, mask: Mask, window: Window) -> Pair:
     """
     if isinstance(mask, Segments):
         return _slide_apart(compute, x, mask, window)
+    if mask is not None and window.stride > 1:  # strides count from the first step of the row
+        x, mask = to_left(x, mask)
     y, new = compute(x, mask), window.mask_out(mask, x.shape)
     return ops.fill(y, new)
 

@@ -338,14 +338,13 @@ def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
     if 0 in shape:
         return jnp.zeros(shape, x.dtype)
     ones = (1,) * len(rest)
-    pads = [axis.pads(size) for axis, size in zip(axes, sizes, strict=True)]
     return jax.lax.reduce_window(
         x,
         np.asarray(start, x.dtype),
         join,
         (1, *(axis.size for axis in axes), *ones),
         (1, *(axis.stride for axis in axes), *ones),
-        [(0, 0), *pads, *((0, 0) for _ in rest)],
+        [(0, 0), *(axis.pads for axis in axes), *((0, 0) for _ in rest)],
     )
 
 

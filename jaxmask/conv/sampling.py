@@ -11,8 +11,9 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
 
         y[b, i] = x[b, i * factor],   mask'[b, i] = mask[b, i * factor]
 
-    A row of n real steps keeps ceil(n / factor). Mask class: right, since steps count from the
-    first column.
+    where row b begins at t = 0: it is first moved to the left, so that steps count from its first
+    real one. A row of n real steps without holes keeps ceil(n / factor). Mask class: contiguous.
+    Holes are physical: a missing step keeps its place, and one that is kept is a hole again.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.

@@ -28,7 +28,9 @@ def transpose(
         "same"     max((window - strides) // 2, 0)  n * strides
         "causal"   0                               n * strides
 
-    Real are the outputs that the row alone would have. Mask class: contiguous.
+    Real are the outputs that the row alone would have. Mask class: contiguous. Holes are physical:
+    a missing step keeps its place and contributes nothing, and its outputs are holes, except those
+    that a step before it reaches where padding is "valid".
 
     Args:
       x: `[batch, time, feature]`, floating or complex.

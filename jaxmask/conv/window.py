@@ -26,7 +26,7 @@ class Window:
 
     Example:
       >>> window = Window(size=3, stride=2, padding="same")
-      >>> window.steps_out(5), window.pads(5)
+      >>> window.steps_out(5), window.pads
       (3, (1, 1))
     """
 
@@ -57,10 +57,11 @@ class Window:
         extra = {"valid": 1 - self.span, "full": self.span - 1}.get(self.padding, 0)
         return max(0, (time + extra - 1) // self.stride + 1) if time else 0
 
-    def pads(self, time: int) -> tuple[int, int]:
-        """Zeros before and after `time` steps, so that every window finds its steps."""
-        reach = (self.steps_out(time) - 1) * self.stride + self.span
-        return self.left, max(0, reach - self.left - time)
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Zeros before and after the steps, so that every window finds its steps."""
+        right = self.span - 1
+        return self.left, {"valid": 0, "full": right}.get(self.padding, right - self.left)
 
     def total(self, values: Int[Array, "batch time"]) -> Int[Array, "batch window"]:
         """Sum of `values` over all steps from the first to the last of each window.
@@ -69,8 +70,7 @@ class Window:
           >>> Window(size=2).total(jnp.array([[1, 0, 1, 1]])).tolist()
           [[1, 1, 2]]
         """
-        time = values.shape[1]
-        count, (left, right) = self.steps_out(time), self.pads(time)
+        count, (left, right) = self.steps_out(values.shape[1]), self.pads
         before = jnp.cumsum(jnp.pad(values, ((0, 0), (left + 1, right))), axis=1, dtype=jnp.int32)
         last = before[:, self.span :: self.stride][:, :count]
         return last - before[:, :: self.stride][:, :count]

@@ -2,6 +2,7 @@
 
 import operator
 
+import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks
@@ -52,6 +53,36 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
     if isinstance(mask, Segments):
         new = Segments(jnp.where(packed, _take(mask.ids, order), 0), mask.max_segments)
     return fill(_take(fill(x, mask)[0], order), new)
+
+
+def to_left(x: Array, real: StepMask) -> tuple[Array, StepMask]:
+    """Move each row so that it begins at the first column, and its holes with it.
+
+    For windows that count from the beginning of a row. `compact` closes the holes as well.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      real: `[batch, time]`, boolean.
+
+    Returns:
+      `x` and `real` without padding on the left, of the same shapes; 0 in the padding of `x`.
+
+    Example:
+      >>> real = jnp.array([[False, True, False, True]])
+      >>> x, real = to_left(jnp.array([[9, 7, 9, 8]]), real)
+      >>> x.tolist(), real.tolist()
+      ([[7, 0, 8, 0]], [[True, False, True, False]])
+    """
+    x, _ = fill(x, real)
+    known = _check.known(real)
+    if not x.shape[1] or (known is not None and (known[:, 0] | ~known.any(axis=1)).all()):
+        return x, real
+    first = jnp.argmax(real, axis=1)[:, None]  # 0 in an empty row
+    index = first + jnp.arange(real.shape[1], dtype=first.dtype)
+    moved = _take(real, index) & (index < real.shape[1])
+    # Only a batch with padding on the left pays for the gather, and for its scatter backwards.
+    shifted = jax.lax.cond(jnp.any(first), lambda x: _take(x, index), lambda x: x, x)
+    return fill(shifted, moved)[0], moved
 
 
 @segments_apart

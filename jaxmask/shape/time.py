@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask.ops.moving import to_left
 from jaxmask.shape.width import width_of
 
 
@@ -55,8 +56,9 @@ def split(
 ) -> list[Pair]:
     """Cut an array along one axis, and its mask with it where the axis has one.
 
-    Along time the cuts are at padded positions, the same for every row (mask class: right: a
-    right-padded row is cut where the row alone would be).
+    Along time all rows are cut at the same positions, counted from the first real step of each row:
+    a row is first moved to the left. Mask class: contiguous. Holes are physical: a missing step
+    keeps its place. `Segments` are cut where they stand. `split_at` counts real steps.
 
     Args:
       x: `[batch, time, feature...]`, also `[batch, time]` ids; or `[batch, feature...]` with a row
@@ -97,6 +99,8 @@ def split(
             "sections. Pass the positions of the cuts, or pad first with `jm.shape.pad`."
         )
     y, _ = ops.fill(x, mask)
+    if axis == 1 and mask is not None and mask.ndim == 2 and not isinstance(mask, Segments):
+        y, mask = to_left(y, mask)
     pieces = jnp.split(y, sections_or_indices, axis=axis)
     if mask is None or axis >= mask.ndim:
         return [(piece, mask) for piece in pieces]

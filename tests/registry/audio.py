@@ -27,15 +27,15 @@ ENTRIES: list[Entry] = [
         "audio.stft",
         stft_call,
         SAMPLES,
-        mask_class="right",
+        mask_class="contiguous",
         exempt={"half_precision": "there are no complex numbers of half precision"},
     ),
-    Entry("audio.log_mel", log_mel_call, SAMPLES, params=BANK, mask_class="right"),
+    Entry("audio.log_mel", log_mel_call, SAMPLES, params=BANK, mask_class="contiguous"),
     Entry(
         "nn.Frames",
         **module(lambda rngs: jm.nn.Frames(2, 2, padding="causal")),
         inputs=SAMPLES,
-        mask_class="right",
+        mask_class="contiguous",
     ),
     Entry(
         "nn.LogMelSpectrogram",

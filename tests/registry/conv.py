@@ -21,7 +21,7 @@ def weights(*shape: int, bias: int = 0) -> tuple[jax.Array, ...]:
 
 
 IMAGE = (Input(features=(4, 2)),)
-STEPS, STRIDED = "contiguous", "right"
+STEPS = "contiguous"
 
 CONVOLUTION = [
     Entry(
@@ -42,13 +42,13 @@ CONVOLUTION = [
         "conv.conv1d:same,strides",
         weighted(jm.conv.conv1d, strides=2),
         params=weights(3, 3, 4, bias=4),
-        mask_class=STRIDED,
+        mask_class=STEPS,
     ),
     Entry(
         "conv.conv1d:full,strides",
         weighted(jm.conv.conv1d, padding="full", strides=3, dilation=2),
         params=weights(2, 3, 4, bias=4),
-        mask_class=STRIDED,
+        mask_class=STEPS,
     ),
     Entry(
         "conv.conv1d:causal,all makes padding",
@@ -80,7 +80,7 @@ CONVOLUTION = [
         weighted(jm.conv.conv2d, padding="causal", strides=(2, 2)),
         IMAGE,
         params=weights(2, 3, 2, 3, bias=3),
-        mask_class=STRIDED,
+        mask_class=STEPS,
     ),
 ]
 
@@ -90,11 +90,11 @@ POOLING = [
         simple(jm.conv.max_pool1d, 3, strides=1, padding="same"),
         mask_class=STEPS,
     ),
-    Entry("conv.min_pool1d", simple(jm.conv.min_pool1d, 2), mask_class=STRIDED),
+    Entry("conv.min_pool1d", simple(jm.conv.min_pool1d, 2), mask_class=STEPS),
     Entry(
         "conv.avg_pool1d",
         simple(jm.conv.avg_pool1d, 3, strides=2, padding="full"),
-        mask_class=STRIDED,
+        mask_class=STEPS,
         linear=True,
     ),
     Entry(
@@ -106,7 +106,7 @@ POOLING = [
         "conv.max_pool2d",
         simple(jm.conv.max_pool2d, (2, 2), padding="reverse_causal"),
         IMAGE,
-        mask_class=STRIDED,
+        mask_class=STEPS,
     ),
     Entry(
         "conv.avg_pool2d",
@@ -115,7 +115,7 @@ POOLING = [
         mask_class=STEPS,
         linear=True,
     ),
-    Entry("conv.downsample", simple(jm.conv.downsample, 2), mask_class=STRIDED, linear=True),
+    Entry("conv.downsample", simple(jm.conv.downsample, 2), mask_class=STEPS, linear=True),
 ]
 
 MODULES = [
@@ -157,7 +157,7 @@ MODULES = [
         )
         for name in ("MaxPool1D", "MinPool1D", "AvgPool1D", "LpPool1D")
     ),
-    Entry("nn.Downsample", **module(lambda rngs: jm.nn.Downsample(3)), mask_class=STRIDED),
+    Entry("nn.Downsample", **module(lambda rngs: jm.nn.Downsample(3)), mask_class=STEPS),
 ]
 
 ENTRIES: list[Entry] = [*CONVOLUTION, *POOLING, *MODULES]

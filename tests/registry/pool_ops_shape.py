@@ -62,7 +62,7 @@ SHAPE = [
     Entry(
         "shape.split",
         split_call,
-        mask_class="right",
+        mask_class="contiguous",
         of_rows=True,
         exempt={
             "row_alone": "a row shorter than the cut has no second piece",
