@@ -23,6 +23,8 @@ def random_bits(step: Step, keys: Array) -> Any:
 
     def of_one(key: Array) -> Array:
         flat = step.bind(key, shape=(step.context.size(total),))
+        # The bits behind those of the row are noise of their own.
+        flat = step.context.repeat_first(flat, (total,))
         return reshaped(step.context, flat, (total,), shape)
 
     for _ in step.inputs[0]:

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import primitives
 
 from jaxmask._types import Array
+from jaxmask.ragged.context import select
 from jaxmask.ragged.interpret import REFUSED, Step, rule_for
 
 
@@ -53,27 +53,37 @@ def reduce(step: Step, value: Array) -> Any:
     identity = IDENTITY[step.primitive.name.removeprefix("reduce_")](value.dtype)
     if identity == -1 and jnp.issubdtype(value.dtype, jnp.unsignedinteger):
         identity = jnp.iinfo(value.dtype).max
-    mask = step.context.mask(step.inputs[0], step.params["axes"])
-    if isinstance(identity, float) and mask is not None:
-        return _extreme(value, mask, identity, tuple(step.params.items()))
+    if isinstance(identity, float):
+        return _extreme(step, value, identity)
     value = step.fill(0, value, step.params["axes"], identity)
     if step.context.live is not None and step.primitive.name == "reduce_prod":
         value = jnp.where(step.context.live, value, jnp.ones((), value.dtype))
     return step.bind(value)
 
 
-# Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
-@partial(jax.jit, static_argnums=(2, 3))
-def _extreme(value: Array, mask: Array, identity: float, params: tuple[Any, ...]) -> Array:
-    primitive = primitives.reduce_max_p if identity < 0 else primitives.reduce_min_p
-    filled = jnp.where(mask, value, jnp.asarray(identity, value.dtype))
-    return primitive.bind(filled, **dict(params))
-
-
 @rule_for("argmax", "argmin")
 def arg_extreme(step: Step, value: Array) -> Any:
-    """The first position of an extreme: a copy of position 0 never comes before it."""
-    return step.bind(value)
+    """The first position of an extreme; padding comes last in a tie.
+
+    Copies of position 0 would not do: they may differ from it by a rounding.
+    """
+    identity = least if step.primitive.name == "argmax" else greatest
+    return _extreme(step, value, identity(value.dtype))
+
+
+def _extreme(step: Step, value: Array, identity: Any) -> Array:
+    mask = step.context.mask(step.inputs[0], step.params["axes"])
+    if mask is None:
+        return step.bind(value)
+    return _filled_extreme(value, mask, identity, step.primitive, tuple(step.params.items()))
+
+
+# Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _filled_extreme(
+    value: Array, mask: Array, identity: Any, primitive: Any, params: tuple[Any, ...]
+) -> Array:
+    return primitive.bind(select(mask, value, identity), **dict(params))
 
 
 REFUSED["reduce"] = "Its operation is the caller's own, and its identity is not known."

@@ -119,6 +119,20 @@ PROGRAMS = {
         )(jnp.arange(x.shape[0]), x)
     ),
     "gumbel_sample": Row(lambda x: jax.random.categorical(jax.random.key(0), x)),
+    "sample_of_the_steps": Row(
+        lambda x: jax.vmap(
+            lambda k: jax.random.categorical(k, x[:, 0] / 4),
+        )(jax.random.split(jax.random.key(1), 20))
+    ),
+    "samples_of_the_steps": Row(
+        lambda x: jax.random.categorical(jax.random.key(1), x / 4, axis=0, shape=(9, 3)),
+    ),
+    "argmin_of_noise": Row(
+        lambda x: jax.vmap(lambda k: jax.random.normal(k, x.shape[:1]).argmin())(
+            jax.random.split(jax.random.key(4), 20)
+        )
+    ),
+    "bits_of_eight": Row(lambda x: jax.random.bits(jax.random.key(2), x.T.shape, "uint8")),
     "keys_in_a_loop": Row(
         lambda x: jax.lax.scan(
             lambda k, v: (jax.random.split(k)[0], v * jax.random.uniform(k)), jax.random.key(0), x
