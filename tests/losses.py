@@ -7,7 +7,7 @@ MASK = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]], bool)
 
 
 def log_softmax(x):
-    x = x.astype(np.float64)
+    x = x.astype(np.float64) - np.max(x, axis=-1, keepdims=True)
     return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
 
 

@@ -106,20 +106,117 @@ def test_ctc_without_masks_frames_or_labels():
     assert (cost.tolist(), row_mask.tolist()) == ([0, 0], [False, False])
 
 
-def test_ctc_labels_that_cannot_fit_cost_much_but_stay_finite():
-    logits = np.zeros((2, 2, 4), np.float32)
-    labels = np.array([[1, 2, 3], [1, 1, 0]], np.int32)
-    label_mask = np.array([[1, 1, 1], [1, 1, 0]], bool)  # equal labels need a blank between
+def by_alpha_and_beta(logits, labels, blank=0):
+    """The cost of one row and its gradient, in float64: the two recursions of Graves et al."""
+    log_p = log_softmax(logits)
+    states = np.full(2 * len(labels) + 1, blank)
+    states[1::2] = labels
+    fresh = np.zeros(len(states), bool)
+    fresh[3::2] = labels[1:] != labels[:-1]
 
-    @jax.jit
-    @functools.partial(jax.grad, has_aux=True)
-    def gradient_and_cost(x):
-        cost, _ = losses.ctc_loss(x, None, labels, label_mask)
-        return jnp.sum(cost), cost
+    def pass_over(scores, skips):
+        alpha = np.full((len(scores), len(states)), -np.inf)
+        alpha[0, :2] = scores[0, :2]
+        for t in range(1, len(scores)):
+            stay = alpha[t - 1]
+            one, two = np.r_[-np.inf, stay[:-1]], np.r_[-np.inf, -np.inf, stay[:-2]]
+            both = np.logaddexp(np.logaddexp(stay, one), np.where(skips, two, -np.inf))
+            alpha[t] = both + scores[t]
+        return alpha
 
-    gradient, cost = gradient_and_cost(logits)
-    assert np.all((cost >= 1e5) & (cost < 1e6))
-    assert np.all(np.isfinite(gradient))
+    scores = log_p[:, states]
+    skips_back = np.r_[False, False, fresh[2:][::-1]]
+    alpha = pass_over(scores, fresh)
+    beta = pass_over(scores[::-1, ::-1], skips_back)[::-1, ::-1]
+    cost = -np.logaddexp(alpha[-1, -1], alpha[-1, -2])
+    share = np.exp(alpha + beta - scores + cost)
+    return cost, np.exp(log_p) - share @ (states[:, None] == np.arange(log_p.shape[1]))
+
+
+@pytest.mark.parametrize(("scale", "blank_logit"), [(1, 0), (3, 0), (1, 5)])
+def test_ctc_of_six_thousand_frames_has_exact_gradients(scale, blank_logit):
+    rng = np.random.default_rng(scale + blank_logit)
+    logits = (scale * rng.normal(size=(6000, 8))).astype(np.float32)
+    logits[:, 0] += blank_logit
+    labels = rng.integers(1, 8, 300)
+    expected, expected_gradient = by_alpha_and_beta(logits, labels)
+    cost, gradient = jax.jit(
+        jax.value_and_grad(lambda x: losses.ctc_loss(x[None], None, labels[None], None)[0][0])
+    )(logits)
+    np.testing.assert_allclose(cost, expected, rtol=2e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=3e-4)
+
+
+def test_ctc_is_never_below_zero_and_is_not_cut_off():
+    sure = losses.ctc_loss(np.array([[[0.0, 17.0], [0.0, 17.0]]]), None, np.array([[1]]), None)
+    assert 0 <= sure[0][0] < 1e-6
+    rng = np.random.default_rng(0)
+    certain = 30 * np.eye(4)[rng.integers(0, 4, (64, 9))] + rng.normal(size=(64, 9, 4))
+    labels, label_mask = jm.decoding.ctc_greedy(jnp.asarray(certain, jnp.float32), None)
+    cost, _ = losses.ctc_loss(certain.astype(np.float32), None, labels, label_mask)
+    assert np.all((cost >= 0) & (cost < 1e-4))
+
+    far = np.full((20, 3), [5000, 0, -5000], np.float32)
+    labels = np.array([1, 2] * 10)  # as many as frames: one alignment
+    cost, _ = losses.ctc_loss(far[None], None, labels[None], None)
+    assert cost[0] == 150_000
+    far = np.tile(far, (2, 1))
+    cost, _ = losses.ctc_loss(far[None], None, labels[None], None)
+    np.testing.assert_allclose(cost[0], by_alpha_and_beta(far, labels)[0], rtol=1e-7)
+
+
+def rows_without_an_alignment():
+    """More labels than frames, a repeat too many, a class ruled out; and one that fits."""
+    logits = np.zeros((4, 3, 4), np.float32)
+    logits[2, :, 3] = -np.inf
+    mask = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]], bool)
+    labels = np.array([[1, 2, 3], [2, 2, 0], [1, 3, 0], [2, 2, 0]], np.int32)
+    label_mask = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 0], [1, 1, 0]], bool)
+    return logits, mask, labels, label_mask
+
+
+@pytest.mark.parametrize("zero_infinity", [False, True])
+def test_ctc_rows_without_an_alignment_cost_inf_or_are_left_out(zero_infinity):
+    logits, mask, labels, label_mask = rows_without_an_alignment()
+
+    def total(x):
+        cost, row_mask = losses.ctc_loss(x, mask, labels, label_mask, zero_infinity=zero_infinity)
+        return jnp.sum(cost), (cost, row_mask)
+
+    gradient, (cost, row_mask) = jax.jit(jax.grad(total, has_aux=True))(logits)
+    expected, expected_gradient = by_alpha_and_beta(logits[3], labels[3, :2])
+    assert np.all(cost[:3] == (0 if zero_infinity else np.inf))
+    assert row_mask.tolist() == [not zero_infinity] * 3 + [True]
+    np.testing.assert_allclose(cost[3], expected, rtol=1e-6)
+    assert not gradient[:3].any()
+    np.testing.assert_allclose(gradient[3], expected_gradient, atol=1e-6)
+
+    along = jnp.ones_like(logits).at[..., 1].set(2)
+    _, slope = jax.jvp(lambda x: total(x)[1][0], (logits,), (along,))
+    np.testing.assert_allclose(slope, [0, 0, 0, np.vdot(along[3], expected_gradient)], atol=1e-6)
+    second = jax.jit(jax.grad(lambda x: jnp.vdot(jax.grad(lambda z: total(z)[0])(x), along)))
+    assert np.isfinite(second(logits)).all()
+
+
+def test_ctc_labels_that_are_no_class_are_refused_or_nan():
+    logits, mask, labels, label_mask = ctc_inputs(0)
+    clean, _ = ctc(logits, mask, labels, label_mask)
+    for wrong in (-1, -100, 3, 2**31 - 1, 0):  # 0 is the blank
+        spoiled = np.where(np.arange(6)[:, None] == 2, wrong, labels).astype(np.int32)
+        with pytest.raises(ValueError, match=r"ctc_loss: `labels` must lie in 0..2 and not be 0"):
+            losses.ctc_loss(logits, mask, spoiled, label_mask)
+
+        @jax.jit
+        @functools.partial(jax.grad, has_aux=True)
+        def gradient_and_cost(x, labels):
+            cost, _ = losses.ctc_loss(x, mask, labels, label_mask)
+            return jnp.sum(cost), cost
+
+        gradient, cost = gradient_and_cost(logits, spoiled)
+        assert np.isnan(cost).tolist() == [False, False, True, False, False, False]
+        np.testing.assert_array_equal(np.delete(cost, 2), np.delete(clean, 2))
+        assert np.isfinite(gradient).all()
+        assert not gradient[2].any()
 
 
 def test_ctc_of_a_class_that_is_ruled_out_is_that_without_it():

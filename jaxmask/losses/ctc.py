@@ -1,8 +1,13 @@
-"""Connectionist temporal classification: labels without an alignment to the frames."""
+"""Connectionist temporal classification: labels without an alignment to the frames.
+
+The forward algorithm, in logarithms. `jax.checkpoint` keeps the scores of each frame and computes
+the rest again on the way back, which is faster here than storing it.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
@@ -11,7 +16,13 @@ __all__ = ["ctc_loss"]
 
 
 def ctc_loss(
-    logits: ArrayLike, mask: Mask, labels: ArrayLike, label_mask: Mask, *, blank_id: int = 0
+    logits: ArrayLike,
+    mask: Mask,
+    labels: ArrayLike,
+    label_mask: Mask,
+    *,
+    blank_id: int = 0,
+    zero_infinity: bool = False,
 ) -> Pair:
     """Negative log probability of each row's labels, over all alignments to its frames.
 
@@ -25,18 +36,21 @@ def ctc_loss(
       labels: `[batch, label]`, integer class ids, none of them `blank_id` and all below `classes`.
       label_mask: `[batch, label]`, boolean, or None.
       blank_id: static, the class that stands for no label.
+      zero_infinity: static; leave out rows that have no alignment, instead of an infinite cost.
 
     Returns:
-      The pair `(per_row, row_mask)`: `per_row [batch]` in nats, in at least float32, and
-      `row_mask [batch]`, True where the row has a real frame. A row without one gives 0 and False,
-      whatever its labels; a row with frames and no label gives what it costs to say nothing.
-      Labels that cannot fit (more labels, and blanks between equal ones, than frames) give no
-      infinity: optax takes -1e5 for log 0, so they cost 1e5 or more, with finite gradients. Such
-      rows drown a mean: filter them before training.
+      The pair `(per_row, row_mask)`: `per_row [batch]` in nats, at least 0 and in at least float32,
+      and `row_mask [batch]`, True where the row has a real frame. A row without one gives 0 and
+      False, whatever its labels; a row with frames and no label gives what it costs to say nothing.
+      A row has no alignment if it has fewer frames than labels and repeats (equal neighbours need a
+      blank between them), or if logits of -inf rule all of them out. It costs inf, and its gradient
+      is 0, so the other rows still train; with `zero_infinity` it gives 0, and its `row_mask` is
+      False, so that a mean does not count it.
 
     Raises:
       TypeError: if `logits` is not floating, `labels` not integer, or a mask not boolean.
-      ValueError: if ranks or batches disagree, or `blank_id` is not a class.
+      ValueError: if ranks or batches disagree, `blank_id` is not a class, or a real label is
+        `blank_id` or not a class; under `jit`, where values cannot be seen, such a row gives nan.
       MaskError: if a mask does not belong to its array, or is `Segments`.
 
     Example:
@@ -49,37 +63,98 @@ def ctc_loss(
       (0.75, [True])
 
     Source: Graves et al., 2006, doi:10.1145/1143844.1143891. Agrees with `optax.losses.ctc_loss`
-    of each unpadded row.
+    of each unpadded row that has an alignment, up to optax's -1e5 for log 0; `zero_infinity` is
+    PyTorch's, which counts such rows in its mean.
     """
     where = "ctc_loss"
     logits, mask = _check.pair(logits, mask, where, over_time=True, segments=False, name="logits")
+    given, given_mask = labels, label_mask
     labels, label_mask = _check.pair(
         labels, label_mask, where, over_time=True, segments=False, name="labels"
     )
     _check_arguments(logits, labels, blank_id, where)
-    batch, time, _ = logits.shape
+    batch, time, classes = logits.shape
+    dtype = ops.accumulator(logits.dtype)
     if not time:
-        return jnp.zeros(batch, ops.accumulator(logits.dtype)), masks.rows(mask)
-    # optax carries its state over padded frames wherever they lie, but by multiplication, which
-    # lets nan through; and it takes padded labels on the right only.
-    logits, _ = ops.fill(logits, mask)
-    logits = logits.astype(ops.accumulator(logits.dtype))
-    # It multiplies by 0 what is not said, so a class that is ruled out gets its number for log 0.
-    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    logits = jnp.where(logits == -jnp.inf, top - 1e5, logits)
-    labels, label_mask = ops.compact(labels, label_mask)
-    per_row = optax.losses.ctc_loss(
-        logits,
-        _paddings(mask, logits),
-        labels,
-        _paddings(label_mask, labels),
-        blank_id=blank_id,
+        return jnp.zeros(batch, dtype), masks.rows(mask)
+    labels, valid = _check.real_ids(given, given_mask, classes, where, "labels", but=blank_id)
+    labels, in_front = ops.compact(labels, label_mask)
+    log_p = jax.nn.log_softmax(ops.fill(logits, mask)[0].astype(dtype), axis=2)
+    real = masks.select_in(logits, mask)[..., 0]
+    # A row without a frame says nothing, so no infinity arises where 0 is given.
+    spelled = masks.select_in(labels, in_front) & jnp.any(real, axis=1, keepdims=True)
+    cost = _cost(log_p, real, labels, spelled, blank_id)
+    cost = jnp.where(jnp.all(valid, axis=1), cost, jnp.nan)
+    rows: Mask = masks.rows(mask)
+    if zero_infinity:
+        rows = masks.intersect(rows, ~jnp.isposinf(cost), where)
+    return ops.fill(cost, rows)
+
+
+# Compiled as a whole even where the caller is not: the infinities inside are right, and would trip
+# `jax_debug_infs` op by op.
+@functools.partial(jax.jit, static_argnames="blank_id")
+def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: int) -> Array:
+    """`[batch]`, of labels that stand first in their rows; inf where there is no alignment."""
+    batch, number = labels.shape
+    never = jnp.full((batch, 1), -jnp.inf, log_p.dtype)
+    # What lies behind the last label leads nowhere, and must not set the scale.
+    at_label = jnp.where(spelled[:, None], _of_labels(log_p, labels), -jnp.inf)
+    fresh = jnp.concatenate([never < 0, labels[:, 1:] != labels[:, :-1]], axis=1)[:, :number]
+    fresh &= jnp.arange(number) > 0
+
+    def step(carry: tuple[Array, Array], frame: tuple[Array, Array, Array]) -> tuple:
+        blank, label = carry
+        p_blank, p_label, is_real = (x[:, None] if x.ndim == 1 else x for x in frame)
+        before = jnp.concatenate([never, label], axis=1)
+        skipped = jnp.where(fresh, before[:, :-1], -jnp.inf)
+        new = (
+            _log_add(blank, before) + p_blank,
+            _log_add(label, blank[:, :-1], skipped) + p_label,
+        )
+        blank, label = (jnp.where(is_real, *x) for x in zip(new, carry, strict=True))
+        # Scores near 0 round finely. What is taken off here is added again below, so the gradient
+        # need not know.
+        top = jnp.max(jnp.concatenate([blank, label], axis=1), axis=1, keepdims=True)
+        top = jax.lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
+        return (blank - top, label - top), top
+
+    empty = jnp.broadcast_to(jnp.where(jnp.arange(number + 1) == 0, 0, never), (batch, number + 1))
+    frames = log_p[..., blank_id].T, at_label.swapaxes(0, 1), real.T
+    step = jax.checkpoint(step, prevent_cse=False)
+    (blank, label), tops = jax.lax.scan(step, (empty, empty[:, 1:]), frames)
+    end = jnp.sum(spelled, axis=1, keepdims=True)
+    label = jnp.concatenate([never, label], axis=1)
+    ways = (jnp.take_along_axis(x, end, axis=1) for x in (blank, label))
+    cost = -jnp.squeeze(_log_add(*ways) + jnp.sum(tops, axis=0), axis=1)
+    # Rounding may leave a certain row just below 0; the gradient is the same on either side.
+    return cost + jax.lax.stop_gradient(jnp.where(cost < 0, -cost, 0))
+
+
+def _log_add(*terms: Array) -> Array:
+    """Log of the sum of exponentials; -inf, without a gradient, where every term is."""
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    ruled_out = jnp.isneginf(top)
+    safe = jnp.where(ruled_out, 0, top)
+    total = sum(jnp.exp(x - safe) for x in terms)
+    return jnp.where(ruled_out, top, safe + jnp.log(jnp.where(ruled_out, 1, total)))
+
+
+@jax.custom_jvp
+def _of_labels(log_p: Array, labels: Array) -> Array:
+    """`[batch, time, label]`: the score of each label at each frame."""
+    return jnp.take_along_axis(log_p, labels[:, None], axis=2)
+
+
+@_of_labels.defjvp
+def _of_labels_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple:
+    # A product, whose transpose adds up the same way each time; that of a gather does not on GPUs.
+    log_p, labels = primals
+    one_hot = (labels[..., None] == jnp.arange(log_p.shape[2])).astype(log_p.dtype)
+    exact = jax.lax.Precision.HIGHEST
+    return _of_labels(log_p, labels), jnp.einsum(
+        "btc,blc->btl", tangents[0], one_hot, precision=exact
     )
-    return ops.fill(per_row, masks.rows(mask))
-
-
-def _paddings(mask: Mask, x: Array) -> Array:
-    return jnp.zeros(x.shape[:2]) if mask is None else masks.to_paddings(mask)
 
 
 def _check_arguments(logits: Array, labels: Array, blank_id: int, where: str) -> None:
