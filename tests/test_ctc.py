@@ -150,11 +150,11 @@ def test_ctc_of_six_thousand_frames_has_exact_gradients(scale, blank_logit):
 def test_ctc_is_never_below_zero_and_is_not_cut_off():
     sure = losses.ctc_loss(np.array([[[0.0, 17.0], [0.0, 17.0]]]), None, np.array([[1]]), None)
     assert 0 <= sure[0][0] < 1e-6
-    rng = np.random.default_rng(0)
-    certain = 30 * np.eye(4)[rng.integers(0, 4, (64, 9))] + rng.normal(size=(64, 9, 4))
-    labels, label_mask = jm.decoding.ctc_greedy(jnp.asarray(certain, jnp.float32), None)
-    cost, _ = losses.ctc_loss(certain.astype(np.float32), None, labels, label_mask)
-    assert np.all((cost >= 0) & (cost < 1e-4))
+    # The label is certain at the second frame, and on either side it does not matter.
+    certain = np.random.default_rng(0).normal(size=(500, 3, 2)).astype(np.float32)
+    certain[:, 1] += [-40, 40]
+    cost, _ = losses.ctc_loss(certain, None, np.ones((500, 1), int), None)
+    assert np.all((cost >= 0) & (cost < 1e-5))
 
     far = np.full((20, 3), [5000, 0, -5000], np.float32)
     labels = np.array([1, 2] * 10)  # as many as frames: one alignment
