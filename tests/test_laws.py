@@ -12,26 +12,11 @@ import pytest
 
 import jaxmask as jm
 from tests import rows as tools
+from tests.law import law, law_over
 from tests.registry import REGISTRY, Entry
 
 ROWS = np.arange(4)
 PLATFORMS = ("cpu", "cuda", "tpu")
-
-
-LAWS = {}
-
-
-def law(function, over=lambda entry: True):
-    """Run over every entry that is not exempt and that the law speaks of."""
-    name = function.__name__.removeprefix("test_")
-    LAWS[name] = function
-    entries = [entry for entry in REGISTRY if name not in entry.exempt and over(entry)]
-    return pytest.mark.parametrize("entry", entries, ids=str)(function)
-
-
-def law_over(condition):
-    """A law for some entries only."""
-    return functools.partial(law, over=condition)
 
 
 def takes_floats(entry):

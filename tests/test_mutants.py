@@ -6,7 +6,7 @@ import pytest
 
 import jaxmask as jm
 from tests import rows as tools
-from tests import test_laws
+from tests import test_laws  # noqa: F401  fills LAWS
 from tests.mutants.right import RIGHT
 from tests.mutants.wrong import WRONG
 from tests.registry import REGISTRY
@@ -30,7 +30,7 @@ def checked(entry, moves=(), lengths=(5, 3, 1, 2)):
 def test_a_law_convicts(mutant):
     """By a comparison that fails; an accident on the way is no conviction."""
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        test_laws.LAWS[mutant.law](mutant.entry)
+        LAWS[mutant.law](mutant.entry)
 
 
 @pytest.mark.parametrize("mutant", [m for m in WRONG if m.leaks], ids=str)
@@ -54,7 +54,7 @@ COMPARISONS = (
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
 def test_no_law_convicts(subject):
     for law in COMPARISONS:
-        test_laws.LAWS[law](subject.entry)
+        LAWS[law](subject.entry)
 
 
 TAKES_ONE_MASK = [entry for entry in REGISTRY if {spec.mask for spec in entry.inputs} == {0}]
