@@ -117,6 +117,20 @@ class Sizes:
         return int(values.min()), int(values.max())
 
 
+# The bounds of the sizes of row functions that are being traced, by their scope in JAX.
+TRACED: dict[Any, Sizes] = {}
+
+
+def traced(size: Any) -> Sizes | None:
+    """The bounds of a size, if it belongs to a row function that is being traced.
+
+    Example:
+      >>> traced(3), traced(export.symbolic_shape("time")[0])
+      (None, None)
+    """
+    return TRACED.get(size.scope) if is_symbolic(size) else None
+
+
 ARRAYS: dict[str, Callable] = {
     "floordiv": lambda a, b: a // b,
     "mod": lambda a, b: a % b,

@@ -1,6 +1,7 @@
 """What `ragged_vmap` refuses, and the texts that say how to go on."""
 
 import linecache
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 from jax.extend import source_info_util
 
 _LIBRARIES = tuple(
-    str(path)
+    f"{path}{os.sep}"
     for path in (
         Path(jax.__file__).parent,
         Path(__file__).parent.parent,

@@ -1,12 +1,9 @@
-"""Functions of JAX that need a constant size, written anew for sizes that are lengths.
+"""`jax.lax.associative_scan` over an axis whose length is a symbol.
 
-While a row function is traced, `jax.lax.associative_scan` is the function below. It is made of
-primitives that have rules: an axis of unknown length is padded to the longest row.
+It is made of primitives that have rules: the axis is padded to the longest row.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,11 +12,8 @@ import jax.numpy as jnp
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged import dims
 from jaxmask.ragged.context import stop_gradient
-from jaxmask.ragged.equality import watched_equality
 
 _associative_scan = jax.lax.associative_scan
-_tracing = threading.local()
-_lock = threading.RLock()
 
 
 def associative_scan(
@@ -27,8 +21,8 @@ def associative_scan(
 ) -> PyTree:
     """`jax.lax.associative_scan`, also over an axis whose length is only known as a symbol.
 
-    Inside a function under `ragged_vmap`, `jax.lax.associative_scan` is this one already; call it
-    by this name where the function was imported by its own name earlier.
+    In a row function `jax.lax.associative_scan` is this one already; call it by this name where
+    `associative_scan` was imported from JAX before the first call of `ragged_vmap`.
 
     Args:
       fn: an associative function of two pytrees like `elems`, along `axis`.
@@ -45,11 +39,12 @@ def associative_scan(
       [1, 2, 6]
     """
     leaves, tree = jax.tree.flatten(elems)
-    axis = axis % leaves[0].ndim if leaves else axis
-    if not any(dims.is_symbolic(leaf.shape[axis]) for leaf in leaves):
+    sizes = next(filter(None, map(dims.traced, _sizes(leaves, axis))), None)
+    if sizes is None:
         return _associative_scan(fn, elems, reverse=reverse, axis=axis)
+    axis = axis % leaves[0].ndim
     length = leaves[0].shape[axis]
-    physical = _tracing.sizes.span(length)[1]
+    physical = sizes.span(length)[1]
     real = jnp.arange(physical) < length
     padded = [_padded(leaf, axis, physical - length) for leaf in leaves]
 
@@ -71,6 +66,12 @@ def associative_scan(
     results, _ = _scan_flat(combine, (padded, real), reverse, axis)
     cut = [jax.lax.slice_in_dim(value, 0, length, axis=axis) for value in results]
     return jax.tree.unflatten(tree, cut)
+
+
+def _sizes(leaves: list[Any], axis: int) -> list[Any]:
+    """Those along an axis; bad arguments are for JAX to refuse."""
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    return [shape[axis] for shape in shapes if -len(shape) <= axis < len(shape)]
 
 
 def _scan_flat(combine: Callable, elems: Any, reverse: bool, axis: int) -> Any:
@@ -98,36 +99,3 @@ def _padded(leaf: Array, axis: int, missing: Any) -> Array:
 def _point(value: Array, number: float) -> Array:
     """Where padding is joined, the function meets these numbers, and its result is dropped."""
     return stop_gradient(jnp.asarray(number, value.dtype))
-
-
-def nesting() -> int:
-    """How many row functions this thread is tracing, one inside the other.
-
-    Example:
-      >>> nesting()
-      0
-    """
-    return getattr(_tracing, "depth", 0)
-
-
-@contextmanager
-def substituted(sizes: dims.Sizes) -> Iterator[None]:
-    """While a row function is traced by this thread, use the functions of this file.
-
-    Example:
-      >>> with substituted(dims.Sizes({})):
-      ...     jax.lax.associative_scan(jnp.add, jnp.ones(2)).tolist()
-      [1.0, 2.0]
-    """
-    outer = getattr(_tracing, "sizes", None)
-    merged = dims.Sizes({**(outer.bounds if outer else {}), **sizes.bounds})
-    with _lock:
-        before = jax.lax.associative_scan
-        jax.lax.associative_scan = associative_scan
-        _tracing.sizes, _tracing.depth = merged, nesting() + 1
-        try:
-            with watched_equality():
-                yield
-        finally:
-            jax.lax.associative_scan = before
-            _tracing.sizes, _tracing.depth = outer, nesting() - 1

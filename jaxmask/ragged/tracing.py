@@ -10,7 +10,7 @@ from jax import export
 from jaxmask.ragged import dims, errors
 from jaxmask.ragged.arguments import WHERE, Arguments
 from jaxmask.ragged.context import Shape
-from jaxmask.ragged.substitutes import nesting, substituted
+from jaxmask.ragged.patches import nesting, watched
 
 
 @dataclass
@@ -50,7 +50,7 @@ def trace(f: Callable[..., Any], call: Arguments, least: int, multiple: int) -> 
       >>> trace(lambda row: row.sum(), call, 1, 1).outputs
       [()]
     """
-    lengths, bounds, symbols = _symbols(call, least, multiple)
+    scope, lengths, bounds, symbols = _symbols(call, least, multiple)
     sizes = dims.Sizes(bounds)
 
     def of_leaves(*leaves: Any) -> Any:
@@ -60,7 +60,7 @@ def trace(f: Callable[..., Any], call: Arguments, least: int, multiple: int) -> 
     ends = [{name: span[k] for name, span in spans.items()} for k in (0, 1)]
     concrete = [_shapes(of_leaves, call, end) for end in ends]
     try:
-        with substituted(dims.Sizes(_widened(bounds))):
+        with watched(scope, dims.Sizes(_widened(bounds))):
             make = jax.make_jaxpr(of_leaves, return_shape=True)
             closed, results = make(*_specs(call, lengths))
     except Exception as error:
@@ -73,8 +73,8 @@ def trace(f: Callable[..., Any], call: Arguments, least: int, multiple: int) -> 
     return program
 
 
-def _symbols(call: Arguments, least: int, multiple: int) -> tuple[dict, dict, dict]:
-    """Sizes, bounds and symbols of all lengths."""
+def _symbols(call: Arguments, least: int, multiple: int) -> tuple[Any, dict, dict, dict]:
+    """Their scope, and sizes, bounds and symbols of all lengths."""
     lengths: dict[str, Any] = {}
     bounds: dict[str, tuple[int, int]] = {}
     symbols: dict[str, str] = {}
@@ -87,7 +87,7 @@ def _symbols(call: Arguments, least: int, multiple: int) -> tuple[dict, dict, di
     scope = export.SymbolicScope(limits)
     named = export.symbolic_shape(", ".join(symbols.values()), scope=scope)
     lengths |= {n: d * multiple for n, d in zip(symbols, named, strict=True)}
-    return lengths, bounds, symbols
+    return scope, lengths, bounds, symbols
 
 
 def _widened(bounds: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
