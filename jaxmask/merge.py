@@ -11,7 +11,9 @@ Masks that are equal need no choice; where they differ, one rule, `mask=`, holds
 To take no part is to stand there as the operation's identity: 0 in a sum, 1 in a product, nobody
 in an average, maximum or minimum, zeros among concatenated features and in a dot product.
 `Segments` are merged with `Segments` alone, and a step stays real only where those that have it
-name the same sequence. Mask class of all: any, but the pairs meet at physical steps.
+name the same sequence. Mask class of all: any where the masks are equal. Where they differ, pairs
+meet at the columns of the arrays (holes: physical), so rows that begin at different columns are to
+be moved to the left first, by `jm.ops.compact`.
 """
 
 import functools

@@ -36,8 +36,9 @@ def attend(
 
     where g is the key-value head of h. A query that sees no key gives exactly 0 and passes no
     gradient; its mask stays. Mask class: any. Distances count real steps, so padding between two
-    steps does not put them apart; only a `predicate` that measures distance, and a `bias` made of
-    distances, are physical and need right padding.
+    steps does not put them apart. Only a `predicate` or a `bias` that measures distance is
+    physical: it counts the columns of the arrays, so a hole keeps its place, and rows of queries
+    and keys that begin at different columns are to be moved to the left first, by `jm.ops.compact`.
 
     Args:
       q: `[batch, query, heads, head_features]`, floating.

@@ -18,7 +18,11 @@ HEAD = """\
 
 Generated from the tests' registry and a table of facts: do not edit it.
 Each row is one public function or module that takes a mask.
-*jaxmask* says where padding may lie: `right`, `contiguous` (left or right), `any` (holes too).
+*jaxmask* says where padding may lie: `contiguous` (left or right), `any` (holes too), or `right`
+(where masks differ, pairs meet at the columns of the array, so both must begin at the first).
+It says what a hole, padding between real steps, means. `compacted`: the function acts on the real
+steps alone, as if they stood side by side. `physical`: a missing step keeps its place and
+contributes nothing, as in data of a sensor that failed; `jm.ops.compact` closes holes first.
 *segments*: a packed batch may stand in the mask's place, and sequences stay apart.
 *rows*: takes a mask of whole rows too. *streams*: chunks give what one call gives.
 *linear*: takes complex inputs, part by part. Two words of one kind: an option decides.
@@ -61,6 +65,7 @@ def _exemptions() -> dict[str, tuple[list[str], list[str]]]:
 
 def _here(entries: list[Entry], reasons: list[str]) -> str:
     words = sorted({entry.mask_class for entry in entries})
+    words += sorted({entry.holes for entry in entries})
     words += ["segments"] * any("segments" not in entry.exempt for entry in entries)
     words += ["rows"] * any(entry.of_rows for entry in entries)
     words += ["streams"] * any(entry.stream is not None for entry in entries)

@@ -86,6 +86,12 @@ def across(make: Callable[[nnx.Rngs], nnx.Module]) -> dict[str, Any]:
 FUNCTIONS = [
     Entry("attention.attend", attend(), SELF),
     Entry("attention.attend:causal,window", attend(causal=True, window=2), SELF),
+    Entry(
+        "attention.attend:predicate",
+        attend(predicate=jm.masks.window(1, 1)),
+        SELF,
+        mask_class="contiguous",
+    ),
     Entry("attention.attend:across,window", attend_across, CROSS),
     Entry("attention.attend:bias", attend_with_bias, (*SELF, Input((4,)))),
     Entry(

@@ -36,8 +36,10 @@ class Entry:
     """One function, bound to its other arguments.
 
     `of_rows`: it takes row masks, `[batch]`, and rows of features. `mask_class`: where padding may
-    lie. `linear`: f(a + ib) = f(a) + i f(b) by definition. `stream`: how it runs chunk by chunk.
-    `exempt`: laws that it does not obey by definition, each with the reason.
+    lie. `holes`: what a hole means, "compacted" (the function acts on the real steps alone) or
+    "physical" (a missing step keeps its place and contributes nothing); by default what goes with
+    the mask class. `linear`: f(a + ib) = f(a) + i f(b) by definition. `stream`: how it runs chunk
+    by chunk. `exempt`: laws that it does not obey by definition, each with the reason.
     """
 
     name: str
@@ -45,10 +47,16 @@ class Entry:
     inputs: tuple[Input, ...] = (Input(),)
     params: Any = ()
     mask_class: str = "any"
+    holes: str = ""
     of_rows: bool = False
     linear: bool = False
     stream: "Stream | None" = None
     exempt: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.holes:
+            meaning = "compacted" if self.mask_class == "any" else "physical"
+            object.__setattr__(self, "holes", meaning)
 
     def __str__(self) -> str:
         return self.name
