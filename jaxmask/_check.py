@@ -280,6 +280,16 @@ def floating(x: Array, where: str, name: str = "x") -> None:
         )
 
 
+def ordered(x: Array, where: str, name: str = "x") -> None:
+    """Values of which one is larger than another: all but complex numbers."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"{where}: `{name}` must be real, since complex numbers have no order, got dtype "
+            f"{x.dtype}. Take a part or the size first: `{name}.real`, `{name}.imag`, "
+            f"`jnp.abs({name})`."
+        )
+
+
 def by_row_or_step(
     value: Any, x: Array, where: str, name: str, *, dtype: jax.typing.DTypeLike | None = None
 ) -> Array:

@@ -7,7 +7,6 @@ one row a segment, `[batch * max_segments, feature...]`. With `mask=None` the ro
 
 import functools
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
@@ -89,16 +88,28 @@ def mean(x: ArrayLike, mask: Mask) -> Pair:
 def max(x: ArrayLike, mask: Mask) -> Pair:
     """Largest value of the real steps of each row.
 
+    Of values that tie, the first has the gradient. It is chosen by index, so it survives `jax.jit`.
+    The rule of `jnp.max` asks instead where `x == max(x)`. A program that XLA compiles may compute
+    `x` twice, with two roundings; then no value is equal, and the gradient is lost. On a CPU, this
+    prints two different gradients:
+
+        import jax, jax.numpy as jnp
+        x, w = jax.random.normal(jax.random.key(0), (5, 8, 5)), jnp.ones((2, 5)) / 3
+        def f(w, x):
+            return jnp.square(jnp.max(w[0] * jax.nn.standardize(x) + w[1], axis=1)).sum()
+        print(jax.grad(f)(w, x), jax.jit(jax.grad(f))(w, x))
+
     Args:
-      x: `[batch, time, feature...]`, real numbers.
+      x: `[batch, time, feature...]`, real numbers or booleans.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
 
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
-      `row_mask [batch]`, True where the row has a real step. Steps that tie share the gradient.
+      `row_mask [batch]`, True where the row has a real step.
 
     Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
+      TypeError: if `x` is complex, or `mask` not boolean.
+      MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -107,23 +118,27 @@ def max(x: ArrayLike, mask: Mask) -> Pair:
       [[-2.0]]
     """
     x, real, row_mask = _steps(x, mask, "max")
-    return _extreme(x, real, highest=True), row_mask
+    _check.ordered(x, "max")
+    return ops.extreme(x, real, axis=1, highest=True), row_mask
 
 
 @_by_segment
 def min(x: ArrayLike, mask: Mask) -> Pair:
     """Smallest value of the real steps of each row.
 
+    Of values that tie, the first has the gradient, which is chosen by index as in `max`.
+
     Args:
-      x: `[batch, time, feature...]`, real numbers.
+      x: `[batch, time, feature...]`, real numbers or booleans.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
 
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
-      `row_mask [batch]`, True where the row has a real step. Steps that tie share the gradient.
+      `row_mask [batch]`, True where the row has a real step.
 
     Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
+      TypeError: if `x` is complex, or `mask` not boolean.
+      MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -132,28 +147,8 @@ def min(x: ArrayLike, mask: Mask) -> Pair:
       [[2.0]]
     """
     x, real, row_mask = _steps(x, mask, "min")
-    return _extreme(x, real, highest=False), row_mask
-
-
-# Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
-@functools.partial(jax.jit, static_argnames="highest")
-def _extreme(x: Array, real: StepMask, *, highest: bool) -> Array:
-    identity = _identity(x.dtype, highest=highest)
-    reduce = jnp.max if highest else jnp.min
-    y = reduce(jnp.where(real, x, identity), axis=1, initial=identity)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        # There the padding ties with what is real, and would take a share of the gradient.
-        y = jnp.where(y == identity, jax.lax.stop_gradient(y), y)
-    return jnp.where(jnp.any(real, axis=1), y, 0).astype(x.dtype)
-
-
-def _identity(dtype: jnp.dtype, *, highest: bool) -> Array:
-    if dtype == jnp.bool_:
-        return jnp.asarray(not highest)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.asarray(-jnp.inf if highest else jnp.inf, dtype)
-    limits = jnp.iinfo(dtype)
-    return jnp.asarray(limits.min if highest else limits.max, dtype)
+    _check.ordered(x, "min")
+    return ops.extreme(x, real, axis=1, highest=False), row_mask
 
 
 @_by_segment

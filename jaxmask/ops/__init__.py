@@ -4,6 +4,7 @@ All of them act on the real steps of each row only, wherever the padding lies (m
 and keep the sequences of `Segments` apart. What stands in the padding of a result is 0.
 """
 
+from jaxmask.ops.extreme import extreme as extreme
 from jaxmask.ops.filling import each_step as each_step
 from jaxmask.ops.filling import fill as fill
 from jaxmask.ops.filling import fill_real as fill_real
