@@ -6,7 +6,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from tests import flags
+from tests import optimised
 
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
 os.environ["KERAS_BACKEND"] = "jax"
@@ -18,15 +18,18 @@ settings.load_profile("jax")
 
 def pytest_addoption(parser):
     parser.addoption(
+        "--all",
+        action="store_true",
+        help="run what takes hours too: every law both optimised and not, and 4000 chains",
+    )
+    parser.addoption(
         "--optimized",
         action="store_true",
-        help="compile as users do; without it XLA optimises little, since tests mostly compile",
+        help="compile everything as users do; otherwise only the laws of gradients are",
     )
+    parser.addoption("--chains", type=int, metavar="N", help="try N random chains of functions")
     parser.addoption(
-        "--fuzz", type=int, default=0, metavar="N", help="try N random stacks of layers"
-    )
-    parser.addoption(
-        "--fuzz-seed", type=int, default=0, metavar="SEED", help="the number of the first of them"
+        "--chains-seed", type=int, default=0, metavar="SEED", help="the number of the first chain"
     )
     parser.addoption(
         "--long", type=int, default=0, metavar="N", help="kill a training job N times more"
@@ -35,17 +38,32 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if not config.getoption("--optimized"):
-        jax.config.update("jax_disable_most_optimizations", True)
-        # XLA reads the flags when it first starts.
-        os.environ["XLA_FLAGS"] = flags.with_quick(os.environ.get("XLA_FLAGS", ""))
+        optimised.compile_quickly()
+
+
+def pytest_generate_tests(metafunc):
+    """Compile the laws of gradients as users do and others quickly; with `--all`, all both ways."""
+    config, of_gradients = metafunc.config, getattr(metafunc.function, "of_gradients", None)
+    if of_gradients is not None:
+        usual = ("optimised",) if of_gradients else ("quick",)
+        ways = ("quick", "optimised") if config.getoption("--all") else usual
+        metafunc.parametrize("_compiler", ways, indirect=True, scope="function")
+
+
+@pytest.fixture(autouse=True)
+def _compiler(request):
+    """Whether a law compiles its programs as users do."""
+    with optimised.optimised(getattr(request, "param", "quick") == "optimised"):
+        yield
 
 
 def pytest_collection_modifyitems(items):
     """All laws of one function in a row and on one worker, so that each program compiles once."""
     groups: dict[str, int] = {}
     for item in items:
-        entry = getattr(item, "callspec", None) and item.callspec.params.get("entry")
-        name = f"{item.path}:{entry}" if entry else str(item.path)
+        params = getattr(item, "callspec", None) and item.callspec.params
+        entry = params and params.get("entry")
+        name = f"{entry}, {params.get('_compiler')}" if entry else str(item.path)
         groups.setdefault(name, len(groups))
         item.stash[GROUP] = name
         if entry:
@@ -70,12 +88,14 @@ def _forget_programs(request):
 def pytest_terminal_summary(terminalreporter):
     """How many (function, law) pairs were tried: an entry of the registry under one of the laws."""
     outcomes = {
-        outcome: [r for r in terminalreporter.stats.get(outcome, []) if "test_laws.py" in r.nodeid]
+        outcome: [r for r in terminalreporter.stats.get(outcome, []) if "law" in r.keywords]
         for outcome in ("passed", "failed")
     }
-    if any(outcomes.values()):
-        held, broken = (len(reports) for reports in outcomes.values())
-        entries = {r.nodeid.partition("[")[2] for reports in outcomes.values() for r in reports}
+    every = [report for reports in outcomes.values() for report in reports]
+    if every:
+        held, broken = map(len, outcomes.values())
+        as_users_do = sum("optimised" in report.nodeid for report in every)
         terminalreporter.write_line(
-            f"{held} (function, law) pairs hold and {broken} do not, over {len(entries)} functions"
+            f"{held} (function, law) pairs hold and {broken} do not; "
+            f"{as_users_do} were compiled with XLA's default optimisation"
         )

@@ -1,14 +1,50 @@
-"""Programs compiled as users compile them, within a process that compiles most tests quickly."""
+"""How the programs of tests are compiled: quickly, or as users compile them."""
 
-import functools
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
 
 import jax
 
-from tests import flags
+# Half of the time of a compile on CPU. XLA ends the process at a flag that it does not know.
+_HAS_EMITTERS_FLAG = jax.__version_info__ < (0, 11)
+QUICK_FLAGS = "--xla_cpu_use_fusion_emitters=false" if _HAS_EMITTERS_FLAG else ""
 
-# What `jax_disable_most_optimizations` and the flags of the tests turn off, turned on again.
-OPTIONS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-if flags.QUICK:
-    OPTIONS["xla_cpu_use_fusion_emitters"] = True
+# XLA's defaults, one for each thing that compiling quickly turns off.
+_DEFAULTS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+if _HAS_EMITTERS_FLAG:
+    _DEFAULTS["xla_cpu_use_fusion_emitters"] = True
 
-jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+_is_on = ContextVar("optimised", default=False)
+
+
+def compile_quickly() -> None:
+    """From here on XLA optimises little; to be called before it first starts."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_FLAGS}".strip()
+
+
+@contextlib.contextmanager
+def optimised(on: bool = True) -> Iterator[None]:
+    """Within it, `compiler()` is the compiler that users have."""
+    token = _is_on.set(on)
+    try:
+        yield
+    finally:
+        _is_on.reset(token)
+
+
+def is_on() -> bool:
+    return _is_on.get()
+
+
+def jit(function: Callable, **options: Any) -> Callable:
+    """`jax.jit` with XLA's default optimisation, however other tests are compiled."""
+    return jax.jit(function, compiler_options=_DEFAULTS, **options)
+
+
+def compiler() -> Callable:
+    """`jit` within `optimised()`, else `jax.jit`."""
+    return jit if is_on() else jax.jit

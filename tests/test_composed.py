@@ -12,7 +12,7 @@ import numpy as np
 
 from tests import optimised
 from tests import rows as tools
-from tests.law import law_over
+from tests.law import law
 
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 SEEDS = 6
@@ -116,7 +116,7 @@ def in_one_program(entry, names):
 
         return jax.lax.map(of_a_seed, stacked)
 
-    return [(by_p, by_one[0]) for by_p, by_one in optimised.jit(run)(params, stacked)]
+    return [(by_p, by_one[0]) for by_p, by_one in optimised.compiler()(run)(params, stacked)]
 
 
 def operation_by_operation(entry, names):
@@ -140,7 +140,7 @@ def operation_by_operation(entry, names):
         return jax.tree.map(np.asarray, results)
 
 
-@law_over(has_gradients)
+@law(over=has_gradients, of_gradients=True)
 def test_composed(entry):
     """In one optimised program, gradients are those that float64 has operation by operation."""
     names = list(PRODUCERS)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import flags, job
+from tests import job, optimised
 from tests.many_devices import collectives
 
 from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows where it is
@@ -43,7 +43,7 @@ def start(module, *arguments, devices, cache=None):
     forced = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", f"tests.{module}", *map(str, arguments)],
-        env={**os.environ, **options, "XLA_FLAGS": flags.with_quick(forced)},
+        env={**os.environ, **options, "XLA_FLAGS": f"{forced} {optimised.QUICK_FLAGS}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import jaxmask as jm
+from tests import optimised
 from tests import rows as tools
-from tests.law import law, law_over
+from tests.law import law
 from tests.registry import REGISTRY, Entry
 
 ROWS = np.arange(4)
@@ -23,9 +24,16 @@ def takes_floats(entry):
     return any(spec.kind != "ids" for spec in entry.inputs)
 
 
-@functools.lru_cache(maxsize=8)
-def compiled(entry: Entry):
-    return jax.jit(functools.partial(tools.value_and_gradients, entry))
+def kept(make):
+    """Keep the last few programs that `make(jit, entry, ...)` builds, for each way to compile."""
+    cached = functools.lru_cache(maxsize=8)(make)
+    return lambda *arguments: cached(optimised.compiler(), *arguments)
+
+
+@kept
+def compiled(jit, entry):
+    """The values and gradients of an entry as one program."""
+    return jit(functools.partial(tools.value_and_gradients, entry))
 
 
 def evaluate(entry, masks, rows=ROWS, poison=0, dtype=np.float32, params=None):
@@ -38,7 +46,7 @@ def layouts(entry):
     return tools.BY_CLASS[entry.mask_class]
 
 
-@law
+@law(of_gradients=True)
 def test_padding_changes_nothing(entry):
     """Values, masks and all gradients are equal to the bit, whatever stands in the padding."""
     for layout in layouts(entry):
@@ -49,7 +57,7 @@ def test_padding_changes_nothing(entry):
             tools.assert_bits(base, evaluate(entry, masks, poison=poison), where)
 
 
-@law
+@law(of_gradients=True)
 def test_zero_padding(entry):
     """Padding of a result is exactly 0, and padding of an argument gets exactly no gradient."""
     for layout in layouts(entry):
@@ -61,7 +69,7 @@ def test_zero_padding(entry):
                 assert not np.asarray(y)[~np.asarray(mask)].any()
 
 
-@law
+@law(of_gradients=True)
 def test_zero_gradient_at_padding(entry):
     """Padding of an argument gets exactly no gradient, even from a loud cotangent."""
     masks = tools.masks_for(entry, "right")
@@ -71,7 +79,7 @@ def test_zero_gradient_at_padding(entry):
         assert not np.asarray(gradient)[~mask].any()
 
 
-@law
+@law(of_gradients=True)
 def test_row_alone(entry):
     """A row in a batch is that row alone, unpadded; parameter gradients of rows add up."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -87,7 +95,7 @@ def test_row_alone(entry):
     tools.assert_close(batch[1][0], total, "gradients in the parameters")
 
 
-@law
+@law(of_gradients=True)
 def test_gradients_are_slopes(entry):
     """Every gradient is the slope that finite differences see, at real steps and in parameters."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -116,7 +124,7 @@ def test_gradients_are_slopes(entry):
     )
 
 
-@law
+@law()
 def test_more_padding(entry):
     """An odd and an even number of steps of padding on the right change nothing."""
     masks = tools.masks_for(entry, "right")
@@ -127,7 +135,7 @@ def test_more_padding(entry):
         tools.assert_same_rows(result, base, ROWS, f"{extra} more")
 
 
-@law
+@law(of_gradients=True)
 def test_layouts(entry):
     """Where the padding lies changes nothing, as far as the mask class says."""
     first, *others = layouts(entry)
@@ -139,7 +147,7 @@ def test_layouts(entry):
         tools.assert_same_rows(result, base, ROWS, layout)
 
 
-@law
+@law(of_gradients=True)
 def test_permute(entry):
     """Rows in another order give the results in that order."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -150,7 +158,7 @@ def test_permute(entry):
     tools.assert_same_rows(result, base, order, "permuted")
 
 
-@law
+@law(of_gradients=True)
 def test_empty_rows(entry):
     """A batch without any real step gives zeros, an all-False mask and no gradient."""
     masks = [np.zeros_like(mask) for mask in tools.masks_for(entry, "right")]
@@ -163,7 +171,7 @@ def test_empty_rows(entry):
         assert not np.asarray(gradient).any()
 
 
-@law_over(lambda entry: entry.inputs[0].kind != "ids")
+@law(over=lambda entry: entry.inputs[0].kind != "ids", of_gradients=True)
 def test_nan_stays_in_its_row(entry):
     """A nan at real steps shows in the result of its row, and nowhere else."""
     spec = entry.inputs[0]
@@ -183,7 +191,7 @@ def test_nan_stays_in_its_row(entry):
     assert shown
 
 
-@law
+@law()
 def test_eager_is_jit(entry):
     """Op by op is the same, with nan and inf in the padding and JAX's debug checks on."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -195,7 +203,7 @@ def test_eager_is_jit(entry):
         tools.assert_close(pairs, expected[0], f"eager, poison {tools.FLOAT_POISONS[poison]}")
 
 
-@law
+@law(of_gradients=True)
 def test_gradients_under_debug_checks(entry):
     """The compiled gradients make no nan or inf on the way out."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -204,7 +212,7 @@ def test_gradients_under_debug_checks(entry):
             evaluate(entry, masks, poison=poison)
 
 
-@law
+@law()
 def test_lowers(entry):
     """Values and gradients lower for every platform, on a machine that has only a CPU."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -213,7 +221,7 @@ def test_lowers(entry):
     assert lower(entry.params, xs, masks, ROWS).platforms == PLATFORMS
 
 
-@law
+@law()
 def test_vmap(entry):
     """A mapped axis of batches gives each batch's result."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -229,13 +237,13 @@ def test_vmap(entry):
         )
     ]
     run = functools.partial(tools.value_and_gradients, entry, entry.params)
-    mapped = jax.jit(jax.vmap(run))(xs, both_masks, both_rows)
+    mapped = optimised.compiler()(jax.vmap(run))(xs, both_masks, both_rows)
     for index, rows in enumerate(both_rows):
         one = evaluate(entry, [mask[index] for mask in both_masks], rows=rows)
         tools.assert_close(jax.tree.map(lambda a, i=index: a[i], mapped), one, "vmap")
 
 
-@law_over(lambda entry: entry.stream)
+@law(over=lambda entry: entry.stream)
 def test_chunks_are_one_call(entry):
     """Any split into chunks gives what one long call gives, value and gradient."""
     for layout in layouts(entry):
@@ -248,8 +256,8 @@ def test_chunks_are_one_call(entry):
         tools.assert_close(result[1][0], whole[1][0], "gradients in the parameters")
 
 
-@functools.lru_cache(maxsize=8)
-def streamed(entry, sizes):
+@kept
+def streamed(jit, entry, sizes):
     """The entry run in chunks of so many steps, with its gradients."""
     bounds = np.cumsum((0, *sizes))
 
@@ -265,7 +273,7 @@ def streamed(entry, sizes):
     return compiled(dataclasses.replace(entry, call=call))
 
 
-@law_over(takes_floats)
+@law(over=takes_floats, of_gradients=True)
 def test_second_derivatives(entry):
     """A gradient of gradients is untouched by what stands in the padding, and 0 there."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -279,8 +287,8 @@ def test_second_derivatives(entry):
         assert not np.asarray(gradient)[~mask].any()
 
 
-@functools.lru_cache(maxsize=8)
-def second_derivatives(entry):
+@kept
+def second_derivatives(jit, entry):
     def slope(floats, xs, masks):
         given = iter(floats)
         arrays = [next(given) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in xs]
@@ -291,10 +299,10 @@ def second_derivatives(entry):
         floats = [x for x in xs if jnp.issubdtype(x.dtype, jnp.floating)]
         return jax.grad(slope)(floats, xs, masks)
 
-    return jax.jit(run)
+    return jit(run)
 
 
-@law_over(lambda entry: entry.linear)
+@law(over=lambda entry: entry.linear)
 def test_complex(entry):
     """A linear function acts on the real and on the imaginary part: f(a + ib) = f(a) + i f(b)."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -310,7 +318,7 @@ def test_complex(entry):
         tools.assert_close(y.imag, imaginary, "imaginary part")
 
 
-@law
+@law()
 def test_no_mask(entry):
     """`mask=None` is the all-True mask, and None comes out where no padding is made."""
     masks = tools.masks_for(entry, "right", lengths=((5, 5, 5, 5), (5, 5, 5, 5)))
@@ -326,7 +334,7 @@ def test_no_mask(entry):
     tools.assert_close(gradients, full_gradients, "gradients")
 
 
-@law
+@law()
 def test_no_time_and_no_rows(entry):
     """Zero-length time and empty batches are no errors; they give results of such shapes."""
     for lengths, time in ((((0, 0), (0, 0)), 0), (((), ()), 2)):
@@ -336,7 +344,7 @@ def test_no_time_and_no_rows(entry):
             assert np.isfinite(np.asarray(leaf, np.float64)).all()
 
 
-@law
+@law()
 def test_half_precision(entry):
     """bfloat16 and float16 stay what they are, near float32, and padding does not overflow them."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
@@ -354,7 +362,52 @@ def test_half_precision(entry):
             assert y.dtype == dtype
 
 
-@law
+LARGEST = 6e4  # a little below what float16 holds
+
+
+@law(over=lambda entry: any(spec.kind == "float" for spec in entry.inputs))
+def test_half_precision_at_scale(entry):
+    """What fits in float16 does not overflow on the way: inputs of 300, 60 features of 60."""
+    masks = tools.masks_for(entry, layouts(entry)[-1])
+    for name, xs in at_scale(entry, masks).items():
+        xs16 = [x.astype(np.float16) if x.dtype == np.float32 else x for x in xs]
+        narrow, full = (compiled(entry)(entry.params, a, masks, ROWS) for a in (xs16, xs))
+        for number, (a, b) in enumerate(zip(*map(jax.tree.leaves, (narrow, full)), strict=True)):
+            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            fits = np.abs(b) < LARGEST
+            scale = np.abs(b[fits]).max(initial=1.0)
+            where = f"{name}: leaf {number} of the values and gradients"
+            np.testing.assert_allclose(a[fits], b[fits], atol=0.05 * scale, err_msg=where)
+
+
+def at_scale(entry, masks):
+    """Arguments by name; those of 60 features for functions whose parameters fix no number."""
+    found = {"300": tools.arguments(entry, masks, ROWS)}
+    wide = [
+        dataclasses.replace(spec, features=(60,)) if spec.features in ((3,), (5,)) else spec
+        for spec in entry.inputs
+    ]
+    wider = dataclasses.replace(entry, inputs=tuple(wide))
+    xs = tools.arguments(wider, masks, ROWS)
+    if not jax.tree.leaves(entry.params) and takes(wider, xs, masks):
+        found["60 features of 60"] = xs
+    for name, xs in found.items():
+        size = float(name.split()[-1])
+        for x, spec in zip(xs, entry.inputs, strict=True):
+            if spec.kind == "float":
+                np.copyto(x, size * np.sign(x))
+    return found
+
+
+def takes(entry, xs, masks):
+    try:
+        jax.eval_shape(lambda xs: entry.call(entry.params, xs, masks, ROWS), xs)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+@law()
 def test_numpy_arguments(entry):
     """NumPy arrays do wherever JAX arrays do."""
     masks = tools.masks_for(entry, "right")
@@ -363,7 +416,7 @@ def test_numpy_arguments(entry):
     tools.assert_close(pairs, evaluate(entry, masks)[0], "NumPy")
 
 
-@law
+@law()
 def test_row_masks(entry):
     """Per-step functions take rows too, `[batch, feature]` with a mask `[batch]`."""
     if not entry.of_rows:
@@ -399,7 +452,7 @@ BAD_MASKS = {
 }
 
 
-@law
+@law()
 def test_bad_masks_are_refused(entry):
     """Every mask that does not belong is refused when traced, by a text that says `mask`."""
     masks = tools.masks_for(entry, "right")
@@ -420,7 +473,7 @@ def without_carry(entry: Entry) -> Entry:
     return dataclasses.replace(entry, call=call)
 
 
-@law
+@law()
 def test_segments(entry):
     """Each sequence of a packed row is that sequence alone, value and gradient."""
     if entry.name.startswith("recurrent."):
