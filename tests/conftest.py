@@ -27,9 +27,11 @@ def pytest_addoption(parser):
         action="store_true",
         help="compile everything as users do; otherwise only the laws of gradients are",
     )
-    parser.addoption("--chains", type=int, metavar="N", help="try N random chains of functions")
     parser.addoption(
-        "--chains-seed", type=int, default=0, metavar="SEED", help="the number of the first chain"
+        "--fuzz", type=int, default=0, metavar="N", help="try N random chains and row functions"
+    )
+    parser.addoption(
+        "--fuzz-seed", type=int, default=0, metavar="SEED", help="the number of the first of them"
     )
     parser.addoption(
         "--long", type=int, default=0, metavar="N", help="kill a training job N times more"

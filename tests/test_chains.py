@@ -1,6 +1,6 @@
 """Random chains of public functions and modules against each row alone.
 
-A chain that fails is the same again under its seed: `--chains 1 --chains-seed SEED`.
+A chain that fails is the same again under its seed: `--fuzz 1 --fuzz-seed SEED`.
 """
 
 import jax
@@ -21,9 +21,8 @@ FEATURES, TIME = 3, 6
 def pytest_generate_tests(metafunc):
     option = metafunc.config.getoption
     if "seed" in metafunc.fixturenames:
-        number = option("--chains")
-        number = (4000 if option("--all") else 200) if number is None else number
-        first = option("--chains-seed")
+        number = option("--fuzz") or (4000 if option("--all") else 200)
+        first = option("--fuzz-seed")
         metafunc.parametrize("seed", range(first, first + number))
 
 

@@ -216,9 +216,28 @@ GRADIENTS = [
 ]  # fmt: skip
 
 
+def largest(x, real):
+    """The largest real value, by a rule whose gradient compares each value with the result."""
+    return jnp.max(clean(x, real, -jnp.inf), axis=1, initial=-jnp.inf)
+
+
+PROGRAMS = [
+    subject("gradient of a maximum by equality", lambda x, r: rows(largest(x, r), r), "composed",
+            pooled=True, leaks=False),
+    subject("norm summed in half precision",
+            lambda x, r: steps(clean(x, r) / jnp.sqrt(1 + summed(clean(x, r) ** 2)), r),
+            "half_precision_at_scale", leaks=False),
+]  # fmt: skip
+
+
+def summed(x):
+    """The sum of the features, each partial sum in the dtype of `x`."""
+    return sum(x[..., i : i + 1] for i in range(x.shape[-1]))
+
+
 def scaled_gradient(x, factor):
     """`x`, with its gradient multiplied."""
     return factor * x + jax.lax.stop_gradient(x - factor * x)
 
 
-WRONG = [*VALUES, *MASKS, *GRADIENTS]
+WRONG = [*VALUES, *MASKS, *GRADIENTS, *PROGRAMS]
