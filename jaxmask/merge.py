@@ -17,6 +17,7 @@ be moved to the left first, by `jm.ops.compact`.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -250,14 +251,15 @@ def maximum(*pairs: Pair, mask: str = "and") -> Pair:
 
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
-        numbers. Values that tie share the gradient.
+        numbers or booleans. The gradient goes to the largest; of values that tie, to the first.
       mask: `"and"`, `"or"` or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      TypeError: if an argument is not a pair, dtypes differ or are complex, or a mask is not
+        boolean.
       ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
 
     Example:
@@ -269,7 +271,7 @@ def maximum(*pairs: Pair, mask: str = "and") -> Pair:
 
     Agrees with `keras.layers.Maximum` where the masks are equal.
     """
-    return _extreme(pairs, mask, "maximum", jnp.maximum)
+    return _extreme(pairs, mask, "maximum", operator.gt)
 
 
 def minimum(*pairs: Pair, mask: str = "and") -> Pair:
@@ -279,14 +281,15 @@ def minimum(*pairs: Pair, mask: str = "and") -> Pair:
 
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
-        numbers. Values that tie share the gradient.
+        numbers or booleans. The gradient goes to the smallest; of values that tie, to the first.
       mask: `"and"`, `"or"` or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      TypeError: if an argument is not a pair, dtypes differ or are complex, or a mask is not
+        boolean.
       ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
 
     Example:
@@ -298,24 +301,37 @@ def minimum(*pairs: Pair, mask: str = "and") -> Pair:
 
     Agrees with `keras.layers.Minimum` where the masks are equal.
     """
-    return _extreme(pairs, mask, "minimum", jnp.minimum)
+    return _extreme(pairs, mask, "minimum", operator.lt)
 
 
 def _extreme(
-    pairs: tuple[Pair, ...], rule: str, where: str, operation: Callable[[Array, Array], Array]
+    pairs: tuple[Pair, ...], rule: str, where: str, beats: Callable[[Array, Array], Array]
 ) -> Pair:
     checked = _checked(pairs, where)
+    _check.ordered(checked[0][0], where)
     merged = _merged(checked, rule, where)
     y, *others = _filled(checked)
     if merged is None:
-        return functools.reduce(operation, others, y), None
+        return functools.reduce(lambda y, x: _better(x, y, beats), others, y), None
     has, *have = [masks.expand(_real(x, m, merged.ndim), x.ndim) for x, m in checked]
     for other, real in zip(others, have, strict=True):
         # No number is the identity (a real -inf is below every finite one): who lacks the step is
         # left out by a select.
-        y = jnp.where(has & real, operation(y, other), jnp.where(has, y, other))
+        y = jnp.where(has & real, _better(other, y, beats), jnp.where(has, y, other))
         has |= real
     return ops.fill(y, merged)
+
+
+def _better(new: Array, old: Array, beats: Callable[[Array, Array], Array]) -> Array:
+    """`new` where it beats `old` or is nan; nan stays.
+
+    A select gives each gradient to exactly one of the two. The rule of `jnp.maximum` compares both
+    with their maximum, and may find neither equal where XLA computes it again.
+    """
+    new_wins = beats(new, old)
+    if jnp.issubdtype(new.dtype, jnp.floating):
+        new_wins |= jnp.isnan(new) & ~jnp.isnan(old)
+    return jnp.where(new_wins, new, old)
 
 
 def dot(*pairs: Pair, mask: str = "and", normalize: bool = False) -> Pair:

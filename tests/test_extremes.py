@@ -153,3 +153,69 @@ def test_other_axes_and_masks_of_values():
         y = jm.ops.extreme(x, keep, axis=axis, highest=True)
         want = np.max(np.where(keep, x, -np.inf), axis=axis)
         assert np.array_equal(y, np.where(np.isinf(want), 0, want))
+
+
+MERGES = pytest.mark.parametrize("name", ["maximum", "minimum"])
+
+
+@MERGES
+@pytest.mark.parametrize("rule", ["and", "or", "first"])
+def test_gradients_before_a_merge_are_those_of_float64(name, rule):
+    def loss(p, q, h, one, two):
+        pairs = (produced(p, h), one), (produced(q, h), two), (jnp.tanh(h), None)
+        return jnp.sum(jnp.sin(getattr(jm.merge, name)(*pairs, mask=rule)[0]))
+
+    ours = optimised.jit(jax.grad(loss, argnums=(0, 1)))
+    for seed in range(4):
+        r = np.random.default_rng(seed)
+        h = r.normal(size=(5, 8, 5))
+        p, q = ({"scale": r.normal(size=5), "bias": r.normal(size=5)} for _ in range(2))
+        one, two = masks_of("mask", seed), masks_of("mask", seed + 1)
+        narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (p, q, h))
+        with jax.enable_x64(True), jax.disable_jit():
+            want = jax.grad(loss, argnums=(0, 1))(*jax.tree.map(jnp.asarray, (p, q, h)), one, two)
+        got = ours(*narrow, one, two)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+@MERGES
+def test_operands_that_nearly_tie_have_the_gradient_once(name):
+    """All operands are equal but for their rounding, so which of them wins is for XLA to say."""
+
+    def loss(p, h, weights):
+        mean = h.mean(-1, keepdims=True)
+        other = (h - mean) * jax.lax.rsqrt(((h - mean) ** 2).mean(-1, keepdims=True) + 1e-6)
+        pairs = (produced(p[0], h), None), (other * p[1]["scale"] + p[1]["bias"], None)
+        return jnp.sum(weights * getattr(jm.merge, name)(*pairs)[0])
+
+    ours = optimised.jit(jax.grad(loss))
+    for seed in range(4):
+        r = np.random.default_rng(seed)
+        h, weights = jnp.asarray(r.normal(size=(2, 5, 8, 5)), jnp.float32)
+        one = {"scale": jnp.ones(5), "bias": jnp.ones(5)}
+        first, second = ours([one, one], h, weights)
+        total = first["bias"] + second["bias"]
+        np.testing.assert_allclose(total, weights.sum((0, 1)), rtol=1e-4, atol=1e-4)
+
+
+@MERGES
+def test_the_first_operand_of_a_tie_has_the_gradient(name):
+    x, low = jnp.array([[2.0, -jnp.inf, jnp.inf, 0.0]]), jnp.array([[True] * 4])
+    f = getattr(jm.merge, name)
+    ours = jax.grad(lambda *xs: f(*((x, low) for x in xs))[0].sum(), argnums=(0, 1, 2))(x, x, x)
+    assert [g.tolist() for g in ours] == [[[1.0] * 4], [[0.0] * 4], [[0.0] * 4]]
+
+
+@MERGES
+def test_nan_of_any_operand_stays(name):
+    x = jnp.array([[1.0, jnp.nan, 1.0, jnp.nan]]), jnp.array([[2.0, 2.0, jnp.nan, jnp.nan]])
+    y, _ = getattr(jm.merge, name)(*((a, None) for a in x))
+    assert np.array_equal(y, getattr(np, name)(*x), equal_nan=True)
+
+
+@MERGES
+def test_merged_complex_numbers_have_no_order(name):
+    pair = jnp.ones((1, 2), jnp.complex64), None
+    with pytest.raises(TypeError, match=rf"{name}: `x` must be real.*order"):
+        getattr(jm.merge, name)(pair, pair)
