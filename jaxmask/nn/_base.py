@@ -1,10 +1,12 @@
 """What the modules of jaxmask share."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from flax import nnx
 
 from jaxmask._types import Mask
+
+M = TypeVar("M", bound=nnx.Module)
 
 
 class MaskedModule(nnx.Module):
@@ -26,5 +28,17 @@ class MaskedModule(nnx.Module):
         It costs a call, since a mask may depend on values; under `jit` what only the values need is
         not computed.
         """
-        # A copy has variables of its own, so what it updates stays with it.
-        return nnx.merge(*nnx.split(self), copy=True)(x, mask)[1]
+        return quiet_copy(self)(x, mask)[1]
+
+
+def quiet_copy(module: M) -> M:
+    """A copy with variables of its own and no noise, to ask for a mask: nothing else changes.
+
+    Example:
+      >>> quiet_copy(nnx.Dropout(0.5)).deterministic
+      True
+    """
+    copy = nnx.merge(*nnx.split(module), copy=True)
+    # No mask depends on noise, and layers may get their streams only when they are called.
+    copy.set_attributes(deterministic=True, raise_if_not_found=False)
+    return copy

@@ -1,6 +1,6 @@
 """Attention modules: parameters and configuration; the arithmetic is `jaxmask.attention`."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import AdditiveWeights, KVCache
 from jaxmask.attention.cache import check_cache
 from jaxmask.nn._base import MaskedModule
-from jaxmask.nn.foreign import next_key
+from jaxmask.nn._options import Given, NoiseCall, draw, opened
 from jaxmask.nn.memory import Memory, ProjectedMemory, memory_pair
 
 
@@ -76,13 +76,11 @@ class _Projections(MaskedModule):
     def _is_noisy(self) -> bool:
         return bool(self.dropout.rate) and not self.dropout.deterministic
 
-    def _noise(self) -> dict[str, Any]:
+    def _noise(self, given: Given) -> dict[str, Any]:
         if not self._is_noisy:
             return {}
-        if self.dropout.rngs is None:
-            raise ValueError(f"{type(self).__name__}: dropout needs the `rngs=` it was built with.")
-        key = next_key(self.dropout.rngs, type(self).__name__, takes_rngs=False)
-        return {"dropout_rate": self.dropout.rate, "key": key}
+        key = draw(self.dropout.rngs, given.get("rngs"), type(self).__name__)
+        return {"dropout_rate": self.dropout.rate, "key": key, "row_ids": given.get("row_ids")}
 
     def _merge(self, y: Array, mask: Mask) -> Pair:
         # The bias of the projection stands in the padding now.
@@ -199,12 +197,13 @@ class MultiHeadAttention(_Projections):
             k, _ = attention.rotary(k, mask, **options)
         return q, k, v
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Attend to the real steps of each row and return `(y, mask)`."""
+    def __call__(self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]) -> Pair:
+        """Attend to the real steps of each row and return `(y, mask)`; options as `Sequential`."""
         x, mask = _check.pair(x, mask, "MultiHeadAttention", over_time=True)
+        layer, given = opened(self, options, resets=False)
         q, k, v = self._heads(x, mask)
-        options = {"causal": self.causal, "window": self.window, **self._noise()}
-        y, _ = attention.attend(q, mask, k, v, mask, **options)
+        seen: dict[str, Any] = {"causal": self.causal, "window": self.window}
+        y, _ = attention.attend(q, mask, k, v, mask, **seen, **layer._noise(given))
         return self._merge(y, mask)
 
     def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
@@ -228,13 +227,15 @@ class MultiHeadAttention(_Projections):
             batch, slots, kv_heads=self.num_kv_heads, head_features=self.head_features
         )
 
-    def run(self, carry: KVCache, x: ArrayLike, mask: Mask = None) -> tuple[KVCache, Pair]:
+    def run(
+        self, carry: KVCache, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
+    ) -> tuple[KVCache, Pair]:
         """Attend from a chunk to itself and to all before; returns `(carry, (y, mask))`."""
         where = "MultiHeadAttention"
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         if not self.causal:
             self.initial_carry(x.shape[0])  # says why not
-        if self._is_noisy:
+        if opened(self, options, resets=False)[0]._is_noisy:
             raise ValueError(f"{where}: `run` streams without dropout: call `model.eval()` first.")
         check_cache(carry, where, "carry")
         q, k, v = self._heads(x, mask, carry.positions(x, mask))
@@ -317,13 +318,19 @@ class CrossAttention(_Projections):
         )
 
     def __call__(  # type: ignore[override]
-        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
+        self,
+        x: ArrayLike,
+        mask: Mask,
+        memory: Memory,
+        memory_mask: Mask = None,
+        **options: Unpack[NoiseCall],
     ) -> Pair:
         """Attend to the real steps of the memory and return `(y, mask)`; None: all are real.
 
-        `memory` may be what `project` made of it; then its mask is in it.
+        `memory` may be what `project` made of it; then its mask is in it. Options as `Sequential`.
         """
         x, mask = _check.pair(x, mask, "CrossAttention", over_time=True)
+        layer, given = opened(self, options, resets=False)
         self._features(x, self.in_features, "x")
         if not isinstance(memory, ProjectedMemory):
             memory = self.project(memory, memory_mask)
@@ -333,7 +340,7 @@ class CrossAttention(_Projections):
             )
         k, memory_mask = memory_pair(memory.k, memory.mask, mask, "CrossAttention")
         q = self.query(ops.fill(x, mask)[0])
-        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **self._noise())
+        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **layer._noise(given))
         return self._merge(y, mask)
 
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:

@@ -1,7 +1,7 @@
 """Both directions over each row."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,10 @@ from flax import nnx
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn import join
+from jaxmask.nn._base import MaskedModule, quiet_copy
+from jaxmask.nn._locate import located
+from jaxmask.nn._options import CallOptions, Given, opened, taken
 from jaxmask.nn.recurrent import Recurrent
 
 _MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
@@ -19,6 +22,9 @@ _MERGES: dict[str | None, Callable[[Array, Array], Any]] = {
     "ave": lambda a, b: (a + b) / 2,
     None: lambda a, b: (a, b),
 }
+
+
+_BACKWARD = "Bidirectional: `backward`"
 
 
 class Bidirectional(MaskedModule):
@@ -69,13 +75,15 @@ class Bidirectional(MaskedModule):
         self.merge = merge
 
     def __call__(
-        self, x: ArrayLike, mask: Mask = None, *, resets: ArrayLike | None = None
+        self, x: ArrayLike, mask: Mask = None, **options: Unpack[CallOptions]
     ) -> tuple[Any, Mask]:
-        """Run both directions and return `(y, mask)`; `resets` as in `jaxmask.recurrent.lstm`."""
+        """Run both directions and return `(y, mask)`; options as in `Sequential`."""
         x, mask = _check.pair(x, mask, "Bidirectional", over_time=True)
-        options = {} if resets is None else {"resets": resets}
-        y_forward, mask_forward = self.forward(x, mask, **options)
-        y_backward, mask_backward = _run_backward(self.backward, x, mask, **options)
+        model, given = opened(self, options)
+        y_forward, mask_forward = join.call(
+            model.forward, x, mask, at="Bidirectional: `forward`", given=given
+        )
+        y_backward, mask_backward = _run_backward(model.backward, x, mask, given)
         y = _MERGES[self.merge](y_forward, y_backward)
         if mask is None and mask_forward is None and not _makes_mask(self.backward, x):
             return y, None
@@ -94,25 +102,25 @@ def _makes_mask(layer: Callable[..., Pair], x: Array) -> bool:
         return False
     if not isinstance(layer, nnx.Module):
         return True  # a function cannot be asked without running it
-    # A copy has variables of its own, so that no random stream and no statistic changes.
-    asked = jax.eval_shape(lambda x: nnx.merge(*nnx.split(layer), copy=True)(x, None)[1], x)
+    asked = jax.eval_shape(lambda x: join.call(quiet_copy(layer), x, None, at=_BACKWARD)[1], x)
     return asked is not None
 
 
-def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, **resets: ArrayLike) -> Pair:
+def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, given: Given) -> Pair:
     if isinstance(layer, Recurrent):
-        return layer(x, mask, reverse=True, **resets)
-    if resets:
+        with located(_BACKWARD, layer, x):
+            return layer(x, mask, reverse=True, **taken(layer, given))
+    if "resets" in given:
         raise ValueError(
             "Bidirectional: `resets` need a recurrent layer of jaxmask in the backward direction, "
             f"got {_check.name_of(layer)}."
         )
     # An explicit full mask shows by the rank of what comes out whether there is time left to flip.
-    given = jnp.ones(x.shape[:2], bool) if mask is None else mask
-    y, out = layer(*ops.flip(x, given))
+    full = jnp.ones(x.shape[:2], bool) if mask is None else mask
+    y, out = join.call(layer, *ops.flip(x, full), at=_BACKWARD, given=given)
     if out is None or out.ndim != 2:
         return y, out
     # Back by the mask that it was reversed by: the layer may have made padding of some steps.
-    turned = given if out.shape == given.shape else out
+    turned = full if out.shape == full.shape else out
     real, _ = ops.flip(masks.steps(out), turned)
     return ops.fill(ops.flip(y, turned)[0], masks.intersect(turned, real, "Bidirectional"))

@@ -10,8 +10,8 @@ from flax import nnx
 from jaxtyping import Int, UInt
 
 from jaxmask import _check, random
-from jaxmask._types import Array, PyTree
-from jaxmask.nn.foreign import next_key
+from jaxmask._types import Array, ArrayLike, PyTree
+from jaxmask.nn._options import Rngs, draw
 
 
 class LayerNormLSTMCell(nnx.RNNCellBase):
@@ -247,19 +247,26 @@ class ZoneoutCell(nnx.RNNCellBase):
         return self.cell.num_feature_axes
 
     def initialize_carry(
-        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+        self,
+        input_shape: tuple[int, ...],
+        rngs: Any = None,
+        carry_init: Any = None,
+        *,
+        noise_rngs: Rngs | None = None,
+        row_ids: ArrayLike | None = None,
     ) -> ZoneoutCarry:
-        """The cell's carry, and seeds drawn from the `dropout` stream while training."""
+        """The cell's carry, and while training a seed a row, drawn from the `dropout` stream.
+
+        `noise_rngs` stands in its place, and `row_ids` name the rows, as a call of `RNN` has them.
+        """
         cell = self.cell.initialize_carry(input_shape, rngs)
         batch = input_shape[0]
         seed = jnp.zeros(batch, jnp.uint32)
         if not self.deterministic:
-            rows = random.step_keys(self._key(), seed, None)
+            key = draw(self.rngs, noise_rngs, "ZoneoutCell")
+            rows = random.step_keys(key, seed, None, row_ids=row_ids)
             seed = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(rows)
         return ZoneoutCarry(cell, seed, jnp.zeros(batch, jnp.int32))
-
-    def _key(self) -> Array:
-        return next_key(self.rngs, "ZoneoutCell", takes_rngs=False)
 
     def __call__(self, carry: ZoneoutCarry, inputs: Array) -> tuple[ZoneoutCarry, PyTree]:
         """One step of the cell, of which some features of the state take no part."""

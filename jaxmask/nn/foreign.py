@@ -1,7 +1,7 @@
 """Flax's own layers that act on each step alone, by exact type, and JAX's activations.
 
-A rule is `(layer, x, mask, rngs) -> pair | None`, None where this layer, as it is set up, mixes
-steps.
+A rule is `(layer, x, mask, given) -> pair | None`, None where this layer, as it is set up, mixes
+steps; `given` are the options of the call (`jaxmask.nn._options`).
 """
 
 from collections.abc import Callable
@@ -9,24 +9,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import errors, nnx
+from flax import nnx
 
 from jaxmask import ops, random
 from jaxmask._types import Array, Mask, Pair
+from jaxmask.nn._options import Given, draw
 
-Rule = Callable[[Any, Array, Mask, nnx.Rngs | None], Pair | None]
+Rule = Callable[[Any, Array, Mask, Given], Pair | None]
 
 
 def _step_axes(x: Array, mask: Mask) -> int:
     return min(2, x.ndim - 1) if mask is None else mask.ndim
 
 
-def _each_step(layer: Any, x: Array, mask: Mask, rngs: nnx.Rngs | None) -> Pair:
+def _each_step(layer: Any, x: Array, mask: Mask, given: Given) -> Pair:
     return ops.each_step(layer, x, mask)
 
 
 def _each_step_if(condition: Callable[[Any, Array, Mask], bool]) -> Rule:
-    def rule(layer: Any, x: Array, mask: Mask, rngs: nnx.Rngs | None) -> Pair | None:
+    def rule(layer: Any, x: Array, mask: Mask, given: Given) -> Pair | None:
         return ops.each_step(layer, x, mask) if condition(layer, x, mask) else None
 
     return rule
@@ -56,40 +57,14 @@ def _inside(axes: int | tuple[int, ...], x: Array, mask: Mask) -> bool:
     return all(axis % x.ndim >= _step_axes(x, mask) for axis in axes)
 
 
-def _dropout(layer: nnx.Dropout, x: Array, mask: Mask, rngs: nnx.Rngs | None) -> Pair | None:
+def _dropout(layer: nnx.Dropout, x: Array, mask: Mask, given: Given) -> Pair | None:
     if layer.deterministic or layer.rate == 0:
         return ops.fill(x, mask)
     if layer.broadcast_dims:
         return None
-    stream = layer.rngs if rngs is None else rngs[layer.rng_collection]
-    if stream is None:
-        raise ValueError(
-            "Dropout: an active `nnx.Dropout` needs a random stream: build it with `rngs=`, call "
-            "the `Sequential` with `rngs=`, or turn it off with `model.eval()`."
-        )
+    key = draw(layer.rngs, given.get("rngs"), "Dropout", layer.rng_collection)
     # Flax draws noise over the padded shape, so padding would change it at real steps.
-    return random.dropout(x, mask, next_key(stream), layer.rate)
-
-
-def next_key(
-    stream: Callable[[], Array], where: str = "Dropout", *, takes_rngs: bool = True
-) -> Array:
-    """Draw from a random stream, or say why it cannot advance.
-
-    `takes_rngs`: a call of the layer `where` can be given other streams.
-
-    Example:
-      >>> next_key(nnx.Rngs(0).dropout).shape
-      ()
-    """
-    try:
-        return stream()
-    except errors.TraceContextError as error:
-        hint = ", or call the layer or the `Sequential` with `rngs=`" if takes_rngs else ""
-        raise ValueError(
-            f"{where}: the random stream of a closed-over model cannot advance inside a transform "
-            "of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model inside" + hint + "."
-        ) from error
+    return random.dropout(x, mask, key, layer.rate, row_ids=given.get("row_ids"))
 
 
 _ELEMENTWISE = (

@@ -1,9 +1,11 @@
 """How a layer that knows nothing of masks joins: three wrappers, and a table users extend."""
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, TypeAlias, Unpack
 
 import jax
 import numpy as np
@@ -14,10 +16,12 @@ from jaxmask._types import Array, Mask, Pair, Segments
 from jaxmask.nn._advice import refuse_kind, ways
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._locate import located
+from jaxmask.nn._options import CallOptions, Given, named, opened, refuse_resets, taken
 from jaxmask.nn.foreign import FLAX_LAYERS
 
 Adapter: TypeAlias = Callable[[Any], Callable[..., Pair]]
 ON_UNSUPPORTED = ("error", "warn", "drop")
+NOTHING: Given = MappingProxyType({})
 
 
 class Passthrough(MaskedModule):
@@ -51,9 +55,14 @@ class Passthrough(MaskedModule):
         self.f = f
         self.fill = fill
 
-    def __call__(self, x: Array, mask: Mask = None) -> Pair:
-        """Run `f` on safe steps and return `(y, mask)`."""
-        return ops.each_step(self.f, x, mask, value=self.fill)
+    def __call__(self, x: Array, mask: Mask = None, **options: Unpack[CallOptions]) -> Pair:
+        """Run `f` on safe steps and return `(y, mask)`; `f` gets the options that it names."""
+        layer, given = opened(self, options)
+        if type(layer.f) is nnx.Dropout and not layer.f.broadcast_dims:
+            return call(layer.f, x, mask, at="Passthrough", given=given)
+        f_options = named(layer.f, given)
+        f = functools.partial(layer.f, **f_options) if f_options else layer.f
+        return ops.each_step(f, x, mask, value=self.fill)
 
 
 class Consume(MaskedModule):
@@ -74,9 +83,12 @@ class Consume(MaskedModule):
     def __init__(self, f: Callable[[Any, Mask], Any]):
         self.f = f
 
-    def __call__(self, x: Any, mask: Mask = None) -> tuple[Any, None]:
-        """Run `f` and return `(y, None)`."""
-        return self.f(x, mask), None
+    def __call__(
+        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[Any, None]:
+        """Run `f` and return `(y, None)`; `f` gets the options that it names."""
+        layer, given = opened(self, options)
+        return layer.f(x, mask, **told(layer.f, layer.f, given, "Consume")), None
 
 
 class DropMask(MaskedModule):
@@ -141,12 +153,13 @@ def call(
     *,
     at: str,
     on_unsupported: str = "error",
-    rngs: nnx.Rngs | None = None,
+    given: Given = NOTHING,
 ) -> tuple[Any, Mask]:
     """Call any layer on a pair: the one place that decides how a layer meets a mask.
 
     In order: the user's table, the table of Flax's layers, a second positional parameter named
-    `mask`; then a layer that knows nothing of masks, which is an error if there is one.
+    `mask`; then a layer that knows nothing of masks, which is an error if there is one. `given` are
+    the options of the call, of which each layer gets those that it names.
 
     Example:
       >>> import jax.numpy as jnp
@@ -154,27 +167,51 @@ def call(
       [[0.0, 0.0]]
     """
     with located(at, layer, x):
-        result, is_masked = _run(layer, x, mask, rngs, at)
+        result, is_masked = _run(layer, x, mask, given, at)
     if is_masked:
         return checked(result, layer, at)
     if mask is not None:
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
     with located(at, layer, x):
-        y = layer(x)
+        y = layer(x, **told(layer, layer, given, at, take=named))
     return _unmasked(y, layer, at), None
 
 
-def _run(layer: Any, x: Any, mask: Mask, rngs: nnx.Rngs | None, at: str) -> tuple[Any, bool]:
+def _run(layer: Any, x: Any, mask: Mask, given: Given, at: str) -> tuple[Any, bool]:
     """What a layer that knows masks gives, and whether it does."""
     if (adapter := lookup(_user_table, layer)) is not None:
-        return _masked(adapter(layer), x, mask, rngs), True
+        layer = adapter(layer)
+        return layer(x, mask, **told(layer, layer, given, at)), True
     if (rule := lookup(FLAX_LAYERS, layer)) is not None:
-        pair = rule(layer, _check.array(x, "x", f"{at}, {_check.name_of(layer)}"), mask, rngs)
+        pair = rule(layer, _check.array(x, "x", f"{at}, {_check.name_of(layer)}"), mask, given)
         return pair, pair is not None
     if takes_mask(layer):
-        return _masked(layer, x, mask, rngs), True
+        return layer(x, mask, **told(layer, layer, given, at)), True
     return None, False
+
+
+def told(
+    layer: Any,
+    method: Callable[..., Any],
+    given: Given,
+    at: str,
+    *,
+    take: Callable[..., dict[str, Any]] = taken,
+) -> dict[str, Any]:
+    """The options that a call of a layer's method gets; no episode is lost in silence.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> told(jnp.tanh, jnp.tanh, {"resets": True}, "layer 0")
+      {}
+    """
+    options = take(method, given)
+    if "resets" in given and "resets" not in options:
+        keeps_episodes = acts_on_each_step(layer) or getattr(layer, "ignores_resets", False)
+        if not keeps_episodes:
+            refuse_resets(f"{at}, {_check.name_of(layer)}")
+    return options
 
 
 def adapted(layer: Any) -> Any:
@@ -226,11 +263,6 @@ def takes_mask(layer: Callable[..., Any]) -> bool:
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(positional) > 1 and positional[1].name == "mask"
-
-
-def _masked(layer: Callable[..., Any], x: Any, mask: Mask, rngs: nnx.Rngs | None) -> Any:
-    takes_rngs = rngs is not None and "rngs" in inspect.signature(layer).parameters
-    return layer(x, mask, rngs=rngs) if takes_rngs else layer(x, mask)
 
 
 def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:

@@ -1,7 +1,7 @@
 """Merge modules: configuration only; the arithmetic is `jaxmask.merge`."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from flax import nnx
 
@@ -9,6 +9,7 @@ from jaxmask import merge
 from jaxmask._types import Mask, Pair, PyTree
 from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import CallOptions, opened
 
 
 class _Merge(nnx.Module):
@@ -196,17 +197,22 @@ class Residual(MaskedModule):
         self.layer = layer
         self.mask = mask
 
-    def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Run the layer, add its input and return `(y, mask)`."""
-        return self._added(x, mask, join.call(self.layer, x, mask, at="Residual"))
+    def __call__(self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]) -> Pair:
+        """Run the layer, add its input and return `(y, mask)`; options as in `Sequential`."""
+        model, given = opened(self, options)
+        return self._added(x, mask, join.call(model.layer, x, mask, at="Residual", given=given))
 
-    def initial_carry(self, batch: int) -> PyTree:
+    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> PyTree:
         """What `run` starts from: the carry of the layer."""
-        return streaming.initial_carry(self.layer, batch, at="Residual")
+        model, given = opened(self, options)
+        return streaming.initial_carry(model.layer, batch, at="Residual", given=given)
 
-    def run(self, carry: PyTree, x: Any, mask: Mask = None) -> tuple[PyTree, Pair]:
+    def run(
+        self, carry: PyTree, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[PyTree, Pair]:
         """Run the next chunk of steps and return `(carry, (y, mask))`."""
-        carry, pair = streaming.run(self.layer, carry, x, mask, at="Residual")
+        model, given = opened(self, options)
+        carry, pair = streaming.run(model.layer, carry, x, mask, at="Residual", given=given)
         return carry, self._added(x, mask, pair)
 
     def _added(self, x: Any, mask: Mask, pair: Pair) -> Pair:

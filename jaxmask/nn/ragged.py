@@ -1,14 +1,15 @@
 """A plain module of one unpadded row, as a masked layer."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import errors, nnx
 
-from jaxmask import _check
-from jaxmask._types import Array, Mask, PyTree
+from jaxmask import _check, random
+from jaxmask._types import Mask, PyTree
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import NoiseCall, draw, named, opened
 from jaxmask.ragged import RaggedVmap, Report, transform
 
 WHERE = "Ragged"
@@ -59,17 +60,29 @@ class Ragged(MaskedModule):
         self.min_length = min_length
         self.multiple_of = multiple_of
 
-    def __call__(self, x: PyTree, mask: Mask = None, *arguments: Any) -> tuple[PyTree, PyTree]:
-        """Run the module on every row and return `(y, mask)`."""
-        graph, *states = nnx.split(self.module, nnx.RngKey, nnx.RngCount, ...)
+    def __call__(
+        self, x: PyTree, mask: Mask = None, *arguments: Any, **options: Unpack[NoiseCall]
+    ) -> tuple[PyTree, PyTree]:
+        """Run the module on every row and return `(y, mask)`; options as in `Sequential`."""
+        layer, given = opened(self, options, resets=False)
+        options_of_row = named(layer.module, given)
+        # Of the row alone: `row_ids` make its keys, and `rngs` are drawn from before.
+        switches = {k: v for k, v in options_of_row.items() if k not in ("rngs", "row_ids")}
+        graph, *states = nnx.split(layer.module, nnx.RngKey, nnx.RngCount, ...)
         keys, counts, rest = states
-        batch = jax.tree.leaves(x)[0].shape[0]
-        row_keys = jax.tree.map(lambda key: _of_rows(key, batch), keys)
-        function = _Function(graph, counts, rest)
+        rngs = given.get("rngs")
+        if rngs is not None:
+            keys = jax.tree.map(lambda _: draw(None, rngs, WHERE), keys)
+        own = draw(None, rngs, WHERE) if "rngs" in options_of_row else None
+        first = jax.tree.leaves(x)[0]
+        row_keys = jax.tree.map(
+            lambda key: random.keys.row_keys(key, first, WHERE, given.get("row_ids")), [keys, own]
+        )
+        function = _Function(graph, counts, rest, switches)
         axes = self._axes(len(arguments))
         g = RaggedVmap(function, axes, min_length=self.min_length, multiple_of=self.multiple_of)
         (y, after), (real, _) = g(x, mask, *arguments, row_keys)
-        if jax.tree.leaves(counts):
+        if rngs is None and jax.tree.leaves(counts):
             self._advance(counts, after)
         return y, real
 
@@ -105,22 +118,18 @@ class Ragged(MaskedModule):
             ) from error
 
 
-def _of_rows(key: Array, batch: int) -> Array:
-    """A key for each row, by its place in the batch."""
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch))
-
-
 class _Function:
     """The module as a pure function of a row, that also returns the counts of its streams."""
 
-    def __init__(self, graph: Any, counts: PyTree, rest: PyTree):
-        self.graph, self.counts, self.rest = graph, counts, rest
+    def __init__(self, graph: Any, counts: PyTree, rest: PyTree, switches: dict[str, Any]):
+        self.graph, self.counts, self.rest, self.switches = graph, counts, rest, switches
 
     def __call__(self, *arguments: Any) -> tuple[PyTree, PyTree]:
-        *row, keys = arguments
+        *row, [keys, own] = arguments
+        options = self.switches if own is None else {**self.switches, "rngs": nnx.Rngs(own)}
         module = nnx.merge(self.graph, keys, self.counts, self.rest, copy=True)
         before = _leaves(module)
-        y = module(*row)
+        y = module(*row, **options)
         _refuse_changes(before, _leaves(module))
         return y, jax.tree.map(jnp.asarray, nnx.state(module, nnx.RngCount))
 

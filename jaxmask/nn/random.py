@@ -1,17 +1,13 @@
 """Noise modules: a random stream and configuration; the arithmetic is `jaxmask.random`."""
 
-from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
-import jax
 from flax import nnx
 
 from jaxmask import _check, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
-from jaxmask.nn.foreign import next_key
-
-Rngs = nnx.Rngs | nnx.RngStream | Array
+from jaxmask.nn._options import Rngs, draw
 
 
 class NoiseOptions(TypedDict, total=False):
@@ -30,9 +26,13 @@ class NoiseOptions(TypedDict, total=False):
 class _Noise(MaskedModule):
     """What noise modules share: when they act, and the key that they act with.
 
+    What begins an episode (`resets`) changes no noise: it is keyed by row and real step.
+
     In evaluation (`model.eval()`, or `deterministic=True`) they pass values on, with 0 in the
     padding. In training each call takes a new key from the stream.
     """
+
+    ignores_resets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,18 +79,7 @@ class _Noise(MaskedModule):
         return self._draw(x, mask, self._key(rngs), row_ids)
 
     def _key(self, rngs: Rngs | None) -> Array:
-        name = type(self).__name__
-        if isinstance(rngs, jax.Array):
-            return rngs
-        stream: Callable[[], Array] | None = self.rngs
-        if rngs is not None:
-            stream = rngs[self.rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
-        if stream is None:
-            raise ValueError(
-                f"{name}: noise needs a random stream: build the layer with `rngs=`, call it with "
-                "`rngs=`, or turn it off with `model.eval()`."
-            )
-        return next_key(stream, name)
+        return draw(self.rngs, rngs, type(self).__name__, self.rng_collection)
 
 
 class Dropout(_Noise):

@@ -51,9 +51,6 @@ class Recurrent(MaskedModule):
         """The carry that a call starts from, for `batch` rows."""
         raise NotImplementedError
 
-    def _carry_for(self, x: Array) -> PyTree:
-        return self.initial_carry(x.shape[0])
-
     def run(
         self,
         carry: PyTree,
@@ -76,8 +73,18 @@ class Recurrent(MaskedModule):
     ) -> Pair:
         """Run from the initial carry and return `(y, mask)`, or `(last, row_mask)`."""
         x, mask = _check.pair(x, mask, type(self).__name__, over_time=True)
+        return self._called(self.initial_carry(x.shape[0]), x, mask, reverse, resets)
+
+    def _called(
+        self,
+        carry: PyTree,
+        x: Array,
+        mask: Mask,
+        reverse: bool | None,
+        resets: ArrayLike | None,
+    ) -> Pair:
         reverse = self.reverse if reverse is None else reverse
-        _, (y, mask) = self.run(self._carry_for(x), x, mask, reverse=reverse, resets=resets)
+        _, (y, mask) = self.run(carry, x, mask, reverse=reverse, resets=resets)
         if self.return_sequences:
             return y, mask
         # In reverse the step that is computed last is the first of the row.

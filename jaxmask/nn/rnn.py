@@ -1,6 +1,6 @@
 """Any Flax cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxmask import _check, masks, ops, recurrent
 from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps
+from jaxmask.nn._options import NoiseCall, named, opened
 from jaxmask.nn.cells import ZoneoutCarry
 from jaxmask.nn.recurrent import Recurrent
 from jaxmask.recurrent import masked_scan
@@ -49,12 +50,37 @@ class RNN(Recurrent):
         self.return_sequences = return_sequences
         self.reverse = reverse
 
-    def initial_carry(self, batch: int, feature_shape: tuple[int, ...] | None = None) -> PyTree:
+    def __call__(
+        self,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
+        **options: Unpack[NoiseCall],
+    ) -> Pair:
+        """Run from the initial carry and return `(y, mask)`, or `(last, row_mask)`.
+
+        `reverse` and `resets` as in `jaxmask.recurrent.scan`; the other options, as in
+        `Sequential`, are for a cell that draws noise.
+        """
+        layer, given = opened(self, options)
+        x, mask = _check.pair(x, mask, "RNN", over_time=True)
+        carry = layer.initial_carry(x.shape[0], layer._with_features(x).shape[2:], **given)
+        return layer._called(carry, x, mask, reverse, resets)
+
+    def initial_carry(
+        self,
+        batch: int,
+        feature_shape: tuple[int, ...] | None = None,
+        **options: Unpack[NoiseCall],
+    ) -> PyTree:
         """What the cell starts from, at least float32.
 
         `feature_shape`: the axes of one step of one row, `(cell.in_features,)` where None. A cell
         over images, such as `ConvLSTMCell`, has to be told.
         """
+        layer, given = opened(self, options, resets=False)
         if feature_shape is None:
             axes = getattr(self.cell, "num_feature_axes", 1)
             if axes != 1:
@@ -65,7 +91,9 @@ class RNN(Recurrent):
                 )
             feature_shape = (self.cell.in_features,)  # type: ignore[attr-defined]
         # Flax's cells ask for a random stream even where their initializer is zeros.
-        carry = self.cell.initialize_carry((batch, *feature_shape), nnx.Rngs(0))
+        initialize: Any = layer.cell.initialize_carry
+        noise = {"noise_rngs": given.get("rngs"), "row_ids": given.get("row_ids")}
+        carry = initialize((batch, *feature_shape), nnx.Rngs(0), **named(initialize, noise))
         return jax.tree.map(lambda a: a.astype(ops.accumulator(a.dtype)), carry)
 
     def _with_features(self, x: ArrayLike) -> Array:
@@ -81,9 +109,6 @@ class RNN(Recurrent):
             )
         return x
 
-    def _carry_for(self, x: Array) -> PyTree:
-        return self.initial_carry(x.shape[0], self._with_features(x).shape[2:])
-
     def run(
         self,
         carry: PyTree,
@@ -92,17 +117,23 @@ class RNN(Recurrent):
         *,
         reverse: bool | None = None,
         resets: ArrayLike | None = None,
+        **options: Unpack[NoiseCall],
     ) -> tuple[PyTree, Pair]:
         """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
         x = self._with_features(x)
         reverse = self.reverse if reverse is None else reverse
+        layer, _ = opened(self, options, resets=False)
         has_starts = resets is not None or isinstance(mask, Segments)
-        fresh = _as_wide_as(x, self._carry_for(x)) if has_starts else None
+        # A start takes no seed of its own: the carry's goes on.
+        fresh = None
+        if has_starts:
+            fresh = self.initial_carry(x.shape[0], x.shape[2:], deterministic=True)
+            fresh = _as_wide_as(x, fresh)
         carry = _as_wide_as(x, carry)
         if has_starts and isinstance(carry, ZoneoutCarry):
-            return _run_ranked(self.cell, x, mask, carry, fresh, resets, reverse=reverse)
+            return _run_ranked(layer.cell, x, mask, carry, fresh, resets, reverse=reverse)
         return recurrent.scan(
-            *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
+            *(layer.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
         )
 
 

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, masks
+from jaxmask import _check, masks, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
 from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import CallOptions, NoiseCall, opened
 
 
 class Sequential(MaskedModule):
@@ -60,34 +61,41 @@ class Sequential(MaskedModule):
         self.on_unsupported = on_unsupported
 
     def __call__(
-        self, x: Any, mask: Mask = None, *, rngs: nnx.Rngs | None = None
+        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
     ) -> tuple[Any, Mask]:
         """Run the layers and return `(y, mask)`.
 
-        `rngs` feeds active `nnx.Dropout` layers, and those with a parameter `rngs` of their own.
+        Args:
+          x: what the first layer takes.
+          mask: what belongs to it.
+          **options: `rngs`, `row_ids`, `deterministic`, `use_running_average`, `resets`: they reach
+            every layer, inside every wrapper too. A layer of yours gets those that its call names.
         """
-        for position, layer in enumerate(self.layers):
+        model, given = opened(self, options)
+        for position, layer in enumerate(model.layers):
             at = f"Sequential: layer {position}"
             policy = self.on_unsupported
-            x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, rngs=rngs)
+            x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, given=given)
         return x, mask
 
-    def initial_carry(self, batch: int) -> tuple[PyTree, ...]:
+    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> tuple[PyTree, ...]:
         """What `run` starts from: a tuple with the carry of each layer."""
+        model, given = opened(self, options)
         return tuple(
-            streaming.initial_carry(layer, batch, at=f"Sequential: layer {position}")
-            for position, layer in enumerate(self.layers)
+            streaming.initial_carry(layer, batch, at=f"Sequential: layer {position}", given=given)
+            for position, layer in enumerate(model.layers)
         )
 
     def run(
-        self, carry: tuple[PyTree, ...], x: Any, mask: Mask = None
+        self, carry: tuple[PyTree, ...], x: Any, mask: Mask = None, **options: Unpack[CallOptions]
     ) -> tuple[tuple[PyTree, ...], Pair]:
         """Run the layers on the next chunk of steps and return `(carry, (y, mask))`."""
         _check.carries(carry, len(self.layers), "Sequential")
+        model, given = opened(self, options)
         after = []
-        for position, (layer, held) in enumerate(zip(self.layers, carry, strict=True)):
+        for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
             at = f"Sequential: layer {position}"
-            held, (x, mask) = streaming.run(layer, held, x, mask, at=at)
+            held, (x, mask) = streaming.run(layer, held, x, mask, at=at, given=given)
             after.append(held)
         return tuple(after), (x, mask)
 
@@ -138,9 +146,10 @@ class TimeDistributed(MaskedModule):
         self.layer = layer
 
     def __call__(
-        self, x: ArrayLike, mask: Mask = None, *, rngs: nnx.Rngs | None = None
+        self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
     ) -> tuple[Any, Mask]:
-        """Run the layer on each outer step and return `(y, mask)`; `rngs` as in `Sequential`."""
+        """Run the layer on each outer step and return `(y, mask)`; options as in `Sequential`."""
+        model, given = opened(self, options, resets=False)
         x = _check.array(x, "x", "TimeDistributed")
         if mask is not None:
             if isinstance(mask, Segments):
@@ -165,5 +174,18 @@ class TimeDistributed(MaskedModule):
             return a.reshape(*outer, *a.shape[1:])
 
         inner = None if mask is None else fold(mask)
-        y, out = join.call(self.layer, fold(x), inner, at="TimeDistributed", rngs=rngs)
+        rows = {"row_ids": fold(_outer_ids(x, mask, given.get("row_ids")))}
+        given = {**given, **rows}
+        y, out = join.call(model.layer, fold(x), inner, at="TimeDistributed", given=given)
         return jax.tree.map(unfold, y), jax.tree.map(unfold, out)
+
+
+def _outer_ids(x: Array, mask: Array | None, row_ids: ArrayLike | None) -> Array:
+    """`[batch, outer, n]`: the row, and which real outer step it is: no padding changes noise."""
+    ids = random.keys.ids_of_rows(x, "TimeDistributed", row_ids)[:, None]
+    if mask is None:
+        rank = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+    else:
+        rank = masks.positions(mask if mask.ndim == 2 else jnp.any(mask, axis=2))
+    ids = jnp.broadcast_to(ids, (*x.shape[:2], ids.shape[-1]))
+    return jnp.concatenate([ids, rank[..., None].astype(ids.dtype)], axis=-1)

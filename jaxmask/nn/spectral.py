@@ -1,7 +1,7 @@
 """Spectral normalisation of the weights of any layer; masks pass through it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ from jaxmask import _check
 from jaxmask._types import Array, Mask, Pair, PyTree
 from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import CallOptions, opened
+
+_INSIDE = "SpectralNorm: the layer"
 
 
 class SpectralNorm(MaskedModule):
@@ -73,18 +76,23 @@ class SpectralNorm(MaskedModule):
         return bool(getattr(self.layer, "per_step", False))
 
     def __call__(
-        self, x: Any, mask: Mask = None, *, rngs: nnx.Rngs | None = None
+        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
     ) -> tuple[Any, Mask]:
-        """Run the layer with normalised weights and return `(y, mask)`; `rngs` for the layer."""
-        return join.call(self._normalised(), x, mask, at="SpectralNorm", rngs=rngs)
+        """Run the layer with normalised weights and return `(y, mask)`; options for the layer."""
+        model, given = opened(self, options)
+        return join.call(model._normalised(), x, mask, at="SpectralNorm", given=given)
 
-    def initial_carry(self, batch: int) -> PyTree:
+    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> PyTree:
         """What `run` starts from: the carry of the layer."""
-        return streaming.initial_carry(self.layer, batch, at="SpectralNorm: the layer")
+        model, given = opened(self, options)
+        return streaming.initial_carry(model.layer, batch, at=_INSIDE, given=given)
 
-    def run(self, carry: PyTree, x: Any, mask: Mask = None) -> tuple[PyTree, Pair]:
+    def run(
+        self, carry: PyTree, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[PyTree, Pair]:
         """Run the layer on the next chunk and return `(carry, (y, mask))`."""
-        return streaming.run(self._normalised(), carry, x, mask, at="SpectralNorm: the layer")
+        model, given = opened(self, options)
+        return streaming.run(model._normalised(), carry, x, mask, at=_INSIDE, given=given)
 
     def _normalised(self) -> Any:
         """The layer with normalised weights."""

@@ -1,15 +1,16 @@
 """Recurrent layers on top of each other."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
-from jaxmask.nn import foreign, join, streaming
+from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import CallOptions, Given, draw, opened
 
 
 class StackedRNN(MaskedModule):
@@ -69,42 +70,47 @@ class StackedRNN(MaskedModule):
         self.variational = variational
 
     def __call__(
-        self, x: ArrayLike, mask: Mask = None, *, resets: ArrayLike | None = None
+        self, x: ArrayLike, mask: Mask = None, **options: Unpack[CallOptions]
     ) -> tuple[Any, Mask]:
-        """Run the layers and return `(y, mask)`; `resets` as in `jaxmask.recurrent.lstm`."""
+        """Run the layers and return `(y, mask)`; options as in `Sequential`."""
         y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
-        for position, layer in enumerate(self.layers):
+        model, given = opened(self, options)
+        for position, layer in enumerate(model.layers):
             at = f"StackedRNN: layer {position}"
-            adapted = join.adapted(layer)
-            if resets is None or join.acts_on_each_step(adapted):
-                pair = join.call(layer, y, mask, at=at)
-            else:
-                pair = join.checked(adapted(y, mask, resets=resets), layer, at)
-            y, mask = self._joined(position, y, mask, pair)
+            pair = join.call(layer, y, mask, at=at, given=given)
+            y, mask = model._joined(position, y, mask, pair, given)
         return y, mask
 
-    def initial_carry(self, batch: int) -> tuple[PyTree, ...]:
+    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> tuple[PyTree, ...]:
         """What `run` starts from: a tuple with the carry of each layer."""
+        model, given = opened(self, options)
         return tuple(
-            streaming.initial_carry(layer, batch, at=f"StackedRNN: layer {position}")
-            for position, layer in enumerate(self.layers)
+            streaming.initial_carry(layer, batch, at=f"StackedRNN: layer {position}", given=given)
+            for position, layer in enumerate(model.layers)
         )
 
     def run(
-        self, carry: tuple[PyTree, ...], x: ArrayLike, mask: Mask = None
+        self,
+        carry: tuple[PyTree, ...],
+        x: ArrayLike,
+        mask: Mask = None,
+        **options: Unpack[CallOptions],
     ) -> tuple[tuple[PyTree, ...], Pair]:
         """Run from `carry` and return `(carry, (y, mask))`. Dropout draws anew at each call."""
         y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
         _check.carries(carry, len(self.layers), "StackedRNN")
+        model, given = opened(self, options)
         after = []
-        for position, (layer, held) in enumerate(zip(self.layers, carry, strict=True)):
+        for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
             at = f"StackedRNN: layer {position}"
-            held, pair = streaming.run(layer, held, y, mask, at=at)
-            y, mask = self._joined(position, y, mask, pair)
+            held, pair = streaming.run(layer, held, y, mask, at=at, given=given)
+            y, mask = model._joined(position, y, mask, pair, given)
             after.append(held)
         return tuple(after), (y, mask)
 
-    def _joined(self, position: int, x: Array, mask: Mask, pair: tuple[Any, Mask]) -> Any:
+    def _joined(
+        self, position: int, x: Array, mask: Mask, pair: tuple[Any, Mask], given: Given
+    ) -> Any:
         """What a layer gives, with the shortcut past it and the dropout after it."""
         y, after = pair
         if self.residual and jnp.shape(y) == x.shape:
@@ -114,11 +120,14 @@ class StackedRNN(MaskedModule):
         if is_last or self.dropout.deterministic or self.dropout.rate == 0:
             return y, after
         drop = _drop_features if self.variational else random.dropout
-        key = foreign.next_key(self.dropout.rngs, "StackedRNN", takes_rngs=False)
-        return drop(_check.array(y, "x", "StackedRNN"), after, key, self.dropout.rate)
+        key = draw(self.dropout.rngs, given.get("rngs"), "StackedRNN")
+        y = _check.array(y, "x", "StackedRNN")
+        return drop(y, after, key, self.dropout.rate, row_ids=given.get("row_ids"))
 
 
-def _drop_features(x: Array, mask: Mask, key: Array, rate: float) -> Pair:
+def _drop_features(
+    x: Array, mask: Mask, key: Array, rate: float, *, row_ids: ArrayLike | None
+) -> Pair:
     """Dropout with one draw a row, the same at all of its steps."""
-    scale, _ = random.dropout(jnp.ones_like(x[:, :1]), None, key, rate)
+    scale, _ = random.dropout(jnp.ones_like(x[:, :1]), None, key, rate, row_ids=row_ids)
     return ops.fill(jnp.where(scale == 0, 0, x * scale).astype(x.dtype), mask)

@@ -11,10 +11,11 @@ from jaxmask import _check
 from jaxmask._types import Mask, Pair, PyTree
 from jaxmask.nn import join
 from jaxmask.nn._locate import located
+from jaxmask.nn._options import Given, taken
 from jaxmask.nn.foreign import FLAX_LAYERS
 
 
-def initial_carry(layer: Any, batch: int, *, at: str) -> PyTree:
+def initial_carry(layer: Any, batch: int, *, at: str, given: Given = join.NOTHING) -> PyTree:
     """The carry that a layer starts from; `()` for a layer that acts on each step alone.
 
     Example:
@@ -23,10 +24,14 @@ def initial_carry(layer: Any, batch: int, *, at: str) -> PyTree:
       ()
     """
     layer = _streaming(layer, at)
-    return () if join.acts_on_each_step(layer) else layer.initial_carry(batch)
+    if join.acts_on_each_step(layer):
+        return ()
+    return layer.initial_carry(batch, **taken(layer.initial_carry, given))
 
 
-def run(layer: Any, carry: PyTree, x: Any, mask: Mask, *, at: str) -> tuple[PyTree, Pair]:
+def run(
+    layer: Any, carry: PyTree, x: Any, mask: Mask, *, at: str, given: Given = join.NOTHING
+) -> tuple[PyTree, Pair]:
     """Run a layer on the next chunk and return `(carry, (y, mask))`.
 
     Example:
@@ -36,18 +41,20 @@ def run(layer: Any, carry: PyTree, x: Any, mask: Mask, *, at: str) -> tuple[PyTr
     """
     streaming = _streaming(layer, at)
     if join.acts_on_each_step(streaming):
-        return (), _each_step(layer, streaming, x, mask, at)
+        return (), _each_step(layer, streaming, x, mask, at, given)
     with located(at, layer, x):
-        carry, pair = streaming.run(carry, x, mask)
+        carry, pair = streaming.run(
+            carry, x, mask, **join.told(streaming, streaming.run, given, at)
+        )
     return carry, join.checked(pair, streaming, at)
 
 
-def _each_step(layer: Any, streaming: Any, x: Any, mask: Mask, at: str) -> Pair:
+def _each_step(layer: Any, streaming: Any, x: Any, mask: Mask, at: str, given: Given) -> Pair:
     rule = join.lookup(FLAX_LAYERS, streaming)
     if rule is None:
-        return join.call(layer, x, mask, at=at)
+        return join.call(layer, x, mask, at=at, given=given)
     with located(at, layer, x):
-        pair = rule(streaming, _check.array(x, "x", at), mask, None)
+        pair = rule(streaming, _check.array(x, "x", at), mask, given)
     if pair is None:
         _refuse(
             streaming, at, "would mix the steps of a chunk, or drop their axis, as it is set up"

@@ -1,7 +1,7 @@
 """Transformer blocks: attention and a small network, each added to what came in."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from jaxmask import _check, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import KVCache
 from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import Given, NoiseCall, draw, opened
 from jaxmask.nn.attention import CrossAttention, MultiHeadAttention
-from jaxmask.nn.foreign import next_key
 from jaxmask.nn.memory import Memory, ProjectedMemory
 
 
@@ -59,25 +59,29 @@ class _Block(MaskedModule):
     def _before(self, norm: nnx.LayerNorm, x: Array) -> Array:
         return norm(x) if self.norm_first else x
 
-    def _after(self, norm: nnx.LayerNorm, x: Array, y: Array, mask: Mask) -> Array:
+    def _after(self, norm: nnx.LayerNorm, x: Array, y: Array, mask: Mask, given: Given) -> Array:
         """Add a branch to what went by it."""
         if self.dropout.rate and not self.dropout.deterministic:
-            key = next_key(self.dropout.rngs, type(self).__name__, takes_rngs=False)
-            y, _ = random.dropout(y, mask, key, self.dropout.rate)
+            key = draw(self.dropout.rngs, given.get("rngs"), type(self).__name__)
+            rows = given.get("row_ids")
+            y, _ = random.dropout(y, mask, key, self.dropout.rate, row_ids=rows)
         return x + y if self.norm_first else norm(x + y)
 
-    def _mlp(self, x: Array, mask: Mask) -> Pair:
+    def _mlp(self, x: Array, mask: Mask, given: Given) -> Pair:
         """The last branch, and 0 in the padding again."""
         y = self.mlp_out(self.activation(self.mlp_in(self._before(self.mlp_norm, x))))
-        return ops.fill(self._after(self.mlp_norm, x, y, mask), mask)
+        return ops.fill(self._after(self.mlp_norm, x, y, mask, given), mask)
 
-    def _attended(self, x: Array, mask: Mask) -> Array:
-        y, _ = self.attention(self._before(self.attention_norm, x), mask)
-        return self._after(self.attention_norm, x, y, mask)
+    def _attended(self, x: Array, mask: Mask, given: Given) -> Array:
+        y, _ = self.attention(self._before(self.attention_norm, x), mask, **given)
+        return self._after(self.attention_norm, x, y, mask, given)
 
-    def _attended_chunk(self, carry: KVCache, x: Array, mask: Mask) -> tuple[KVCache, Pair]:
-        carry, (y, mask) = self.attention.run(carry, self._before(self.attention_norm, x), mask)
-        return carry, (self._after(self.attention_norm, x, y, mask), mask)
+    def _attended_chunk(
+        self, carry: KVCache, x: Array, mask: Mask, given: Given
+    ) -> tuple[KVCache, Pair]:
+        before = self._before(self.attention_norm, x)
+        carry, (y, mask) = self.attention.run(carry, before, mask, **given)
+        return carry, (self._after(self.attention_norm, x, y, mask, given), mask)
 
     def initial_carry(self, batch: int) -> KVCache:
         """An empty cache, float32, as `MultiHeadAttention.initial_carry` makes it."""
@@ -164,15 +168,20 @@ class TransformerEncoderBlock(_Block):
             rngs=rngs,
         )
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Run both branches and return `(y, mask)`."""
+    def __call__(self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]) -> Pair:
+        """Run both branches and return `(y, mask)`; options as in `Sequential`."""
         x, mask = self._pair(x, mask)
-        return self._mlp(self._attended(x, mask), mask)
+        block, given = opened(self, options, resets=False)
+        return block._mlp(block._attended(x, mask, given), mask, given)
 
-    def run(self, carry: KVCache, x: ArrayLike, mask: Mask = None) -> tuple[KVCache, Pair]:
+    def run(
+        self, carry: KVCache, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
+    ) -> tuple[KVCache, Pair]:
         """Run the next chunk of each row, in eval mode; returns `(carry, (y, mask))`."""
-        carry, (x, mask) = self._attended_chunk(carry, *self._pair(x, mask, segments=False))
-        return carry, self._mlp(x, mask)
+        block, given = opened(self, options, resets=False)
+        pair = self._pair(x, mask, segments=False)
+        carry, (x, mask) = block._attended_chunk(carry, *pair, given)
+        return carry, block._mlp(x, mask, given)
 
     def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
         """The mask that calling the module gives, without running it."""
@@ -268,11 +277,17 @@ class TransformerDecoderBlock(_Block):
         self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **options)
 
     def __call__(  # type: ignore[override]
-        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
+        self,
+        x: ArrayLike,
+        mask: Mask,
+        memory: Memory,
+        memory_mask: Mask = None,
+        **options: Unpack[NoiseCall],
     ) -> Pair:
         """Run the three branches and return `(y, mask)`; a memory mask of None: all are real."""
         x, mask = self._pair(x, mask)
-        return self._rest(self._attended(x, mask), mask, memory, memory_mask)
+        block, given = opened(self, options, resets=False)
+        return block._rest(block._attended(x, mask, given), mask, memory, memory_mask, given)
 
     def run(
         self,
@@ -281,20 +296,22 @@ class TransformerDecoderBlock(_Block):
         mask: Mask,
         memory: Memory,
         memory_mask: Mask = None,
+        **options: Unpack[NoiseCall],
     ) -> tuple[KVCache, Pair]:
         """Run the next chunk of `x`, in eval mode; returns `(carry, (y, mask))`."""
         x, mask = self._pair(x, mask, segments=False)
-        carry, (x, mask) = self._attended_chunk(carry, x, mask)
-        return carry, self._rest(x, mask, memory, memory_mask)
+        block, given = opened(self, options, resets=False)
+        carry, (x, mask) = block._attended_chunk(carry, x, mask, given)
+        return carry, block._rest(x, mask, memory, memory_mask, given)
 
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
         """Keys and values of a memory, once for all chunks: `run(carry, x, mask, memory)`."""
         return self.cross_attention.project(memory, memory_mask)
 
-    def _rest(self, x: Array, mask: Mask, memory: Memory, memory_mask: Mask) -> Pair:
+    def _rest(self, x: Array, mask: Mask, memory: Memory, memory_mask: Mask, given: Given) -> Pair:
         query = self._before(self.cross_norm, x)
-        y, _ = self.cross_attention(query, mask, memory, memory_mask)
-        return self._mlp(self._after(self.cross_norm, x, y, mask), mask)
+        y, _ = self.cross_attention(query, mask, memory, memory_mask, **given)
+        return self._mlp(self._after(self.cross_norm, x, y, mask, given), mask, given)
 
     def compute_mask(  # type: ignore[override]
         self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None

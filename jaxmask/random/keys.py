@@ -1,5 +1,7 @@
 """Random keys by row, by sequence, and by step."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -15,13 +17,34 @@ def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None)
       >>> row_keys(jax.random.key(0), jnp.zeros((2, 3)), "dropout").shape
       (2,)
     """
+    ids = ids_of_rows(x, where, row_ids)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of the old style, `PRNGKey`
+        key = jax.random.wrap_key_data(key)
+    keys = jnp.broadcast_to(key, x.shape[:1])
+    for part in range(ids.shape[1]):
+        keys = jax.vmap(jax.random.fold_in)(keys, ids[:, part])
+    return keys
+
+
+def ids_of_rows(x: Array, where: str, row_ids: ArrayLike | None = None) -> Array:
+    """What to call each row, `[batch, n]`: its place where None.
+
+    A row of a document is named by two numbers, the document's and its own.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> ids_of_rows(jnp.zeros((2, 3)), "dropout").tolist()
+      [[0], [1]]
+    """
     rows = jnp.arange(x.shape[0]) if row_ids is None else _check.array(row_ids, "row_ids", where)
     if not jnp.issubdtype(rows.dtype, jnp.integer):
         raise TypeError(f"{where}: `row_ids` must be integers, got dtype {rows.dtype}.")
-    _check.shape(rows, x.shape[:1], "[batch]", where, "row_ids")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of the old style, `PRNGKey`
-        key = jax.random.wrap_key_data(key)
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    if rows.ndim not in (1, 2) or rows.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"{where}: `row_ids` must be [batch] = {x.shape[:1]}, or [batch, n] for rows that "
+            f"several numbers name, got {rows.shape}."
+        )
+    return rows.reshape(x.shape[0], -1 if rows.size else math.prod(rows.shape[1:]))
 
 
 def sequence_keys(
@@ -92,7 +115,8 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask: gives the shape.
       mask: boolean, or `Segments`, or None (then the first two axes are batch and time, or
         batch alone where `x` has only two axes or fewer).
-      row_ids: `[batch]`, integer: what to call each row; its place in the batch where None. Name
+      row_ids: `[batch]` or `[batch, n]`, integer: what to call each row; its place in the batch
+        where None. Name
         rows by their index in the data set and their noise no longer depends on the batch.
 
     Returns:
