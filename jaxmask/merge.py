@@ -160,7 +160,8 @@ def subtract(*pairs: Pair, mask: str = "and") -> Pair:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      TypeError: if an argument is not a pair, dtypes differ or are boolean, or a mask is not
+        boolean.
       ValueError, MaskError: if there are not two, shapes differ, or `Segments` meet another kind
         of mask.
 
@@ -173,6 +174,12 @@ def subtract(*pairs: Pair, mask: str = "and") -> Pair:
     Agrees with `keras.layers.Subtract` where the masks are equal.
     """
     _two(pairs, "subtract")
+    checked = _checked(pairs, "subtract")
+    if checked[0][0].dtype == jnp.bool_:
+        raise TypeError(
+            "subtract: booleans have no difference, got dtype bool. Cast both with "
+            "`.astype(jnp.int32)`, or ask where they differ: `x != y`."
+        )
     return _folded(pairs, mask, "subtract", jnp.subtract)
 
 
@@ -211,7 +218,7 @@ def average(*pairs: Pair, mask: str = "and") -> Pair:
 
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; 16-bit
-        floats are summed in float32, integers averaged as float32.
+        floats are summed in float32, and of integers and booleans the average is float32.
       mask: `"and"`, `"or"` or `"first"`.
 
     Returns:
@@ -232,8 +239,7 @@ def average(*pairs: Pair, mask: str = "and") -> Pair:
     """
     checked = _checked(pairs, "average")
     merged = _merged(checked, mask, "average")
-    dtype = checked[0][0].dtype
-    dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+    dtype = ops.of_mean(checked[0][0].dtype)
     total = functools.reduce(jnp.add, [x.astype(ops.accumulator(dtype)) for x in _filled(checked)])
     if merged is None:
         return (total / len(checked)).astype(dtype), None

@@ -35,7 +35,8 @@ def sum(x: ArrayLike, mask: Mask) -> Pair:
 
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x` (of `jnp.sum` for
-      integers), and `row_mask [batch]`, True where the row has a real step.
+      integers and booleans: at least int32), and `row_mask [batch]`, True where the row has a
+      real step.
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.
@@ -57,13 +58,12 @@ def mean(x: ArrayLike, mask: Mask) -> Pair:
         y[b] = sum_t mask[b, t] x[b, t] / max(1, sum_t mask[b, t])
 
     Args:
-      x: `[batch, time, feature...]`; 16-bit floats are summed in float32, integers and booleans
-        averaged as float32.
+      x: `[batch, time, feature...]`; 16-bit floats are summed in float32.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
 
     Returns:
-      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
-      `row_mask [batch]`, True where the row has a real step.
+      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x` (of `jnp.mean` for
+      integers and booleans: float32), and `row_mask [batch]`, True where the row has a real step.
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.
@@ -77,7 +77,7 @@ def mean(x: ArrayLike, mask: Mask) -> Pair:
       ([[3.0], [0.0]], [True, False])
     """
     x, real, row_mask = _steps(x, mask, "mean")
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+    dtype = ops.of_mean(x.dtype)
     wide = ops.accumulator(dtype)
     total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=wide)
     steps = jnp.maximum(jnp.sum(real, axis=1, dtype=jnp.int32), 1)
@@ -204,7 +204,7 @@ def _outermost(x: Array, real: StepMask, *, last: bool) -> Array:
         return jnp.zeros((x.shape[0], *x.shape[2:]), x.dtype)
     index = jnp.argmax(jnp.flip(real, axis=1) if last else real, axis=1, keepdims=True)
     # Filled first, since an empty row points at padding.
-    safe = jnp.where(real, x, 0)
+    safe = jnp.where(real, x, jnp.zeros((), x.dtype))
     index = x.shape[1] - 1 - index if last else index
     return jnp.squeeze(jnp.take_along_axis(safe, index, axis=1, mode="clip"), axis=1)
 

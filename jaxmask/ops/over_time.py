@@ -7,19 +7,8 @@ import jax.numpy as jnp
 
 from jaxmask import _check, masks
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask.ops.dtypes import accumulator, of_sum
 from jaxmask.ops.segments import segments_apart
-
-
-def accumulator(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype to add up in: at least float32 for floats, the dtype itself otherwise.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> accumulator(jnp.bfloat16).name, accumulator(jnp.int32).name
-      ('float32', 'int32')
-    """
-    dtype = jnp.dtype(dtype)
-    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def _over_time(x: ArrayLike, mask: Mask, axis: int, where: str) -> tuple[Array, StepMask, Mask]:
@@ -158,7 +147,8 @@ def cumsum(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
       axis: the time axis, 1.
 
     Returns:
-      The pair `(y, mask)`, `y` like `x`.
+      The pair `(y, mask)`, `y` like `x`; of booleans and integers in the dtype of `jnp.sum`: at
+      least int32, or uint32.
 
     Raises:
       TypeError: if `mask` is not boolean.
@@ -173,5 +163,6 @@ def cumsum(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
     Agrees with `numpy.cumsum` of the unpadded row.
     """
     x, real, mask = _over_time(x, mask, axis, "cumsum")
-    total = jnp.cumsum(jnp.where(real, x, 0), axis=1, dtype=accumulator(x.dtype))
-    return jnp.where(real, total, 0).astype(x.dtype), mask
+    filled = jnp.where(real, x, jnp.zeros((), x.dtype))
+    total = jnp.cumsum(filled, axis=1, dtype=accumulator(of_sum(x.dtype)))
+    return jnp.where(real, total, 0).astype(of_sum(x.dtype)), mask

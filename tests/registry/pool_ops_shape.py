@@ -110,6 +110,8 @@ ENTRIES = [*POOL, *OPS, *SHAPE]
 
 NOT_MASKED = {
     "ops.accumulator": "a dtype",
+    "ops.of_mean": "a dtype",
+    "ops.of_sum": "a dtype",
     "ops.extreme": "of any axis; the laws run over what calls it, tested in test_extremes.py",
     "ops.segments_apart": "a decorator: the law of segments runs over what it decorates",
     "shape.repeat": "makes steps of rows; tested in test_shape.py",
