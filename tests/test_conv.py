@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
+from tests import optimised
 
 LENGTHS = (9, 6, 4, 1, 0)
 TIME = 9
@@ -313,6 +314,108 @@ def test_strides_count_from_the_first_real_step(name, known):
         np.testing.assert_allclose(mine, expected[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(gradient[row, mask[row]], slope[0], rtol=1e-5, atol=1e-5)
     assert not np.asarray(gradient)[~mask].any()
+
+
+EXPORTED = {
+    "conv1d": lambda x, mask: jm.conv.conv1d(x, mask, np.ones((3, 2, 4), np.float32), strides=2),
+    "conv1d full": lambda x, mask: jm.conv.conv1d(
+        x, mask, np.ones((3, 2, 4), np.float32), strides=2, padding="full", dilation=2
+    ),
+    "transpose": lambda x, mask: jm.conv.transpose(
+        x, mask, np.ones((3, 2, 4), np.float32), strides=2
+    ),
+    "max_pool1d": lambda x, mask: jm.conv.max_pool1d(x, mask, 2),
+    "avg_pool1d": lambda x, mask: jm.conv.avg_pool1d(x, mask, 3, strides=2, padding="causal"),
+    "downsample": lambda x, mask: jm.conv.downsample(x, mask, 2),
+    "frames": lambda x, mask: jm.audio.frames(x, mask, 3, 2, padding="reverse_causal"),
+    "crop": lambda x, mask: jm.shape.crop(x, mask, (1, 1)),
+    "module": jm.nn.Conv1D(2, 4, 3, strides=2, rngs=nnx.Rngs(0)),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_exports_with_a_symbolic_time(name):
+    """One program serves batches and times of every size."""
+    batch, time = jax.export.symbolic_shape("batch, time", constraints=("time >= 3",))
+    shapes = [jax.ShapeDtypeStruct((batch, time, 2), np.float32)]
+    shapes += [jax.ShapeDtypeStruct((batch, time), bool)]
+    exported = jax.export.export(jax.jit(EXPORTED[name]))(*shapes)
+    for length in (4, 7):
+        x, mask = draw(3, length, 2), np.arange(length) >= np.array([[0], [1], [length]])
+        ours, theirs = jax.jit(exported.call)(x, mask), EXPORTED[name](x, mask)
+        np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+EXTREMES = {
+    "max_pool1d": lambda x, mask: jm.conv.max_pool1d(x, mask, 3, strides=1, padding="same"),
+    "min_pool1d": lambda x, mask: jm.conv.min_pool1d(x, mask, 4, strides=2, padding="full"),
+    "max_pool2d": lambda x, mask: jm.conv.max_pool2d(
+        x.reshape(*mask.shape, 4, 4), mask, (2, 2), padding="reverse_causal"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_gradients_of_pools_after_a_norm(name):
+    """The optimised program gives the parameters before a pool the gradients of float64."""
+
+    def loss(params, x):
+        x = x @ params["kernel"]
+        x = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+        y, real = EXTREMES[name](x * params["scale"], MASK)
+        return jnp.sum(jnp.where(jm.masks.expand(real, y.ndim), jnp.tanh(y) ** 2, 0))
+
+    gradient = optimised.jit(jax.vmap(jax.grad(loss), in_axes=(0, None)))
+    x = np.where(MASK[..., None], draw(*MASK.shape, 16), 1e3)
+    params = {"kernel": draw(8, 16, 16) / 4, "scale": draw(8, 16)}  # of eight seeds
+    ours = gradient(params, x.astype(np.float32))
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+        for seed in range(8):
+            one = jax.tree.map(lambda p, seed=seed: p[seed], wide)
+            theirs = jax.grad(loss)(one, jnp.asarray(x, jnp.float64))
+            for key, value in theirs.items():
+                atol = 1e-5 * float(jnp.abs(value).max())
+                np.testing.assert_allclose(ours[key][seed], value, rtol=1e-4, atol=atol)
+
+
+def test_of_steps_that_tie_the_first_gets_the_gradient():
+    x = jnp.array([[[1.0], [3.0], [3.0], [3.0], [2.0]]])
+    for mask in (None, np.array([[True, False, True, True, True]])):
+        for function, sign in ((jm.conv.max_pool1d, 1), (jm.conv.min_pool1d, -1)):
+            slope = jax.grad(lambda x, f=function, m=mask: f(x, m, 5, padding="same")[0].sum())
+            first = 1 if mask is None else 2
+            expected = np.arange(5) == first
+            np.testing.assert_array_equal(slope(sign * x)[0, :, 0], expected)
+
+
+WIDTHS = {
+    "avg_pool1d": lambda x, mask: jm.conv.avg_pool1d(40 * jnp.abs(x), mask, 4),
+    "avg_pool2d": lambda x, mask: jm.conv.avg_pool2d(40 * jnp.abs(x), mask, (2, 2)),
+    "lp_pool1d": lambda x, mask: jm.conv.lp_pool1d(x, mask, 4, p=3, padding="causal"),
+    "conv1d": lambda x, mask: jm.conv.conv1d(x, mask, x[0, :2, :, None] / 300, strides=2),
+    "log_mel": lambda x, mask: jm.audio.log_mel(x[..., 0], mask, x[0, :3, :2] * 0 + 1, 4, 2),
+    "stft": lambda x, mask: jm.audio.stft(x[..., 0], mask, 4, 2, padding="same"),
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
+def test_widths(name, dtype):
+    """Half precision does not overflow on the way, and 64 bits are computed in 64 bits."""
+    x = np.where(MASK[..., None], 300 * draw(*MASK.shape, 4), np.nan)
+    with jax.enable_x64(True):
+        x = jnp.asarray(x, dtype)
+        y, _ = WIDTHS[name](x, MASK)
+        wide, _ = WIDTHS[name](x.astype(jnp.float64), MASK)
+        assert y.dtype == dtype or name == "stft"
+        rtol = 4 * float(jnp.finfo(dtype).eps)
+        atol = rtol * float(jnp.abs(wide).max())
+        np.testing.assert_allclose(np.asarray(y, wide.dtype), wide, rtol=rtol, atol=atol)
+        single, _ = WIDTHS[name](x.astype(jnp.float32), MASK)
+        if dtype == np.float64:  # not what 32 bits give
+            assert not np.array_equal(np.asarray(single, wide.dtype), wide)
 
 
 def test_mask_rules():

@@ -43,7 +43,8 @@ def conv1d(
     nothing; the output anchored at it is a hole too, and no window that must be real throughout may
     hold one. Close holes with `jm.ops.compact` if the steps around them are neighbours. With
     `strides > 1` each row is first moved to the left, holes and all, since strides count from its
-    first real step; the result is then padded on the right.
+    first real step; the result is then padded on the right. Exports with a symbolic time, for
+    which "valid" needs a constraint such as `time >= 3`: at least the span.
 
     Args:
       x: `[batch, time, feature]`, floating or complex.

@@ -1,7 +1,7 @@
 """Fewer steps: every so many-th step of each row."""
 
 from jaxmask import _check, ops
-from jaxmask._types import ArrayLike, Mask, Pair
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask.conv import window as windows
 from jaxmask.conv.packed import slide
 
@@ -39,4 +39,8 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     where = "downsample"
     x, mask = _check.pair(x, mask, where, over_time=True)
     window = windows.window(1, factor, "causal", None, where, names=("window", "factor"))
-    return slide(lambda x, real: ops.fill(x, real)[0][:, ::factor], x, mask, window)
+
+    def compute(x: Array, real: StepMask | None) -> Array:
+        return window.each(ops.fill(x, real)[0], window.steps_out(x.shape[1]))
+
+    return slide(compute, x, mask, window)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
@@ -72,8 +73,21 @@ class Window:
         """
         count, (left, right) = self.steps_out(values.shape[1]), self.pads
         before = jnp.cumsum(jnp.pad(values, ((0, 0), (left + 1, right))), axis=1, dtype=jnp.int32)
-        last = before[:, self.span :: self.stride][:, :count]
-        return last - before[:, :: self.stride][:, :count]
+        return self.each(before, count, self.span) - self.each(before, count)
+
+    def each(self, x: Array, count: int, first: int = 0) -> Array:
+        """The `count` columns of `x` at which windows are anchored, from column `first` on.
+
+        Example:
+          >>> Window(size=2, stride=2).each(jnp.arange(5)[None], 2, first=1).tolist()
+          [[1, 3]]
+        """
+        # A slice with a step gives a symbolic size another form than convolutions do, and JAX does
+        # not see that the two are equal.
+        if not count:
+            return x[:, :0]
+        end = first + (count - 1) * self.stride + 1
+        return jax.lax.slice_in_dim(x, first, end, self.stride, axis=1)
 
     def real(self, mask: StepMask) -> StepMask:
         """Which windows are real, by the rule.
@@ -84,8 +98,7 @@ class Window:
         """
         count = self.steps_out(mask.shape[1])
         if self.rule == "anchor":
-            anchors = mask[:, :: self.stride]
-            return jnp.pad(anchors, ((0, 0), (0, max(0, count - anchors.shape[1]))))[:, :count]
+            return self.each(jnp.pad(mask, ((0, 0), (0, self.pads[1]))), count)
         steps = self.total(mask)
         return steps == self.span if self.rule == "all" else steps > 0
 

@@ -44,8 +44,8 @@ def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
         return x[:, kept], None
     y, _ = ops.compact(x, mask)
     time = y[:, kept].shape[1]
-    rest = jnp.maximum(masks.lengths(mask) - left - right, 0)
-    return ops.fill(y[:, kept], masks.from_lengths(rest, time))
+    rest = masks.lengths(mask)[:, None] - left - right
+    return ops.fill(y[:, kept], jnp.arange(time) < rest)
 
 
 def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
