@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask._types import Array, ArrayLike, Mask, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Segments, common_dtype
 
 
 class MaskError(ValueError):
@@ -126,7 +126,7 @@ def real_ids(
 def _classes(numpy: Any, ids: Any, real: Any, size: int, but: int | None) -> tuple[Any, Any]:
     """`real_ids` by NumPy or by JAX."""
     # Narrow integers cannot be compared with a size that they cannot hold.
-    ids = ids.astype(numpy.promote_types(ids.dtype, np.int32))
+    ids = ids.astype(common_dtype(ids.dtype, np.int32))
     real = numpy.expand_dims(real, tuple(range(np.ndim(real), ids.ndim)))
     is_class = (ids >= 0) & (ids < size)
     if but is not None:

@@ -8,10 +8,13 @@ Axes, always in this order:
     hidden   features that a recurrent layer makes
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
@@ -26,6 +29,39 @@ RowMask: TypeAlias = Bool[Array, "batch"]
 Lengths: TypeAlias = Int[Array, "batch"]
 Ids: TypeAlias = Int[Array, "batch time"]
 Scalar: TypeAlias = Float[Array, ""]
+
+
+def common_dtype(first: jax.typing.DTypeLike, *others: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype that holds all of these, also under `jax_numpy_dtype_promotion="strict"`.
+
+    The setting is there to find promotion by accident; here it is what the docstrings promise.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> common_dtype(jnp.bfloat16, jnp.float32).name
+      'float32'
+    """
+    with promotion_allowed():
+        common = jnp.dtype(first)
+        for other in others:
+            common = jnp.promote_types(common, other)
+        return common
+
+
+@contextlib.contextmanager
+def promotion_allowed() -> Iterator[None]:
+    """For functions of others that fail under `jax_numpy_dtype_promotion="strict"` and its kin.
+
+    Those settings are there to find promotion by accident in code that is written to hold to them.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> with jax.numpy_rank_promotion("raise"), promotion_allowed():
+      ...     (jnp.ones((1, 2)) + jnp.ones(2)).shape
+      (1, 2)
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @jax.tree_util.register_dataclass

@@ -150,7 +150,7 @@ def _stft(
     points = _check.count(size if fft_size is None else fft_size, where, "fft_size", least=size)
     wide = x.astype(ops.accumulator(x.dtype))
     y, mask = frames(wide, mask, size, step, padding=padding, mask_rule=mask_rule)
-    tapered = y * _taper(taper, size, where).astype(y.dtype)
+    tapered = y * _taper(taper, size, where).astype(y.dtype)[None, None]
     if not y.size:  # not every backend transforms nothing
         dtype = jnp.complex128 if y.dtype == jnp.float64 else jnp.complex64
         return jnp.zeros((*y.shape[:2], points // 2 + 1), dtype), mask

@@ -91,7 +91,7 @@ def _merged_segments(pairs: list[Pair], rule: str, where: str) -> Segments:
         )
     ids = jnp.maximum(jnp.stack([mask.ids for mask in segments]), 0)
     highest = jnp.max(ids, axis=0)
-    agree = jnp.all((ids == highest) | (ids == 0), axis=0)
+    agree = jnp.all((ids == highest[None]) | (ids == 0), axis=0)
     if rule != "or":
         agree &= jnp.all(ids > 0, axis=0) if rule == "and" else ids[0] > 0
     return Segments(jnp.where(agree, highest, 0), max(mask.max_segments for mask in segments))

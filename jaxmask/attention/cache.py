@@ -175,7 +175,7 @@ def _as_wide(old: Array, x: Array) -> Array:
 
 def _everything(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:
     """Keys, values, which of them are real, and their positions."""
-    slot = jnp.arange(cache.k.shape[1])
+    slot = jnp.arange(cache.k.shape[1])[None]
     real = slot < cache.length[:, None]
     return cache.k, cache.v, real, jnp.broadcast_to(slot, real.shape)
 
@@ -186,7 +186,7 @@ def _and_chunk(
     """The ring as it was, then the chunk, which may overwrite what its first queries see."""
     slots = cache.k.shape[1]
     last = cache.length[:, None] - 1
-    held = last - (last - jnp.arange(slots)) % slots  # the newest position of each slot
+    held = last - (last - jnp.arange(slots)[None]) % slots  # the newest position of each slot
     keys, values = (
         jnp.concatenate([old, ops.fill(x, real)[0].astype(old.dtype)], axis=1)
         for old, x in ((_as_wide(cache.k, k), k), (_as_wide(cache.v, v), v))

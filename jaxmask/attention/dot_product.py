@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, random
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, promotion_allowed
 from jaxmask.attention.packed import read_values, set_apart
 from jaxmask.attention.visible import check_masks, only_seen, softmax_over_keys, visible
 from jaxmask.masks import AttentionPredicate
@@ -105,13 +105,15 @@ def attend(
     with jax.named_scope("jaxmask.attend"):
         # JAX's function lacks float16 on CPU, dropout, and sequences that stay apart.
         if dropout_rate or q.dtype == jnp.float16 or spoiled is not None:
-            noise = _kept(key, (q, q_mask), (k, kv_mask), dropout_rate, row_ids)
+            kept = _kept(key, (q, q_mask), (k, kv_mask), dropout_rate, row_ids)
             logits = _logits(q, k, scale)
-            weights = softmax_over_keys(logits if bias is None else logits + bias, seen)
-            weights = weights if noise is None else weights * noise
+            logits = logits if bias is None else logits + bias.astype(logits.dtype)
+            weights = softmax_over_keys(logits, seen)
+            weights = weights if kept is None else jnp.where(kept, weights / (1 - dropout_rate), 0)
             y = read_values(weights, v, seen, spoiled)
         else:
-            y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
+            with promotion_allowed():
+                y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
     return only_seen(y, q_mask, seen), q_mask
 
 
@@ -175,7 +177,7 @@ def _kept(
     rate: float,
     row_ids: ArrayLike | None,
 ) -> Array | None:
-    """`[batch, heads, query, key]`: 0 or 1 / (1 - rate), what each weight is multiplied by."""
+    """`[batch, heads, query, key]`, boolean: the weights that dropout keeps."""
     if key is None or not rate:
         return None
     (q, q_mask), (k, kv_mask) = query, keys
@@ -184,7 +186,7 @@ def _kept(
     each_pair = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None)))
     pairs = each_pair(each_query, masks.positions(real))
     kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, q.shape[2:3]))(pairs.reshape(-1))
-    return jnp.moveaxis(kept.reshape(*pairs.shape, q.shape[2]), -1, 1) / (1 - rate)
+    return jnp.moveaxis(kept.reshape(*pairs.shape, q.shape[2]), -1, 1)
 
 
 def _logits(q: Array, k: Array, scale: float | None) -> Array:

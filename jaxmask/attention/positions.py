@@ -1,5 +1,6 @@
 """Positions that count real steps, so a left-padded row has those of a right-padded one."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
@@ -70,7 +71,8 @@ def rotary(
 def _angles(positions: Array, features: int, base: float) -> Array:
     """`[..., features / 2]`, float32."""
     rates = base ** (-jnp.arange(0, features, 2, dtype=jnp.float32) / features)
-    return positions[..., None].astype(jnp.float32) * rates
+    positions = positions[..., None].astype(jnp.float32)
+    return positions * jax.lax.broadcast_to_rank(rates, positions.ndim)
 
 
 def sinusoids(positions: ArrayLike, features: int, *, base: float = 10000.0) -> Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask.conv import window as windows
 from jaxmask.conv.packed import slide
 from jaxmask.conv.window import Window
@@ -227,6 +227,8 @@ def weights(
 ) -> tuple[Array, Array | None]:
     """Check a kernel `[window..., feature // groups, features_out]` and its bias.
 
+    The bias gets axes of 1 in front, as many as `x` has before its features.
+
     Example:
       >>> import numpy as np
       >>> x, kernel, axes = jnp.zeros((2, 5, 4)), np.ones((3, 2, 6)), "[batch, time, feature]"
@@ -255,7 +257,7 @@ def weights(
     bias = _check.array(bias, "bias", where)
     _check.floating(bias, where, "bias")
     _check.shape(bias, kernel.shape[-1:], "[features_out]", where, "bias")
-    return kernel, bias
+    return kernel, jax.lax.broadcast_to_rank(bias, rank)
 
 
 def _slide(
@@ -278,7 +280,7 @@ def _slide(
 def _convolve(x: Array, kernel: Array, axes: tuple[Window, ...], groups: int) -> Array:
     sizes = x.shape[1:-1]
     shape = (x.shape[0], *map(Window.steps_out, axes, sizes), kernel.shape[-1])
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    dtype = common_dtype(x.dtype, kernel.dtype)
     if 0 in shape or 0 in x.shape:  # not every backend convolves nothing
         return jnp.zeros(shape, dtype)
     spatial = "HW"[-len(sizes) :]

@@ -73,7 +73,7 @@ def spread_positions(ids: Ids, most: int, gap: int, stride: int = 1) -> tuple[Id
     """
     time = ids.shape[1]
     gap = gap + stride - 1  # what rounding up to a multiple of the stride may eat
-    step = jnp.arange(time, dtype=jnp.int32)
+    step = jnp.arange(time, dtype=jnp.int32)[None]
     # A hole inside a sequence does not begin another: compare with the last real step before.
     latest = jax.lax.cummax(jnp.where(ids > 0, step + 1, 0), axis=1)
     before = jnp.take_along_axis(jnp.pad(ids, ((0, 0), (1, 0))), latest, axis=1, mode="clip")

@@ -376,8 +376,8 @@ def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
     steps = jnp.ones((1, shape[1]), bool) if real is None else real
     count = masks.expand(axes[0].total(steps), len(shape))
     for position, axis in enumerate(axes[1:], start=2):
-        inside = axis.total(jnp.ones((1, shape[position]), bool))[0]
-        count = count * inside.reshape(-1, *[1] * (len(shape) - position - 1))
+        inside = axis.total(jnp.ones((1, shape[position]), bool))
+        count = count * inside.reshape([-1 if i == position else 1 for i in range(len(shape))])
     return jnp.maximum(count, 1)
 
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 
 Past: TypeAlias = tuple[Array, StepMask]
 
@@ -47,7 +47,7 @@ def with_past(
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
     # Integers stay what they are, since float32 does not hold them all.
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    wide = jnp.promote_types(old.dtype, x.dtype) if inexact else x.dtype
+    wide = common_dtype(old.dtype, x.dtype) if inexact else x.dtype
     longer = jnp.concatenate([old.astype(wide), ops.fill(x, mask)[0].astype(wide)], axis=1)
     longer_real = jnp.concatenate([old_real, real], axis=1)
     y, _ = ops.fill(function(longer, longer_real).astype(x.dtype), mask)

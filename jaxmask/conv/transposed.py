@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
 from jaxmask.conv.convolve import weights
 from jaxmask.conv.packed import put, shortened, spread_positions, take
 from jaxmask.conv.window import Window
@@ -95,14 +95,14 @@ def _longer(values: Array, strides: int, tail: int) -> Array:
         return repeated
     # Sequences lie out of each other's reach, so the mean of the ids in reach is the id.
     window = Window(tail + 1, padding="full")
-    total, count = window.total(repeated), window.total(repeated > 0)
+    total, count = window.total(repeated), window.total(repeated.astype(bool))
     return (total // jnp.maximum(count, 1)).astype(values.dtype)
 
 
 def _transpose(x: Array, kernel: Array, strides: int, cut: int, tail: int) -> Array:
     batch, time, _ = x.shape
     size, _, features = kernel.shape
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    dtype = common_dtype(x.dtype, kernel.dtype)
     steps = time * strides + tail if time else 0
     if 0 in (batch, steps, *kernel.shape):
         return jnp.zeros((batch, steps, features), dtype)

@@ -75,7 +75,7 @@ def greedy(
         token = jnp.where(going, jnp.argmax(logits, axis=-1).astype(jnp.int32), token)
         said = going & (token != end_id)
         state = _Greedy(time + 1, _hold(going, new, carry), token, said)
-        here = (jnp.arange(max_length) == time) & said[:, None]
+        here = (jnp.arange(max_length) == time)[None] & said[:, None]
         return state, jnp.where(here, token[:, None], ids), mask | here
 
     ids = jnp.zeros((batch, max_length), jnp.int32)
@@ -207,7 +207,7 @@ def _extended(
 
     held = _hold(state.going, carry, state.carry)
     going = of_parent(state.going) & (token != end_id)
-    here = (jnp.arange(state.ids.shape[2]) == state.time) & going[..., None]
+    here = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & going[..., None]
     return _Hypotheses(
         state.time + 1,
         jax.tree.map(of_parent, held),
@@ -216,7 +216,7 @@ def _extended(
         jnp.maximum(
             jnp.take_along_axis(log_p.reshape(batch, size * classes), index, axis=1), _NEVER
         ),
-        of_parent(state.length) + going,
+        of_parent(state.length) + going.astype(jnp.int32),
         jnp.where(here, token[..., None], of_parent(state.ids)),
     )
 

@@ -61,8 +61,8 @@ def _best_path(logits: Array, mask: Mask, weights: chain.Weights) -> Pair:
 
     def forward(best: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         logit, is_first, is_real = inputs
-        entered = best[:, :, None] + weights.transitions
-        before = jnp.where(is_first[:, None], weights.start, jnp.max(entered, axis=1))
+        entered = best[:, :, None] + weights.transitions[None]
+        before = jnp.where(is_first[:, None], weights.start[None], jnp.max(entered, axis=1))
         new = jnp.where(is_real[:, None], before + logit, best)
         # A masked step points at itself, so that the way back passes it.
         return new, jnp.where(is_real[:, None], jnp.argmax(entered, axis=1), own)
@@ -72,7 +72,7 @@ def _best_path(logits: Array, mask: Mask, weights: chain.Weights) -> Pair:
 
     by_time = logits.swapaxes(0, 1), chain.first_steps(logits, mask).T, real.T
     best, came_from = jax.lax.scan(forward, jnp.zeros(logits.shape[::2], logits.dtype), by_time)
-    last = jnp.argmax(best + weights.end, axis=1)
+    last = jnp.argmax(best + weights.end[None], axis=1)
     _, tags = jax.lax.scan(backward, last, came_from, reverse=True)
     return ops.fill(tags.T.astype(jnp.int32), mask)
 

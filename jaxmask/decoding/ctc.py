@@ -177,10 +177,10 @@ def _next(beam: _Beam, frame: Array, size: int, blank_id: int) -> _Beam:
     parent = jnp.where(is_grown, (index - size) // classes, index)
     added = (index - size) % classes
     ids, length = beam.ids[parent], beam.length[parent]
-    here = (jnp.arange(ids.shape[1]) == length[:, None]) & is_grown[:, None]
+    here = (jnp.arange(ids.shape[1])[None] == length[:, None]) & is_grown[:, None]
     return _Beam(
         jnp.where(here, added[:, None], ids),
-        length + is_grown,
+        length + is_grown.astype(jnp.int32),
         # Kept from drifting below, so that what never was stays told from what is.
         jnp.where(is_grown, _NEVER, jnp.maximum(stays.blank[parent], _NEVER)),
         jnp.where(is_grown, jnp.maximum(best, _NEVER), jnp.maximum(label[parent], _NEVER)),
@@ -195,21 +195,23 @@ def _stays(beam: _Beam, frame: Array, blank_id: int) -> _Beam:
 
 def _grown(beam: _Beam, frame: Array, blank_id: int) -> Array:
     """Log probability of each prefix with each label after it, `[beam, classes]`."""
-    label = jnp.arange(frame.shape[0])
+    label = jnp.arange(frame.shape[0])[None]
     # Without a blank between, an equal label would be the same one.
     before = jnp.where(label == beam.last[:, None], beam.blank[:, None], beam.total[:, None])
-    return jnp.where(label == blank_id, _NEVER, before + frame)
+    return jnp.where(label == blank_id, _NEVER, before + frame[None])
 
 
 def _merged(beam: _Beam, grown: Array) -> tuple[Array, Array]:
     """Prefixes that are grown into one that is in the beam already: `grown` without, their gain."""
-    at_end = jnp.arange(beam.ids.shape[1]) == beam.length[:, None] - 1
+    at_end = jnp.arange(beam.ids.shape[1])[None] == beam.length[:, None] - 1
     parents = jnp.where(at_end, -1, beam.ids)
     same = jnp.all(beam.ids[:, None] == parents[None], axis=2)
     # Places of the beam that were never filled have no children, and are none.
     known = beam.total > _NEVER / 2
-    is_child = same & (beam.length > 0) & known & known[:, None]
+    is_child = same & ((beam.length > 0) & known)[None] & known[:, None]
     last = jnp.maximum(beam.last, 0)
     gained = jnp.max(jnp.where(is_child, grown[:, last], _NEVER), axis=0, initial=_NEVER)
-    taken = jnp.any(is_child[:, :, None] & (jnp.arange(grown.shape[1]) == last[:, None]), axis=1)
+    taken = jnp.any(
+        is_child[:, :, None] & (jnp.arange(grown.shape[1])[None] == last[:, None])[None], axis=1
+    )
     return jnp.where(taken, _NEVER, grown), gained

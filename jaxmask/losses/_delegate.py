@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import Array, ArrayLike, Mask, Pair, promotion_allowed
 
 
 def elementwise(
@@ -129,7 +129,9 @@ def _between_fills(
                 f"{loss.__name__}: `{name}` must be a scalar, got shape {jnp.shape(value)}."
             )
     safe = [_safe(x, mask) for x in (predictions, *targets)]
-    return ops.fill(loss(*safe, **options), mask)
+    with promotion_allowed():
+        per_step = loss(*safe, **options)
+    return ops.fill(per_step, mask)
 
 
 def _safe(x: Array, mask: Mask) -> Array:

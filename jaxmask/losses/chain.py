@@ -143,14 +143,14 @@ def log_partition(logits: Array, mask: Mask, weights: Weights) -> Pair:
 
     def step(alpha: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, None]:
         logit, is_first, is_real = inputs
-        before = log_sum_exp(alpha[:, :, None] + weights.transitions, axis=1)
-        before = jnp.where(is_first[:, None], weights.start, before)
+        before = log_sum_exp(alpha[:, :, None] + weights.transitions[None], axis=1)
+        before = jnp.where(is_first[:, None], weights.start[None], before)
         return jnp.where(is_real[:, None], before + logit, alpha), None
 
     real = masks.select_in(logits, mask)[..., 0]
     by_time = logits.swapaxes(0, 1), first_steps(logits, mask).T, real.T
     alpha, _ = jax.lax.scan(step, jnp.zeros(logits.shape[::2], logits.dtype), by_time)
-    return ops.fill(log_sum_exp(alpha + weights.end, axis=1), masks.rows(mask))
+    return ops.fill(log_sum_exp(alpha + weights.end[None], axis=1), masks.rows(mask))
 
 
 def log_sum_exp(x: Array, axis: int) -> Array:

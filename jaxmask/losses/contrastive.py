@@ -185,7 +185,7 @@ def ntxent(
     negatives = _log_sum_exp(scores, ~same & real[None, :], default=_LOW)
     each = jnp.logaddexp(scores, negatives[:, None]) - scores
     total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)
-    y = (total / jnp.maximum(count, 1)).reshape(leading)
+    y = (total / jnp.maximum(count, 1).astype(total.dtype)).reshape(leading)
     return ops.fill(y, masks.intersect(mask, (count > 0).reshape(leading), where))
 
 

@@ -101,7 +101,7 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
     # What lies behind the last label leads nowhere, and must not set the scale.
     at_label = jnp.where(spelled[:, None], _of_labels(log_p, labels), -jnp.inf)
     fresh = jnp.concatenate([never < 0, labels[:, 1:] != labels[:, :-1]], axis=1)[:, :number]
-    fresh &= jnp.arange(number) > 0
+    fresh &= (jnp.arange(number) > 0)[None]
 
     def step(carry: tuple[Array, Array], frame: tuple[Array, Array, Array]) -> tuple:
         blank, label = carry
@@ -119,7 +119,9 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
         top = jax.lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
         return (blank - top, label - top), top
 
-    empty = jnp.broadcast_to(jnp.where(jnp.arange(number + 1) == 0, 0, never), (batch, number + 1))
+    empty = jnp.broadcast_to(
+        jnp.where(jnp.arange(number + 1)[None] == 0, 0, never), (batch, number + 1)
+    )
     frames = log_p[..., blank_id].T, at_label.swapaxes(0, 1), real.T
     step = jax.checkpoint(step, prevent_cse=False)
     (blank, label), tops = jax.lax.scan(step, (empty, empty[:, 1:]), frames)
@@ -150,7 +152,7 @@ def _of_labels(log_p: Array, labels: Array) -> Array:
 def _of_labels_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple:
     # A product, whose transpose adds up the same way each time; that of a gather does not on GPUs.
     log_p, labels = primals
-    one_hot = (labels[..., None] == jnp.arange(log_p.shape[2])).astype(log_p.dtype)
+    one_hot = (labels[..., None] == jnp.arange(log_p.shape[2])[None, None]).astype(log_p.dtype)
     exact = jax.lax.Precision.HIGHEST
     return _of_labels(log_p, labels), jnp.einsum(
         "btc,blc->btl", tangents[0], one_hot, precision=exact

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
-from jaxmask._types import Array, ArrayLike, Mask, RowMask, Scalar, Segments
+from jaxmask._types import Array, ArrayLike, Mask, RowMask, Scalar, Segments, common_dtype
 
 __all__ = ["reduce", "sum_and_count"]
 
@@ -106,7 +106,7 @@ def divide(total: Scalar, count: Scalar) -> Scalar:
       0.0
     """
     some = count != 0
-    return jnp.where(some, total / jnp.where(some, count, 1), 0)
+    return jnp.where(some, total / jnp.where(some, count, 1).astype(total.dtype), 0)
 
 
 def add_up(
@@ -138,7 +138,7 @@ def _one_value_a_step(per_step: ArrayLike, mask: Mask, where: str) -> tuple[Arra
     values, mask = _check.pair(per_step, mask, where, name="per_step")
     _real_numbers(values, where, "per_step")
     values, _ = ops.fill(values, mask)
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(common_dtype(values.dtype, jnp.float32))
     axes = min(values.ndim, 2) if mask is None else mask.ndim
     features = math.prod(values.shape[axes:])
     return jnp.sum(values, axis=tuple(range(axes, values.ndim))) / max(features, 1), mask

@@ -136,7 +136,7 @@ def of_each_segment(segments: Segments) -> Bool[Array, "batch segment time"]:
       [[[True, False, False], [False, True, False]]]
     """
     numbers = jnp.arange(1, segments.max_segments + 1)
-    return jnp.asarray(segments.ids)[:, None, :] == numbers[:, None]
+    return jnp.asarray(segments.ids)[:, None, :] == numbers[None, :, None]
 
 
 def expand(mask: Bool[Array, "*leading"], ndim: int) -> Bool[Array, "*leading_and_ones"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmask import _check
-from jaxmask._types import Array, Mask, Segments
+from jaxmask._types import Array, Mask, Segments, promotion_allowed
 from jaxmask.masks.ask import steps
 
 AttentionPredicate: TypeAlias = Callable[
@@ -134,7 +134,9 @@ def _combined(
     def predicate(query: Array, key: Array) -> Array:
         result = predicates[0](query, key)
         for other in predicates[1:]:
-            result = join(result, other(query, key))
+            seen = other(query, key)
+            with promotion_allowed():  # one of the two may have a batch axis
+                result = join(result, seen)
         return result
 
     return predicate
@@ -181,5 +183,7 @@ def to_attention_mask(
         predicate = own if predicate is None else both(own, predicate)
     if predicate is not None:
         query, key = jnp.arange(queries.shape[1]), jnp.arange(keys.shape[1])
-        seen = seen & predicate(query[:, None], key[None, :])
+        allowed = predicate(query[:, None], key[None, :])
+        with promotion_allowed():  # it may lack the batch axis
+            seen = seen & allowed
     return seen[:, None]

@@ -49,7 +49,7 @@ def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
                 f"{where}: `lengths` must lie in 0..{time} (time), got {low}..{high}. "
                 "Nothing is clipped."
             )
-    return jnp.arange(time) < values[:, None]
+    return jnp.arange(time)[None] < values[:, None]
 
 
 def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:

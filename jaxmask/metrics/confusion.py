@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask import _check, masks
-from jaxmask._types import Array, ArrayLike, Mask, Scalar
+from jaxmask._types import Array, ArrayLike, Mask, Scalar, common_dtype
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._reading import class_ids, same_kind
@@ -78,9 +78,7 @@ class ConfusionMatrix:
         real = jnp.ones((), bool) if mask is None else masks.steps(mask)
         real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
         # Wide enough for the number of classes, and no narrower, where an id would wrap around.
-        rows, columns = (
-            x.astype(jnp.promote_types(x.dtype, jnp.int32)) for x in (targets, predictions)
-        )
+        rows, columns = (x.astype(common_dtype(x.dtype, jnp.int32)) for x in (targets, predictions))
         known = (rows >= 0) & (rows < classes) & (columns >= 0) & (columns < classes)
         cell = jnp.where(real & known, rows * classes + columns, 0)
         ones = (real & known).astype(jnp.float32)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, losses
-from jaxmask._types import Array, ArrayLike, Mask, Scalar
+from jaxmask._types import Array, ArrayLike, Mask, Scalar, common_dtype
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._reading import class_ids, ids, logits, same_kind
@@ -244,8 +244,8 @@ class TopKAccuracy(Ratio):
         targets = _check.array(targets, "targets", where)
         ids(targets, where, "targets")
         logits(predictions, targets, where)
-        classes = jnp.arange(predictions.shape[-1])
-        own = targets.astype(jnp.promote_types(targets.dtype, jnp.int32))[..., None]
+        classes = jax.lax.broadcasted_iota(jnp.int32, predictions.shape, predictions.ndim - 1)
+        own = targets.astype(common_dtype(targets.dtype, jnp.int32))[..., None]
         is_own = classes == own
         score = jnp.sum(jnp.where(is_own, predictions, 0), axis=-1, keepdims=True)
         ahead = (predictions > score) | ((predictions == score) & (classes < own))

@@ -227,7 +227,8 @@ class RGLRU(_Linear):
         state = ops.accumulator(x.dtype)
         r = jax.nn.sigmoid(self.recurrence(x).astype(state))
         i = jax.nn.sigmoid(self.input(x).astype(state))
-        log_a = self.sharpness * r * jax.nn.log_sigmoid(self.decay[...].astype(state))
+        decay = jax.nn.log_sigmoid(self.decay[...].astype(state))
+        log_a = self.sharpness * r * jax.lax.broadcast_to_rank(decay, r.ndim)
         rest = -jnp.expm1(2 * log_a)
         # A gate that rounds to 0 leaves nothing, and the slope of sqrt at 0 is infinite.
         is_open = rest > 0

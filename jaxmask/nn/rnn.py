@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, masks, ops, recurrent
-from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps
+from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps, common_dtype
 from jaxmask.nn._options import NoiseCall, named, opened
 from jaxmask.nn.cells import ZoneoutCarry
 from jaxmask.nn.recurrent import Recurrent
@@ -183,6 +183,6 @@ def _as_wide_as(x: Array, carry: PyTree) -> PyTree:
 
     def widen(a: Array) -> Array:
         are_floating = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (a.dtype, x.dtype))
-        return a.astype(jnp.promote_types(a.dtype, x.dtype)) if are_floating else a
+        return a.astype(common_dtype(a.dtype, x.dtype)) if are_floating else a
 
     return jax.tree.map(widen, carry)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check
-from jaxmask._types import Array, Mask, Pair, PyTree
+from jaxmask._types import Array, Mask, Pair, PyTree, common_dtype
 from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import CallOptions, opened
@@ -115,7 +115,9 @@ class SpectralNorm(MaskedModule):
         if not self.use_running_average:
             u[...] = right
         sigma = left @ matrix @ right
-        return (weight / jnp.where(sigma == 0, 1, sigma)).astype(weight.dtype)
+        wide = common_dtype(weight.dtype, sigma.dtype)
+        divided = weight.astype(wide) / jnp.where(sigma == 0, 1, sigma).astype(wide)
+        return divided.astype(weight.dtype)
 
     def _unit(self, vector: Array) -> Array:
         return vector * jax.lax.rsqrt(jnp.sum(jnp.square(vector)) + self.epsilon)

@@ -113,4 +113,4 @@ def _of_features(value: ArrayLike, x: Array, where: str, name: str) -> Array:
     value = _check.array(value, name, where)
     _check.floating(value, where, name)
     _check.shape(value, x.shape[-1:], "[feature]", where, name)
-    return value
+    return jax.lax.broadcast_to_rank(value, x.ndim)

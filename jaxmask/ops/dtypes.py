@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmask._types import common_dtype
+
 
 def accumulator(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype to add up in: at least float32 for floats, the dtype itself otherwise.
@@ -12,7 +14,7 @@ def accumulator(dtype: jax.typing.DTypeLike) -> jnp.dtype:
       ('float32', 'int32')
     """
     dtype = jnp.dtype(dtype)
-    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
+    return common_dtype(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def of_sum(dtype: jax.typing.DTypeLike) -> jnp.dtype:

@@ -78,7 +78,7 @@ def to_left(x: Array, real: StepMask) -> tuple[Array, StepMask]:
     if not x.shape[1] or (known is not None and (known[:, 0] | ~known.any(axis=1)).all()):
         return x, real
     first = jnp.argmax(real, axis=1)[:, None]  # 0 in an empty row
-    index = first + jnp.arange(real.shape[1], dtype=first.dtype)
+    index = first + jnp.arange(real.shape[1], dtype=first.dtype)[None]
     moved = _take(real, index) & (index < real.shape[1])
     # Only a batch with padding on the left pays for the gather, and for its scatter backwards.
     shifted = jax.lax.cond(jnp.any(first), lambda x: _take(x, index), lambda x: x, x)

@@ -105,7 +105,7 @@ def _plan(mask: Any, lengths: Any, valid: Any, rows: Any, physical: int) -> _Pla
     xp: Any = np if known else jnp
     order = np.argsort(~mask, 1, kind="stable").astype(np.int32) if known else _order(mask)
     back = np.argsort(order, 1).astype(np.int32) if known else None
-    inside = np.arange(physical, dtype=np.int32) < lengths[:, None]
+    inside = np.arange(physical, dtype=np.int32)[None] < lengths[:, None]
     steps = _picked(order, rows)
     steps = xp.where(inside, steps[:, :physical], steps[:, :1])
     places = xp.stack([xp.broadcast_to(rows[:, None], steps.shape), steps], -1)

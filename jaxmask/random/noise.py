@@ -51,4 +51,4 @@ def gaussian_noise(
     wide, features = ops.accumulator(x.dtype), x.shape[keys.ndim :]
     noise = jax.vmap(lambda k: jax.random.normal(k, features, wide))(keys.reshape(-1))
     x, _ = ops.fill(x, mask)
-    return ops.fill((x + stddev * noise.reshape(x.shape)).astype(x.dtype), mask)
+    return ops.fill((x.astype(wide) + stddev * noise.reshape(x.shape)).astype(x.dtype), mask)

@@ -57,7 +57,7 @@ def time_masking(
         raise ValueError(f"time_masking: `max_ratio` must lie within 0 and 1, got {max_ratio}.")
     keys = sequence_keys(key, x, mask, "time_masking", row_ids)
     lengths = jnp.broadcast_to(_sequence_lengths(x, mask), keys.shape)
-    widest = jnp.floor(max_ratio * lengths).astype(jnp.int32)
+    widest = jnp.floor(max_ratio * lengths.astype(float)).astype(jnp.int32)
     spans = _spans(keys, lengths, widest, max_width, num_masks, "time_masking")
     real = jnp.ones(x.shape[:2], bool) if mask is None else mask
     start, stop = (at_steps(bound, mask) for bound in spans)
@@ -111,7 +111,9 @@ def feature_masking(
     keys = sequence_keys(key, x, mask, "feature_masking", row_ids)
     size = jnp.full(keys.shape, x.shape[-1])
     start, stop = _spans(keys, size, size, max_width, num_masks, "feature_masking")
-    hidden = _covered(jnp.arange(x.shape[-1])[:, None], start[:, :, None], stop[:, :, None])
+    hidden = _covered(
+        jnp.arange(x.shape[-1])[None, None, :, None], start[:, :, None], stop[:, :, None]
+    )
     return jnp.where(at_features(hidden, x, mask), 0, ops.fill(x, mask)[0]), mask
 
 
@@ -137,7 +139,7 @@ def _spans(
 def _whole(uniform: Array, most: Array) -> Array:
     """A whole number from 0 to `most`, each as likely."""
     # The product can round up to `most + 1`.
-    return jnp.minimum((uniform * (most + 1)).astype(jnp.int32), most)
+    return jnp.minimum((uniform * (most + 1).astype(uniform.dtype)).astype(jnp.int32), most)
 
 
 def _covered(position: Array, start: Array, stop: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 from jaxmask import _check
-from jaxmask._types import Array
+from jaxmask._types import Array, common_dtype
 from jaxmask.recurrent.cells import GRUWeights, LSTMCarry, LSTMWeights, SimpleWeights
 
 Weights = TypeVar("Weights", LSTMWeights, GRUWeights, SimpleWeights)
@@ -72,7 +72,7 @@ def lstm_carry(
         _check_state(array, x, weights, "lstm", name)
         for array, name in zip(carry, ("carry.h", "carry.c"), strict=True)
     )
-    dtype = jnp.promote_types(_state_dtype(x, weights), jnp.promote_types(h.dtype, c.dtype))
+    dtype = common_dtype(_state_dtype(x, weights), h.dtype, c.dtype)
     return LSTMCarry(h.astype(dtype), c.astype(dtype))
 
 
@@ -89,7 +89,7 @@ def h_carry(
     if carry is None:
         return _zeros(x, weights)
     h = _check_state(carry, x, weights, where, "carry")
-    return h.astype(jnp.promote_types(_state_dtype(x, weights), h.dtype))
+    return h.astype(common_dtype(_state_dtype(x, weights), h.dtype))
 
 
 def _check_state(array: Any, x: Array, weights: Any, where: str, name: str) -> Array:
@@ -106,4 +106,4 @@ def _zeros(x: Array, weights: Any) -> Array:
 
 def _state_dtype(x: Array, weights: Any) -> jnp.dtype:
     """What the weights and `x` have in common, at least float32."""
-    return jnp.promote_types(jnp.promote_types(x.dtype, weights.w_x.dtype), jnp.float32)
+    return common_dtype(x.dtype, weights.w_x.dtype, jnp.float32)

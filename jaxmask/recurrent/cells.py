@@ -8,7 +8,7 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxmask._types import Array
+from jaxmask._types import Array, common_dtype
 
 
 class LSTMWeights(NamedTuple):
@@ -142,7 +142,8 @@ def lstm_cell(
     """
     state = carry.c.dtype
     product = _product(x, weights, state)
-    gates = product(x, weights.w_x) + product(carry.h, weights.w_h) + weights.b.astype(state)
+    gates = product(x, weights.w_x) + product(carry.h, weights.w_h)
+    gates = with_bias(gates, weights.b.astype(state))
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = jax.nn.sigmoid(f) * carry.c + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = jax.nn.sigmoid(o) * jnp.tanh(c)
@@ -186,9 +187,9 @@ def gru_cell(
     """
     product = _product(x, weights, carry.dtype)
     bias = weights.b.astype(carry.dtype)
-    b_x, b_h = (bias, jnp.zeros_like(bias)) if bias.ndim == 1 else (bias[0], bias[1])
-    x_r, x_z, x_n = jnp.split(product(x, weights.w_x) + b_x, 3, axis=-1)
-    h_r, h_z, h_n = jnp.split(product(carry, weights.w_h) + b_h, 3, axis=-1)
+    b_x, b_h = (bias, None) if bias.ndim == 1 else (bias[0], bias[1])
+    x_r, x_z, x_n = jnp.split(with_bias(product(x, weights.w_x), b_x), 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(with_bias(product(carry, weights.w_h), b_h), 3, axis=-1)
     r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
     if reset_after:
         n = jnp.tanh(x_n + r * h_n)
@@ -234,16 +235,26 @@ def simple_cell(
     Source: Elman, 1990, doi:10.1207/s15516709cog1402_1.
     """
     product = _product(x, weights, carry.dtype)
-    total = product(x, weights.w_x) + product(carry, weights.w_h) + weights.b.astype(carry.dtype)
-    h = ACTIVATIONS[activation](total)
+    total = product(x, weights.w_x) + product(carry, weights.w_h)
+    h = ACTIVATIONS[activation](with_bias(total, weights.b.astype(carry.dtype)))
     return h, h.astype(x.dtype)
+
+
+def with_bias(z: Array, b: Array | None) -> Array:
+    """Add a bias, one number a feature, where there is one.
+
+    Example:
+      >>> with_bias(jnp.ones((1, 2)), jnp.array([1.0, 2.0])).tolist()
+      [[2.0, 3.0]]
+    """
+    return z if b is None else z + jax.lax.broadcast_to_rank(b, z.ndim)
 
 
 def _product(
     x: Array, weights: LSTMWeights | GRUWeights | SimpleWeights, state: jnp.dtype
 ) -> Callable[[Array, Array], Array]:
     """Multiply in the common dtype of `x` and `w_x`, and add up in that of the state."""
-    compute = jnp.promote_types(x.dtype, weights.w_x.dtype)
+    compute = common_dtype(x.dtype, weights.w_x.dtype)
 
     def product(a: Array, w: Array) -> Array:
         return jnp.matmul(a.astype(compute), w.astype(compute), preferred_element_type=state)

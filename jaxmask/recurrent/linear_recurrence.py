@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
 from jaxmask.recurrent import masked_scan
 
 
@@ -75,7 +75,7 @@ def linear(
 def _carry(a: Array, b: Array, carry: ArrayLike | None) -> Array:
     shape = a.shape[:1] + a.shape[2:]
     # float32 and complex64 where that is wider; complex stays complex.
-    dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
+    dtype = common_dtype(a.dtype, b.dtype, jnp.float32)
     if carry is None:
         return jnp.zeros(shape, dtype)
     carry = _check.array(carry, "carry", "linear")
@@ -86,14 +86,14 @@ def _carry(a: Array, b: Array, carry: ArrayLike | None) -> Array:
             f"linear: `carry` must be floating, or complex where `a` or `b` is, got dtype "
             f"{carry.dtype}."
         )
-    return carry.astype(jnp.promote_types(dtype, carry.dtype))
+    return carry.astype(common_dtype(dtype, carry.dtype))
 
 
 @functools.partial(jax.jit, static_argnames="reverse")
 def _linear(
     a: Array, b: Array, mask: Mask, starts: StepMask | None, carry: Array, *, reverse: bool
 ) -> tuple[Array, Pair]:
-    dtype = jnp.promote_types(a.dtype, b.dtype)
+    dtype = common_dtype(a.dtype, b.dtype)
     # A masked step multiplies by 1 and adds 0, so the state passes by it.
     a = ops.fill(a, mask, 1)[0].astype(carry.dtype)
     b = ops.fill(b, mask, 0)[0].astype(carry.dtype)

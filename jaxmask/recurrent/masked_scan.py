@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, ArrayLike, Ids, Mask, PyTree, Segments, StepMask, Steps
+from jaxmask._types import (
+    Array,
+    ArrayLike,
+    Ids,
+    Mask,
+    PyTree,
+    Segments,
+    StepMask,
+    Steps,
+    common_dtype,
+)
 
 Carry = TypeVar("Carry")
 Cell = Callable[[Carry, Array], tuple[Carry, PyTree]]
@@ -214,7 +224,7 @@ def _no_narrower(new: Array, held: Array) -> Array:
     """A state that a half-precision cell computed, in the dtype in which the carry is held."""
     wide, narrow = jnp.result_type(held), jnp.result_type(new)
     is_narrower = wide != narrow and all(jnp.issubdtype(d, jnp.floating) for d in (wide, narrow))
-    return new.astype(wide) if is_narrower and jnp.promote_types(wide, narrow) == wide else new
+    return new.astype(wide) if is_narrower and common_dtype(wide, narrow) == wide else new
 
 
 def _check_reset_carry(reset_carry: PyTree, carry: PyTree) -> None:

@@ -126,7 +126,7 @@ def split_at(x: ArrayLike, mask: Mask, positions: ArrayLike) -> list[Pair]:
     bounds = jnp.concatenate([jnp.zeros_like(lengths), cuts, lengths], axis=1)
     pieces = []
     for i in range(bounds.shape[1] - 1):
-        rank = bounds[:, i : i + 1] + jnp.arange(x.shape[1])
+        rank = bounds[:, i : i + 1] + jnp.arange(x.shape[1])[None]
         pieces.append(_gather(x, mask, rank, rank < bounds[:, i + 1 : i + 2]))
     return pieces
 

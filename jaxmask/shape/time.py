@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.ops.moving import to_left
 from jaxmask.shape.width import width_of
 
@@ -229,7 +229,7 @@ def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
     ids, offset = [], 0
     for segments in packed:
         # Renumbered wide: a narrow dtype that holds the ids of each may not hold those of all.
-        wide = segments.ids.astype(jnp.promote_types(segments.ids.dtype, jnp.int32))
+        wide = segments.ids.astype(common_dtype(segments.ids.dtype, jnp.int32))
         ids.append(jnp.where(wide > 0, wide + offset, 0))
         offset += segments.max_segments
     return Segments(jnp.concatenate(ids, axis=1), offset)

@@ -261,7 +261,7 @@ def share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Wei
 def _add(plan: Plan, total: Weights, share: Weights, turn: Turn) -> Weights:
     def add(into: Array, new: Array, old: Array) -> Array:
         if plan.members == 1:
-            return into + new
+            return into + new[None]
         return put(into, (old + new)[None], number(plan, turn))
 
     return jax.tree.map(add, total, share, member(plan, total, turn))

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask._types import Array, Steps
+from jaxmask.recurrent.cells import with_bias
 from jaxmask.recurrent.masked_scan import time_first
 from jaxmask.recurrent.tiled.arrange import each
 from jaxmask.recurrent.tiled.backward import flat_gates
-from jaxmask.recurrent.tiled.forward import Weights, choose, product, with_bias
+from jaxmask.recurrent.tiled.forward import Weights, choose, product
 from jaxmask.recurrent.tiled.kinds import State
 from jaxmask.recurrent.tiled.members import Batch, Setting
 
@@ -117,7 +118,7 @@ def _forward(
     recurrent = own.w_h, None if own.b_h is None else own.b_h[None]
 
     def project(x: Array) -> Array:
-        return _along_time(x, own.w_x, carry[0].dtype) + own.b_x
+        return with_bias(_along_time(x, own.w_x, carry[0].dtype), own.b_x)
 
     def chunk(state: State, inputs: Any) -> tuple[State, Any]:
         inputs = project(inputs[0]), *inputs[1:]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import masks, ops
-from jaxmask._types import Array, Mask, StepMask, Steps
+from jaxmask._types import Array, Mask, StepMask, Steps, common_dtype
 from jaxmask.recurrent import masked_scan
 from jaxmask.recurrent.tiled import dense as without_tiles
 from jaxmask.recurrent.tiled.forward import Weights, join, product, zeros
@@ -69,7 +69,7 @@ def tiled(
       [[[2.0], [1.0]]]
     """
     w_x, w_h, b = weights
-    compute, dtype = jnp.promote_types(x.dtype, w_x.dtype), carry[0].dtype
+    compute, dtype = common_dtype(x.dtype, w_x.dtype), carry[0].dtype
     b_x, b_h = (b, None) if b.ndim == 1 else (b[0], b[1])
     # In a `shard_map` these sums make all vary as `x` does, so that gradients are added up.
     matrices = ((w + zeros(x, (), w.dtype)).astype(compute)[None] for w in (w_x, w_h))

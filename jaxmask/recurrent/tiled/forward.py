@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask._types import Array, Steps
+from jaxmask.recurrent.cells import with_bias
 from jaxmask.recurrent.tiled.kinds import Kind, State
 from jaxmask.recurrent.tiled.room import Room, at_gates, at_states
 from jaxmask.recurrent.tiled.schedule import Schedule, Tiles, Turn, at, block, gather, put, take
@@ -85,16 +86,6 @@ def product(a: Array, w: Array, state: Any) -> Array:
     return jnp.matmul(flat, w, preferred_element_type=state).reshape(*a.shape[:-1], w.shape[-1])
 
 
-def with_bias(z: Array, b: Array | None) -> Array:
-    """Add a bias where there is one.
-
-    Example:
-      >>> with_bias(jnp.ones(2), None).tolist()
-      [1.0, 1.0]
-    """
-    return z if b is None else z + b
-
-
 def join(kind: Kind, own: Weights, z_x: Array, h: Array) -> Array:
     """What a step reads of both products, from `x @ w_x` and `h`; the weights are of one member.
 
@@ -105,7 +96,7 @@ def join(kind: Kind, own: Weights, z_x: Array, h: Array) -> Array:
       >>> join(SIMPLE["relu"], own, jnp.array([[2.0]]), jnp.array([[3.0]])).tolist()
       [[6.0]]
     """
-    return kind.join(z_x + own.b_x, with_bias(product(h, own.w_h, h.dtype), own.b_h))
+    return kind.join(with_bias(z_x, own.b_x), with_bias(product(h, own.w_h, h.dtype), own.b_h))
 
 
 def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:

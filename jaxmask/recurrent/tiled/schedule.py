@@ -209,7 +209,7 @@ def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) ->
     members, number = units.row.shape
 
     def rounds(index: int, slots: int) -> tuple[Array, Array]:
-        turn = jnp.arange((number - 1) // slots, dtype=jnp.int32)
+        turn = jnp.arange((number - 1) // slots, dtype=jnp.int32)[None]
         runs = (turn < dealt.rounds[:, None]) & (dealt.which == index)[:, None]
         begin = in_line(jnp.broadcast_to(1 + turn * slots, runs.shape), number)
         if members > 1:
@@ -258,7 +258,7 @@ def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
     """
     begin = block(line.begins[index], turn, 1)[0]
     units = jax.tree.map(lambda a: block(a, begin, tiles.slots[index]), line.units)
-    left_at = units.left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)
+    left_at = units.left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)[None]
     goes_on = units.left > tiles.steps
     return Turn(
         begin,
