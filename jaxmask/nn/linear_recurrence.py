@@ -25,23 +25,15 @@ class _Linear(Recurrent):
         """`(a, b)`, each `[batch, time, hidden]`."""
         raise NotImplementedError
 
-    def run(
-        self,
-        carry: ArrayLike,
-        x: ArrayLike,
-        mask: Mask = None,
-        *,
-        reverse: bool | None = None,
-        resets: ArrayLike | None = None,
+    def _run(
+        self, carry: ArrayLike, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
     ) -> tuple[Array, Pair]:
-        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
         where = type(self).__name__
         x, mask = _check.pair(x, mask, where, over_time=True)
         _check.floating(x, where)
         expected = (*x.shape[:2], self.in_features)
         _check.shape(x, expected, "[batch, time, in_features]", where, "x")
         a, b = self._coefficients(ops.fill(x, mask)[0])
-        reverse = self.reverse if reverse is None else reverse
         state, (y, mask) = recurrent.linear(a, b, mask, carry=carry, reverse=reverse, resets=resets)
         return state, (y.astype(x.dtype), mask)
 

@@ -19,14 +19,14 @@ class _Merge(nnx.Module):
       mask: the rule where masks differ, `"and"`, `"or"` or `"first"`: see `jaxmask.merge`.
     """
 
-    function: ClassVar[Callable[..., Pair]]
+    _function: ClassVar[Callable[..., Pair]]
 
     def __init__(self, *, mask: str = "and"):
         self.mask = mask
 
     def __call__(self, *pairs: Pair) -> Pair:
         """Merge the pairs and return `(y, mask)`."""
-        return type(self).function(*pairs, mask=self.mask)
+        return type(self)._function(*pairs, mask=self.mask)
 
     def compute_mask(self, *pairs: Pair) -> Mask:
         """The mask that calling the module gives."""
@@ -46,7 +46,7 @@ class Add(_Merge):
       [[2, 0]]
     """
 
-    function = staticmethod(merge.add)
+    _function = staticmethod(merge.add)
 
 
 class Subtract(_Merge):
@@ -62,7 +62,7 @@ class Subtract(_Merge):
       [[3, 0]]
     """
 
-    function = staticmethod(merge.subtract)
+    _function = staticmethod(merge.subtract)
 
 
 class Multiply(_Merge):
@@ -78,7 +78,7 @@ class Multiply(_Merge):
       [[9, 0]]
     """
 
-    function = staticmethod(merge.multiply)
+    _function = staticmethod(merge.multiply)
 
 
 class Average(_Merge):
@@ -95,7 +95,7 @@ class Average(_Merge):
       [[3.0, 2.0]]
     """
 
-    function = staticmethod(merge.average)
+    _function = staticmethod(merge.average)
 
 
 class Maximum(_Merge):
@@ -111,7 +111,7 @@ class Maximum(_Merge):
       [[5, 0]]
     """
 
-    function = staticmethod(merge.maximum)
+    _function = staticmethod(merge.maximum)
 
 
 class Minimum(_Merge):
@@ -127,7 +127,7 @@ class Minimum(_Merge):
       [[2, 0]]
     """
 
-    function = staticmethod(merge.minimum)
+    _function = staticmethod(merge.minimum)
 
 
 class Dot(_Merge):
@@ -166,7 +166,7 @@ class Concatenate(_Merge):
       (2, 3, 8)
     """
 
-    function = staticmethod(merge.concatenate)
+    _function = staticmethod(merge.concatenate)
 
 
 class Residual(MaskedModule):

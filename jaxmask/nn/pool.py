@@ -13,11 +13,11 @@ from jaxmask.nn._base import MaskedModule
 
 
 class _Pool(MaskedModule):
-    function: ClassVar[Callable[[ArrayLike, Mask], Pair]]
+    _function: ClassVar[Callable[[ArrayLike, Mask], Pair]]
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Pool the real steps and return `(y, row_mask)`."""
-        return type(self).function(x, mask)
+        return type(self)._function(x, mask)
 
 
 class GlobalMeanPool(_Pool):
@@ -30,7 +30,7 @@ class GlobalMeanPool(_Pool):
       [[3.0]]
     """
 
-    function = staticmethod(pool.mean)
+    _function = staticmethod(pool.mean)
 
 
 class GlobalMaxPool(_Pool):
@@ -43,7 +43,7 @@ class GlobalMaxPool(_Pool):
       [[4.0]]
     """
 
-    function = staticmethod(pool.max)
+    _function = staticmethod(pool.max)
 
 
 class GlobalMinPool(_Pool):
@@ -56,7 +56,7 @@ class GlobalMinPool(_Pool):
       [[2.0]]
     """
 
-    function = staticmethod(pool.min)
+    _function = staticmethod(pool.min)
 
 
 class GlobalSumPool(_Pool):
@@ -69,7 +69,7 @@ class GlobalSumPool(_Pool):
       [[6.0]]
     """
 
-    function = staticmethod(pool.sum)
+    _function = staticmethod(pool.sum)
 
 
 class FirstStep(_Pool):
@@ -81,7 +81,7 @@ class FirstStep(_Pool):
       [7]
     """
 
-    function = staticmethod(pool.first)
+    _function = staticmethod(pool.first)
 
 
 class LastStep(_Pool):
@@ -93,7 +93,7 @@ class LastStep(_Pool):
       [8]
     """
 
-    function = staticmethod(pool.last)
+    _function = staticmethod(pool.last)
 
 
 class AttentionPool(MaskedModule):

@@ -61,6 +61,14 @@ class Recurrent(MaskedModule):
         resets: ArrayLike | None = None,
     ) -> tuple[PyTree, Pair]:
         """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
+        reverse = self.reverse if reverse is None else reverse
+        return self._run(carry, x, mask, reverse, resets)
+
+    # Apart from `run`: `nnx.tabulate` lists public methods that a call goes through, and cannot
+    # print a carry with fields.
+    def _run(
+        self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
+    ) -> tuple[PyTree, Pair]:
         raise NotImplementedError
 
     def __call__(
@@ -84,7 +92,7 @@ class Recurrent(MaskedModule):
         resets: ArrayLike | None,
     ) -> Pair:
         reverse = self.reverse if reverse is None else reverse
-        _, (y, mask) = self.run(carry, x, mask, reverse=reverse, resets=resets)
+        _, (y, mask) = self._run(carry, x, mask, reverse, resets)
         if self.return_sequences:
             return y, mask
         # In reverse the step that is computed last is the first of the row.
@@ -144,21 +152,13 @@ class _Weighted(Recurrent):
         """Zeros, float32."""
         return jnp.zeros((batch, self.hidden_features))
 
-    def run(
-        self,
-        carry: PyTree,
-        x: ArrayLike,
-        mask: Mask = None,
-        *,
-        reverse: bool | None = None,
-        resets: ArrayLike | None = None,
+    def _run(
+        self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
     ) -> tuple[PyTree, Pair]:
-        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
         x = _check.array(x, "x", type(self).__name__)
         weights = (self.w_x[...], self.w_h[...], self.b[...])
         if self.dtype is not None:
             x, weights = jax.tree.map(lambda a: a.astype(self.dtype), (x, weights))
-        reverse = self.reverse if reverse is None else reverse
         options = {"reverse": reverse, "resets": resets, "method": self.method}
         return self._layer(x, mask, weights, carry, **options)
 

@@ -90,10 +90,10 @@ class RNN(Recurrent):
                     "`initial_carry(batch, feature_shape)`."
                 )
             feature_shape = (self.cell.in_features,)  # type: ignore[attr-defined]
-        # Flax's cells ask for a random stream even where their initializer is zeros.
         initialize: Any = layer.cell.initialize_carry
         noise = {"noise_rngs": given.get("rngs"), "row_ids": given.get("row_ids")}
-        carry = initialize((batch, *feature_shape), nnx.Rngs(0), **named(initialize, noise))
+        noise = named(initialize, noise)
+        carry = initialize((batch, *feature_shape), _AnyStream(), **noise)
         return jax.tree.map(lambda a: a.astype(ops.accumulator(a.dtype)), carry)
 
     def _with_features(self, x: ArrayLike) -> Array:
@@ -120,9 +120,14 @@ class RNN(Recurrent):
         **options: Unpack[NoiseCall],
     ) -> tuple[PyTree, Pair]:
         """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
-        x = self._with_features(x)
-        reverse = self.reverse if reverse is None else reverse
         layer, _ = opened(self, options, resets=False)
+        reverse = self.reverse if reverse is None else reverse
+        return layer._run(carry, x, mask, reverse, resets)
+
+    def _run(
+        self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
+    ) -> tuple[PyTree, Pair]:
+        x = self._with_features(x)
         has_starts = resets is not None or isinstance(mask, Segments)
         # A start takes no seed of its own: the carry's goes on.
         fresh = None
@@ -131,10 +136,32 @@ class RNN(Recurrent):
             fresh = _as_wide_as(x, fresh)
         carry = _as_wide_as(x, carry)
         if has_starts and isinstance(carry, ZoneoutCarry):
-            return _run_ranked(layer.cell, x, mask, carry, fresh, resets, reverse=reverse)
+            return _run_ranked(self.cell, x, mask, carry, fresh, resets, reverse=reverse)
         return recurrent.scan(
-            *(layer.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
+            *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
         )
+
+
+class _AnyStream:
+    """`nnx.Rngs(0)` for cells, which ask for a random stream even where they start from zeros.
+
+    Not an `nnx.Rngs`: `nnx.tabulate` fails at streams that are no part of the model.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __getattr__(self, name: str) -> "_AnyStream":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __getitem__(self, name: str) -> "_AnyStream":
+        return self
+
+    def __call__(self) -> Array:
+        self.count += 1
+        return jax.random.fold_in(jax.random.key(0), self.count - 1)
 
 
 class _Ranked(NamedTuple):

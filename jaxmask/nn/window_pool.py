@@ -10,7 +10,7 @@ from jaxmask.nn._causal import Causal
 
 
 class _WindowPool(Causal):
-    function: ClassVar[Callable[..., Pair]]
+    _function: ClassVar[Callable[..., Pair]]
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class _WindowPool(Causal):
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Pool the real steps of each window and return `(y, mask)`."""
-        return type(self).function(x, mask, self.window, **self._options())
+        return type(self)._function(x, mask, self.window, **self._options())
 
     def _reach(self) -> int:
         return self.window - 1
@@ -41,7 +41,7 @@ class _WindowPool(Causal):
         return () if self.in_features is None else (self.in_features,)
 
     def _over_chunk(self, x: Array, real: Array) -> Array:
-        y, _ = type(self).function(x, real, self.window, **self._options())
+        y, _ = type(self)._function(x, real, self.window, **self._options())
         return y[:, self._reach() :]
 
 
@@ -72,7 +72,7 @@ class MaxPool1D(_WindowPool):
       [[3.0, 0.0]]
     """
 
-    function = staticmethod(conv.max_pool1d)
+    _function = staticmethod(conv.max_pool1d)
 
 
 class MinPool1D(_WindowPool):
@@ -86,7 +86,7 @@ class MinPool1D(_WindowPool):
       [[1.0]]
     """
 
-    function = staticmethod(conv.min_pool1d)
+    _function = staticmethod(conv.min_pool1d)
 
 
 class AvgPool1D(_WindowPool):
@@ -101,7 +101,7 @@ class AvgPool1D(_WindowPool):
       [[1.0, 2.5]]
     """
 
-    function = staticmethod(conv.avg_pool1d)
+    _function = staticmethod(conv.avg_pool1d)
 
 
 class LpPool1D(_WindowPool):
@@ -118,7 +118,7 @@ class LpPool1D(_WindowPool):
       [[5.0]]
     """
 
-    function = staticmethod(conv.lp_pool1d)
+    _function = staticmethod(conv.lp_pool1d)
 
     def __init__(self, window: int, *, p: float = 2, **options: Any):
         super().__init__(window, **options)
