@@ -213,3 +213,48 @@ def test_an_error_keeps_its_type_and_its_own_text():
         jm.nn.Sequential(layer)(X, MASK)
     assert raised.value.args == (3,)
     assert "Sequential: layer 0, function `layer`" in raised.value.__notes__[0]
+
+
+IDS = jnp.array([[3, 4, 0], [5, 0, 0]])
+
+
+def masked_models():
+    rngs = nnx.Rngs(0)
+    lstm = jm.nn.LSTM(4, 4, rngs=rngs)
+    return {
+        "mask_zero": jm.nn.Embed(9, 4, mask_zero=True, rngs=rngs),
+        "nested": jm.nn.Sequential(jm.nn.Embed(9, 4, mask_zero=True, rngs=rngs), lstm),
+        "residual": jm.nn.TimeDistributed(lambda x, mask: (x, x[:, 0] != 0)),
+        "plain": jm.nn.Embed(9, 4, rngs=rngs),
+        "per step": lambda x, mask: (x * 1.0, mask),
+    }
+
+
+@pytest.mark.parametrize("name", masked_models())
+def test_a_model_that_needs_a_mask_is_not_called_without_one(name):
+    """`model(ids)` where no embedding has `mask_zero` trains on padding, and nothing says so."""
+    makes_one = name in ("mask_zero", "nested", "residual")
+    model = jm.nn.Sequential(masked_models()[name], lambda x, mask: (x, mask), needs_mask=True)
+    ids = IDS[..., None] if name == "residual" else IDS
+    calls = [lambda: model(ids), lambda: model.compute_mask(ids), lambda: nnx.jit(model)(ids)]
+    for call in calls:
+        if makes_one:
+            call()
+        else:
+            with pytest.raises(jm.MaskError, match=r"`needs_mask=True`.*mask_zero=True"):
+                call()
+    _, mask = model(ids, IDS != 0)
+    np.testing.assert_array_equal(mask, IDS != 0)
+
+
+def test_a_model_that_needs_a_mask_needs_one_in_chunks_and_wherever_it_stands():
+    rngs = nnx.Rngs(0)
+    model = jm.nn.Sequential(jm.nn.LSTM(6, 6, rngs=rngs), needs_mask=True)
+    for layer in (model, jm.nn.Sequential(jnp.tanh, jm.nn.Residual(model))):
+        with pytest.raises(jm.MaskError, match="needs_mask"):
+            layer(X)
+        with pytest.raises(jm.MaskError, match="needs_mask"):
+            layer.run(layer.initial_carry(2), X)
+        layer.run(layer.initial_carry(2), X, MASK)
+    # A mask that ends within is no mask that was forgotten.
+    jm.nn.Sequential(jm.nn.DropMask(), jm.nn.LSTM(6, 6, rngs=rngs), needs_mask=True)(X, MASK)

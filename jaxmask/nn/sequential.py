@@ -26,16 +26,22 @@ class Sequential(MaskedModule):
     chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry a
     layer, `()` for a layer that acts on each step alone.
 
+    A mask of None says that every step is real, so `model(ids)` trains on the padding of `ids`
+    unless the first layer makes a mask of it: `Embed(..., mask_zero=True)` or `Masking`. Where rows
+    are padded, `needs_mask=True` lets no call through in which the mask was forgotten.
+
     Args:
       *layers: callables.
       on_unsupported: `"error"`; or Keras's behaviour, where the mask is None after a layer that
         does not know masks, with a warning (`"warn"`) or without (`"drop"`).
+      needs_mask: refuse a call, or a `run`, without a mask, unless the first layer makes one.
 
     Raises:
       ValueError: if `on_unsupported` is unknown.
       TypeError: if a layer is not callable.
-      MaskError: on call, if a layer that does not know masks meets one, or one returns a mask that
-        does not belong to its result; on `run`, if a layer is not causal.
+      MaskError: on call, if a layer that does not know masks meets one, one returns a mask that
+        does not belong to its result, or there is none with `needs_mask`; on `run`, if a layer is
+        not causal.
 
     Example:
       >>> import jaxmask as jm
@@ -53,12 +59,18 @@ class Sequential(MaskedModule):
       ((2, 2), [True, True])
     """
 
-    def __init__(self, *layers: Callable[..., Any], on_unsupported: str = "error"):
+    def __init__(
+        self,
+        *layers: Callable[..., Any],
+        on_unsupported: str = "error",
+        needs_mask: bool = False,
+    ):
         _check.choice(on_unsupported, join.ON_UNSUPPORTED, "Sequential", "on_unsupported")
         for position, layer in enumerate(layers):
             _refuse_no_layer(layer, position)
         self.layers = nnx.List(layers)
         self.on_unsupported = on_unsupported
+        self.needs_mask = needs_mask
 
     def __call__(
         self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
@@ -75,8 +87,22 @@ class Sequential(MaskedModule):
         for position, layer in enumerate(model.layers):
             at = f"Sequential: layer {position}"
             policy = self.on_unsupported
+            before = mask
             x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, given=given)
+            if position == 0:
+                self._require_mask(before, mask)
         return x, mask
+
+    def _require_mask(self, before: Mask, after: Mask) -> None:
+        """Refuse a call without a mask, of which the first layer made none either."""
+        if self.needs_mask and before is None and after is None:
+            raise _check.MaskError(
+                "Sequential: this model was built with `needs_mask=True` and was called without a "
+                "mask, which would say that every step is real. Call `model(x, mask)` with the "
+                "mask that `jm.pad_sequences` returns, or let the first layer make one: "
+                "`jm.nn.Embed(..., mask_zero=True)` or `jm.nn.Masking()`. Where every step is "
+                "real, say so: `jnp.ones(x.shape[:2], bool)`."
+            )
 
     def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> tuple[PyTree, ...]:
         """What `run` starts from: a tuple with the carry of each layer."""
@@ -95,7 +121,10 @@ class Sequential(MaskedModule):
         after = []
         for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
             at = f"Sequential: layer {position}"
+            before = mask
             held, (x, mask) = streaming.run(layer, held, x, mask, at=at, given=given)
+            if position == 0:
+                self._require_mask(before, mask)
             after.append(held)
         return tuple(after), (x, mask)
 
