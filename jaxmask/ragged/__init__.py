@@ -10,6 +10,7 @@ from jaxmask.ragged import calls as calls
 from jaxmask.ragged import contraction as contraction
 from jaxmask.ragged import control as control
 from jaxmask.ragged import cumulative as cumulative
+from jaxmask.ragged import extremes as extremes
 from jaxmask.ragged import gathering as gathering
 from jaxmask.ragged import joining as joining
 from jaxmask.ragged import linear_algebra as linear_algebra

@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmask._types import Array
+from jaxmask.ragged.extremes import greatest, least
 from jaxmask.ragged.interpret import Step, rule_for
-from jaxmask.ragged.reductions import greatest, least
 
 IDENTITY: dict[str, Any] = {
     "cumsum": lambda dtype: 0,

@@ -14,7 +14,7 @@ from jaxmask.ragged.known import Known
 BOUNDED = """
     abs add add_any and bitcast_convert_type ceil clamp clz complex conj convert_element_type copy
     copy_p cos device_put eq eq_to erf erfc floor ge gt imag is_finite le le_to logistic lt lt_to
-    max min name ne neg nextafter not optimization_barrier or population_count pvary
+    name ne neg nextafter not optimization_barrier or population_count pvary
     random_fold_in random_seed random_unwrap random_wrap real reduce_precision round select_n
     sharding_constraint shift_left shift_right_arithmetic shift_right_logical sign sin
     stop_gradient sub tanh xor
@@ -46,10 +46,20 @@ def elementwise(step: Step, *values: Array) -> Any:
       >>> jm.ragged.register("my_activation", jm.ragged.elementwise) is jm.ragged.elementwise
       True
     """
+    passed(step)
+    return step.bind(*guarded(step, values))
+
+
+def passed(step: Step) -> None:
+    """Pass on what is known of the operands of an elementwise primitive.
+
+    Example:
+      >>> passed  # doctest: +ELLIPSIS
+      <function passed at ...>
+    """
     if len(step.outputs) == 1:  # `device_put` takes many operands at once
         step.known_out = [_facts(step)]
         step.loose_out = [tuple({axis for axes in step.met for axis in axes})]
-    return step.bind(*guarded(step, values))
 
 
 def guarded(step: Step, values: tuple[Array, ...]) -> list[Array]:

@@ -13,7 +13,7 @@ import jax
 from jax.extend import core
 
 from jaxmask._types import Array
-from jaxmask.ragged import dims, errors
+from jaxmask.ragged import dims, errors, padding
 from jaxmask.ragged.context import Context, Shape, ragged_axes
 from jaxmask.ragged.known import Known
 
@@ -186,6 +186,8 @@ def run_known(
     names = _Names(context)
     names.write(jaxpr.constvars, closed.consts)
     names.write(jaxpr.invars, values, known, met)
+    notes = padding.Notes(context)
+    notes.add(_caller(context), values, [_shape(v) for v in jaxpr.invars], met)
     for equation in jaxpr.eqns:
         lenient = equation.primitive.name in LENIENT
         operands = [names.read(atom, lenient) for atom in equation.invars]
@@ -194,8 +196,14 @@ def run_known(
         results = _checked(step, _apply(step, [value for value, _, _ in operands]))
         context.callers.pop()
         names.write(equation.outvars, results, step.known_out, step.loose_out)
+        notes.add(equation.primitive.name, results, step.outputs, step.loose_out)
+    notes.report()
     outputs = [names.read(atom, True) for atom in jaxpr.outvars]
     return [v for v, _, _ in outputs], [k for _, k, _ in outputs], [axes for _, _, axes in outputs]
+
+
+def _caller(context: Context) -> str:
+    return f"what {context.callers[-1].primitive.name} hands over" if context.callers else "input"
 
 
 class _Names:

@@ -7,8 +7,8 @@ import jax
 from jaxmask._types import Array
 from jaxmask.ragged import dims
 from jaxmask.ragged.context import along
+from jaxmask.ragged.extremes import least
 from jaxmask.ragged.interpret import Step, rule_for
-from jaxmask.ragged.reductions import least
 
 
 @rule_for("sort")

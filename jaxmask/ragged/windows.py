@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxmask._types import Array
 from jaxmask.ragged import dims
 from jaxmask.ragged.context import along, ragged_axes, select, take
+from jaxmask.ragged.extremes import greatest, least
 from jaxmask.ragged.interpret import REFUSED, Step, rule_for
-from jaxmask.ragged.reductions import greatest, least
 
 
 @rule_for("conv_general_dilated")

@@ -1,5 +1,6 @@
 """The corpus would notice: each rule with its mask taken out makes a program of it fail."""
 
+import contextvars
 import importlib
 from unittest import mock
 
@@ -14,6 +15,11 @@ from tests.ragged.programs import PROGRAMS
 elementwise = importlib.import_module("jaxmask.ragged.elementwise")  # its name is a function's
 
 
+def unchecked(row):
+    """By its results alone: the check of the padding, which would notice first, is off."""
+    contextvars.Context().run(compare, row)
+
+
 def bare(step, *values):
     """The primitive itself, on padded values."""
     return step.bind(*values)
@@ -24,6 +30,7 @@ BARE_RULES = {
     "reduce_sum": "reductions.sum",
     "reduce_prod": "reductions.prod",
     "dot_general": "contractions.gram_over_time",
+    "reduce_max": "reductions.max",
     "cumsum": "cumulative.cumsum_reverse",
     "cumprod": "cumulative.cumprod_reverse",
     "cumlogsumexp": "cumulative.cumlogsumexp_reverse",
@@ -35,7 +42,7 @@ BARE_RULES = {
 @pytest.mark.parametrize("name", BARE_RULES)
 def test_a_rule_without_its_mask_is_noticed(name):
     with mock.patch.dict(RULES, {name: bare}), pytest.raises(AssertionError):
-        compare(PROGRAMS[BARE_RULES[name]])
+        unchecked(PROGRAMS[BARE_RULES[name]])
 
 
 def _no_fill(self, value, shape, axes, constant):
@@ -113,4 +120,4 @@ def test_a_helper_taken_out_is_noticed(name):
     owner, attribute, mutant, program = METHODS[name]
     jax.clear_caches()
     with mock.patch.object(owner, attribute, mutant), pytest.raises(AssertionError):
-        compare(PROGRAMS[program])
+        unchecked(PROGRAMS[program])

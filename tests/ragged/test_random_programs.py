@@ -63,6 +63,19 @@ STEPS = {
     "branch": lambda x, w: jax.lax.cond(x.sum() > 0, jnp.sin, lambda v: 2 * v, x),
     "map": lambda x, w: jax.lax.map(lambda v: v @ w, x),
     "transposed twice": lambda x, w: (w @ x.T).T,
+    "sorted": lambda x, w: jnp.sort(jnp.sin(9 * x) + x, 0),
+    "running maximum": lambda x, w: jax.lax.stop_gradient(jax.lax.cummax(x, 0)) + x,
+    "below the maximum": lambda x, w: x - jax.lax.stop_gradient(x.max(0)),
+    "times noise": lambda x, w: x * jax.random.uniform(jax.random.key(7), x.shape),
+    "noise of the steps": lambda x, w: (
+        x + jax.random.normal(jax.random.key(8), x.shape[:1])[:, None]
+    ),
+    "by rank": lambda x, w: x[jnp.argsort(jnp.cos(7 * x[:, 0]))],
+    "greatest in a window": lambda x, w: jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (3, 1), (1, 1), "SAME"
+    ),
+    "updated": lambda x, w: jax.lax.dynamic_update_slice(x, w[:1], (1, 0)),
+    "counted": lambda x, w: jax.lax.fori_loop(0, x.shape[0], lambda k, y: y.at[k].multiply(0.9), x),
 }
 SHORTER = {"differences", "every second", "strided convolution"}
 ENDS = {
@@ -72,6 +85,9 @@ ENDS = {
     "scores": lambda x: x @ x.T,
     "flat": lambda x: x.reshape(-1),
     "logsumexp": lambda x: jax.nn.logsumexp(x, 0),
+    "maximum": lambda x: jax.lax.stop_gradient(x.max(0)),  # JAX's own gradient may get lost
+    "place of the maximum": lambda x: x.argmax(0),
+    "sample": lambda x: jax.random.categorical(jax.random.key(3), x[:, 0]),
 }
 
 

@@ -1,0 +1,11 @@
+"""In all of these tests the padding is checked after every rule."""
+
+import pytest
+
+from jaxmask.ragged import padding
+
+
+@pytest.fixture(autouse=True)
+def _checked_padding():
+    with padding.checked():
+        yield
