@@ -380,8 +380,10 @@ def dot(*pairs: Pair, mask: str = "and", normalize: bool = False) -> Pair:
 
 
 def _unit(x: Array) -> Array:
-    # Keras's own floor, inside the root, where the gradient at 0 is finite.
-    return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-12))
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    # Keras's own floor, inside the root, where the gradient at 0 is finite. A select, since the
+    # rule of `jnp.maximum` compares its operands with the result.
+    return x / jnp.sqrt(jnp.where(square > 1e-12, square, 1e-12))
 
 
 def concatenate(*pairs: Pair, mask: str = "and") -> Pair:

@@ -103,8 +103,10 @@ def attend(
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)
     with jax.named_scope("jaxmask.attend"):
-        # JAX's function lacks float16 on CPU, dropout, and sequences that stay apart.
-        if dropout_rate or q.dtype == jnp.float16 or spoiled is not None:
+        # JAX's function lacks float16 on CPU, a softmax in float64, dropout, and sequences that
+        # stay apart.
+        in_jax = q.dtype in (jnp.float32, jnp.bfloat16)
+        if dropout_rate or not in_jax or spoiled is not None:
             kept = _kept(key, (q, q_mask), (k, kv_mask), dropout_rate, row_ids)
             logits = _logits(q, k, scale)
             logits = logits if bias is None else logits + bias.astype(logits.dtype)

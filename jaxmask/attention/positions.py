@@ -57,7 +57,7 @@ def rotary(
             f"since features turn in pairs, got {x.shape}."
         )
     wide = ops.accumulator(x.dtype)
-    angles = _angles(ranks(x, mask, positions, where, "positions"), x.shape[-1], base).astype(wide)
+    angles = _angles(ranks(x, mask, positions, where, "positions"), x.shape[-1], base, wide)
     angles = jnp.expand_dims(angles, tuple(range(2, x.ndim - 1)))
     safe, half = ops.fill(x, mask)[0].astype(wide), x.shape[-1] // 2
     pairs = safe.reshape(*x.shape[:-1], *((half, 2) if interleaved else (2, half)))
@@ -68,14 +68,23 @@ def rotary(
     return y.reshape(x.shape).astype(x.dtype), mask
 
 
-def _angles(positions: Array, features: int, base: float) -> Array:
-    """`[..., features / 2]`, float32."""
-    rates = base ** (-jnp.arange(0, features, 2, dtype=jnp.float32) / features)
-    positions = positions[..., None].astype(jnp.float32)
+def _angles(
+    positions: Array, features: int, base: float, dtype: jax.typing.DTypeLike | None
+) -> Array:
+    """`[..., features / 2]`; in the default floating dtype where that is None."""
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    rates = base ** (-jnp.arange(0, features, 2, dtype=dtype) / features)
+    positions = positions[..., None].astype(dtype)
     return positions * jax.lax.broadcast_to_rank(rates, positions.ndim)
 
 
-def sinusoids(positions: ArrayLike, features: int, *, base: float = 10000.0) -> Array:
+def sinusoids(
+    positions: ArrayLike,
+    features: int,
+    *,
+    base: float = 10000.0,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> Array:
     """The encoding of a position that needs no table.
 
         y[..., 2 i]     = sin(position * base ** (-2 i / features))
@@ -85,9 +94,11 @@ def sinusoids(positions: ArrayLike, features: int, *, base: float = 10000.0) -> 
       positions: integer, any shape.
       features: static, even.
       base: of the wavelengths.
+      dtype: to compute in, float32 or float64; None is float32, or float64 under
+        `jax_enable_x64`.
 
     Returns:
-      `[..., features]`, float32.
+      `[..., features]` in that dtype.
 
     Raises:
       ValueError: if `features` is odd or below 2.
@@ -104,6 +115,6 @@ def sinusoids(positions: ArrayLike, features: int, *, base: float = 10000.0) -> 
     features = _check.count(features, where, "features", least=2)
     if features % 2:
         raise ValueError(f"{where}: `features` must be even, sines and cosines, got {features}.")
-    angles = _angles(_check.array(positions, "positions", where), features, base)
+    angles = _angles(_check.array(positions, "positions", where), features, base, dtype)
     both = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return both.reshape(*angles.shape[:-1], features)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, norm
+from jaxmask import _check, norm, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -303,8 +303,9 @@ class BatchNorm(_Norm):
     ):
         options.setdefault("epsilon", 1e-5)
         super().__init__(num_features, **options)
-        self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones((num_features,), jnp.float32))
+        wide = ops.accumulator(options.get("param_dtype", jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((num_features,), wide))
+        self.var = nnx.BatchStat(jnp.ones((num_features,), wide))
         self.use_running_average = use_running_average
         self.momentum = momentum
         self.axis_name = axis_name

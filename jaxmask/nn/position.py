@@ -16,7 +16,7 @@ class _Positions(MaskedModule):
 
     features: int
 
-    def _encode(self, positions: Array) -> Array:
+    def _encode(self, positions: Array, dtype: jnp.dtype) -> Array:
         raise NotImplementedError
 
     def _add(self, x: Array, mask: Mask, start: Lengths | None = None) -> Pair:
@@ -25,7 +25,8 @@ class _Positions(MaskedModule):
         _check.shape(x, (*x.shape[:2], self.features), "[batch, time, features]", where, "x")
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
         positions = masks.positions(real) + (0 if start is None else start[:, None])
-        return ops.fill(ops.fill(x, mask)[0] + self._encode(positions).astype(x.dtype), mask)
+        encoded = self._encode(positions, ops.accumulator(x.dtype))
+        return ops.fill(ops.fill(x, mask)[0] + encoded.astype(x.dtype), mask)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Add to each real step what its position is, and return `(y, mask)`."""
@@ -82,8 +83,8 @@ class SinusoidalPositions(_Positions):
         self.features = features
         self.base = base
 
-    def _encode(self, positions: Array) -> Array:
-        return attention.sinusoids(positions, self.features, base=self.base)
+    def _encode(self, positions: Array, dtype: jnp.dtype) -> Array:
+        return attention.sinusoids(positions, self.features, base=self.base, dtype=dtype)
 
 
 class LearnedPositions(_Positions):
@@ -139,7 +140,7 @@ class LearnedPositions(_Positions):
         shape = (max_length, features)
         self.embedding = nnx.Param(embedding_init(rngs.params(), shape, param_dtype))
 
-    def _encode(self, positions: Array) -> Array:
+    def _encode(self, positions: Array, dtype: jnp.dtype) -> Array:
         # In `run` the index of padding may lie past the end.
         return self.embedding[...].at[positions].get(mode="clip")
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check
-from jaxmask._types import Array, Mask, Pair, PyTree, common_dtype
+from jaxmask import _check, ops
+from jaxmask._types import Array, Mask, Pair, PyTree
 from jaxmask.nn import join, streaming
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import CallOptions, opened
@@ -66,7 +66,7 @@ class SpectralNorm(MaskedModule):
         self.use_running_average = use_running_average
         draw = nnx.initializers.normal()
         self.u = nnx.List(
-            nnx.BatchStat(draw(rngs.params(), (weight.shape[-1],), jnp.float32))
+            nnx.BatchStat(draw(rngs.params(), (weight.shape[-1],), ops.accumulator(weight.dtype)))
             for weight in _matrices(jax.tree.leaves(nnx.state(layer, nnx.Param)))
         )
 
@@ -106,16 +106,16 @@ class SpectralNorm(MaskedModule):
         return nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
 
     def _divided(self, weight: Array, u: nnx.BatchStat) -> Array:
-        matrix = weight.reshape(-1, weight.shape[-1]).astype(jnp.float32)
-        left, right = matrix[:, 0], u[...]
+        wide = ops.accumulator(weight.dtype)
+        matrix = weight.reshape(-1, weight.shape[-1]).astype(wide)
+        left, right = matrix[:, 0], u[...].astype(wide)
         for _ in range(self.n_steps):
             left = self._unit(matrix @ right)
             right = self._unit(left @ matrix)
         left, right = jax.lax.stop_gradient((left, right))
         if not self.use_running_average:
-            u[...] = right
+            u[...] = right.astype(u[...].dtype)
         sigma = left @ matrix @ right
-        wide = common_dtype(weight.dtype, sigma.dtype)
         divided = weight.astype(wide) / jnp.where(sigma == 0, 1, sigma).astype(wide)
         return divided.astype(weight.dtype)
 
