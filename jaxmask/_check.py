@@ -366,6 +366,15 @@ def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
     return number
 
 
+def number(value: Any, where: str, name: str) -> None:
+    """One static number: not one a row or a feature, which would be broadcast in silence."""
+    if isinstance(value, jax.core.Tracer) or np.ndim(value) or isinstance(value, str):
+        raise TypeError(
+            f"{where}: `{name}` must be one static number, got {kind_of(value)}. It is the same "
+            "for all rows and features, and known before the function is traced."
+        )
+
+
 def carries(carry: Any, layers: int, where: str) -> None:
     """The carry of a stack of layers is a tuple with one entry a layer."""
     if not isinstance(carry, tuple) or len(carry) != layers:

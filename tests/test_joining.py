@@ -258,3 +258,20 @@ def test_a_model_that_needs_a_mask_needs_one_in_chunks_and_wherever_it_stands():
         layer.run(layer.initial_carry(2), X, MASK)
     # A mask that ends within is no mask that was forgotten.
     jm.nn.Sequential(jm.nn.DropMask(), jm.nn.LSTM(6, 6, rngs=rngs), needs_mask=True)(X, MASK)
+
+
+def test_a_rate_of_each_feature_is_refused_by_name():
+    rngs, many = nnx.Rngs(0), np.full(6, 0.5)
+    calls = {
+        "dropout: `rate`": lambda: jm.nn.Dropout(many, rngs=rngs)(X, MASK),
+        "spatial_dropout: `rate`": lambda: jm.nn.SpatialDropout(many, rngs=rngs)(X, MASK),
+        "gaussian_noise: `stddev`": lambda: jm.nn.GaussianNoise(many, rngs=rngs)(X, MASK),
+        "StackedRNN: `dropout`": lambda: jm.nn.StackedRNN(jnp.tanh, dropout=many, rngs=rngs),
+        "MultiHeadAttention: `dropout_rate`": lambda: jm.nn.MultiHeadAttention(
+            2, 6, dropout_rate=many, rngs=rngs
+        ),
+        "BatchNorm: `momentum`": lambda: jm.nn.BatchNorm(6, momentum=many, rngs=rngs),
+    }
+    for text, call in calls.items():
+        with pytest.raises(TypeError, match=f"{text} must be one static number"):
+            call()
