@@ -79,7 +79,7 @@ def _cut(x: Array, real: StepMask | None, *, window: Window) -> Array:
         return jnp.zeros((x.shape[0], 0, window.size, *x.shape[2:]), x.dtype)
     rest = ((0, 0),) * (x.ndim - 2)
     padded = jnp.pad(ops.fill(x, real)[0], ((0, 0), window.pads, *rest))
-    index = jnp.arange(count)[:, None] * window.stride + jnp.arange(window.size)
+    index = jnp.arange(count)[:, None] * window.stride + jnp.arange(window.size)[None]
     return jnp.take(padded, index, axis=1)
 
 

@@ -48,7 +48,7 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
         return x, None
     real = masks.steps(mask)
     order = _order(real)
-    packed = jnp.arange(real.shape[1]) < masks.lengths(real)[:, None]
+    packed = jnp.arange(real.shape[1])[None] < masks.lengths(real)[:, None]
     new: Mask = packed
     if isinstance(mask, Segments):
         new = Segments(jnp.where(packed, _take(mask.ids, order), 0), mask.max_segments)

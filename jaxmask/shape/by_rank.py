@@ -45,7 +45,7 @@ def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     y, _ = ops.compact(x, mask)
     time = y[:, kept].shape[1]
     rest = masks.lengths(mask)[:, None] - left - right
-    return ops.fill(y[:, kept], jnp.arange(time) < rest)
+    return ops.fill(y[:, kept], jnp.arange(time)[None] < rest)
 
 
 def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
