@@ -23,7 +23,7 @@ def viterbi(
         tags[b] = argmax over {paths p} of score(b, p)
 
     A masked step holds the state, so padding may lie anywhere (mask class: any). Of paths that tie,
-    one is given.
+    one is given, and some path too where -inf rules all of them out.
 
     Args:
       logits: how well each tag fits each step, `[batch, time, tags]`, floating.
@@ -101,7 +101,8 @@ def crf_marginals(
       end: `[tags]`, floating, or None.
 
     Returns:
-      The pair `(y, mask)`: `y [batch, time, tags]` in the dtype of `logits`, 0 in padding.
+      The pair `(y, mask)`: `y [batch, time, tags]` in the dtype of `logits`, 0 in padding; nan in a
+      row that no path is left for.
 
     Raises:
       TypeError, ValueError, MaskError: as `viterbi`.
@@ -116,4 +117,6 @@ def crf_marginals(
     dtype = _check.array(logits, "logits", where).dtype
     wide, mask, weights = chain.checked(logits, mask, transitions, start, end, where)
     y = jax.grad(lambda x: jnp.sum(chain.log_partition(x, mask, weights)[0]))(wide)
+    # They add up to 1, or to 0 where logits or transitions of -inf leave no path.
+    y = jnp.where(jnp.sum(y, axis=2, keepdims=True) == 0, jnp.nan, y)
     return ops.fill(y.astype(dtype), mask)

@@ -1,10 +1,15 @@
 """Losses of pairs, `(predictions, mask, targets) -> (per_step, mask)`, and their reduction.
 
-The per-step losses have the names and the arithmetic of `optax.losses`. Each acts on each step
+The per-step losses have the names of `optax.losses` and agree with them. Each acts on each step
 alone, wherever the padding lies (mask class: any); `Segments` and row masks pass. Nothing is
 broadcast: a target has the shape of its prediction. Losses of vectors compare along the last axis,
-and take it away; the others keep it. `ctc_loss`, `crf`, `dice_loss` and `ranking_softmax_loss`
-give one value a row; `info_nce` and `ntxent` compare all real items of a batch with each other.
+and take it away; the others keep it. The arithmetic is in at least float32, the result in the dtype
+of the floating arguments. `ctc_loss`, `crf`, `dice_loss` and `ranking_softmax_loss` give one value
+a row; `info_nce` and `ntxent` compare all real items of a batch with each other.
+
+0 log 0 is 0. A class that a logit of -inf rules out counts as if it were not there, and costs inf
+where the target is that class. At a kink the gradient is that of one side: 0 at the edge of a
+margin, and of classes that tie the first has it.
 """
 
 from jaxmask.losses.binary import hinge_loss as hinge_loss

@@ -1,11 +1,12 @@
 """Losses of a yes or no for each element."""
 
+import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses import _delegate
+from jaxmask.losses import _per_step
+from jaxmask.losses._logs import times
 
 __all__ = [
     "hinge_loss",
@@ -20,7 +21,7 @@ def sigmoid_binary_cross_entropy(predictions: ArrayLike, mask: Mask, targets: Ar
     """Cross entropy of independent yes-or-no predictions.
 
         p = sigmoid(predictions)
-        y = -targets log p - (1 - targets) log(1 - p)
+        y = -targets log p - (1 - targets) log(1 - p),   0 log 0 = 0
 
     Args:
       predictions: logits, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
@@ -44,8 +45,13 @@ def sigmoid_binary_cross_entropy(predictions: ArrayLike, mask: Mask, targets: Ar
 
     Agrees with `optax.losses.sigmoid_binary_cross_entropy` of each unpadded row.
     """
-    loss = optax.losses.sigmoid_binary_cross_entropy
-    return _delegate.elementwise(loss, predictions, mask, targets)
+    where = "sigmoid_binary_cross_entropy"
+    return _per_step.elementwise(where, _cross_entropy, predictions, mask, targets)
+
+
+def _cross_entropy(logits: Array, targets: Array) -> Array:
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -times(targets, yes) - times(1 - targets, no)
 
 
 def sigmoid_focal_loss(
@@ -67,14 +73,16 @@ def sigmoid_focal_loss(
         floating.
       mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`; 0 or 1, or probabilities; boolean, integer or floating.
-      alpha: a scalar in (0, 1), the weight of yes against no.
-      gamma: a scalar; the larger, the less an easy element counts.
+      alpha: in (0, 1), the weight of yes against no: a number, or an array by row, by step or by
+        element.
+      gamma: alike; the larger, the less an easy element counts.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
 
     Raises:
-      TypeError, ValueError, MaskError: as `squared_error`; ValueError if an option is not a scalar.
+      TypeError, ValueError, MaskError: as `squared_error`; ValueError if an option has another
+        shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -86,14 +94,32 @@ def sigmoid_focal_loss(
     Source: Lin et al., 2017, Focal loss for dense object detection, arXiv:1708.02002.
     Agrees with `optax.losses.sigmoid_focal_loss` of each unpadded row.
     """
-    loss = optax.losses.sigmoid_focal_loss
-    return _delegate.elementwise(loss, predictions, mask, targets, alpha=alpha, gamma=gamma)
+
+    def loss(logits: Array, targets: Array, alpha: Array | None, gamma: Array) -> Array:
+        wrong = (1 - targets) * jax.nn.sigmoid(logits) + targets * jax.nn.sigmoid(-logits)
+        some = wrong > 0
+        # By the logarithm: a power below 1 has no slope at 0.
+        log_wrong = jnp.log(jnp.where(some, wrong, 1))
+        focus = jnp.where(some, jnp.exp(gamma * log_wrong), jnp.where(gamma == 0, 1, 0))
+        cross_entropy = _cross_entropy(logits, targets)
+        endless = jnp.isinf(cross_entropy)
+        # There the focus has come to stand still: its slope is 0, and 0 * inf is nan.
+        y = jnp.where(
+            endless,
+            jax.lax.stop_gradient(focus) * cross_entropy,
+            focus * jnp.where(endless, 0, cross_entropy),
+        )
+        return y if alpha is None else (alpha * targets + (1 - alpha) * (1 - targets)) * y
+
+    return _per_step.elementwise(
+        "sigmoid_focal_loss", loss, predictions, mask, targets, alpha=alpha, gamma=gamma
+    )
 
 
 def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Zero where the score has the right sign and is at least 1 in size, linear before.
 
-        y = max(0, 1 - predictions targets)
+        y = max(0, 1 - predictions targets)     without a gradient where the two are equal
 
     Args:
       predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
@@ -117,13 +143,17 @@ def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     Agrees with `optax.losses.hinge_loss` of each unpadded row.
     """
     _refuse_booleans(targets, "hinge_loss")
-    return _delegate.elementwise(optax.losses.hinge_loss, predictions, mask, targets)
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        return _positive(1 - predictions * targets)
+
+    return _per_step.elementwise("hinge_loss", loss, predictions, mask, targets)
 
 
 def perceptron_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Zero where the score has the right sign, its size where it has not.
 
-        y = max(0, -predictions targets)
+        y = max(0, -predictions targets)     without a gradient where the two are equal
 
     Args:
       predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
@@ -147,7 +177,16 @@ def perceptron_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> P
     Agrees with `optax.losses.perceptron_loss` of each unpadded row.
     """
     _refuse_booleans(targets, "perceptron_loss")
-    return _delegate.elementwise(optax.losses.perceptron_loss, predictions, mask, targets)
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        return _positive(-predictions * targets)
+
+    return _per_step.elementwise("perceptron_loss", loss, predictions, mask, targets)
+
+
+def _positive(x: Array) -> Array:
+    # Not `jnp.maximum`, whose gradient asks which of the two is equal to the result.
+    return jnp.where(x <= 0, 0, x)
 
 
 def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -184,7 +223,14 @@ def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pa
         raise TypeError(
             f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {targets.dtype}."
         )
-    return _delegate.elementwise(optax.losses.sparsemax_loss, predictions, mask, targets)
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        s = jnp.where(targets != 0, -predictions, predictions)
+        # Selected before the square too: that of an infinite score has the gradient 0 * inf.
+        curved = jnp.where(jnp.abs(s) < 1, s, 0)
+        return jnp.where(s <= -1, 0, jnp.where(s >= 1, s, (curved + 1) ** 2 / 4))
+
+    return _per_step.elementwise(where, loss, predictions, mask, targets)
 
 
 def _refuse_booleans(targets: ArrayLike, where: str) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask.losses._logs import log_sum_exp
 
 __all__ = ["crf"]
 
@@ -50,7 +51,8 @@ def crf(
       mask: `[batch, time]`, boolean, or `Segments` (each sequence is a chain of its own), or None.
       tags: `[batch, time]`, integer, below the number of tags; anything may stand in padding.
       transitions: `[tags, tags]`, floating: how well the column's tag follows the row's; -inf where
-        it must not. A row that no path is left for gives nan.
+        it must not. A row whose path is ruled out costs inf; where no path is left at all, the
+        gradient is 0.
       start: `[tags]`, floating: how well a row begins with a tag; None is 0.
       end: `[tags]`, floating: how well a row ends with a tag; None is 0.
 
@@ -81,7 +83,8 @@ def crf(
     _check.shape(tags, logits.shape[:2], "[batch, time]", where, "tags")
     total, row_mask = log_partition(logits, mask, weights)
     score = _score(logits, mask, ops.fill(tags, mask)[0], weights)
-    return ops.fill(total - score, row_mask)
+    no_path = jnp.isneginf(total)  # -inf - -inf is nan
+    return ops.fill(jnp.where(no_path, -total, total - jnp.where(no_path, 0, score)), row_mask)
 
 
 def checked(
@@ -151,23 +154,6 @@ def log_partition(logits: Array, mask: Mask, weights: Weights) -> Pair:
     by_time = logits.swapaxes(0, 1), first_steps(logits, mask).T, real.T
     alpha, _ = jax.lax.scan(step, jnp.zeros(logits.shape[::2], logits.dtype), by_time)
     return ops.fill(log_sum_exp(alpha + weights.end[None], axis=1), masks.rows(mask))
-
-
-def log_sum_exp(x: Array, axis: int) -> Array:
-    """Log of the sum of exponentials.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> float(log_sum_exp(jnp.zeros((1, 1)), axis=1)[0])
-      0.0
-    """
-    highest = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
-    top = jnp.where(highest == -jnp.inf, 0, highest)  # not inf - inf, where all is ruled out
-    total = jnp.sum(jnp.exp(x - top), axis=axis)
-    ruled_out = total == 0
-    total = jnp.log(jnp.where(ruled_out, 1, total))
-    # There the highest is -inf; a constant one would trip `jax_debug_infs` in a gradient.
-    return jnp.where(ruled_out, jnp.squeeze(highest, axis), jnp.squeeze(top, axis) + total)
 
 
 def _score(logits: Array, mask: Mask, tags: Array, weights: Weights) -> Array:

@@ -1,12 +1,11 @@
 """Losses of one class out of several; the classes are the last axis of the predictions."""
 
-import functools
+import jax
+import jax.numpy as jnp
 
-import optax
-
-from jaxmask import ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses import _delegate
+from jaxmask.losses import _per_step
+from jaxmask.losses._logs import times
 
 __all__ = [
     "multiclass_hinge_loss",
@@ -32,14 +31,15 @@ def softmax_cross_entropy_with_integer_labels(
       mask: boolean, or `Segments`, or None.
       targets: class ids, the shape of `predictions` without its last axis; integer. Any id may
         stand in padding. An id that means "ignore" at a real step belongs in the mask, as
-        `mask & (targets != -100)`: optax would read it as a class, counted from the end.
+        `mask & (targets != -100)`.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
 
     Raises:
       TypeError: if `predictions` is not floating, `targets` not integer, or `mask` not boolean.
-      ValueError: if `targets` has another shape, or there is no axis after those of the mask.
+      ValueError: if `targets` has another shape, if there is no axis after those of the mask, or if
+        a real target is no class; under `jit`, where values cannot be seen, such a step gives nan.
       MaskError: if `mask` does not belong to `predictions`.
 
     Example:
@@ -53,14 +53,18 @@ def softmax_cross_entropy_with_integer_labels(
 
     Agrees with `optax.losses.softmax_cross_entropy_with_integer_labels` of each unpadded row.
     """
-    loss = optax.losses.softmax_cross_entropy_with_integer_labels
-    return _delegate.of_class_ids(loss, predictions, mask, targets)
+
+    def loss(logits: Array, targets: Array) -> Array:
+        return jax.nn.logsumexp(logits, axis=-1) - _per_step.chosen(logits, targets)
+
+    where = "softmax_cross_entropy_with_integer_labels"
+    return _per_step.of_class_ids(where, loss, predictions, mask, targets)
 
 
 def softmax_cross_entropy(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Cross entropy of a softmax, with a probability for each class.
 
-        y = -sum_k targets[k] log softmax(predictions)[k]
+        y = -sum_k targets[k] log softmax(predictions)[k],   0 log 0 = 0
 
     Args:
       predictions: logits, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
@@ -83,14 +87,20 @@ def softmax_cross_entropy(predictions: ArrayLike, mask: Mask, targets: ArrayLike
       >>> round(float(y[0, 0]), 4)
       0.6931
 
-    Agrees with `optax.losses.softmax_cross_entropy` of each unpadded row.
+    Agrees with `optax.losses.softmax_cross_entropy` of each unpadded row, except that a class of
+    logit -inf and probability 0 counts 0, which is nan there.
     """
-    loss = optax.losses.softmax_cross_entropy
-    return _delegate.over_features(loss, predictions, mask, targets, floating=False)
+    return _per_step.over_features(
+        "softmax_cross_entropy", _cross_entropy, predictions, mask, targets, floating=False
+    )
+
+
+def _cross_entropy(logits: Array, targets: Array) -> Array:
+    return -jnp.sum(times(targets, jax.nn.log_softmax(logits, axis=-1)), axis=-1)
 
 
 def safe_softmax_cross_entropy(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
-    """Cross entropy of a softmax, where a class of logit -inf and probability 0 counts 0.
+    """`softmax_cross_entropy`, which is safe too, by the name that optax has for it.
 
         y = -sum_k targets[k] log softmax(predictions)[k],   0 log 0 = 0
 
@@ -116,8 +126,9 @@ def safe_softmax_cross_entropy(predictions: ArrayLike, mask: Mask, targets: Arra
 
     Agrees with `optax.losses.safe_softmax_cross_entropy` of each unpadded row.
     """
-    loss = optax.losses.safe_softmax_cross_entropy
-    return _delegate.over_features(loss, predictions, mask, targets)
+    return _per_step.over_features(
+        "safe_softmax_cross_entropy", _cross_entropy, predictions, mask, targets
+    )
 
 
 def poly_loss_cross_entropy(
@@ -126,21 +137,21 @@ def poly_loss_cross_entropy(
     """Cross entropy of a softmax, with its first polynomial term weighted.
 
         p = softmax(predictions)
-        y = sum_k targets[k] (-log p[k] + epsilon (1 - p[k]))
+        y = sum_k targets[k] (-log p[k] + epsilon (1 - p[k])),   0 log 0 = 0
 
     Args:
       predictions: logits, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
         mask; floating.
       mask: boolean, or `Segments`, or None.
       targets: one-hot or probabilities, floating, the shape of `predictions`.
-      epsilon: a scalar, the weight of the first term.
+      epsilon: the weight of the first term: a number, or an array by row or by step.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
 
     Raises:
-      TypeError, ValueError, MaskError: as `safe_softmax_cross_entropy`; ValueError if `epsilon` is
-        not a scalar.
+      TypeError, ValueError, MaskError: as `safe_softmax_cross_entropy`; ValueError if `epsilon` has
+        another shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -152,14 +163,21 @@ def poly_loss_cross_entropy(
     Source: Leng et al., 2022, PolyLoss, arXiv:2204.12511. Agrees with
     `optax.losses.poly_loss_cross_entropy` of each unpadded row.
     """
-    loss = optax.losses.poly_loss_cross_entropy
-    return _delegate.over_features(loss, predictions, mask, targets, epsilon=epsilon)
+
+    def loss(logits: Array, targets: Array, epsilon: Array) -> Array:
+        missed = jnp.sum(targets * (1 - jax.nn.softmax(logits, axis=-1)), axis=-1)
+        return _cross_entropy(logits, targets) + epsilon * missed
+
+    where = "poly_loss_cross_entropy"
+    return _per_step.over_features(where, loss, predictions, mask, targets, epsilon=epsilon)
 
 
 def multiclass_hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Zero where the right class leads every other by at least 1, linear before.
 
         y = max_k (predictions[k] + [k != targets]) - predictions[targets]
+
+    Of classes that tie, the first has the gradient.
 
     Args:
       predictions: scores, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
@@ -182,13 +200,20 @@ def multiclass_hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike
     Source: Crammer and Singer, 2001, On the algorithmic implementation of multiclass kernel-based
     vector machines, JMLR 2. Agrees with `optax.losses.multiclass_hinge_loss` of each unpadded row.
     """
-    return _delegate.of_class_ids(optax.losses.multiclass_hinge_loss, predictions, mask, targets)
+
+    def loss(scores: Array, targets: Array) -> Array:
+        wrong = jnp.arange(scores.shape[-1]) != targets[..., None]
+        return _highest(scores + wrong.astype(scores.dtype)) - _per_step.chosen(scores, targets)
+
+    return _per_step.of_class_ids("multiclass_hinge_loss", loss, predictions, mask, targets)
 
 
 def multiclass_perceptron_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """How far the right class is behind the highest score.
 
         y = max_k predictions[k] - predictions[targets]
+
+    Of classes that tie, the first has the gradient.
 
     Args:
       predictions: scores, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
@@ -212,8 +237,17 @@ def multiclass_perceptron_loss(predictions: ArrayLike, mask: Mask, targets: Arra
     doi:10.3115/1118693.1118694. Agrees with `optax.losses.multiclass_perceptron_loss` of each
     unpadded row.
     """
-    loss = optax.losses.multiclass_perceptron_loss
-    return _delegate.of_class_ids(loss, predictions, mask, targets)
+
+    def loss(scores: Array, targets: Array) -> Array:
+        return _highest(scores) - _per_step.chosen(scores, targets)
+
+    return _per_step.of_class_ids("multiclass_perceptron_loss", loss, predictions, mask, targets)
+
+
+def _highest(scores: Array) -> Array:
+    # Not `jnp.max`, whose gradient asks which score is equal to the highest: XLA may compare two
+    # roundings of it, and the gradient is lost.
+    return _per_step.chosen(scores, jnp.argmax(scores, axis=-1))
 
 
 def multiclass_sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -243,11 +277,27 @@ def multiclass_sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: Array
     Source: Martins and Astudillo, 2016, From softmax to sparsemax, arXiv:1602.02068. Agrees with
     `optax.losses.multiclass_sparsemax_loss` of each unpadded row.
     """
-    return _delegate.of_class_ids(_multiclass_sparsemax, predictions, mask, targets)
+
+    def loss(scores: Array, targets: Array) -> Array:
+        lead = scores - _per_step.chosen(scores, targets)[..., None]
+        chosen, p = _sparsemax(scores)
+        gained = jnp.sum(jnp.where(chosen, p * jnp.where(chosen, lead, 0), 0), axis=-1)
+        return gained + (1 - jnp.sum(p * p, axis=-1)) / 2
+
+    return _per_step.of_class_ids("multiclass_sparsemax_loss", loss, predictions, mask, targets)
 
 
-@functools.wraps(optax.losses.multiclass_sparsemax_loss)
-def _multiclass_sparsemax(scores: Array, labels: Array) -> Array:
-    # optax maps over one leading axis only, and its derivative refuses 16-bit floats.
-    flat = scores.reshape(labels.size, scores.shape[-1]).astype(ops.accumulator(scores.dtype))
-    return optax.losses.multiclass_sparsemax_loss(flat, labels.reshape(-1)).reshape(labels.shape)
+def _sparsemax(scores: Array) -> tuple[Array, Array]:
+    """The nearest point of the simplex, and where it is above 0."""
+    fixed = jax.lax.stop_gradient(scores)
+    falling = -jnp.sort(-fixed, axis=-1)
+    number = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)
+    total = jnp.cumsum(falling, axis=-1)
+    count = jnp.sum(1 + number * falling > total, axis=-1, keepdims=True)
+    last = jnp.take_along_axis(total, count - 1, axis=-1)
+    chosen = fixed > (last - 1) / count
+    # The slope of p too comes from the scores that were chosen, not from the sorted ones.
+    inside = jnp.where(chosen, scores, 0)
+    size = jnp.sum(chosen, axis=-1, keepdims=True)
+    threshold = (jnp.sum(inside, axis=-1, keepdims=True) - 1) / size
+    return chosen, jnp.where(chosen, inside - threshold, 0)

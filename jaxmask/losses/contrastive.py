@@ -1,11 +1,11 @@
 """Losses that pull some vectors together and push others apart."""
 
+import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses import _delegate
+from jaxmask.losses import _per_step
 
 __all__ = ["info_nce", "ntxent", "triplet_margin_loss"]
 
@@ -32,8 +32,8 @@ def triplet_margin_loss(
       negatives: the shape of `anchors`, floating.
       norm_degree: static, even and at least 2: optax takes no absolute values, so that an odd
         degree would give no norm.
-      margin: a scalar, how much nearer the positive must be.
-      eps: a scalar, keeps the gradient finite where two vectors are the same.
+      margin: how much nearer the positive must be: a number, or an array by row or by step.
+      eps: alike; keeps the gradient finite where two vectors are the same.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
@@ -57,17 +57,18 @@ def triplet_margin_loss(
     where = "triplet_margin_loss"
     if _check.count(norm_degree, where, "norm_degree", least=2) % 2:
         raise ValueError(f"{where}: `norm_degree` must be even, got {norm_degree}.")
+
+    def loss(anchors: Array, near: Array, far: Array, margin: Array, eps: Array) -> Array:
+        def distance(other: Array) -> Array:
+            power = jnp.sum((anchors - other) ** norm_degree, axis=-1)
+            return (power + eps) ** (1 / norm_degree)
+
+        gap = distance(near) - distance(far) + margin
+        return jnp.where(gap <= 0, 0, gap)  # not `jnp.maximum`: its gradient compares for equality
+
     names = ("anchors", "positives", "negatives")
-    return _delegate.over_features(
-        optax.losses.triplet_margin_loss,
-        anchors,
-        mask,
-        positives,
-        negatives,
-        names=names,
-        norm_degree=norm_degree,
-        margin=margin,
-        eps=eps,
+    return _per_step.over_features(
+        where, loss, anchors, mask, positives, negatives, names=names, margin=margin, eps=eps
     )
 
 
@@ -125,8 +126,8 @@ def info_nce(
     if similarity == "cosine":
         items, others = _unit(items), _unit(others)
     scores = items @ others.T / temperature
-    y = _log_sum_exp(scores, real[None, :]) - jnp.diagonal(scores)
-    return ops.fill(y.reshape(leading), mask)
+    total, _ = ops.logsumexp(scores, jnp.broadcast_to(real, scores.shape))
+    return ops.fill((total - jnp.diagonal(scores)).reshape(leading), mask)
 
 
 def ntxent(
@@ -182,15 +183,12 @@ def ntxent(
     items = _unit(items)
     scores = items @ items.T / temperature
     # One sum for each pair: all negatives, and the positive itself.
-    negatives = _log_sum_exp(scores, ~same & real[None, :], default=_LOW)
-    each = jnp.logaddexp(scores, negatives[:, None]) - scores
+    negatives, some = ops.logsumexp(scores, ~same & real)
+    each = jax.nn.softplus(negatives[:, None] - scores)
+    each = jnp.where(masks.expand(masks.steps(some), 2), each, 0)
     total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)
     y = (total / jnp.maximum(count, 1).astype(total.dtype)).reshape(leading)
     return ops.fill(y, masks.intersect(mask, (count > 0).reshape(leading), where))
-
-
-# So small that its exponential is 0 beside any cosine; infinity would make inf - inf.
-_LOW = -1e30
 
 
 def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tuple[int, ...], Mask]:
@@ -217,17 +215,6 @@ def _unit(x: Array) -> Array:
     """Vectors of length 1; a vector of zeros stays, with a finite gradient."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jnp.where(square > 0, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-
-
-def _log_sum_exp(scores: Array, real: Array, default: float = 0.0) -> Array:
-    """Log of the sum of exponentials over the columns that are real; `default` if none is."""
-    real = jnp.broadcast_to(real, scores.shape)
-    some = jnp.any(real, axis=1)
-    top = jnp.max(jnp.where(real, scores, _LOW), axis=1, initial=_LOW)
-    top = jnp.where(some, jnp.where(top < jnp.inf, top, 0), 0)
-    weights = jnp.where(real, jnp.exp(jnp.where(real, scores - top[:, None], 0)), 0)
-    total = jnp.where(some, jnp.sum(weights, axis=1), 1)
-    return jnp.where(some, top + jnp.log(total), default)
 
 
 def _scalar(temperature: float | Array, where: str) -> None:

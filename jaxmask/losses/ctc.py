@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.losses._logs import log_add
 
 __all__ = ["ctc_loss"]
 
@@ -109,8 +110,8 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
         before = jnp.concatenate([never, label], axis=1)
         skipped = jnp.where(fresh, before[:, :-1], -jnp.inf)
         new = (
-            _log_add(blank, before) + p_blank,
-            _log_add(label, blank[:, :-1], skipped) + p_label,
+            log_add(blank, before) + p_blank,
+            log_add(label, blank[:, :-1], skipped) + p_label,
         )
         blank, label = (jnp.where(is_real, *x) for x in zip(new, carry, strict=True))
         # Scores near 0 round finely. What is taken off here is added again below, so the gradient
@@ -128,18 +129,9 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
     end = jnp.sum(spelled, axis=1, keepdims=True)
     label = jnp.concatenate([never, label], axis=1)
     ways = (jnp.take_along_axis(x, end, axis=1) for x in (blank, label))
-    cost = -jnp.squeeze(_log_add(*ways) + jnp.sum(tops, axis=0), axis=1)
+    cost = -jnp.squeeze(log_add(*ways) + jnp.sum(tops, axis=0), axis=1)
     # Rounding may leave a certain row just below 0; the gradient is the same on either side.
     return cost + jax.lax.stop_gradient(jnp.where(cost < 0, -cost, 0))
-
-
-def _log_add(*terms: Array) -> Array:
-    """Log of the sum of exponentials; -inf, without a gradient, where every term is."""
-    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
-    ruled_out = jnp.isneginf(top)
-    safe = jnp.where(ruled_out, 0, top)
-    total = sum(jnp.exp(x - safe) for x in terms)
-    return jnp.where(ruled_out, top, safe + jnp.log(jnp.where(ruled_out, 1, total)))
 
 
 @jax.custom_jvp

@@ -1,9 +1,14 @@
-"""Divergences between two distributions over the last axis."""
+"""Divergences between two distributions over the last axis.
 
-import optax
+What is impossible in both counts 0; what is possible and predicted to be impossible costs inf. At a
+target of 0 the slope of `t log t`, which is infinite, counts as 0.
+"""
 
-from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.losses import _delegate
+import jax.numpy as jnp
+
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.losses import _per_step
+from jaxmask.losses._logs import times
 
 __all__ = ["generalized_kl_divergence", "kl_divergence", "kl_divergence_with_log_targets"]
 
@@ -36,13 +41,19 @@ def kl_divergence(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
     Source: Kullback and Leibler, 1951, On information and sufficiency,
     doi:10.1214/aoms/1177729694. Agrees with `optax.losses.kl_divergence` of each unpadded row.
     """
-    return _delegate.over_features(optax.losses.kl_divergence, predictions, mask, targets)
+    return _per_step.over_features("kl_divergence", _divergence, predictions, mask, targets)
+
+
+def _divergence(log_predictions: Array, targets: Array) -> Array:
+    none = targets == 0
+    log_targets = jnp.where(none, 0, jnp.log(jnp.where(none, 1, targets)))
+    return jnp.sum(times(targets, log_targets - log_predictions), axis=-1)
 
 
 def kl_divergence_with_log_targets(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Kullback-Leibler divergence, with both distributions as log probabilities.
 
-        y = sum_k exp(targets[k]) (targets[k] - predictions[k])
+        y = sum_k exp(targets[k]) (targets[k] - predictions[k]),   0 log 0 = 0
 
     Args:
       predictions: log probabilities, `[batch, time, ..., classes]`, or `[batch, ..., classes]`
@@ -64,14 +75,24 @@ def kl_divergence_with_log_targets(predictions: ArrayLike, mask: Mask, targets: 
 
     Agrees with `optax.losses.kl_divergence_with_log_targets` of each unpadded row.
     """
-    loss = optax.losses.kl_divergence_with_log_targets
-    return _delegate.over_features(loss, predictions, mask, targets)
+
+    def loss(log_predictions: Array, log_targets: Array) -> Array:
+        none = jnp.isneginf(log_targets)
+        safe = jnp.where(none, 0, log_targets)
+        # A target that underflows still is one: infinite where the prediction rules it out.
+        least = jnp.finfo(safe.dtype).tiny
+        targets = jnp.where(none, 0, jnp.where(safe > jnp.log(least), jnp.exp(safe), least))
+        return jnp.sum(times(targets, safe - log_predictions), axis=-1)
+
+    where = "kl_divergence_with_log_targets"
+    return _per_step.over_features(where, loss, predictions, mask, targets)
 
 
 def generalized_kl_divergence(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Kullback-Leibler divergence of measures that need not sum to 1.
 
         y = sum_k targets[k] (log targets[k] - predictions[k]) + exp(predictions[k]) - targets[k]
+                                                                                     0 log 0 = 0
 
     Args:
       predictions: logarithms, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
@@ -93,5 +114,9 @@ def generalized_kl_divergence(predictions: ArrayLike, mask: Mask, targets: Array
 
     Agrees with `optax.losses.generalized_kl_divergence` of each unpadded row.
     """
-    loss = optax.losses.generalized_kl_divergence
-    return _delegate.over_features(loss, predictions, mask, targets)
+
+    def loss(log_predictions: Array, targets: Array) -> Array:
+        excess = jnp.sum(jnp.exp(log_predictions) - targets, axis=-1)
+        return _divergence(log_predictions, targets) + excess
+
+    return _per_step.over_features("generalized_kl_divergence", loss, predictions, mask, targets)

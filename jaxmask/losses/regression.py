@@ -1,9 +1,11 @@
 """Losses of predicted quantities and vectors."""
 
-import optax
+import math
+
+import jax.numpy as jnp
 
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses import _delegate
+from jaxmask.losses import _per_step
 
 __all__ = [
     "cosine_distance",
@@ -43,7 +45,11 @@ def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
 
     Agrees with `optax.losses.squared_error` of each unpadded row.
     """
-    return _delegate.elementwise(optax.losses.squared_error, predictions, mask, targets)
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        return (predictions - targets) ** 2
+
+    return _per_step.elementwise("squared_error", loss, predictions, mask, targets)
 
 
 def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -70,7 +76,11 @@ def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
 
     Agrees with `optax.losses.l2_loss` of each unpadded row.
     """
-    return _delegate.elementwise(optax.losses.l2_loss, predictions, mask, targets)
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        return (predictions - targets) ** 2 / 2
+
+    return _per_step.elementwise("l2_loss", loss, predictions, mask, targets)
 
 
 def huber_loss(
@@ -86,13 +96,14 @@ def huber_loss(
       predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
       mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`.
-      delta: a scalar, the error from which the loss is linear.
+      delta: the error from which the loss is linear: a number, or an array by row, by step or by
+        element.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
 
     Raises:
-      TypeError, ValueError, MaskError: as `squared_error`; ValueError if `delta` is not a scalar.
+      TypeError, ValueError, MaskError: as `squared_error`; ValueError if `delta` has another shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -103,7 +114,14 @@ def huber_loss(
     Source: Huber, 1964, Robust estimation of a location parameter, doi:10.1214/aoms/1177703732.
     Agrees with `optax.losses.huber_loss` of each unpadded row.
     """
-    return _delegate.elementwise(optax.losses.huber_loss, predictions, mask, targets, delta=delta)
+
+    def loss(predictions: Array, targets: Array, delta: Array) -> Array:
+        error = jnp.abs(predictions - targets)
+        # Selected before the square too: that of an infinite error has the gradient 0 * inf.
+        near = error <= delta
+        return jnp.where(near, jnp.where(near, error, 0) ** 2 / 2, delta * (error - delta / 2))
+
+    return _per_step.elementwise("huber_loss", loss, predictions, mask, targets, delta=delta)
 
 
 def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -131,7 +149,12 @@ def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
 
     Agrees with `optax.losses.log_cosh` of each unpadded row.
     """
-    return _delegate.elementwise(optax.losses.log_cosh, predictions, mask, targets)
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        error = predictions - targets
+        return jnp.logaddexp(error, -error) - math.log(2)
+
+    return _per_step.elementwise("log_cosh", loss, predictions, mask, targets)
 
 
 def cosine_similarity(
@@ -146,8 +169,8 @@ def cosine_similarity(
         floating.
       mask: boolean, or `Segments`, or None.
       targets: floating, the shape of `predictions`.
-      epsilon: a scalar, the least squared norm to divide by. With 0, a vector of zeros at a real
-        step gives nan, as in optax; in padding it is harmless.
+      epsilon: the least squared norm to divide by: a number, or an array by row or by step. With 0,
+        a vector of zeros at a real step gives nan, as in optax; in padding it is harmless.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
@@ -155,7 +178,7 @@ def cosine_similarity(
     Raises:
       TypeError: if an array is not floating, or `mask` is not boolean.
       ValueError: if `targets` has not the shape of `predictions`, if there is no axis after those
-        of the mask, or if `epsilon` is not a scalar.
+        of the mask, or if `epsilon` has another shape.
       MaskError: if `mask` does not belong to `predictions`.
 
     Example:
@@ -167,8 +190,8 @@ def cosine_similarity(
 
     Agrees with `optax.losses.cosine_similarity` of each unpadded row.
     """
-    return _delegate.over_features(
-        optax.losses.cosine_similarity, predictions, mask, targets, epsilon=epsilon
+    return _per_step.over_features(
+        "cosine_similarity", _cosine, predictions, mask, targets, epsilon=epsilon
     )
 
 
@@ -201,6 +224,18 @@ def cosine_distance(
 
     Agrees with `optax.losses.cosine_distance` of each unpadded row.
     """
-    return _delegate.over_features(
-        optax.losses.cosine_distance, predictions, mask, targets, epsilon=epsilon
+
+    def loss(predictions: Array, targets: Array, epsilon: Array) -> Array:
+        return 1 - _cosine(predictions, targets, epsilon)
+
+    return _per_step.over_features(
+        "cosine_distance", loss, predictions, mask, targets, epsilon=epsilon
     )
+
+
+def _cosine(predictions: Array, targets: Array, epsilon: Array) -> Array:
+    def unit(x: Array) -> Array:
+        square = jnp.sum(x * x, axis=-1)
+        return x / jnp.sqrt(jnp.where(square > epsilon, square, epsilon))[..., None]
+
+    return jnp.sum(unit(predictions) * unit(targets), axis=-1)

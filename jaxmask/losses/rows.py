@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
 from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.losses._logs import times
 
 __all__ = ["dice_loss", "ranking_softmax_loss"]
 
@@ -16,6 +17,7 @@ def ranking_softmax_loss(
 
         y[b] = -sum_t weights[b, t] targets[b, t] log softmax(predictions[b])[t]    over real steps
 
+    An item of score -inf and relevance 0 counts 0.
     Padding may lie anywhere (mask class: any).
 
     Args:
@@ -58,7 +60,7 @@ def ranking_softmax_loss(
     relevance, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
     if weights is not None:
         relevance *= ops.fill(_like(weights, wide, where, "weights"), mask)[0]
-    per_row, row_mask = pool.sum(relevance * log_p, mask)
+    per_row, row_mask = pool.sum(times(relevance, log_p), mask)
     return -per_row, row_mask
 
 

@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses import _delegate
+from jaxmask.losses import _per_step
 
 __all__ = ["seq2seq_cross_entropy"]
 
@@ -30,7 +29,7 @@ def seq2seq_cross_entropy(
       targets: class ids, the shape of `logits` without its last axis; integer. Any id may stand in
         padding.
       label_smoothing: static, in [0, 1): the share of the label that goes to all classes alike.
-        With more than 0, no logit of a real step may be -inf.
+        With more than 0, a logit of -inf at a real step costs inf, as its class has a share.
       z_loss: static, at least 0; 1e-4 keeps half precision logits from drifting.
 
     Returns:
@@ -40,7 +39,8 @@ def seq2seq_cross_entropy(
     Raises:
       TypeError: if `logits` is not floating, `targets` not integer, `mask` not boolean, or an
         option not a Python number.
-      ValueError: if `targets` has another shape, or an option is out of its range.
+      ValueError: if `targets` has another shape, an option is out of its range, or a real target is
+        no class; under `jit`, where values cannot be seen, such a step gives nan.
       MaskError: if `mask` does not belong to `logits`.
 
     Example:
@@ -61,17 +61,14 @@ def seq2seq_cross_entropy(
     _within(z_loss, float("inf"), where, "z_loss")
 
     def loss(logits: Array, targets: Array) -> Array:
-        wide = logits.astype(ops.accumulator(logits.dtype))
-        top = jax.lax.stop_gradient(jnp.max(wide, axis=-1))
-        log_z = top + jnp.log(jnp.sum(jnp.exp(wide - top[..., None]), axis=-1))
-        score = jnp.take_along_axis(wide, targets[..., None], axis=-1)[..., 0]
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        score = _per_step.chosen(logits, targets)
         # Not by a factor of 0: a class that is ruled out has the logit -inf.
         if label_smoothing:
-            score = (1 - label_smoothing) * score + label_smoothing * jnp.mean(wide, axis=-1)
+            score = (1 - label_smoothing) * score + label_smoothing * jnp.mean(logits, axis=-1)
         return log_z - score + (z_loss * log_z**2 if z_loss else 0)
 
-    loss.__name__ = where
-    return _delegate.of_class_ids(loss, logits, mask, targets, name="logits")
+    return _per_step.of_class_ids(where, loss, logits, mask, targets, name="logits", wide=True)
 
 
 def _within(value: float, limit: float, where: str, name: str) -> None:
