@@ -98,7 +98,8 @@ def real_ids(
 
     Args:
       ids: integer or boolean, as the caller got them: `jnp.asarray` under `jit` hides their values.
-      mask: of the leading axes of `ids`, or None. Anything may stand in the padding.
+      mask: of the leading axes of `ids`, or None; as the caller got it. Anything may stand in the
+        padding.
       size: how many classes there are.
       where: the function that asks, for the error text.
       name: what the caller calls `ids`.
@@ -123,10 +124,18 @@ def real_ids(
     return _classes(jnp, jnp.asarray(ids), True if real is None else real, size, but)
 
 
+def nan_unless(valid: Array, y: Array) -> Array:
+    """`y`, and nan where it is not valid."""
+    seen = known(valid)
+    # Where all of it is, a nan among the operands would only trip `jax_debug_nans`.
+    return y if seen is not None and seen.all() else jnp.where(valid, y, jnp.nan)
+
+
 def _classes(numpy: Any, ids: Any, real: Any, size: int, but: int | None) -> tuple[Any, Any]:
     """`real_ids` by NumPy or by JAX."""
     # Narrow integers cannot be compared with a size that they cannot hold.
-    ids = ids.astype(common_dtype(ids.dtype, np.int32))
+    promote = np.promote_types if numpy is np else common_dtype
+    ids = ids.astype(promote(ids.dtype, np.int32))
     real = numpy.expand_dims(real, tuple(range(np.ndim(real), ids.ndim)))
     is_class = (ids >= 0) & (ids < size)
     if but is not None:

@@ -155,3 +155,26 @@ def test_crf_refuses_what_it_cannot_read():
         jm.losses.crf(logits, MASK, tags[:, :2], weights["transitions"])
     with pytest.raises(ValueError, match="CRF: `num_tags` must be at least 1"):
         jm.nn.CRF(0, rngs=nnx.Rngs(0))
+
+
+def test_a_tag_that_is_none_is_refused_or_nan():
+    logits = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]], bool)
+    tags = np.where(mask, 1, -100)
+    weights = np.zeros((2, 2), np.float32)
+
+    def total(x, tags, mask=mask):
+        y, _ = jm.losses.crf(x, mask, tags, weights)
+        return jnp.sum(y), y
+
+    run = jax.jit(jax.grad(total, has_aux=True))
+    _, clean = run(logits, tags)
+    for wrong in (-1, -100, 2):
+        spoiled = tags.copy()
+        spoiled[1, 1] = wrong
+        with pytest.raises(ValueError, match=r"crf: `tags` must lie in 0..1 at real steps"):
+            total(logits, spoiled)
+        gradient, y = run(logits, spoiled)
+        assert np.isnan(y).tolist() == [False, True, False]
+        np.testing.assert_array_equal(y[::2], clean[::2])
+        assert np.isfinite(gradient).all()

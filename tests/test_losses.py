@@ -301,6 +301,37 @@ def test_targets_of_a_dtype_that_would_be_misread_are_refused(name, dtype, text)
         getattr(losses, name)(predictions, MASK, targets.astype(dtype))
 
 
+OF_CLASSES = [name for name, (kind, _) in LOSSES.items() if kind == "ids"]
+YES_OR_NO = [name for name, (kind, _) in LOSSES.items() if kind == "binary"]
+
+
+@pytest.mark.parametrize("name", [*OF_CLASSES, *YES_OR_NO, "seq2seq_cross_entropy"])
+def test_ids_that_are_no_class_are_refused_or_nan(name):
+    kind = name if name in LOSSES else OF_CLASSES[0]
+    predictions, targets = inputs(kind)
+    loss = getattr(losses, name)
+    clean, _ = loss(predictions, MASK, targets)
+    at = (1, 2, 0) if name in YES_OR_NO else (1, 2)
+    for wrong in (-1, -100, 3, 2**31 - 1):
+        spoiled = np.where(MASK.reshape(*MASK.shape, *[1] * (targets.ndim - 2)), targets, wrong)
+        spoiled[at] = wrong
+        with pytest.raises(ValueError, match=rf"{name}: `targets` must lie in 0..\d at real"):
+            loss(predictions, MASK, spoiled)
+        with pytest.raises(ValueError, match=rf"{name}: `targets` must lie in 0..\d at real"):
+            jax.jit(lambda p, t=spoiled: loss(p, MASK, t)[0])(predictions)
+
+        def total(p, t):
+            y, _ = loss(p, MASK, t)
+            return jnp.sum(y), y
+
+        gradient, y = jax.jit(jax.grad(total, has_aux=True))(predictions, spoiled)
+        expected = np.array(clean)
+        expected[at] = np.nan
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+        assert np.isfinite(gradient).all()
+        assert not np.any(gradient[at])
+
+
 # ------------------------------------------------------------------------- what optax has
 
 # Not wrapped, and why.

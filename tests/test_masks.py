@@ -149,3 +149,10 @@ def test_ids_on_the_host_must_number_sequences(ids, most, text):
 def test_ids_may_come_in_any_order_and_with_padding_between():
     segments = jm.Segments(np.array([[0, 2, 0, 2, 1], [0, 0, 0, 0, 0]]), max_segments=2)
     assert jm.pool.sum(np.ones((2, 5), np.float32), segments)[0].tolist() == [1, 2, 0, 0]
+
+
+def test_from_segments_refuses_padding_of_another_kind():
+    ids = np.array([[0, 0, 1, -1]])
+    with pytest.raises(ValueError, match=r"from_segments: `ids` must be 0 \(padding\) .* got -1"):
+        jm.masks.from_segments(ids)
+    assert jm.masks.from_segments(ids, padding_id=-1).tolist() == [[True, True, True, False]]

@@ -146,8 +146,12 @@ def test_what_can_be_counted_nowhere_is_seen():
     metric = metrics.F1.empty(3, "macro")
     for bad in (3, -1, -100):
         ids = np.array([[0, bad, bad]])
-        assert np.isnan(metric.update(ids, mask, np.zeros_like(ids)).compute())
-        assert np.isnan(metric.update(np.zeros_like(ids), mask, ids).compute())
+        for name, pair in (("predictions", (ids, 0 * ids)), ("targets", (0 * ids, ids))):
+            with pytest.raises(ValueError, match=f"F1.update: `{name}` must lie in 0..2 at real"):
+                metric.update(pair[0], mask, pair[1])
+            assert np.isnan(jax.jit(lambda p, t: metric.update(p, mask, t).compute())(*pair))
+            clean = np.where(mask & (pair[0] == 0) & (pair[1] == 0), mask, False)
+            metric.update(pair[0], clean, pair[1])
     for bad in (1.5, -0.1, np.nan):
         scores = np.array([[0.5, bad, bad]], np.float32)
         assert np.isnan(metrics.AUC.empty().update(scores, mask, np.array([[0, 1, 1]])).compute())
@@ -193,10 +197,34 @@ def test_scores_between_the_levels_are_those_of_the_rounded_ones():
     rng = np.random.default_rng(0)
     scores, targets = rng.random((1, 200)).astype(np.float32), rng.integers(0, 2, (1, 200))
     for curve, theirs in (("roc", sk.roc_auc_score), ("pr", sk.average_precision_score)):
-        found = metrics.AUC.empty(50, curve).update(scores, None, targets).compute()
-        np.testing.assert_allclose(found, theirs(targets[0], np.round(scores[0] * 50)), rtol=1e-5)
+        even = np.round(scores * 50) / np.float32(50)
+        found = metrics.AUC.empty(50, curve).update(even, None, targets).compute()
+        np.testing.assert_allclose(found, theirs(targets[0], even[0]), rtol=1e-5)
         fine = metrics.AUC.empty(10**5, curve).update(scores, None, targets).compute()
         np.testing.assert_allclose(fine, theirs(targets[0], scores[0]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("top", [1e-3, 1e-7])
+def test_auc_ranks_rare_positives_of_small_scores(top):
+    rng = np.random.default_rng(0)
+    targets = rng.random((1, 200_000)) < 1e-4
+    scores = rng.beta(1 + targets, 3, targets.shape).astype(np.float32) * np.float32(top)
+    for s, t in ((scores, targets), (1 - scores, ~targets)):
+        if top == 1e-7 and s is not scores:  # float32 does not tell these from 1
+            continue
+        for curve, theirs in (("roc", sk.roc_auc_score), ("pr", sk.average_precision_score)):
+            found = metrics.AUC.empty(curve=curve).update(s, None, t).compute()
+            rtol = 5e-4 if curve == "roc" else 1e-2  # a tie at the very top counts much in "pr"
+            np.testing.assert_allclose(found, theirs(t[0], s[0]), rtol=rtol)
+
+
+def test_auc_of_answers_that_are_no_answers():
+    scores, targets = np.array([[0.5, 0.2, 0.7]], np.float32), np.array([[1, 0, -100]])
+    update = metrics.AUC.empty().update
+    with pytest.raises(ValueError, match=r"AUC.update: `targets` must lie in 0..1 at real steps"):
+        update(scores, None, targets)
+    assert np.isnan(jax.jit(lambda t: update(scores, None, t).compute())(targets))
+    assert update(scores, targets >= 0, targets).compute() == 1
 
 
 def test_metrics_of_counts_refuse_what_they_cannot_read():

@@ -118,5 +118,5 @@ def crf_marginals(
     wide, mask, weights = chain.checked(logits, mask, transitions, start, end, where)
     y = jax.grad(lambda x: jnp.sum(chain.log_partition(x, mask, weights)[0]))(wide)
     # They add up to 1, or to 0 where logits or transitions of -inf leave no path.
-    y = jnp.where(jnp.sum(y, axis=2, keepdims=True) == 0, jnp.nan, y)
-    return ops.fill(y.astype(dtype), mask)
+    has_path = (jnp.sum(y, axis=2, keepdims=True) > 0) | ~masks.select_in(y, mask)
+    return ops.fill(_check.nan_unless(has_path, y.astype(dtype)), mask)

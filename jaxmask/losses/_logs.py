@@ -41,14 +41,14 @@ def log_sum_exp(x: Array, axis: int) -> Array:
       >>> log_sum_exp(jnp.array([[-jnp.inf, -jnp.inf]]), axis=1).tolist()
       [-inf]
     """
-    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, initial=-jnp.inf))
+    top = jax.lax.stop_gradient(jnp.max(x, axis=axis))
     safe, ruled_out = _finite(top)
     total = jnp.sum(jnp.exp(x - jnp.expand_dims(safe, axis)), axis=axis)
     return _back(total, top, safe, ruled_out)
 
 
 def _finite(top: Array) -> tuple[Array, Array]:
-    ruled_out = jnp.isneginf(top)
+    ruled_out = top == -jnp.inf
     return jnp.where(ruled_out, 0, top), ruled_out  # not -inf - -inf
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype, promotion_allowed
 
 
 def elementwise(
@@ -21,12 +21,14 @@ def elementwise(
     predictions: ArrayLike,
     mask: Mask,
     targets: ArrayLike,
+    *,
+    yes_or_no: bool = False,
     **options: Any,
 ) -> Pair:
     """Apply a loss that compares element with element; the result has the shape of both.
 
-    `where` is the name of the public function. Options are numbers, or arrays by row, by step or by
-    element.
+    `where` is the name of the public function. With `yes_or_no`, integer targets are ids of two
+    classes. Options are numbers, or arrays by row, by step or by element.
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,11 +36,15 @@ def elementwise(
       >>> elementwise("example", lambda x, y: (x - y) ** 2, x, mask, jnp.zeros((1, 2)))[0].tolist()
       [[1.0, 0.0]]
     """
-    predictions, mask = _predictions(predictions, mask, where)
-    targets = _check.array(targets, "targets", where)
-    _check.shape(targets, predictions.shape, "the shape of `predictions`", where, "targets")
+    given, (predictions, mask) = mask, _predictions(predictions, mask, where)
+    against = _check.array(targets, "targets", where)
+    _check.shape(against, predictions.shape, "the shape of `predictions`", where, "targets")
     options = _options(options, predictions, mask, where)
-    return _narrow(_apply(loss, predictions, mask, options, targets), predictions, targets)
+    y, mask = _apply(loss, predictions, mask, options, against)
+    if yes_or_no and jnp.issubdtype(against.dtype, jnp.integer):
+        _, valid = _check.real_ids(targets, given, 2, where, "targets")
+        y = _check.nan_unless(valid, y)
+    return _narrow((y, mask), predictions, against)
 
 
 def over_features(
@@ -70,7 +76,8 @@ def over_features(
         if floating:
             _check.floating(target, where, name)
         others.append(target)
-    options = _options(options, predictions[..., 0], mask, where)
+    like = jnp.zeros(predictions.shape[:-1], predictions.dtype)
+    options = _options(options, like, mask, where)
     return _narrow(_apply(loss, predictions, mask, options, *others), predictions, *others)
 
 
@@ -94,15 +101,15 @@ def of_class_ids(
       >>> of_class_ids("example", chosen, x, mask, jnp.array([[1, -100]]))[0].tolist()
       [[1.0, 0.0]]
     """
-    predictions, mask = _vectors(predictions, mask, where, name)
+    given, (predictions, mask) = mask, _vectors(predictions, mask, where, name)
     ids = _check.array(targets, "targets", where)
     axes = f"the shape of `{name}` without its last axis"
     _check.shape(ids, predictions.shape[:-1], axes, where, "targets")
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{where}: `targets` must be integer class ids, got dtype {ids.dtype}.")
-    ids, valid = _check.real_ids(targets, mask, predictions.shape[-1], where, "targets")
+    ids, valid = _check.real_ids(targets, given, predictions.shape[-1], where, "targets")
     y, mask = _apply(functools.partial(loss, targets=ids), predictions, mask, {})
-    pair = jnp.where(valid, y, jnp.nan), mask
+    pair = _check.nan_unless(valid, y), mask
     return pair if wide else _narrow(pair, predictions)
 
 
@@ -162,17 +169,17 @@ def _apply(
     *targets: Array,
 ) -> Pair:
     """The loss in at least float32, of what is safe in the padding; targets in the same dtype."""
-    dtype = ops.accumulator(predictions.dtype)
-    for target in targets:
-        if jnp.issubdtype(target.dtype, jnp.floating):
-            dtype = jnp.promote_types(dtype, target.dtype)
+    floats = [x.dtype for x in targets if jnp.issubdtype(x.dtype, jnp.floating)]
+    dtype = common_dtype(ops.accumulator(predictions.dtype), *floats)
     # Not 0: the gradient of a norm or of log is nan there. It is selected away again in
     # `predictions`, but not in the gradient of an option such as `delta`, which sums over steps.
     safe = [ops.fill(x.astype(dtype), mask, 1)[0] for x in (predictions, *targets)]
-    return ops.fill(loss(*safe, **options), mask)
+    with promotion_allowed():
+        y = loss(*safe, **options)
+    return ops.fill(y, mask)
 
 
 def _narrow(pair: Pair, *inputs: Array) -> Pair:
     """The result in the dtype of the inputs that are floating."""
     floats = [x.dtype for x in inputs if jnp.issubdtype(x.dtype, jnp.floating)]
-    return pair[0].astype(functools.reduce(jnp.promote_types, floats)), pair[1]
+    return pair[0].astype(common_dtype(*floats)), pair[1]

@@ -28,6 +28,8 @@ def sigmoid_binary_cross_entropy(predictions: ArrayLike, mask: Mask, targets: Ar
         floating.
       mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`; 0 or 1, or probabilities; boolean, integer or floating.
+        An integer that is neither 0 nor 1 at a real step is a ValueError; under `jit`, where values
+        cannot be seen, it gives nan.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
@@ -46,7 +48,7 @@ def sigmoid_binary_cross_entropy(predictions: ArrayLike, mask: Mask, targets: Ar
     Agrees with `optax.losses.sigmoid_binary_cross_entropy` of each unpadded row.
     """
     where = "sigmoid_binary_cross_entropy"
-    return _per_step.elementwise(where, _cross_entropy, predictions, mask, targets)
+    return _per_step.elementwise(where, _cross_entropy, predictions, mask, targets, yes_or_no=True)
 
 
 def _cross_entropy(logits: Array, targets: Array) -> Array:
@@ -73,6 +75,8 @@ def sigmoid_focal_loss(
         floating.
       mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`; 0 or 1, or probabilities; boolean, integer or floating.
+        An integer that is neither 0 nor 1 at a real step is a ValueError; under `jit`, where values
+        cannot be seen, it gives nan.
       alpha: in (0, 1), the weight of yes against no: a number, or an array by row, by step or by
         element.
       gamma: alike; the larger, the less an easy element counts.
@@ -111,9 +115,8 @@ def sigmoid_focal_loss(
         )
         return y if alpha is None else (alpha * targets + (1 - alpha) * (1 - targets)) * y
 
-    return _per_step.elementwise(
-        "sigmoid_focal_loss", loss, predictions, mask, targets, alpha=alpha, gamma=gamma
-    )
+    where, options = "sigmoid_focal_loss", {"alpha": alpha, "gamma": gamma}
+    return _per_step.elementwise(where, loss, predictions, mask, targets, yes_or_no=True, **options)
 
 
 def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -199,7 +202,8 @@ def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pa
       predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
         floating.
       mask: boolean, or `Segments`, or None.
-      targets: the shape of `predictions`; 0 or 1, boolean or integer.
+      targets: the shape of `predictions`; 0 or 1, boolean or integer. Another integer at a real
+        step is a ValueError; under `jit`, where values cannot be seen, it gives nan.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
@@ -217,11 +221,10 @@ def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pa
     Source: Blondel, Martins and Niculae, 2020, Learning with Fenchel-Young losses,
     arXiv:1901.02324, section 4.4. Agrees with `optax.losses.sparsemax_loss` of each unpadded row.
     """
-    where = "sparsemax_loss"
-    targets = _check.array(targets, "targets", where)
-    if not (targets.dtype == jnp.bool_ or jnp.issubdtype(targets.dtype, jnp.integer)):
+    where, dtype = "sparsemax_loss", _check.array(targets, "targets", "sparsemax_loss").dtype
+    if not (dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(
-            f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {targets.dtype}."
+            f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {dtype}."
         )
 
     def loss(predictions: Array, targets: Array) -> Array:
@@ -230,7 +233,7 @@ def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pa
         curved = jnp.where(jnp.abs(s) < 1, s, 0)
         return jnp.where(s <= -1, 0, jnp.where(s >= 1, s, (curved + 1) ** 2 / 4))
 
-    return _per_step.elementwise(where, loss, predictions, mask, targets)
+    return _per_step.elementwise(where, loss, predictions, mask, targets, yes_or_no=True)
 
 
 def _refuse_booleans(targets: ArrayLike, where: str) -> None:

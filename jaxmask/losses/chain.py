@@ -49,7 +49,7 @@ def crf(
     Args:
       logits: how well each tag fits each step, `[batch, time, tags]`, floating.
       mask: `[batch, time]`, boolean, or `Segments` (each sequence is a chain of its own), or None.
-      tags: `[batch, time]`, integer, below the number of tags; anything may stand in padding.
+      tags: `[batch, time]`, integer ids of tags; anything may stand in padding.
       transitions: `[tags, tags]`, floating: how well the column's tag follows the row's; -inf where
         it must not. A row whose path is ruled out costs inf; where no path is left at all, the
         gradient is 0.
@@ -62,7 +62,8 @@ def crf(
 
     Raises:
       TypeError: if weights are not floating, `tags` not integer, or `mask` not boolean.
-      ValueError: if shapes disagree.
+      ValueError: if shapes disagree, or a real id is no tag; under `jit`, where values cannot be
+        seen, the row of such an id gives nan.
       MaskError: if `mask` does not belong to `logits`.
 
     Example:
@@ -76,14 +77,16 @@ def crf(
     Source: Lafferty, McCallum and Pereira, 2001, Conditional random fields, ICML.
     """
     where = "crf"
+    given = mask
     logits, mask, weights = checked(logits, mask, transitions, start, end, where)
-    tags = _check.array(tags, "tags", where)
-    if not jnp.issubdtype(tags.dtype, jnp.integer):
-        raise TypeError(f"{where}: `tags` must be integer, got dtype {tags.dtype}.")
-    _check.shape(tags, logits.shape[:2], "[batch, time]", where, "tags")
+    ids = _check.array(tags, "tags", where)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{where}: `tags` must be integer, got dtype {ids.dtype}.")
+    _check.shape(ids, logits.shape[:2], "[batch, time]", where, "tags")
+    ids, valid = _check.real_ids(tags, given, logits.shape[2], where, "tags")
     total, row_mask = log_partition(logits, mask, weights)
-    score = _score(logits, mask, ops.fill(tags, mask)[0], weights)
-    no_path = jnp.isneginf(total)  # -inf - -inf is nan
+    score = _score(logits, mask, ids, valid, weights)
+    no_path = total == -jnp.inf  # -inf - -inf is nan
     return ops.fill(jnp.where(no_path, -total, total - jnp.where(no_path, 0, score)), row_mask)
 
 
@@ -156,12 +159,12 @@ def log_partition(logits: Array, mask: Mask, weights: Weights) -> Pair:
     return ops.fill(log_sum_exp(alpha + weights.end[None], axis=1), masks.rows(mask))
 
 
-def _score(logits: Array, mask: Mask, tags: Array, weights: Weights) -> Array:
-    """The score of the one path `tags`, `[batch]`."""
+def _score(logits: Array, mask: Mask, tags: Array, valid: Array, weights: Weights) -> Array:
+    """The score of the one path `tags`, `[batch]`; nan where one of them is not valid."""
     before, _ = ops.shift(tags, mask)
     entered = jnp.where(
         first_steps(logits, mask), weights.start[tags], weights.transitions[before, tags]
     )
     chosen = jnp.take_along_axis(logits, tags[..., None], axis=2)[..., 0]
-    total, _ = pool.sum(chosen + entered, mask)
+    total, _ = pool.sum(_check.nan_unless(valid, chosen + entered), mask)
     return total + weights.end[pool.last(tags, mask)[0]]

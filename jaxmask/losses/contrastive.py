@@ -183,7 +183,7 @@ def ntxent(
     items = _unit(items)
     scores = items @ items.T / temperature
     # One sum for each pair: all negatives, and the positive itself.
-    negatives, some = ops.logsumexp(scores, ~same & real)
+    negatives, some = ops.logsumexp(scores, ~same & real[None])
     each = jax.nn.softplus(negatives[:, None] - scores)
     each = jnp.where(masks.expand(masks.steps(some), 2), each, 0)
     total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)

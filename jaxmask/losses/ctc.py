@@ -85,10 +85,10 @@ def ctc_loss(
     # A row without a frame says nothing, so no infinity arises where 0 is given.
     spelled = masks.select_in(labels, in_front) & jnp.any(real, axis=1, keepdims=True)
     cost = _cost(log_p, real, labels, spelled, blank_id)
-    cost = jnp.where(jnp.all(valid, axis=1), cost, jnp.nan)
+    cost = _check.nan_unless(jnp.all(valid, axis=1), cost)
     rows: Mask = masks.rows(mask)
     if zero_infinity:
-        rows = masks.intersect(rows, ~jnp.isposinf(cost), where)
+        rows = masks.intersect(rows, cost != jnp.inf, where)
     return ops.fill(cost, rows)
 
 
@@ -117,7 +117,7 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
         # Scores near 0 round finely. What is taken off here is added again below, so the gradient
         # need not know.
         top = jnp.max(jnp.concatenate([blank, label], axis=1), axis=1, keepdims=True)
-        top = jax.lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
+        top = jax.lax.stop_gradient(jnp.where(top == -jnp.inf, 0, top))
         return (blank - top, label - top), top
 
     empty = jnp.broadcast_to(

@@ -171,6 +171,7 @@ def from_segments(ids: ArrayLike, padding_id: int = 0) -> StepMask:
 
     Raises:
       TypeError: if `ids` is not integer.
+      ValueError: if an id is negative and not `padding_id`, where its value can be seen.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -180,6 +181,12 @@ def from_segments(ids: ArrayLike, padding_id: int = 0) -> StepMask:
     values = _steps_shaped(ids, "ids", "from_segments")
     if not jnp.issubdtype(values.dtype, jnp.integer):
         raise TypeError(f"from_segments: `ids` must be integers, got dtype {values.dtype}.")
+    seen = _check.known(ids)
+    if seen is not None and np.any((seen < 0) & (seen != padding_id)):
+        raise ValueError(
+            f"from_segments: `ids` must be {padding_id} (padding) or not negative, got "
+            f"{seen.min()}. Pass `padding_id={seen.min()}` if that is how padding is marked."
+        )
     return values != padding_id
 
 

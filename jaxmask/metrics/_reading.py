@@ -1,41 +1,61 @@
 """What the metrics read: class ids, or logits in their place, and each other."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxmask import _check
-from jaxmask._types import Array, ArrayLike
+from jaxmask._types import Array, ArrayLike, Mask
 
-# Not -1, which may stand among the targets.
-NO_CLASS = jnp.iinfo(jnp.int32).min
+NO_CLASS = -1  # what a prediction of nan logits is
 
 
-def class_ids(
-    predictions: ArrayLike, targets: ArrayLike, where: str, classes: int | None = None
-) -> tuple[Array, Array]:
-    """Ids of one shape; logits, which have an axis more than the targets, become ids.
-
-    Of equal logits the first counts; with a nan among them they are no class. With `classes`,
-    logits must have that many.
+class Classes(NamedTuple):
+    """Class ids of one shape, and where they are classes.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> class_ids(jnp.array([[0.0, 1.0]]), jnp.array([1]), "example")[0].tolist()
+      >>> Classes(jnp.array([1]), jnp.array([1]), jnp.array([True])).valid.tolist()
+      [True]
+    """
+
+    predictions: Array
+    targets: Array
+    valid: Array
+
+
+def class_ids(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, where: str, classes: int | None = None
+) -> Classes:
+    """Ids of one shape; logits, which have an axis more than the targets, become ids.
+
+    Of equal logits the first counts; with a nan among them the id is `NO_CLASS`. With `classes`,
+    logits must have that many, and ids must be below.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> class_ids(jnp.array([[0.0, 1.0]]), None, jnp.array([1]), "example").predictions.tolist()
       [1]
     """
-    predictions = _check.array(predictions, "predictions", where)
-    targets = _check.array(targets, "targets", where)
-    ids(targets, where, "targets")
-    if predictions.ndim == targets.ndim + 1:
-        logits(predictions, targets, where, classes)
+    read = _check.array(predictions, "predictions", where)
+    ids = _check.array(targets, "targets", where)
+    integer(ids, where, "targets")
+    if read.ndim == ids.ndim + 1:
+        logits(read, ids, where, classes)
+        _check.pair(ids, mask, where, name="targets")
+        ids, valid = _check.real_ids(targets, mask, read.shape[-1], where, "targets")
         # argmax would take nan for the highest, and class 0 where all of a diverged model is nan.
-        has_nan = jnp.any(jnp.isnan(predictions), axis=-1)
-        return jnp.where(has_nan, NO_CLASS, jnp.argmax(predictions, axis=-1)), targets
-    _check.shape(targets, predictions.shape, "the shape of `predictions`", where, "targets")
-    ids(predictions, where, "predictions")
-    return predictions, targets
+        has_nan = jnp.any(jnp.isnan(read), axis=-1)
+        return Classes(jnp.where(has_nan, NO_CLASS, jnp.argmax(read, axis=-1)), ids, valid)
+    _check.shape(ids, read.shape, "the shape of `predictions`", where, "targets")
+    integer(read, where, "predictions")
+    _check.pair(ids, mask, where, name="targets")
+    # Where nobody knows how many classes there are, an id below 0 still is none.
+    size = jnp.iinfo(jnp.int32).max if classes is None else classes
+    read, said = _check.real_ids(predictions, mask, size, where, "predictions")
+    ids, there = _check.real_ids(targets, mask, size, where, "targets")
+    return Classes(read, ids, said & there)
 
 
 def logits(predictions: Array, targets: Array, where: str, classes: int | None = None) -> None:
@@ -55,12 +75,12 @@ def logits(predictions: Array, targets: Array, where: str, classes: int | None =
         )
 
 
-def ids(x: Array, where: str, name: str) -> None:
+def integer(x: Array, where: str, name: str) -> None:
     """Class ids, integer or boolean.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> ids(jnp.array([True, False]), "example", "targets")
+      >>> integer(jnp.array([True, False]), "example", "targets")
     """
     if not (x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.integer)):
         raise TypeError(

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask import _check, masks
-from jaxmask._types import Array, ArrayLike, Mask, Scalar, common_dtype
+from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import class_ids, same_kind
+from jaxmask.metrics._reading import NO_CLASS, class_ids, same_kind
 
 __all__ = ["F1", "ConfusionMatrix", "Precision", "Recall"]
 
@@ -25,8 +25,8 @@ class ConfusionMatrix:
 
         compute()[i, j] = number of real steps with target i and prediction j
 
-    An immutable pytree, as `Mean`. An id that is no class makes the whole matrix nan, since it can
-    be counted nowhere and must not be dropped in silence.
+    An immutable pytree, as `Mean`. What can be counted nowhere makes the whole matrix nan, lest it
+    be dropped in silence: logits with a nan, or an id that is no class where `jit` hides it.
 
     Attributes:
       counts: `[num_classes, num_classes]`, compensated.
@@ -70,17 +70,16 @@ class ConfusionMatrix:
 
         Raises:
           TypeError: if ids are not integer or boolean, logits not floating, or `mask` not boolean.
-          ValueError, MaskError: if shapes disagree.
+          ValueError: if shapes disagree, or a real id is no class; under `jit`, where values cannot
+            be seen, the matrix is nan then.
+          MaskError: if `mask` does not belong to `predictions`.
         """
         where, classes = f"{type(self).__name__}.update", self.num_classes
-        predictions, targets = class_ids(predictions, targets, where, classes)
-        predictions, mask = _check.pair(predictions, mask, where, name="predictions")
+        read = class_ids(predictions, mask, targets, where, classes)
         real = jnp.ones((), bool) if mask is None else masks.steps(mask)
-        real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
-        # Wide enough for the number of classes, and no narrower, where an id would wrap around.
-        rows, columns = (x.astype(common_dtype(x.dtype, jnp.int32)) for x in (targets, predictions))
-        known = (rows >= 0) & (rows < classes) & (columns >= 0) & (columns < classes)
-        cell = jnp.where(real & known, rows * classes + columns, 0)
+        real = jnp.broadcast_to(masks.expand(real, read.targets.ndim), read.targets.shape)
+        known = read.valid & (read.predictions != NO_CLASS)
+        cell = jnp.where(real & known, read.targets * classes + read.predictions, 0)
         ones = (real & known).astype(jnp.float32)
         counts = jnp.zeros(classes**2).at[cell.ravel()].add(ones.ravel())
         counts = jnp.where(jnp.all(known | ~real), counts, jnp.nan)

@@ -6,11 +6,11 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, losses
-from jaxmask._types import Array, ArrayLike, Mask, Scalar, common_dtype
+from jaxmask import _check, losses, ops
+from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import class_ids, ids, logits, same_kind
+from jaxmask.metrics._reading import class_ids, integer, logits, same_kind
 
 __all__ = ["Accuracy", "Mean", "MeanSquaredError", "Perplexity", "TopKAccuracy"]
 
@@ -141,11 +141,15 @@ class Accuracy(Ratio):
 
         Raises:
           TypeError: if ids are not integer or boolean, logits not floating, or `mask` not boolean.
-          ValueError, MaskError: if shapes disagree.
+          ValueError: if shapes disagree, or a real id is below 0 or, of logits, no class; under
+            `jit`, where values cannot be seen, the metric is nan then.
+          MaskError: if `mask` does not belong to `targets`.
         """
         where = "Accuracy.update"
-        predictions, targets = class_ids(predictions, targets, where)
-        return self._plus(*reduction.add_up(predictions == targets, mask, None, "step", where))
+        read = class_ids(predictions, mask, targets, where)
+        right = (read.predictions == read.targets).astype(jnp.float32)
+        right = _check.nan_unless(read.valid, right)
+        return self._plus(*reduction.add_up(right, mask, None, "step", where))
 
 
 @jax.tree_util.register_dataclass
@@ -232,28 +236,33 @@ class TopKAccuracy(Ratio):
           targets: class ids, the shape of `predictions` without its last axis; integer or boolean.
 
         Returns:
-          A new metric. A target that is no class is never right, nor is a step with a nan logit.
+          A new metric. A step with a nan logit is never right.
 
         Raises:
           TypeError: if `targets` is not integer or boolean, `predictions` not floating, or `mask`
             not boolean.
-          ValueError, MaskError: if shapes disagree.
+          ValueError: if shapes disagree, or a real target is no class; under `jit`, where values
+            cannot be seen, the metric is nan then.
+          MaskError: if `mask` does not belong to `targets`.
         """
         where = "TopKAccuracy.update"
         predictions = _check.array(predictions, "predictions", where)
-        targets = _check.array(targets, "targets", where)
-        ids(targets, where, "targets")
-        logits(predictions, targets, where)
+        ids = _check.array(targets, "targets", where)
+        integer(ids, where, "targets")
+        logits(predictions, ids, where)
+        _check.pair(ids, mask, where, name="targets")
+        predictions, _ = ops.fill(predictions, mask)
         classes = jax.lax.broadcasted_iota(jnp.int32, predictions.shape, predictions.ndim - 1)
-        own = targets.astype(common_dtype(targets.dtype, jnp.int32))[..., None]
-        is_own = classes == own
+        own, valid = _check.real_ids(targets, mask, predictions.shape[-1], where, "targets")
+        is_own = classes == own[..., None]
         score = jnp.sum(jnp.where(is_own, predictions, 0), axis=-1, keepdims=True)
-        ahead = (predictions > score) | ((predictions == score) & (classes < own))
+        ahead = (predictions > score) | ((predictions == score) & (classes < own[..., None]))
         # XLA may compute a logit twice, with two roundings: it must not be ahead of itself.
         ahead &= ~is_own
         # A nan is ahead of nothing; it must not make its step right.
-        valid = jnp.any(is_own, axis=-1) & ~jnp.any(jnp.isnan(predictions), axis=-1)
-        right = (jnp.sum(ahead, axis=-1) < self.k) & valid
+        has_nan = jnp.any(jnp.isnan(predictions), axis=-1)
+        right = ((jnp.sum(ahead, axis=-1) < self.k) & ~has_nan).astype(jnp.float32)
+        right = _check.nan_unless(valid, right)
         return self._plus(*reduction.add_up(right, mask, None, "step", where))
 
 
@@ -304,6 +313,8 @@ class MeanSquaredError(Ratio):
         Raises:
           TypeError, ValueError, MaskError: as `jm.losses.squared_error` and `jm.losses.reduce`.
         """
-        per_step, mask = losses.squared_error(predictions, mask, targets)
+        wide = _check.array(predictions, "predictions", "MeanSquaredError.update")
+        wide = wide.astype(ops.accumulator(wide.dtype))  # a square may not fit in 16 bits
+        per_step, mask = losses.squared_error(wide, mask, targets)
         where = "MeanSquaredError.update"
         return self._plus(*reduction.add_up(per_step, mask, weights, "step", where))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, masks, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
 
@@ -75,31 +75,19 @@ class Embed(MaskedModule):
     @jax.named_scope("jaxmask.nn.Embed")
     def __call__(self, ids: ArrayLike, mask: Mask = None) -> Pair:
         """Look up the real ids and return `(y, mask)`."""
+        given, given_mask = ids, mask
         ids, mask = _check.pair(ids, mask, "Embed", name="ids")
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
         if self.mask_zero:
             _check.mask_axes(ids.shape, "Embed")
-            mask = masks.intersect(mask, ids != 0, "Embed")
-        ids, _ = ops.fill(ids, mask)
-        _refuse_out_of_range(ids, self.num_embeddings)
-        # A negative index would count from the end of the table: send it where "fill" gives nan.
-        ids = jnp.where(ids < 0, self.num_embeddings, ids)
+            given_mask = mask = masks.intersect(mask, ids != 0, "Embed")
+        ids, valid = _check.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
+        # Sent where "fill" gives nan, so that no gradient reaches the table.
+        ids = jnp.where(valid, ids, self.num_embeddings)
         table = self.embedding[...]
         table = table if self.dtype is None else table.astype(self.dtype)
         return ops.fill(jnp.take(table, ids, axis=0, mode="fill"), mask)
-
-
-def _refuse_out_of_range(ids: Array, size: int) -> None:
-    values = _check.known(ids)
-    if values is None or not values.size:
-        return
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= size:
-        raise ValueError(
-            f"Embed: ids must lie in 0..{size - 1} (num_embeddings - 1) at real steps, got "
-            f"{low}..{high}. Steps that are padding need a mask, or `mask_zero=True`."
-        )
 
 
 class Masking(MaskedModule):
