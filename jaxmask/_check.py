@@ -289,6 +289,14 @@ def floating(x: Array, where: str, name: str = "x") -> None:
         )
 
 
+def number(value: Any, where: str, name: str) -> None:
+    """One number for all of `x`: an array would be spread by NumPy's rules, from the last axis."""
+    if jnp.ndim(value):
+        raise ValueError(
+            f"{where}: `{name}` must be one number, got an array of shape {jnp.shape(value)}."
+        )
+
+
 def ordered(x: Array, where: str, name: str = "x") -> None:
     """Values of which one is larger than another: all but complex numbers."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):

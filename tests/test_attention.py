@@ -627,3 +627,17 @@ def test_dtypes():
     )
     carry, (y, _) = layer.run(layer.initial_carry(3), draw((3, 5, 6)), mask)
     assert (carry.k.dtype, y.dtype) == (jnp.float32, jnp.bfloat16)
+
+
+def test_additive_sums_of_half_precision_do_not_overflow():
+    """60 features of 60 and weights of 30 make 108,000, which float16 does not hold."""
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(2, 4, 60)), jnp.float16).at[0].set(60)
+    w = jnp.full((60, 3), 30, jnp.float16)
+    narrow = jm.attention.AdditiveWeights(w, -w, jnp.ones(3, jnp.float16))
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
+    mask = jnp.array([[True, True, True, False]] * 2)
+    y, _ = jm.attention.additive(x, mask, x, x, mask, narrow)
+    x = x.astype(jnp.float32)
+    want, _ = jm.attention.additive(x, mask, x, x, mask, wide)
+    np.testing.assert_allclose(y.astype(jnp.float32), want, rtol=2e-3, atol=2e-3)

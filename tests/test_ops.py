@@ -173,6 +173,37 @@ def test_a_value_of_another_shape_is_refused(call, shape):
             call(x, mask, jnp.zeros(shape))
 
 
+ONE_NUMBER = {
+    "epsilon": [
+        lambda x, mask, a: jm.norm.layer(x, mask, epsilon=a),
+        lambda x, mask, a: jm.norm.rms(x, mask, epsilon=a),
+        lambda x, mask, a: jm.norm.group(x, mask, 1, epsilon=a),
+        lambda x, mask, a: jm.norm.instance(x, mask, epsilon=a),
+        lambda x, mask, a: jm.norm.standardize(x, mask, epsilon=a),
+        lambda x, mask, a: jm.norm.batch(x, mask, epsilon=a),
+    ],
+    "scale": [
+        lambda x, mask, a: jm.attention.attend(
+            *(x[:, :, None], mask, x[:, :, None], x[:, :, None], mask), scale=a
+        )
+    ],
+    "rate": [
+        lambda x, mask, a: jm.random.dropout(x, mask, jax.random.key(0), a),
+        lambda x, mask, a: jm.random.spatial_dropout(x, mask, jax.random.key(0), a),
+    ],
+    "stddev": [lambda x, mask, a: jm.random.gaussian_noise(x, mask, jax.random.key(0), a)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "call"), [(name, call) for name, calls in ONE_NUMBER.items() for call in calls]
+)
+def test_what_is_one_number_is_not_spread(name, call):
+    """All axes have one size, so that any array would broadcast."""
+    with pytest.raises(ValueError, match=f"`{name}` must be one number"):
+        call(jnp.ones((3, 3, 3)), jnp.ones((3, 3), bool), jnp.full(3, 0.5))
+
+
 def test_each_step_refuses_what_changes_time():
     x, mask = jnp.ones((2, 4, 3)), jnp.ones((2, 4), bool)
     with pytest.raises(jm.MaskError, match="axes of the mask"):

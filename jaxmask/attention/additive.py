@@ -7,7 +7,7 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.attention.packed import read_values, set_apart
 from jaxmask.attention.visible import check_masks, only_seen, softmax_over_keys, visible
 
@@ -89,16 +89,14 @@ def additive(
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)
     with jax.named_scope("jaxmask.additive"):
-        summed = (q @ weights.w_q)[:, :, None] + (k @ weights.w_k)[:, None]
+        wide = ops.accumulator(common_dtype(q.dtype, k.dtype))
+        by_query = jnp.matmul(q, weights.w_q, preferred_element_type=wide)
+        by_key = jnp.matmul(k, weights.w_k, preferred_element_type=wide)
+        summed = by_query[:, :, None] + by_key[:, None]
         if spoiled is not None and seen is not None:
             # Two sequences that overflow would make inf - inf of each other.
             summed = jnp.where(seen[:, 0, :, :, None], summed, 0)
-        logits = jnp.einsum(
-            "btsh,h->bts",
-            jnp.tanh(summed),
-            weights.scale,
-            preferred_element_type=ops.accumulator(q.dtype),
-        )
+        logits = jnp.einsum("btsh,h->bts", jnp.tanh(summed), weights.scale.astype(wide))
         each_key = softmax_over_keys(logits[:, None], seen)
         y = read_values(each_key, v[:, :, None], seen, spoiled)
     return only_seen(y, q_mask, seen)[:, :, 0], q_mask

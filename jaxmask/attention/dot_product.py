@@ -88,6 +88,8 @@ def attend(
     q, q_mask, k, kv_mask = check_masks(q, q_mask, k, kv_mask, where)
     v = _check_heads(q, k, v)
     _check_rate(dropout_rate, key)
+    if scale is not None:
+        _check.number(scale, where, "scale")
     seen = visible(
         *(q, q_mask, k, kv_mask),
         causal=causal,
@@ -145,6 +147,7 @@ def _check_heads(q: Array, k: Array, v: ArrayLike) -> Array:
 
 
 def _check_rate(rate: float, key: Array | None) -> None:
+    _check.number(rate, "attend", "dropout_rate")
     if not 0 <= rate < 1:
         raise ValueError(f"attend: `dropout_rate` must lie from 0 to below 1, got {rate}.")
     if rate and key is None:

@@ -152,11 +152,12 @@ def batch(
     x, mask, real = checked(x, mask, "batch")
     if statistics is None:
         centred, found = _statistics(x, real, axis_name)
-        y = centred * jax.lax.broadcast_to_rank(inverse_root(found.variance, epsilon), x.ndim)
+        each = inverse_root(found.variance, epsilon, "batch")
+        y = centred * jax.lax.broadcast_to_rank(each, x.ndim)
         return finish(y, x, real, scale, bias, "batch"), mask
     mean, variance, _ = statistics
     for value, name in ((mean, "statistics.mean"), (variance, "statistics.variance")):
         _check.shape(_check.array(value, name, "batch"), x.shape[-1:], "[feature]", "batch", name)
     mean, variance = (jax.lax.broadcast_to_rank(value, x.ndim) for value in (mean, variance))
-    y = (widened(x, real) - mean) * inverse_root(variance, epsilon)
+    y = (widened(x, real) - mean) * inverse_root(variance, epsilon, "batch")
     return finish(y, x, real, scale, bias, "batch"), mask

@@ -78,14 +78,15 @@ def moments(
     return centred, mean, squares / size, count
 
 
-def inverse_root(variance: Array, epsilon: float) -> Array:
+def inverse_root(variance: Array, epsilon: float, where: str) -> Array:
     """`1 / sqrt(variance + epsilon)`; 0 where that would divide by 0, also in its gradient.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> inverse_root(jnp.array([4.0, 0.0]), 0.0).tolist()
+      >>> inverse_root(jnp.array([4.0, 0.0]), 0.0, "layer").tolist()
       [0.5, 0.0]
     """
+    _check.number(epsilon, where, "epsilon")
     total = variance + epsilon
     vanishes = total == 0
     return jnp.where(vanishes, 0, jax.lax.rsqrt(jnp.where(vanishes, 1, total)))

@@ -60,7 +60,7 @@ def group(
     folded = widened(x, real).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     axes = (1, *range(2, x.ndim - 1), x.ndim)
     centred, _, variance, _ = moments(folded, real[..., None], axes)
-    y = (centred * inverse_root(variance, epsilon)).reshape(x.shape)
+    y = (centred * inverse_root(variance, epsilon, "group")).reshape(x.shape)
     return finish(y, x, real, scale, bias, "group"), mask
 
 
@@ -105,7 +105,7 @@ def instance(
     """
     x, mask, real = checked(x, mask, "instance", over_time=True)
     centred, _, variance, _ = moments(widened(x, real), real, tuple(range(1, x.ndim - 1)))
-    y = centred * inverse_root(variance, epsilon)
+    y = centred * inverse_root(variance, epsilon, "instance")
     return finish(y, x, real, scale, bias, "instance"), mask
 
 
@@ -145,5 +145,5 @@ def standardize(x: ArrayLike, mask: Mask, *, epsilon: float = 1e-7, variance: bo
     real = masks.select_in(x, mask)
     y, _, squares, _ = moments(widened(x, real), real, (1,))
     if variance:
-        y = y * inverse_root(squares, epsilon)
+        y = y * inverse_root(squares, epsilon, "standardize")
     return jnp.where(real, y, 0).astype(x.dtype), mask

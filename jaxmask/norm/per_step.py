@@ -48,7 +48,7 @@ def layer(
     """
     x, mask, real = checked(x, mask, "layer")
     centred, _, variance, _ = moments(widened(x, real), real, (x.ndim - 1,))
-    y = centred * inverse_root(variance, epsilon)
+    y = centred * inverse_root(variance, epsilon, "layer")
     return finish(y, x, real, scale, bias, "layer"), mask
 
 
@@ -87,4 +87,5 @@ def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: fl
     x, mask, real = checked(x, mask, "rms")
     wide = widened(x, real)
     square = jnp.sum(jnp.square(wide), axis=-1, keepdims=True) / max(1, x.shape[-1])
-    return finish(wide * inverse_root(square, epsilon), x, real, scale, None, "rms"), mask
+    y = wide * inverse_root(square, epsilon, "rms")
+    return finish(y, x, real, scale, None, "rms"), mask
