@@ -9,12 +9,12 @@ import numpy as np
 
 from jaxmask import _check
 from jaxmask._types import PyTree
-from jaxmask.leak.findings import Finding, LeakError, Report
+from jaxmask.leak.findings import APART, Finding, LeakError, Report
 from jaxmask.leak.layouts import MOVES, Layout, layouts
 from jaxmask.leak.outputs import attributable
 from jaxmask.leak.padding import Padding, copies, is_constant, paddings, plausible
 from jaxmask.leak.program import Program, Result, first_line
-from jaxmask.leak.reading import Part, Rounding, differ, emptiness, no_gradient, parts, wide
+from jaxmask.leak.reading import Part, allowing, differ, emptiness, no_gradient, parts
 from jaxmask.leak.scope import misshapen, scope
 from jaxmask.leak.subject import WHERE, Subject, subject
 
@@ -24,11 +24,31 @@ def check(
 ) -> Report:
     """Try to make padding change what a function gives, in value or in gradient.
 
-    The padding is filled with nan, infinities, huge and ordinary values, and 1, 2 and 3 steps of
-    it are appended on the right. Values and masks at real steps must be the same: bit for bit at
-    one shape, to rounding between shapes. So must the gradients, of a fixed random cotangent at
-    real steps, in `x` at real steps and in the parameters; in `x` at padded steps they must be 0
-    while the padding is finite and of unit scale.
+    The padding is filled with nan, infinities, huge and ordinary values, marks such as 0 and -1,
+    and copies of real steps; 1, 2 and 3 steps of it are appended on the right, and as many as there
+    are. Values and masks at real steps must be the same, and so must the gradients, of a fixed
+    random cotangent at real steps, in `x` at real steps and in the parameters; in `x` at padded
+    steps gradients must be 0 while the padding is finite and of unit scale.
+
+    The program is compiled whole, as XLA optimises it by default (on CPU without the optimisations
+    of LLVM, which keep what is computed). XLA may hide a leak: under jit it makes a select of a
+    product with a mask, so nan in the padding stays there, and alone or in another program it does
+    not. So all contents of the padding are tried once more, at the smallest shape with padding, in
+    a program with a barrier behind each operation, also within loops, branches and backward passes
+    (not within kernels of Pallas and calls to foreign code). Either program convicts.
+
+    At one shape results must agree bit for bit. Between shapes each entry may differ by
+
+        8 * spread + 8 ε |entry|
+
+    where ε is that of its type, and `spread` how far the entry moves at most when each operation
+    that rounds has its result moved by a unit in its last place, up or down at random, eight times
+    over. Matrix products run at the highest precision unless JAX is configured otherwise.
+
+    What it cannot see: padding beyond twice the length (buckets, blocks); what shows at other real
+    values only (a maximum that takes 0 for padding is right where all of `x` is above 0, so give
+    both signs); second derivatives and forward mode; what a module keeps besides batch statistics;
+    results that are wrong whatever the padding holds; a change below the tolerance.
 
     Args:
       fn: any function that `jax.jit` can trace, from jaxmask or not: `fn(x, mask)`, or
@@ -74,7 +94,7 @@ def check(
             f"{WHERE}: the moves {physical} need a mask [batch, time], got a row mask [batch]."
         )
     # The check itself puts nan and inf there.
-    with jax.debug_nans(False), jax.debug_infs(False):
+    with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
         return _Checker(checked).report(tuple(dict.fromkeys(moves)))
 
 
@@ -103,6 +123,10 @@ def assert_padding_invariant(
         raise LeakError(str(report))
 
 
+# Runs that measure rounding: operations as they are, and eight times rounded anew.
+SAMPLES = 9
+
+
 class _Checker:
     def __init__(self, checked: Subject):
         self.subject = checked
@@ -113,13 +137,11 @@ class _Checker:
         self.notes: dict[str, None] = {}
         self.tried: dict[str, None] = {}
         self.calm = [copies(leaf, self.given.real) for leaf in checked.x.arrays]
-        calm = self._read(self.given, self.calm)
-        shaken = [self._shaken(seed) for seed in range(4)]
-        self.rounding = Rounding(self.program.epsilon, calm, shaken, self.calm)
         # On some devices sums are not taken in the same order twice.
-        again = self._read(self.given, self.calm)
-        self.repeats = all(differ(a, b, 0.0) is None for a, b in zip(calm, again, strict=True))
-        self.references: dict[tuple[tuple[int, ...], int, bool], list[Part]] = {((), 0, True): calm}
+        once, again = (self._read(self.given, self.calm) for _ in range(2))
+        self.repeats = all(differ(a, b, 0.0) is None for a, b in zip(once, again, strict=True))
+        self.apart = self._can_be_taken_apart()
+        self.references: dict[tuple[tuple[int, ...], int, bool], list[Part]] = {}
 
     def report(self, moves: tuple[str, ...]) -> Report:
         self._refuse_emptiness()
@@ -127,10 +149,7 @@ class _Checker:
         for layout in layouts(self.given.x, self.given.marks, self.subject.max_segments, moves):
             examined = self._examine(layout)
             padded |= examined and not layout.real.all()
-        if "permute" in moves and self.batch == 1:
-            self.notes["permute: the batch has one row"] = None
-        if all(is_constant(leaf, self.given.real) for leaf in self.given.x):
-            self.notes["the order of steps and rows: `x` is the same at all real steps"] = None
+        self._note_what_x_cannot_show("permute" in moves)
         if not padded:
             notes = "; ".join(self.notes)
             raise ValueError(
@@ -139,8 +158,9 @@ class _Checker:
             )
         if self.program.why_no_gradients:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
-        tried = tuple(scope(self.program, tuple(self.tried), repeats=self.repeats))
-        return Report(self.subject.name, tuple(self.findings), tried, tuple(self.notes))
+        at = self._smallest_with_padding if self.apart else None
+        tried = scope(self.program, tuple(self.tried), repeats=self.repeats, apart_at=at)
+        return Report(self.subject.name, tuple(self.findings), tuple(tried), tuple(self.notes))
 
     # --------------------------------------------------------------------- one layout
 
@@ -152,38 +172,55 @@ class _Checker:
         self._note_unattributable(layout)
         x = [copies(leaf, layout.real) for leaf in layout.x]
         result = self.program.run(layout, x)
-        calm = self._parts(layout, result)
         if not given:
-            self._compare(self._reference(layout), calm, layout, layout.name, across=True)
+            want, got = self._reference(layout), self._parts(layout, result)
+            self.findings += self._compared(want, got, layout, layout.name, across=True)
             self.tried[layout.name] = None
         under = layout.name or "copies of real steps in the padding"
-        self._expect(no_gradient(result, self.subject, layout), layout, under)
+        self.findings += _expected(no_gradient(result, self.subject, layout), layout, under)
         if layout.emptied:
             expected = emptiness(result, self.subject, layout, self.program.shares_rows)
-            self._expect(expected, layout, under)
+            self.findings += _expected(expected, layout, under)
         if layout.real.all():
             if given:
                 self.notes["padding at the given shape: the mask has none"] = None
             return True
-        for padding in self._contents(layout):
-            under = padding.name if given else f"{layout.name}, {padding.name}"
-            result = self.program.run(layout, padding.x)
-            self._compare(calm, self._parts(layout, result), layout, under, across=False)
-            if padding.calm:
-                self._expect(no_gradient(result, self.subject, layout), layout, under)
+        found = self._poisoned(layout, x)
+        if self.apart and layout.marks.shape == self._smallest_with_padding:
+            # One finding of an array says enough, and that of the whole program says more.
+            known = {(finding.what, finding.where) for finding in found}
+            more = self._poisoned(layout, x, seed=0)
+            found += [finding for finding in more if (finding.what, finding.where) not in known]
+        self.findings += found
         return True
+
+    def _poisoned(
+        self, layout: Layout, calm: list[np.ndarray], seed: int | None = None
+    ) -> list[Finding]:
+        """What differs between any padding and copies of real steps, `calm`."""
+        want = (self._read if self.repeats else self._measured)(layout, calm, seed)
+        found: list[Finding] = []
+        for padding in self._contents(layout):
+            names = ("" if seed is None else APART, layout.name, padding.name)
+            under = ", ".join(filter(None, names))
+            result = self.program.run(layout, padding.x, seed)
+            got = self._parts(layout, result)
+            found += self._compared(want, got, layout, under, across=False)
+            if padding.calm:
+                found += _expected(no_gradient(result, self.subject, layout), layout, under)
+        return found
 
     def _contents(self, layout: Layout) -> Iterator[Padding]:
         if layout.focus:  # the rest is real, and nan there is nan in the gradients of parameters
             return iter([plausible(layout.x, layout.real)])
         return paddings(layout.x, layout.real, as_given=layout.move == "")
 
-    def _note_unattributable(self, layout: Layout) -> None:
-        for slot in self.program.slots if layout.focus else ():
-            pooled_rows = self.batch * (self.subject.max_segments or 1)
-            if slot.what == "value" and not attributable(slot, pooled_rows):
-                text = f"{slot.where} does not say which sequence an entry belongs to"
-                self.notes[f"{layout.name}: {text}"] = None
+    @property
+    def _smallest_with_padding(self) -> tuple[int, ...]:
+        """The shape at which operations are kept apart: compiling it takes as long again."""
+        marks = self.given.marks
+        longer = int(self.given.real.all())
+        return (*marks.shape[:-1], marks.shape[-1] + longer)
 
     def _runs(self, layout: Layout) -> bool:
         """Whether the function takes this shape and returns what it returned before."""
@@ -199,35 +236,34 @@ class _Checker:
         return not shape
 
     def _reference(self, layout: Layout) -> list[Part]:
-        """What the given layout gives for the same cotangents."""
+        """What the given layout gives for the same cotangents, and how far it may be off."""
         key = (layout.dropped, layout.focus, layout.timed)
         if key not in self.references:
             dropped, focus, timed = key
             same = replace(self.given, dropped=dropped, focus=focus, timed=timed)
-            self.references[key] = self._read(same, self.calm)
+            self.references[key] = self._measured(same, self.calm)
         return self.references[key]
 
-    def _compare(
+    def _compared(
         self, want: list[Part], got: list[Part], layout: Layout, under: str, *, across: bool
-    ) -> None:
+    ) -> Iterator[Finding]:
         other_masks = set()
-        for i, a, b in self._comparable(want, got, layout, across=across):
+        for a, b in self._comparable(want, got, layout, across=across):
             if a.mask_where in other_masks:
                 continue
             exact = self.repeats and (layout.repeats or not across)
-            difference = differ(a, b, 0.0 if exact else self.rounding.of(i, a))
+            difference = differ(a, b, 0.0 if exact else a.tolerance)
             if difference is not None:
                 what = "mask" if a.what == "count" else a.what
                 other_masks |= {a.where} if what == "mask" else set()
                 unmasked = a.what == "value" and a.where in self.program.in_time
-                found = Finding(what, a.where, under, layout.move, *difference, unmasked=unmasked)
-                self.findings.append(found)
+                yield Finding(what, a.where, under, layout.move, *difference, unmasked=unmasked)
 
     def _comparable(
         self, want: list[Part], got: list[Part], layout: Layout, *, across: bool
-    ) -> Iterator[tuple[int, Part, Part]]:
+    ) -> Iterator[tuple[Part, Part]]:
         places = layout.keeps_places or not across
-        for i, (a, b) in enumerate(zip(want, got, strict=True)):
+        for a, b in zip(want, got, strict=True):
             if a.what == ("count" if places else "mask"):
                 continue
             if not a.mask_where and a.what in ("value", "statistics"):
@@ -243,16 +279,12 @@ class _Checker:
                     continue  # all rows have a share in it
             if across and layout.order and a.rows is not None:
                 a = a.take(np.concatenate([np.flatnonzero(a.rows == r) for r in layout.order]))
-            yield i, a, b
+            yield a, b
 
-    def _expect(self, pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> None:
-        for want, got in pairs:
-            if (difference := differ(want, got, 0.0)) is not None:
-                found = Finding(got.what, got.where, under, layout.move, *difference)
-                self.findings.append(found)
+    # --------------------------------------------------------------------- what shows nothing
 
     def _refuse_emptiness(self) -> None:
-        values = [part for part in self.references[(), 0, True] if part.what == "value"]
+        values = [part for part in self._reference(self.given) if part.what == "value"]
         for part in values:
             if not part.values.size:
                 self.notes[f"{part.where}: its mask marks no entry as real"] = None
@@ -263,29 +295,54 @@ class _Checker:
             )
             self.findings.append(Finding("output", "output", "", "", text=text))
 
+    def _note_unattributable(self, layout: Layout) -> None:
+        for slot in self.program.slots if layout.focus else ():
+            pooled_rows = self.batch * (self.subject.max_segments or 1)
+            if slot.what == "value" and not attributable(slot, pooled_rows):
+                text = f"{slot.where} does not say which sequence an entry belongs to"
+                self.notes[f"{layout.name}: {text}"] = None
+
+    def _note_what_x_cannot_show(self, permuted: bool) -> None:
+        if permuted and self.batch == 1:
+            self.notes["permute: the batch has one row"] = None
+        if all(is_constant(leaf, self.given.real) for leaf in self.given.x):
+            self.notes["the order of steps and rows: `x` is the same at all real steps"] = None
+        for part in self._reference(self.given):
+            if (count := part.unsteady) and part.what != "count":
+                text = f"{count} of {part.values.size} entries jump under rounding alone"
+                self.notes[f"more padding: {part.what} of {part.where}: {text}"] = None
+
     # --------------------------------------------------------------------- running
 
-    def _read(self, layout: Layout, x: list[np.ndarray]) -> list[Part]:
-        return self._parts(layout, self.program.run(layout, x))
+    def _read(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> list[Part]:
+        return self._parts(layout, self.program.run(layout, x, seed))
 
     def _parts(self, layout: Layout, result: Result) -> list[Part]:
         return parts(result, self.subject, layout, self.program.shares_rows)
 
-    def _shaken(self, seed: int) -> list[Part]:
-        """What the given layout gives with each input, parameter and cotangent off by one ε."""
-        rng = np.random.default_rng(seed)
+    def _measured(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> list[Part]:
+        """What a layout gives, and how far each entry may be off."""
+        seeds = range(SAMPLES) if self.apart else ()
+        return allowing(self._read(layout, x, seed), [self._read(layout, x, s) for s in seeds])
 
-        def shake(leaf: np.ndarray) -> np.ndarray:
-            if leaf.dtype.kind in "biu":
-                return leaf
-            signs = rng.choice([-1.0, 1.0], size=leaf.shape)
-            with np.errstate(all="ignore"):
-                return (wide(leaf) * (1 + self.program.epsilon * signs)).astype(leaf.dtype)
+    def _can_be_taken_apart(self) -> bool:
+        try:
+            self.program.run(self.given, self.calm, 0)
+        except Exception as error:
+            self.notes[f"{APART}: {first_line(error)}"] = None
+            return False
+        return True
 
-        params = [shake(leaf) for leaf in self.subject.params.arrays]
-        x = [shake(leaf) for leaf in self.calm]
-        result = self.program.run(self.given, x, params, self.program.epsilon)
-        return self._parts(self.given, result)
+
+def _expected(pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> Iterator[Finding]:
+    for want, got in pairs:
+        if (difference := differ(want, got, 0.0)) is not None:
+            yield Finding(got.what, got.where, under, layout.move, *difference)
+
+
+def _precision() -> str:
+    # Elsewhere than on CPU products of float32 round like shorter types, each shape in its own way.
+    return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
 
 
 def _traced(checked: Subject) -> Program:

@@ -21,7 +21,6 @@ class Rows(NamedTuple):
       shared: 0 if what all rows have a share in is not compared.
       timed: 0 if what has a time axis and no mask is not compared.
       focus: the one segment that is compared; 0: all.
-      shake: how far cotangents are off, relative to themselves.
     """
 
     names: Any
@@ -29,17 +28,16 @@ class Rows(NamedTuple):
     shared: Any
     timed: Any
     focus: Any
-    shake: Any
 
     @classmethod
-    def of(cls, layout: Layout, shake: float = 0.0) -> "Rows":
+    def of(cls, layout: Layout) -> "Rows":
         """Those of a layout."""
         places = np.arange(len(layout.marks))
         names = places if layout.order is None else np.asarray(layout.order)
         weights = (~np.isin(places, layout.dropped)).astype(np.int32)
         counts = (not layout.dropped, layout.timed, layout.focus)
         shared, timed, focus = (np.asarray(count, np.int32) for count in counts)
-        return cls(names.astype(np.int32), weights, shared, timed, focus, np.float32(shake))
+        return cls(names.astype(np.int32), weights, shared, timed, focus)
 
 
 def groups_of(size: int, batch: int) -> int:
@@ -80,7 +78,6 @@ def cotangent(
         step = jnp.uint32(_PRIMES[(axis - leading + 2) % len(_PRIMES)])
         seeds = seeds + step * jax.lax.broadcasted_iota(jnp.uint32, y.shape, axis)
     drawn = _uniform(seeds)
-    drawn = drawn + rows.shake * jnp.where(seeds & 1, drawn, -drawn)
     return jnp.where(masks.expand(weight, y.ndim) > 0, drawn, 0).astype(y.dtype)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 NON_FINITE = {"nan", "inf", "-inf"}
+APART = "operation by operation"  # what findings begin with where the whole program is right
 
 
 class LeakError(AssertionError):
@@ -148,6 +149,8 @@ def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
         return HINTS["mask"]
     if "" not in moves:
         return HINTS[moves[0]]
+    if all(f.under.startswith(APART) for f in group):
+        return HINTS["apart"]
     contents = {f.under.split(", ")[-1].removesuffix(" in the padding") for f in group}
     return HINTS["multiply" if contents <= NON_FINITE else "value"]
 
@@ -155,6 +158,8 @@ def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
 def _gradient_hint(first: Finding, findings: tuple[Finding, ...]) -> str:
     if any(not finding.what.startswith("gradient") for finding in findings):
         return "follows"
+    if first.under.startswith(APART):
+        return "apart"
     return "gradient" if first.difference == float("inf") else "backward"
 
 
@@ -166,6 +171,11 @@ HINTS = {
     "multiply": (
         "Finite padding is kept out, nan and inf are not: 0 * nan is nan. Select instead of "
         "multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
+    ),
+    "apart": (
+        "Right only as XLA rewrites it here: a product with a mask becomes a select, elsewhere it "
+        "may stay a product, and 0 * nan is nan. Select instead of multiplying: "
+        "`jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
     ),
     "gradient": (
         "The value is right. Masking the result is not enough for its gradient: nan times a zero "

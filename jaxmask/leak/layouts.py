@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-APPENDED = (1, 2, 3)
 MOVES = ("left", "holes", "empty", "permute")
 
 
@@ -64,7 +63,8 @@ def layouts(
             name = f"every sequence but segment {number} of each row replaced"
             yield Layout(name, "segments", x, marks, focus=number)
     unit = "row" if marks.ndim == 1 else "step"
-    for extra in APPENDED:
+    # A few steps show strides and windows; as many again, what goes with the padded length.
+    for extra in sorted({1, 2, 3, marks.shape[-1]}):
         name = f"{extra} {unit}{'s' * (extra > 1)} of padding appended"
         yield Layout(name, "append", *_spread(given, extra, _in_place))
     makers = {"left": _left, "holes": _holes, "empty": _empty, "permute": _permute}

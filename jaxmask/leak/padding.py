@@ -2,12 +2,13 @@
 
 Copies of real steps are the calm reference: whatever is safe on the real steps is safe on them.
 Everything else tries to be noticed: values that spread (nan, inf), that overwhelm (huge), that
-look real (noise, real values), and that other code takes for a mark (zeros, the lowest integer).
+look real (noise, values of all scales, real values and steps), and that other code takes for a mark
+(0, 1, -1, -100, the lowest integer).
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +107,7 @@ def _is_calm(values: np.ndarray) -> bool:
     return not is_inexact(values) or bool(np.all(np.abs(values) <= 10))  # nan is not
 
 
-def _constant(value: float | Callable[[np.dtype], float]) -> Recipe:
+def _constant(value: float | Callable[[np.dtype], Any]) -> Recipe:
     def recipe(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.full(x.shape, value(x.dtype) if callable(value) else value, x.dtype)
 
@@ -123,17 +124,53 @@ def _real_values(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> n
     return rng.choice(values, size=x.shape) if values.size else np.zeros(x.shape, x.dtype)
 
 
+def _real_steps(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Steps of any row, each as it stands there."""
+    steps = x[real]
+    if is_inexact(x):
+        steps = steps[np.isfinite(steps).all(axis=tuple(range(1, steps.ndim)))]
+    if not len(steps):
+        return np.zeros(x.shape, x.dtype)
+    return steps[rng.integers(len(steps), size=real.shape)]
+
+
+def _last_step(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The last real step of the row, held; `copies` holds the first."""
+    axis = real.ndim - 1
+    return np.flip(copies(np.flip(x, axis), np.flip(real, axis)), axis)
+
+
+def _in_range(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Integers among the real ones, also such as do not occur."""
+    if not real.any() or not x.size:
+        return np.zeros(x.shape, x.dtype)
+    return rng.integers(x[real].min(), x[real].max(), size=x.shape, dtype=x.dtype, endpoint=True)
+
+
+def _all_scales(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """From 1e-4 to 1e4, of both signs."""
+    return rng.choice([-1.0, 1.0], size=x.shape) * 10 ** rng.uniform(-4, 4, size=x.shape)
+
+
 def _huge(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """About 1e30 in float32, of both signs; its square overflows in every dtype."""
     size = float(jnp.finfo(x.dtype).max) ** 0.8
     return size * rng.choice([-1.0, 1.0], size=x.shape)
 
 
+REAL: dict[str, tuple[bool, Recipe]] = {
+    "real values": (True, _real_values),
+    "real steps": (True, _real_steps),
+    "the last real step": (True, _last_step),
+}
 RECIPES: dict[str, dict[str, tuple[bool, Recipe]]] = {
     "inexact": {
         "zeros": (True, _constant(0)),
+        "ones": (True, _constant(1)),
+        "minus ones": (True, _constant(-1)),
         "noise": (True, _noise),
-        "real values": (True, _real_values),
+        "values of all scales": (False, _all_scales),
+        **REAL,
         "nan": (False, _constant(np.nan)),
         "inf": (False, _constant(np.inf)),
         "-inf": (False, _constant(-np.inf)),
@@ -141,13 +178,16 @@ RECIPES: dict[str, dict[str, tuple[bool, Recipe]]] = {
     },
     "integer": {
         "0": (True, _constant(0)),
-        "real values": (True, _real_values),
+        "-1": (False, _constant(lambda dtype: np.array(-1).astype(dtype))),
+        "-100": (False, _constant(lambda dtype: np.array(-100).astype(dtype))),
+        "integers in the range of the real ones": (True, _in_range),
+        **REAL,
         "the lowest integer": (False, _constant(lambda dtype: jnp.iinfo(dtype).min)),
         "the highest integer": (False, _constant(lambda dtype: jnp.iinfo(dtype).max)),
     },
     "bool": {
         "False": (True, _constant(False)),
         "True": (True, _constant(True)),
-        "real values": (True, _real_values),
+        **REAL,
     },
 }

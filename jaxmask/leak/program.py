@@ -1,17 +1,17 @@
-"""The one compiled program: values, and gradients of a fixed random cotangent.
+"""The program that is run: values, and gradients of a fixed random cotangent.
 
-Its inputs are data, so each shape is compiled once, whatever stands in the padding.
+Its inputs are data, so each shape is compiled once, whatever stands in the padding. It is compiled
+in two ways: whole, as XLA optimises it, and with its operations kept apart.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmask._types import Array, PyTree
+from jaxmask.leak.apart import apart, factors
 from jaxmask.leak.cotangents import Rows, cotangent
 from jaxmask.leak.layouts import Layout
 from jaxmask.leak.outputs import Slot, is_inexact, real_entries, slots
@@ -42,7 +42,6 @@ class Program:
       slots: the abstract arrays of the output at the given shape.
       shares_rows: the unmasked ones whose leading axis is the batch.
       in_time: the unmasked ones that also have a time axis.
-      epsilon: of the coarsest floating point type that occurs anywhere in the function.
       why_no_gradients: "" if gradients are taken.
     """
 
@@ -51,10 +50,10 @@ class Program:
         self._traces: dict[Any, list[Slot]] = {}
         self.slots = self.trace(subject.x.arrays, subject.marks)
         self.shares_rows, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
-        self.epsilon = self._coarsest()
         self.why_no_gradients = self._not_differentiable()
         program = self._values if self.why_no_gradients else self._values_and_gradients
         self._run = jax.jit(program, compiler_options=_compiler_options())
+        self._run_apart = jax.jit(self._apart, compiler_options=_compiler_options())
 
     def trace(self, x: list[np.ndarray], marks: np.ndarray) -> list[Slot]:
         """The output at some shape; raises what the function raises."""
@@ -64,21 +63,24 @@ class Program:
             self._traces[key] = slots(*jax.eval_shape(self.subject.call, weights, x, mask))
         return self._traces[key]
 
-    def run(
-        self,
-        layout: Layout,
-        x: list[np.ndarray],
-        params: list[np.ndarray] | None = None,
-        shake: float = 0.0,
-    ) -> Result:
-        """One run: `x` as `layout` places it, whatever its padding holds."""
-        weights = self.subject.params.arrays if params is None else params
-        mask = self.subject.mask_of(layout.marks)
-        output, real, *gradients = self._run(weights, x, mask, Rows.of(layout, shake))
+    def run(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> Result:
+        """One run: `x` as `layout` places it, whatever its padding holds.
+
+        With a seed, operations are kept apart; a seed above 0 also rounds each anew.
+        """
+        weights, mask = self.subject.params.arrays, self.subject.mask_of(layout.marks)
+        args = weights, x, mask, Rows.of(layout)
+        results = self._run(*args) if seed is None else self._run_apart(factors(seed), *args)
+        output, real, *gradients = results
         for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
         found_for = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in found_for]
         return Result(slots(*jax.tree.map(np.asarray, output)), *host)
+
+    def _apart(self, rounding: dict[str, Any], *args: Any) -> Any:
+        traced = self._run.trace(*args)
+        results = apart(traced.jaxpr, rounding, *jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
     def _values(self, params: list[Any], x: list[Any], mask: Any, rows: Rows) -> tuple[Any, ...]:
         output = self.subject.call(params, x, mask)
@@ -157,16 +159,6 @@ class Program:
         except Exception as error:
             return f"they cannot be taken: {first_line(error)}"
         return ""
-
-    def _coarsest(self) -> float:
-        subject = self.subject
-        mask = subject.mask_of(subject.marks)
-        # A cast to bfloat16 deep inside sets how much rounding differs between shapes.
-        text = str(jax.make_jaxpr(subject.call)(subject.params.arrays, subject.x.arrays, mask))
-        names = {"bf16": "bfloat16", "f16": "float16", "f64": "float64", "c128": "float64"}
-        found = set(re.findall(r"\b(bf16|f16|f32|f64|c64|c128)\[", text))
-        kinds = (names.get(name, "float32") for name in found)
-        return max((float(jnp.finfo(kind).eps) for kind in kinds), default=0.0)
 
 
 def _compiler_options() -> dict[str, Any] | None:

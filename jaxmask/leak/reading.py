@@ -6,8 +6,9 @@ compared with the k-th, wherever the two lie.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmask.leak.cotangents import groups_of
@@ -27,6 +28,8 @@ class Part:
       index: `[entry, axis]`, where each entry lies; None: the array is whole.
       rows: `[entry]`, the row of the input that each belongs to; None: to all of them.
       mask_where: the path of the mask that chose the entries.
+      dtype: of the array; that of `values` is wider.
+      tolerance: how far each of the values may be off between shapes, 0 where not measured.
     """
 
     what: str
@@ -35,6 +38,8 @@ class Part:
     index: np.ndarray | None = None
     rows: np.ndarray | None = None
     mask_where: str = ""
+    dtype: Any = bool
+    tolerance: Any = 0.0
 
     def at(self, entry: tuple[int, ...]) -> tuple[int, ...]:
         """The index into the array of an index into `values`."""
@@ -42,11 +47,21 @@ class Part:
             return entry
         return (*(int(i) for i in self.index[entry[0]]), *entry[1:])
 
+    @property
+    def unsteady(self) -> int:
+        """How many entries rounding moves by so much that little of them can be compared."""
+        if not self.values.size:
+            return 0
+        size = _size(self.values)
+        return int((self.tolerance > np.maximum(size, size.max() / 10) / 4).sum())
+
     def take(self, entries: np.ndarray) -> "Part":
         """Some of the entries, in some order."""
         rows = None if self.rows is None else self.rows[entries]
         index = None if self.index is None else self.index[entries]
-        return replace(self, values=self.values[entries], index=index, rows=rows)
+        tolerance = np.broadcast_to(self.tolerance, self.values.shape)[entries]
+        values = self.values[entries]
+        return replace(self, values=values, index=index, rows=rows, tolerance=tolerance)
 
 
 def parts(
@@ -56,7 +71,7 @@ def parts(
     batch = len(layout.marks)
     found: list[Part] = []
     for slot, real in zip(result.slots, result.real, strict=True):
-        array = wide(slot.array)
+        array, dtype = wide(slot.array), slot.array.dtype
         if slot.what == "mask":
             rows = _rows(np.arange(array.shape[0]), array.shape[0], batch)
             found.append(Part("mask", slot.where, array, rows=rows))
@@ -66,16 +81,18 @@ def parts(
             rows = None
             if slot.where in shares_rows:
                 rows = _rows(np.arange(array.shape[0]), array.shape[0], batch)
-            found.append(Part(slot.what, slot.where, array, rows=rows))
+            found.append(Part(slot.what, slot.where, array, rows=rows, dtype=dtype))
         else:
             part = _entries(slot.what, slot.where, array, real, batch)
-            found.append(replace(part, mask_where=slot.mask_where))
+            found.append(replace(part, mask_where=slot.mask_where, dtype=dtype))
     for gradient, name in zip(result.x, subject.x.names, strict=True):
         if gradient is not None:
-            found.append(_entries("gradient in x", name, wide(gradient), layout.real, batch))
+            part = _entries("gradient in x", name, wide(gradient), layout.real, batch)
+            found.append(replace(part, dtype=gradient.dtype))
     for gradient, name in zip(result.params, subject.params.names, strict=True):
         if gradient is not None:
-            found.append(Part("gradient in params", name, wide(gradient)))
+            what, dtype = "gradient in params", gradient.dtype
+            found.append(Part(what, name, wide(gradient), dtype=dtype))
     return found
 
 
@@ -128,56 +145,47 @@ def _rows(leading: np.ndarray, size: int, batch: int) -> np.ndarray | None:
 # --------------------------------------------------------------------------- tolerance
 
 
-class Rounding:
-    """How far apart the results of two programs, or of two orders of steps, may be.
+SPREADS, UNITS = 8, 8
 
-        tolerance = ε^(2/3) * (largest value of the row) + 32 * shake + 16 ε * (largest value)
 
-    ε belongs to the coarsest floating point type in the function: 2.4e-5 of a row in float32, 4%
-    in bfloat16. `shake` is how far the result moves when each input, parameter and cotangent is
-    off by one ε, for what is the small difference of large numbers. Where that crosses a jump it
-    is no rounding, so it is kept below ε^(2/3) of the largest result or input.
+def allowing(calm: list[Part], samples: list[list[Part]]) -> list[Part]:
+    """`calm`, each entry with how far apart two orders of steps may be.
+
+        tolerance = 8 * spread + 8 ε |entry|
+
+    `spread` is how far the entry moves at most over the samples, where each operation rounds its
+    result up or down at random (see `apart`), and ε belongs to its own floating point type. An
+    integer that rounding moves is not judged more strictly.
     """
-
-    def __init__(
-        self, epsilon: float, calm: list[Part], shaken: list[list[Part]], x: list[np.ndarray]
-    ):
-        self._epsilon = epsilon
-        inputs = max(_largest(wide(leaf)) for leaf in x)
-        self._shake = []
-        for i, part in enumerate(calm):
-            moved = max(_moved(part, other[i]) for other in shaken)
-            most = epsilon ** (2 / 3) * max(1.0, inputs, _largest(part.values))
-            self._shake.append(min(moved, most))
-
-    def of(self, i: int, part: Part) -> np.ndarray | float:
-        """The tolerance of each entry of the i-th part."""
-        if not np.issubdtype(part.values.dtype, np.inexact):
-            return 0.0
-        everywhere = 32 * self._shake[i] + 16 * self._epsilon * _largest(part.values)
-        return self._epsilon ** (2 / 3) * _row_scale(part) + everywhere
+    allowed = []
+    for i, part in enumerate(calm):
+        size = _size(part.values)
+        epsilon, smallest = _units(part.dtype)
+        if samples:
+            spread = np.max([_moved(part, sample[i]) for sample in samples], axis=0)
+        else:  # the operations could not be kept apart
+            spread = np.full(size.shape, epsilon ** (2 / 3) * np.max(size, initial=0.0))
+        tolerance = SPREADS * spread + UNITS * (epsilon * size + smallest)
+        allowed.append(replace(part, tolerance=tolerance))
+    return allowed
 
 
-def _moved(part: Part, other: Part) -> float:
+def _units(dtype: np.dtype) -> tuple[float, float]:
+    """ε of a type and its smallest number; 0 where it does not round."""
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return 0.0, 0.0
+    info = jnp.finfo(dtype)
+    return float(info.eps), float(info.smallest_subnormal)
+
+
+def _size(values: np.ndarray) -> np.ndarray:
+    return np.abs(np.where(np.isfinite(values), values, 0) * 1.0)
+
+
+def _moved(part: Part, other: Part) -> np.ndarray:
     if part.values.shape != other.values.shape:  # a mask that depends on the values
-        return 0.0
-    return _largest(distance(part.values, other.values))
-
-
-def _largest(values: np.ndarray) -> float:
-    if not np.issubdtype(values.dtype, np.inexact):
-        return 0.0
-    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
-
-
-def _row_scale(part: Part) -> np.ndarray | float:
-    values = part.values
-    if part.rows is None or not values.size:
-        return _largest(values)
-    finite = np.where(np.isfinite(values), np.abs(values), 0.0)
-    largest = np.zeros(int(part.rows.max()) + 1)
-    np.maximum.at(largest, part.rows, finite.reshape(len(values), -1).max(axis=1))
-    return largest[part.rows].reshape(-1, *(1,) * (values.ndim - 1))
+        return np.zeros(part.values.shape)
+    return distance(part.values, other.values)
 
 
 # --------------------------------------------------------------------------- comparison

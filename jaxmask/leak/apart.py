@@ -1,0 +1,201 @@
+"""Run a traced program so that XLA cannot combine its operations, and round it anew at will.
+
+XLA rewrites across operations: a product with a converted mask becomes a select, which hides that
+0 * nan is nan. Here a barrier stands behind every operation, also within loops, branches and
+backward passes, so that each gives what it would give alone.
+
+Rounding is measured by what is known as Monte Carlo arithmetic: under a seed, each operation that
+rounds has its result moved to a neighbouring number, up or down at random. Two runs with two
+seeds are as far apart as two orders of summation, entry by entry.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask._types import Array
+
+Factors: TypeAlias = dict[str, Any]
+Known: TypeAlias = tuple[Any, bool]  # a value, and whether it holds whole numbers only
+
+# Calls are run in place. Whatever else holds a program (a reduction, a sort, a kernel) runs as it
+# is: a barrier cannot stand in there.
+CALLS = frozenset({
+    "call", "checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit",
+    "remat2",
+})  # fmt: skip
+# They move entries about: nothing is computed.
+MOVING = frozenset({
+    "broadcast_in_dim", "concatenate", "copy", "device_put", "dynamic_slice",
+    "dynamic_update_slice", "gather", "iota", "optimization_barrier", "pad", "reshape", "rev",
+    "slice", "split", "squeeze", "stop_gradient", "transpose",
+})  # fmt: skip
+# They compute without rounding; `convert_element_type` where the new type is as fine as the old.
+EXACT = frozenset({
+    "abs", "argmax", "argmin", "bitcast_convert_type", "ceil", "clamp", "complex", "conj",
+    "convert_element_type", "cummax", "cummin", "floor", "imag", "max", "min", "neg", "nextafter",
+    "pmax", "pmin", "real", "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min",
+    "rem", "round", "scatter", "scatter-max", "scatter-min", "select_and_gather_add", "select_n",
+    "sign", "sort", "top_k",
+})  # fmt: skip
+# On whole numbers these do not round either: counts and positions stay what they are.
+RING = frozenset({
+    "add", "add_any", "conv_general_dilated", "cumsum", "dot_general", "integer_pow", "mul",
+    "reduce_sum", "reduce_window_sum", "scatter-add", "square", "sub",
+})  # fmt: skip
+
+
+def apart(program: Any, factors: Factors, *args: Array) -> list[Any]:
+    """Run a closed jaxpr, every operation on its own.
+
+    Args:
+      program: a `ClosedJaxpr`, already differentiated.
+      factors: of a seed, as `factors` makes them.
+      args: what the program takes.
+
+    Returns:
+      What the program returns.
+
+    Example:
+      >>> program = jax.make_jaxpr(lambda x, mask: x * mask)(jnp.ones(2), jnp.ones(2, bool))
+      >>> x, mask = jnp.array([1.5, jnp.nan]), jnp.array([True, False])
+      >>> jax.jit(lambda *args: apart(program, factors(0), *args))(x, mask)
+      [Array([1.5,  nan], dtype=float32)]
+    """
+    return _Run(factors).closed(program, *args)
+
+
+class _Run:
+    def __init__(self, factors: Factors):
+        self._factors = factors
+        self._number = itertools.count(1)
+
+    def closed(self, program: Any, *args: Any) -> list[Any]:
+        return [value for value, _ in self._run(program, [(arg, _is_whole(arg)) for arg in args])]
+
+    def _run(self, program: Any, args: Sequence[Known]) -> list[Known]:
+        jaxpr = getattr(program, "jaxpr", program)
+        consts = [(const, _is_whole(const)) for const in getattr(program, "consts", ())]
+        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+        def read(atom: Any) -> Known:
+            return (atom.val, _is_whole(atom.val)) if hasattr(atom, "val") else known[atom]
+
+        for equation in jaxpr.eqns:
+            with equation.ctx.manager:
+                results = self._equation(equation, [read(atom) for atom in equation.invars])
+            known.update(zip(equation.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, equation: Any, known: list[Known]) -> list[Known]:
+        name, params = equation.primitive.name, equation.params
+        if name in CALLS:
+            inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
+            return self._run(inner, known)
+        values = [value for value, _ in known]
+        if name in CONTROL:
+            results = CONTROL[name](self.closed, params, values)
+            return [(result, _is_whole(result)) for result in results]
+        bound = equation.primitive.get_bind_params(params)
+        functions, bound = bound if isinstance(bound, tuple) else ((), bound)
+        results = equation.primitive.bind(*functions, *values, **bound)
+        results = results if equation.primitive.multiple_results else [results]
+        whole = name in MOVING | EXACT | RING and all(whole for _, whole in known)
+        if name not in MOVING:
+            exact = whole or (name in EXACT and not _narrows(equation))
+            results = [self._after(result, exact=exact) for result in results]
+        return [(result, whole or _is_whole(result)) for result in results]
+
+    def _after(self, result: Any, *, exact: bool) -> Any:
+        if not jnp.issubdtype(result.dtype, jnp.inexact):
+            return result
+        if exact or (name := jnp.finfo(result.dtype).dtype.name) not in self._factors:
+            return jax.lax.optimization_barrier(result)
+        # XLA does not know the factors, even where they are all 1, so they are a barrier too.
+        return result * _drawn(self._factors[name], result.shape, next(self._number))
+
+
+def _is_whole(x: Any) -> bool:
+    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        return True
+    return not isinstance(x, jax.core.Tracer) and np.size(x) == 1 and bool(np.round(x) == x)
+
+
+def _narrows(equation: Any) -> bool:
+    if equation.primitive.name != "convert_element_type":
+        return False
+    old, new = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+    if not jnp.issubdtype(new, jnp.inexact) or old == np.bool_:
+        return False
+    return not jnp.issubdtype(old, jnp.inexact) or jnp.finfo(old).eps < jnp.finfo(new).eps
+
+
+# ------------------------------------------------------------------------- loops and branches
+
+Run = Callable[..., list[Any]]
+
+
+def _scan(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
+    consts, carry, xs = _split(values, params["num_consts"], params["num_carry"])
+
+    def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
+        results = run(params["jaxpr"], *consts, *carry, *x)
+        return results[: len(carry)], results[len(carry) :]
+
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    carry, ys = jax.lax.scan(step, carry, xs, **options)
+    return [*carry, *ys]
+
+
+def _while(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
+    conditions, consts, carry = _split(values, params["cond_nconsts"], params["body_nconsts"])
+    return jax.lax.while_loop(
+        lambda carry: run(params["cond_jaxpr"], *conditions, *carry)[0],
+        lambda carry: run(params["body_jaxpr"], *consts, *carry),
+        carry,
+    )
+
+
+def _cond(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
+    branches = [lambda *args, branch=b: run(branch, *args) for b in params["branches"]]
+    return jax.lax.switch(values[0], branches, *values[1:])
+
+
+CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+
+
+def _split(values: list[Any], first: int, second: int) -> tuple[list[Any], list[Any], list[Any]]:
+    return values[:first], values[first : first + second], values[first + second :]
+
+
+# ------------------------------------------------------------------------------------ rounding
+
+# No power of two, so that no axis of an array has the same factors all along.
+_LENGTH = 65_537
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def factors(seed: int) -> Factors:
+    """For each floating point type what results are multiplied by: 1 ± ε, or 1 under seed 0.
+
+    Example:
+      >>> factors(0)["bfloat16"][:3].tolist(), factors(1)["bfloat16"][:3].tolist()
+      ([1.0, 1.0, 1.0], [0.9921875, 1.0078125, 1.0078125])
+    """
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1, 1], size=_LENGTH) if seed else np.zeros(_LENGTH)
+    types = {name: jnp.dtype(name) for name in _FLOATS}
+    return {n: (1 + signs * float(jnp.finfo(t).eps)).astype(t) for n, t in types.items()}
+
+
+def _drawn(table: Array, shape: tuple[int, ...], number: int) -> Array:
+    """Factors for the entries of an array, other ones for each operation."""
+    size, start = math.prod(shape), number * 257 % _LENGTH
+    if start + size <= _LENGTH:
+        return table[start : start + size].reshape(shape)
+    return jnp.resize(jnp.concatenate([table[start:], table[:start]]), shape)
