@@ -145,13 +145,13 @@ def _rows(leading: np.ndarray, size: int, batch: int) -> np.ndarray | None:
 # --------------------------------------------------------------------------- tolerance
 
 
-SPREADS, UNITS = 8, 8
+SPREADS, UNITS = 4, 4
 
 
 def allowing(calm: list[Part], samples: list[list[Part]]) -> list[Part]:
     """`calm`, each entry with how far apart two orders of steps may be.
 
-        tolerance = 8 * spread + 8 ε |entry|
+        tolerance = 4 * spread + 4 ε |entry|
 
     `spread` is how far the entry moves at most over the samples, where each operation rounds its
     result up or down at random (see `apart`), and ε belongs to its own floating point type. An

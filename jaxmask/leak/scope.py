@@ -34,9 +34,7 @@ def scope(
     if apart_at:
         at = f"under a mask {list(apart_at)}, for each of these contents of the padding"
         yield f"compiled again with a barrier behind each operation: {at}"
-    measured = (
-        "8 times as far as an entry moves when each operation rounds the other way, and 8 ulp"
-    )
+    measured = "4 times as far as an entry moves when operations round at random, and 4 ε of it"
     if not apart_at:
         measured = "an estimate of rounding, since it could not be measured"
     exact = "bit for bit at one shape" if repeats else "never bit for bit, as two like runs differ"
