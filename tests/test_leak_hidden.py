@@ -263,6 +263,15 @@ def test_counts_are_not_rounded_anew():
         np.testing.assert_array_equal(a, b)
 
 
+def test_the_check_runs_under_jax_s_strict_options():
+    flags = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
+    with flags[0], flags[1], jax.enable_checks(True), jax.check_tracer_leaks(True):
+        for x in (X, X.astype(np.complex64)):
+            report = leak.check(jm.pool.mean, x[..., None], MASK)
+            assert report.ok, str(report)
+            assert not report.not_tested
+
+
 def test_the_names_of_operations_are_known_to_jax():
     known = {getattr(primitives, name).name for name in dir(primitives) if name.endswith("_p")}
     listed = apart.CALLS | apart.MOVING | apart.EXACT | apart.RING | apart.SUMS | set(apart.CONTROL)

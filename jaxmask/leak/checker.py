@@ -308,7 +308,7 @@ class _Checker:
         if all(is_constant(leaf, self.given.real) for leaf in self.given.x):
             self.notes["the order of steps and rows: `x` is the same at all real steps"] = None
         floats = [leaf[self.given.real] for leaf in self.given.x if is_inexact(leaf)]
-        if floats and all((steps >= 0).all() for steps in floats if not np.iscomplexobj(steps)):
+        if floats and all(np.isrealobj(steps) and (steps >= 0).all() for steps in floats):
             text = "none of `x` is below 0, so a maximum that takes 0 for padding looks right"
             self.notes[f"other real values: {text}"] = None
         for part in self._reference(self.given):

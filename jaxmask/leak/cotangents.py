@@ -65,7 +65,7 @@ def cotangent(
       in_time: whether an unmasked array has a time axis.
     """
     y, leading = slot.array, 0
-    seeds, weight = jnp.uint32(0), rows.shared * (rows.focus == 0)
+    seeds, weight = jnp.uint32(0), jnp.where(rows.focus == 0, rows.shared, 0)
     if real is None and shares_rows:
         real = jnp.broadcast_to(rows.focus == 0, y.shape[:1])
     if real is not None:
@@ -90,7 +90,7 @@ def _seeds(real: Array, rows: Rows) -> tuple[Array, Array]:
     names, weights = (rows.names[:, None], rows.weights[:, None]) if known else (0, rows.shared)
     row_step, step = (jnp.uint32(prime) for prime in _PRIMES[:2])
     seeds = row_step * jnp.asarray(names).astype(jnp.uint32) + step * rank.astype(jnp.uint32)
-    return seeds.reshape(real.shape), (listed * weights).reshape(real.shape)
+    return seeds.reshape(real.shape), jnp.where(listed, weights, 0).reshape(real.shape)
 
 
 def _uniform(seeds: Array) -> Array:

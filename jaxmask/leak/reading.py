@@ -52,8 +52,8 @@ class Part:
         """How many entries rounding moves by so much that little of them can be compared."""
         if not self.values.size:
             return 0
-        size = _size(self.values)
-        return int((self.tolerance > np.maximum(size, size.max() / 10) / 4).sum())
+        size, least = _size(self.values), 2 * UNITS * _units(self.dtype)[1]
+        return int((self.tolerance > np.maximum(size, size.max() / 10) / 4 + least).sum())
 
     def take(self, entries: np.ndarray) -> "Part":
         """Some of the entries, in some order."""
