@@ -20,16 +20,17 @@ class _Block(nnx.Module):
 
 
 REFUSED = {"segments": NO_SEGMENTS}
+_IN_ITS_DTYPE = {"half_precision_at_scale": "the row function computes in the dtype it is given"}
 ENTRIES = [
     Entry(
         "ragged_vmap:attention",
         simple(jm.ragged_vmap(lambda row: jax.nn.softmax(row @ row.T) @ row)),
-        exempt=REFUSED,
+        exempt=REFUSED | _IN_ITS_DTYPE,
     ),
     Entry(
         "ragged_vmap:mean",
         simple(jm.ragged_vmap(lambda row: jax.nn.gelu(row).mean(0))),
-        exempt=REFUSED,
+        exempt=REFUSED | _IN_ITS_DTYPE,
     ),
     Entry("nn.Ragged", **module(lambda rngs: jm.nn.Ragged(_Block(rngs))), exempt=REFUSED),
 ]
