@@ -383,7 +383,7 @@ def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
     return number
 
 
-def number(value: Any, where: str, name: str) -> None:
+def static_number(value: Any, where: str, name: str) -> None:
     """One static number: not one a row or a feature, which would be broadcast in silence."""
     if isinstance(value, jax.core.Tracer) or np.ndim(value) or isinstance(value, str):
         raise TypeError(

@@ -301,7 +301,7 @@ class BatchNorm(_Norm):
         axis_name: str | tuple[str, ...] | None = None,
         **options: Unpack[NormOptions],
     ):
-        _check.number(momentum, "BatchNorm", "momentum")
+        _check.static_number(momentum, "BatchNorm", "momentum")
         options.setdefault("epsilon", 1e-5)
         super().__init__(num_features, **options)
         wide = ops.accumulator(options.get("param_dtype", jnp.float32))

@@ -60,7 +60,7 @@ class StackedRNN(MaskedModule):
     ):
         if not layers:
             raise ValueError("StackedRNN: expected at least one layer, got none.")
-        _check.number(dropout, "StackedRNN", "dropout")
+        _check.static_number(dropout, "StackedRNN", "dropout")
         if not 0 <= dropout <= 1:
             raise ValueError(f"StackedRNN: `dropout` must lie within 0 and 1, got {dropout}.")
         if dropout and rngs is None:

@@ -1,12 +1,15 @@
 """Largest and smallest values, whose gradient is chosen by index."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
 from jaxmask._types import Array
+
+_LONG = 64  # steps from which a search in blocks pays
 
 
 # Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
@@ -64,11 +67,33 @@ def _at_the_index(
 
 def _index(x: Array, keep: Array, axis: int, highest: bool) -> Array:
     """Where the extreme stands first, with the axis kept; anywhere if nothing is kept."""
-    search = functools.partial(jnp.argmax if highest else jnp.argmin, axis=axis, keepdims=True)
-    index = search(jnp.where(keep, x, _identity(x.dtype, highest)))
+    index = _search(jnp.where(keep, x, _identity(x.dtype, highest)), axis, highest)
     # What is left out ties with a kept infinity, and all that is kept is that infinity then.
     found = jnp.take_along_axis(jnp.broadcast_to(keep, x.shape), index, axis=axis)
     return jnp.where(found, index, jnp.argmax(keep, axis=axis, keepdims=True))
+
+
+def _search(x: Array, axis: int, highest: bool) -> Array:
+    """`jnp.argmax` or `argmin` with the axis kept.
+
+    XLA does not vectorise a search for an index on CPUs. So a long axis is cut in blocks, plain
+    reductions find the extreme of each, and the search goes over blocks and then within one. The
+    values are compared again within it, which is safe: whichever rounding they have, one index is
+    found, and the one of a largest value.
+    """
+    search = functools.partial(jnp.argmax if highest else jnp.argmin, axis=axis, keepdims=True)
+    time = x.shape[axis]
+    if not isinstance(time, int) or time < _LONG:  # a symbolic size has no blocks
+        return search(x)
+    size = math.isqrt(time - 1) + 1
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, -time % size)
+    x = jnp.pad(x, padding, constant_values=_identity(x.dtype, highest))
+    x = x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+    extremes = (jnp.max if highest else jnp.min)(x, axis=axis + 1)
+    block = search(extremes)
+    x = jnp.take_along_axis(x, jnp.expand_dims(block, axis + 1), axis=axis)
+    return block * size + search(jnp.squeeze(x, axis))
 
 
 def _identity(dtype: jnp.dtype, highest: bool) -> Array:
