@@ -111,6 +111,8 @@ def real_ids(
     """
     real = mask.ids > 0 if isinstance(mask, Segments) else mask
     seen, seen_real = known(ids), True if real is None else known(real)
+    if real is not None:
+        real = unfolded(real, jnp.asarray(real))
     if seen is not None and seen_real is not None:
         _, valid = _classes(np, seen, seen_real, size, but)
         if not valid.all():
@@ -196,9 +198,26 @@ def _belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, 
 
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
     """A mask must be boolean: 0/1 floats, ints and lengths mean different things elsewhere."""
-    mask = array(mask, name, where)
-    _boolean(mask.dtype, where, name)
-    return mask
+    checked = array(mask, name, where)
+    _boolean(checked.dtype, where, name)
+    return unfolded(mask, checked)
+
+
+def unfolded(given: ArrayLike, x: Array) -> Array:
+    """`x`, of which XLA computes nothing while it compiles.
+
+    A mask that a compiled function closes over is a constant of its program, and XLA folds sums of
+    constants by an interpreter, which takes seconds where the program takes milliseconds.
+
+    Args:
+      given: `x` as the caller got it: an argument of the compiled function needs no barrier.
+      x: `jnp.asarray(given)`.
+    """
+    return x if isinstance(given, jax.core.Tracer) else _barrier(x)
+
+
+# Compiled, since op by op a call of it takes five times as long.
+_barrier = jax.jit(jax.lax.optimization_barrier, inline=True)
 
 
 def _boolean(dtype: np.dtype, where: str, name: str) -> None:
@@ -242,7 +261,7 @@ def _segments(x: Array, segments: Segments, where: str, name: str) -> Segments:
         )
     if isinstance(segments.ids, np.ndarray):
         _number_sequences(segments.ids, segments.max_segments, where)
-    return Segments(ids, segments.max_segments)
+    return Segments(unfolded(segments.ids, ids), segments.max_segments)
 
 
 def _number_sequences(ids: np.ndarray, most: int, where: str) -> None:

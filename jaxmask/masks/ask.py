@@ -25,7 +25,7 @@ def steps(mask: Mask) -> StepMask:
       [[True, True, False]]
     """
     if isinstance(mask, Segments):
-        return jnp.asarray(mask.ids) > 0
+        return _check.unfolded(mask.ids, jnp.asarray(mask.ids)) > 0
     return _check.boolean(mask, "masks")
 
 
@@ -136,7 +136,8 @@ def of_each_segment(segments: Segments) -> Bool[Array, "batch segment time"]:
       [[[True, False, False], [False, True, False]]]
     """
     numbers = jnp.arange(1, segments.max_segments + 1)
-    return jnp.asarray(segments.ids)[:, None, :] == numbers[None, :, None]
+    ids = _check.unfolded(segments.ids, jnp.asarray(segments.ids))
+    return ids[:, None, :] == numbers[None, :, None]
 
 
 def expand(mask: Bool[Array, "*leading"], ndim: int) -> Bool[Array, "*leading_and_ones"]:

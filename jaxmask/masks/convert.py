@@ -77,7 +77,7 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
     values = _check.array(x, "x", "from_values")
     if values.ndim < 2:
         raise ValueError(f"from_values: `x` must be [batch, time, ...], got shape {values.shape}.")
-    real = differs_from(values, padding_value)
+    real = differs_from(_check.unfolded(x, values), padding_value)
     return jnp.any(real, axis=tuple(range(2, values.ndim)))
 
 
@@ -220,4 +220,4 @@ def _steps_shaped(x: ArrayLike, name: str, where: str) -> Array:
     values = _check.array(x, name, where)
     if values.ndim != 2:
         raise ValueError(f"{where}: `{name}` must be [batch, time], got shape {values.shape}.")
-    return values
+    return _check.unfolded(x, values)

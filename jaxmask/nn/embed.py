@@ -81,7 +81,7 @@ class Embed(MaskedModule):
             raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
         if self.mask_zero:
             _check.mask_axes(ids.shape, "Embed")
-            given_mask = mask = masks.intersect(mask, ids != 0, "Embed")
+            given_mask = mask = masks.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
         ids, valid = _check.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
         # Sent where "fill" gives nan, so that no gradient reaches the table.
         ids = jnp.where(valid, ids, self.num_embeddings)
@@ -122,7 +122,8 @@ class Masking(MaskedModule):
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Find the padding and return `(y, mask)`."""
-        x, mask = _check.pair(x, mask, "Masking")
+        given, (x, mask) = x, _check.pair(x, mask, "Masking")
         _check.mask_axes(x.shape[:-1], "Masking")
-        real = jnp.any(masks.differs_from(x, self.mask_value), axis=-1)
+        values = _check.unfolded(given, x)
+        real = jnp.any(masks.differs_from(values, self.mask_value), axis=-1)
         return ops.fill(x, masks.intersect(mask, real, "Masking"))
