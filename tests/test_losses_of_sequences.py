@@ -236,3 +236,24 @@ def test_contrastive_losses_refuse_what_they_cannot_read():
         losses.triplet_margin_loss(x, ITEMS, x, x, norm_degree=3)
     with pytest.raises(ValueError, match="`negatives` must be the shape of `anchors`"):
         losses.triplet_margin_loss(x, ITEMS, x, x[:3])
+
+
+def test_options_of_dice_go_by_row():
+    rng = np.random.default_rng(0)
+    logits, mask = rng.normal(size=(3, 4, 3)).astype(np.float32), np.ones((3, 4), bool)
+    mask[1, 2:] = mask[2] = False
+    targets = np.eye(3)[rng.integers(0, 3, (3, 4))]
+    for name in ("smooth", "alpha", "beta"):
+        by_row = np.array([0.2, 0.9, np.nan], np.float32)  # batch = classes
+        y, _ = losses.dice_loss(logits, mask, targets, **{name: by_row})
+        for row in range(2):
+            one, _ = losses.dice_loss(
+                logits[[row]], mask[[row]], targets[[row]], **{name: float(by_row[row])}
+            )
+            np.testing.assert_allclose(y[row], one[0], rtol=1e-6)
+        gradient = jax.grad(
+            lambda v, name=name: jnp.sum(losses.dice_loss(logits, mask, targets, **{name: v})[0])
+        )(by_row)
+        assert np.isfinite(gradient).all()
+        with pytest.raises(ValueError, match=f"dice_loss: `{name}` must be one number, or have"):
+            losses.dice_loss(logits[:2], mask[:2], targets[:2], **{name: np.ones(3)})

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask.losses._logs import log_sum_exp
 
 __all__ = ["crf"]
@@ -112,14 +112,17 @@ def checked(
     _check.floating(logits, where, "logits")
     if logits.ndim != 3:
         raise ValueError(f"{where}: `logits` must be [batch, time, tags], got {logits.shape}.")
-    tags, dtype = logits.shape[2], ops.accumulator(logits.dtype)
+    tags = logits.shape[2]
     shapes = {"transitions": (tags, tags), "start": (tags,), "end": (tags,)}
     weights = []
     for (name, shape), given in zip(shapes.items(), (transitions, start, end), strict=True):
-        weight = jnp.zeros(shape, dtype) if given is None else _check.array(given, name, where)
+        weight = jnp.zeros(shape, jnp.float32) if given is None else given
+        weight = _check.array(weight, name, where)
         _check.floating(weight, where, name)
         _check.shape(weight, shape, f"[{', '.join(['tags'] * len(shape))}]", where, name)
-        weights.append(weight.astype(dtype))
+        weights.append(weight)
+    dtype = common_dtype(jnp.float32, logits.dtype, *(weight.dtype for weight in weights))
+    weights = [weight.astype(dtype) for weight in weights]
     return ops.fill(logits, mask)[0].astype(dtype), mask, Weights(*weights)
 
 

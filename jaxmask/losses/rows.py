@@ -95,9 +95,9 @@ def dice_loss(
       predictions: logits, `[batch, time, ..., classes]`, floating.
       mask: `[batch, time]`, boolean, or `Segments` (each sequence for itself), or None.
       targets: one-hot or probabilities, the shape of `predictions`.
-      smooth: a scalar, above 0, keeps a class that is nowhere from 0 / 0.
-      alpha: a scalar, the weight of what is predicted and is not there.
-      beta: a scalar, the weight of what is there and is not predicted.
+      smooth: above 0, keeps a class that is nowhere from 0 / 0: a number, or an array by row.
+      alpha: alike, the weight of what is predicted and is not there.
+      beta: alike, the weight of what is there and is not predicted.
       ignore_background: static; leave class 0 out of the mean.
 
     Returns:
@@ -131,9 +131,17 @@ def dice_loss(
     there, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
     p = jax.nn.sigmoid(wide) if wide.shape[-1] == 1 else jax.nn.softmax(wide, axis=-1)
     both, said, real = (_total(x, mask) for x in (p * there, p, there))
+    rows = masks.rows(mask)
+    options = {"smooth": smooth, "alpha": alpha, "beta": beta}
+    smooth, alpha, beta = (_by_row(x, both, rows, where, name) for name, x in options.items())
     overlap = (both + smooth) / (both + alpha * (said - both) + beta * (real - both) + smooth)
     first = int(ignore_background and wide.shape[-1] > 1)
-    return ops.fill(jnp.mean(1 - overlap[:, first:], axis=-1), masks.rows(mask))
+    return ops.fill(jnp.mean(1 - overlap[:, first:], axis=-1), rows)
+
+
+def _by_row(value: float | Array, x: Array, rows: Mask, where: str, name: str) -> Array:
+    value = _check.by_row_or_step(value, x, where, name, dtype=x.dtype)
+    return ops.fill(jnp.broadcast_to(value, x.shape), rows, 1)[0] if value.ndim else value
 
 
 def _total(x: Array, mask: Mask) -> Array:
