@@ -1,5 +1,8 @@
 """Losses."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
@@ -60,6 +63,12 @@ _CHAIN = {
 }
 
 
+def _yes_or_no(ids: Any, mask: Any) -> Any:
+    """Real ids by their last bit; what stands in the padding stays."""
+    real = True if mask is None else jm.masks.steps(mask)
+    return jnp.where(real, ids % 2, ids)
+
+
 def _reduce(by: str) -> Call:
     return lambda params, xs, masks, rows: [(jm.losses.reduce(xs[0], masks[0], xs[1], by=by), None)]
 
@@ -71,7 +80,14 @@ ENTRIES = [
     *_losses(_IDS, (LOGITS, LABELS)),
     *_losses(_SIGNED, (Input(), SIGNS)),
     *_losses(_BINARY, (Input(), Input(kind="probability"))),
-    *_losses(("sparsemax_loss",), (Input(features=()), LABELS)),
+    Entry(
+        "losses.sparsemax_loss",
+        lambda params, xs, masks, rows: [
+            jm.losses.sparsemax_loss(xs[0], masks[0], _yes_or_no(xs[1], masks[0]))
+        ],
+        (Input(features=()), LABELS),
+        of_rows=True,
+    ),
     *_losses(_DIVERGENCES, VECTOR_LOSSES),
     Entry(
         "losses.ctc_loss",
