@@ -230,7 +230,7 @@ def sparsemax_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pa
     def loss(predictions: Array, targets: Array) -> Array:
         s = jnp.where(targets != 0, -predictions, predictions)
         # Selected before the square too: that of an infinite score has the gradient 0 * inf.
-        curved = jnp.where(jnp.abs(s) < 1, s, 0)
+        curved = jnp.where(jnp.abs(s) >= 1, 0, s)
         return jnp.where(s <= -1, 0, jnp.where(s >= 1, s, (curved + 1) ** 2 / 4))
 
     return _per_step.elementwise(where, loss, predictions, mask, targets, yes_or_no=True)

@@ -295,7 +295,7 @@ def _sparsemax(scores: Array) -> tuple[Array, Array]:
     total = jnp.cumsum(falling, axis=-1)
     count = jnp.sum(1 + number * falling > total, axis=-1, keepdims=True)
     last = jnp.take_along_axis(total, count - 1, axis=-1)
-    chosen = fixed > (last - 1) / count
+    chosen = ~(fixed <= (last - 1) / count)  # a nan too, lest it be dropped in silence
     # The slope of p too comes from the scores that were chosen, not from the sorted ones.
     inside = jnp.where(chosen, scores, 0)
     size = jnp.sum(chosen, axis=-1, keepdims=True)
