@@ -403,12 +403,14 @@ def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
 
 
 def static_number(value: Any, where: str, name: str) -> None:
-    """One static number: not one a row or a feature, which would be broadcast in silence."""
-    if isinstance(value, jax.core.Tracer) or np.ndim(value) or isinstance(value, str):
+    """One number that is known while the function is traced."""
+    if isinstance(value, jax.core.Tracer | str):
         raise TypeError(
-            f"{where}: `{name}` must be one static number, got {kind_of(value)}. It is the same "
-            "for all rows and features, and known before the function is traced."
+            f"{where}: `{name}` must be one number that is known before the function is traced, "
+            f"got {'a traced value' if isinstance(value, jax.core.Tracer) else repr(value)}. Under "
+            "`jax.jit`, close over it or name it in `static_argnames`."
         )
+    number(value, where, name)
 
 
 def carries(carry: Any, layers: int, where: str) -> None:

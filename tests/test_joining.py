@@ -273,5 +273,5 @@ def test_a_rate_of_each_feature_is_refused_by_name():
         "BatchNorm: `momentum`": lambda: jm.nn.BatchNorm(6, momentum=many, rngs=rngs),
     }
     for text, call in calls.items():
-        with pytest.raises(TypeError, match=f"{text} must be one static number"):
+        with pytest.raises(ValueError, match=f"{text} must be one number"):
             call()

@@ -9,7 +9,7 @@ from jaxmask.random.keys import at_features, sequence_keys, step_keys
 
 
 def _check_rate(rate: float, where: str) -> None:
-    _check.number(rate, where, "rate")
+    _check.static_number(rate, where, "rate")
     if not 0 <= rate <= 1:
         raise ValueError(f"{where}: `rate` must lie within 0 and 1, got {rate}.")
 

@@ -42,7 +42,7 @@ def gaussian_noise(
     """
     x, mask = _check.pair(x, mask, "gaussian_noise")
     _check.floating(x, "gaussian_noise")
-    _check.number(stddev, "gaussian_noise", "stddev")
+    _check.static_number(stddev, "gaussian_noise", "stddev")
     if not stddev >= 0:
         raise ValueError(f"gaussian_noise: `stddev` must be at least 0, got {stddev}.")
     if stddev == 0:
