@@ -81,7 +81,7 @@ def custom_jvp_call(step: Step, *values: Array) -> Any:
         ]
 
     f.defjvp(jvp)
-    return f(frame.state, *values)
+    return f(_state(step.context), *values)
 
 
 def _no_tangent(value: Array) -> Any:
@@ -91,20 +91,23 @@ def _no_tangent(value: Array) -> Any:
 
 
 class Frame:
-    """The row as explicit arguments, for functions that run where a closure would be stale.
+    """How a context is made of the row as explicit arguments, `state`.
 
-    A backward pass runs after the transformation around it has ended; what it closed over there
-    is gone.
+    A backward pass runs after the transformation around it has ended; a row that it closed over
+    would be gone, and JAX would call its tracers leaked. So nothing here holds one.
     """
 
     def __init__(self, context: Context):
         self.sizes = context.sizes
-        self.state = dict(context.lengths), context.live, context.row
 
     def context(self, state: Any) -> Context:
         """The row again."""
         lengths, live, row = state
         return Context(self.sizes, lengths, live, row)
+
+
+def _state(context: Context) -> Any:
+    return dict(context.lengths), context.live, context.row
 
 
 @rule_for("custom_vjp_call", "custom_vjp_call_jaxpr")
@@ -115,6 +118,8 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
     params, frame = step.params, Frame(step.context)
     inside = params.get("call_jaxpr", params.get("fun_jaxpr"))
     avals = [v.aval for v in step.equation.invars]
+    out_avals = [v.aval for v in step.equation.outvars]
+    inputs, outputs = step.inputs, step.outputs
 
     @jax.custom_vjp
     def f(state: Any, *values: Array) -> list[Array]:
@@ -123,7 +128,7 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
     def forward(state: Any, *values: Array) -> tuple[list[Array], Any]:
         jaxpr, consts = params["fwd_jaxpr_thunk"].call_wrapped(*[False] * len(values))
         results = run(frame.context(state), closed(jaxpr, consts), values)
-        count = len(step.outputs)
+        count = len(outputs)
         saved = results[: len(results) - count]
         return results[len(results) - count :], (state, saved, values)
 
@@ -132,23 +137,21 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
         jaxpr, _ = params["fwd_jaxpr_thunk"].call_wrapped(*[False] * len(values))
         saved_avals = [v.aval for v in jaxpr.outvars[: len(saved)]]
         kept, kept_avals = _residuals(params, saved, saved_avals, values, avals)
-        given, has_value = _traced_backward(
-            params["bwd"], kept_avals, [v.aval for v in step.equation.outvars]
-        )
+        given, has_value = _traced_backward(params["bwd"], kept_avals, out_avals)
         context = frame.context(state)
         # On the way in, cotangents keep the invariant like all values; on the way out, those of
         # padding are 0, on which every other rule relies.
-        pairs = zip(cotangents, step.outputs, strict=True)
+        pairs = zip(cotangents, outputs, strict=True)
         met = [context.repeat_first(g, shape) for g, shape in pairs]
         results = iter(run(context, given, [*kept, *met]))
         found = [next(results) if has else None for has in has_value]
         return None, *[
             _no_tangent(jnp.asarray(v)) if g is None else context.fill(g, s, range(len(s)), 0)
-            for g, v, s in zip(found, values, step.inputs, strict=True)
+            for g, v, s in zip(found, values, inputs, strict=True)
         ]
 
     f.defvjp(forward, backward)
-    return f(frame.state, *values)
+    return f(_state(step.context), *values)
 
 
 def _residuals(

@@ -24,11 +24,12 @@ def gather(step: Step, value: Array, indices: Array) -> Any:
     whole = _whole_axes(step)
     if whole is None:
         return _one_window(step, value, indices)
-    params, context = step.params, step.context
+    params, context, indices = step.params, step.context, _wide(indices)
     numbers, shape = params["dimension_numbers"], step.inputs[0]
     rooms = _rooms(step, numbers.start_index_map, shape, params["slice_sizes"])
+    rooms = jnp.broadcast_to(rooms.astype(indices.dtype), indices.shape)
     mode = GatherScatterMode.from_any(params["mode"])
-    clipped = jnp.clip(indices, 0, jnp.maximum(rooms, 0).astype(indices.dtype))
+    clipped = jnp.clip(indices, 0, jnp.maximum(rooms, 0))
     result = jax.lax.gather(
         value,
         clipped,
@@ -37,12 +38,17 @@ def gather(step: Step, value: Array, indices: Array) -> Any:
         mode=GatherScatterMode.PROMISE_IN_BOUNDS,
     )
     if mode == GatherScatterMode.FILL_OR_DROP:
-        inside = jnp.all((indices >= 0) & (indices <= rooms.astype(indices.dtype)), axis=-1)
+        inside = jnp.all((indices >= 0) & (indices <= rooms), axis=-1)
         rank = len(step.outputs[0])
         batch = [k for k in range(rank) if k not in numbers.offset_dims]
         inside = jax.lax.broadcast_in_dim(inside, result.shape, batch)
         result = jnp.where(inside, result, _fill_value(params["fill_value"], result.dtype))
     return result
+
+
+def _wide(indices: Array) -> Array:
+    """In a type that holds every place: that of a row of 200 steps is no int8."""
+    return indices.astype(jnp.int32) if indices.dtype.itemsize < 4 else indices
 
 
 def _fill_value(given: Any, dtype: Any) -> Array:
@@ -147,6 +153,7 @@ def _inside(step: Step, axis: int, start: Any, size: Any, stride: int) -> bool:
 def scatter(step: Step, value: Array, indices: Array, updates: Array) -> Any:
     """Write windows; those of padding, and those outside the row, are dropped."""
     numbers, context = step.params["dimension_numbers"], step.context
+    indices = _wide(indices)
     axes, shape = numbers.scatter_dims_to_operand_dims, step.inputs[0]
     sizes = _window_sizes(step)
     if any(
@@ -154,6 +161,7 @@ def scatter(step: Step, value: Array, indices: Array, updates: Array) -> Any:
     ):
         return _write_window(step, value, indices, updates, sizes)
     rooms = _rooms(step, axes, shape, sizes).astype(indices.dtype)
+    rooms = jnp.broadcast_to(rooms, indices.shape)
     mode = GatherScatterMode.from_any(step.params["mode"])
     drop = None
     if mode == GatherScatterMode.CLIP:

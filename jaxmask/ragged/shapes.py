@@ -157,7 +157,7 @@ def _gathered(context: Context, value: Array, before: Shape, after: Shape) -> Ar
         index = context.positions(size)
         if dims.is_symbolic(after[axis]):
             index = select(context.real(after[axis]), index, 0)
-        place = place[..., None] * count + index
+        place = place[..., None] * count + index.reshape(*[1] * place.ndim, -1)
     flat, stride = jnp.zeros_like(place), 1
     for axis in reversed(range(len(before))):
         count = context.count(before[axis])
