@@ -313,7 +313,9 @@ class _Checker:
             self.notes[f"other real values: {text}"] = None
         for part in self._reference(self.given):
             if (count := part.unsteady) and part.what != "count":
-                text = f"{count} of {part.values.size} entries jump under rounding alone"
+                text = (
+                    f"{count} of {part.values.size} entries are hardly larger than their rounding"
+                )
                 self.notes[f"more padding: {part.what} of {part.where}: {text}"] = None
 
     # --------------------------------------------------------------------- running
