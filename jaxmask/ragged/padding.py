@@ -29,6 +29,7 @@ import numpy as np
 
 from jaxmask._types import Array
 from jaxmask.ragged.context import Context, Shape, along, ragged_axes, stop_gradient
+from jaxmask.ragged.patches import nesting
 
 # By how much a copy may differ, as a part of the greatest value; None: nothing is checked.
 _tolerance: ContextVar[float | None] = ContextVar("tolerance of ragged padding", default=None)
@@ -43,8 +44,8 @@ def checked(tolerance: float = 1e-3) -> Iterator[None]:
     equations reports the first one that breaks the invariant; what follows may be its consequence.
 
     Args:
-      tolerance: by how much copies of floats may differ, as a part of the greatest value. Whatever
-        is no copy differs by far more.
+      tolerance: by how much copies of floats may differ, as a part of the greatest value (0.1 where
+        that is less). Whatever is no copy differs by far more.
 
     Example:
       >>> import jaxmask as jm
@@ -73,8 +74,10 @@ class Notes:
 
     def __init__(self, context: Context):
         self.context = context
-        # Tangents are transposed as they stand, and a comparison has no transpose.
-        self.tolerance = None if context.linear else _tolerance.get()
+        # Tangents are transposed as they stand, and a comparison has no transpose. Inside another
+        # row function the report would be an effect in its program, whose own rules are checked.
+        unfit = context.linear or nesting()
+        self.tolerance = None if unfit else _tolerance.get()
         self.texts: list[str] = []
         self.holds: list[Array] = []
 
@@ -114,7 +117,8 @@ def _holds(context: Context, value: Any, shape: Shape, axis: int, tolerance: flo
     same = value == first
     if jnp.issubdtype(value.dtype, jnp.inexact):
         same |= (value != value) & (first != first)
-        scale = jnp.max(jnp.abs(value), initial=0, where=jnp.isfinite(value))
+        # Where equal values cancel, what is left of them is rounding alone.
+        scale = jnp.max(jnp.abs(value), initial=0.1, where=jnp.isfinite(value))
         same |= jnp.abs(value - first) <= tolerance * scale
     real = along(context.real(shape[axis]), axis, value.shape)
     return jnp.all(same | real)
