@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask._types import Array, ArrayLike, Mask, Segments, common_dtype
+from jaxmask._types import Array, ArrayLike, Mask, Segments
 
 
 class MaskError(ValueError):
@@ -86,63 +86,6 @@ def known(x: ArrayLike) -> np.ndarray | None:
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         return None
     return np.asarray(x)
-
-
-def real_ids(
-    ids: ArrayLike, mask: Mask, size: int, where: str, name: str, *, but: int | None = None
-) -> tuple[Array, Array]:
-    """Class ids that are safe to index with, and which of them are classes.
-
-    An id outside 0..size - 1 at a real step is an error where the host can see it. Where it cannot,
-    the caller selects nan by `valid`: an index would read a negative id from the end.
-
-    Args:
-      ids: integer or boolean, as the caller got them: `jnp.asarray` under `jit` hides their values.
-      mask: of the leading axes of `ids`, or None; as the caller got it. Anything may stand in the
-        padding.
-      size: how many classes there are.
-      where: the function that asks, for the error text.
-      name: what the caller calls `ids`.
-      but: a class that must not occur.
-
-    Returns:
-      `(ids, valid)`, both of the shape of `ids`: the ids, at least int32, 0 in padding and where
-      they are no class; and True in padding and where they are a class.
-    """
-    real = mask.ids > 0 if isinstance(mask, Segments) else mask
-    seen, seen_real = known(ids), True if real is None else known(real)
-    if real is not None:
-        real = unfolded(real, jnp.asarray(real))
-    if seen is not None and seen_real is not None:
-        _, valid = _classes(np, seen, seen_real, size, but)
-        if not valid.all():
-            first = np.unravel_index(np.argmin(valid), valid.shape)
-            besides = "" if but is None else f" and not be {but}"
-            raise ValueError(
-                f"{where}: `{name}` must lie in 0..{size - 1}{besides} at real steps, got "
-                f"{seen[first]} at {tuple(map(int, first))}. Leave a step that has no class out of "
-                f"the mask, as in `mask & ({name} != {seen[first]})`."
-            )
-    return _classes(jnp, jnp.asarray(ids), True if real is None else real, size, but)
-
-
-def nan_unless(valid: Array, y: Array) -> Array:
-    """`y`, and nan where it is not valid."""
-    seen = known(valid)
-    # Where all of it is, a nan among the operands would only trip `jax_debug_nans`.
-    return y if seen is not None and seen.all() else jnp.where(valid, y, jnp.nan)
-
-
-def _classes(numpy: Any, ids: Any, real: Any, size: int, but: int | None) -> tuple[Any, Any]:
-    """`real_ids` by NumPy or by JAX."""
-    # Narrow integers cannot be compared with a size that they cannot hold.
-    promote = np.promote_types if numpy is np else common_dtype
-    ids = ids.astype(promote(ids.dtype, np.int32))
-    real = numpy.expand_dims(real, tuple(range(np.ndim(real), ids.ndim)))
-    is_class = (ids >= 0) & (ids < size)
-    if but is not None:
-        is_class &= ids != but
-    return numpy.where(is_class & real, ids, 0), is_class | ~real
 
 
 def host(x: Any, name: str, where: str) -> np.ndarray:

@@ -18,6 +18,7 @@ LAYERS = {
         (
             ["_types"],
             ["_check"],
+            ["_class_ids"],
             ["masks"],
             ["batching", "ops"],
             ["packing"],

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _class_ids, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import chain
 
@@ -119,4 +119,4 @@ def crf_marginals(
     y = jax.grad(lambda x: jnp.sum(chain.log_partition(x, mask, weights)[0]))(wide)
     # They add up to 1, or to 0 where logits or transitions of -inf leave no path.
     has_path = (jnp.sum(y, axis=2, keepdims=True) > 0) | ~masks.select_in(y, mask)
-    return ops.fill(_check.nan_unless(has_path, y.astype(dtype)), mask)
+    return ops.fill(_class_ids.nan_unless(has_path, y.astype(dtype)), mask)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmask import _check, ops
+from jaxmask import _check, _class_ids, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype, promotion_allowed
 
 
@@ -42,8 +42,8 @@ def elementwise(
     options = _options(options, predictions, mask, where)
     y, mask = _apply(loss, predictions, mask, options, against)
     if yes_or_no and jnp.issubdtype(against.dtype, jnp.integer):
-        _, valid = _check.real_ids(targets, given, 2, where, "targets")
-        y = _check.nan_unless(valid, y)
+        _, valid = _class_ids.real_ids(targets, given, 2, where, "targets")
+        y = _class_ids.nan_unless(valid, y)
     return _narrow((y, mask), predictions, against)
 
 
@@ -107,9 +107,9 @@ def of_class_ids(
     _check.shape(ids, predictions.shape[:-1], axes, where, "targets")
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{where}: `targets` must be integer class ids, got dtype {ids.dtype}.")
-    ids, valid = _check.real_ids(targets, given, predictions.shape[-1], where, "targets")
+    ids, valid = _class_ids.real_ids(targets, given, predictions.shape[-1], where, "targets")
     y, mask = _apply(functools.partial(loss, targets=ids), predictions, mask, {})
-    pair = _check.nan_unless(valid, y), mask
+    pair = _class_ids.nan_unless(valid, y), mask
     return pair if wide else _narrow(pair, predictions)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops, pool
+from jaxmask import _check, _class_ids, masks, ops, pool
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask.losses._logs import log_sum_exp
 
@@ -83,7 +83,7 @@ def crf(
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{where}: `tags` must be integer, got dtype {ids.dtype}.")
     _check.shape(ids, logits.shape[:2], "[batch, time]", where, "tags")
-    ids, valid = _check.real_ids(tags, given, logits.shape[2], where, "tags")
+    ids, valid = _class_ids.real_ids(tags, given, logits.shape[2], where, "tags")
     total, row_mask = log_partition(logits, mask, weights)
     score = _score(logits, mask, ids, valid, weights)
     no_path = total == -jnp.inf  # -inf - -inf is nan
@@ -169,5 +169,5 @@ def _score(logits: Array, mask: Mask, tags: Array, valid: Array, weights: Weight
         first_steps(logits, mask), weights.start[tags], weights.transitions[before, tags]
     )
     chosen = jnp.take_along_axis(logits, tags[..., None], axis=2)[..., 0]
-    total, _ = pool.sum(_check.nan_unless(valid, chosen + entered), mask)
+    total, _ = pool.sum(_class_ids.nan_unless(valid, chosen + entered), mask)
     return total + weights.end[pool.last(tags, mask)[0]]

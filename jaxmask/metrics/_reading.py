@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmask import _check
+from jaxmask import _check, _class_ids
 from jaxmask._types import Array, ArrayLike, Mask
 
 NO_CLASS = -1  # what a prediction of nan logits is
@@ -44,7 +44,7 @@ def class_ids(
     if read.ndim == ids.ndim + 1:
         logits(read, ids, where, classes)
         _check.pair(ids, mask, where, name="targets")
-        ids, valid = _check.real_ids(targets, mask, read.shape[-1], where, "targets")
+        ids, valid = _class_ids.real_ids(targets, mask, read.shape[-1], where, "targets")
         # argmax would take nan for the highest, and class 0 where all of a diverged model is nan.
         has_nan = jnp.any(jnp.isnan(read), axis=-1)
         return Classes(jnp.where(has_nan, NO_CLASS, jnp.argmax(read, axis=-1)), ids, valid)
@@ -53,8 +53,8 @@ def class_ids(
     _check.pair(ids, mask, where, name="targets")
     # Where nobody knows how many classes there are, an id below 0 still is none.
     size = jnp.iinfo(jnp.int32).max if classes is None else classes
-    read, said = _check.real_ids(predictions, mask, size, where, "predictions")
-    ids, there = _check.real_ids(targets, mask, size, where, "targets")
+    read, said = _class_ids.real_ids(predictions, mask, size, where, "predictions")
+    ids, there = _class_ids.real_ids(targets, mask, size, where, "targets")
     return Classes(read, ids, said & there)
 
 

@@ -6,7 +6,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _class_ids, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
@@ -106,7 +106,7 @@ class AUC:
             raise TypeError(
                 f"{where}: `targets` must be yes or no, boolean or integer, got {yes.dtype}."
             )
-        yes, is_answer = _check.real_ids(targets, given, 2, where, "targets")
+        yes, is_answer = _class_ids.real_ids(targets, given, 2, where, "targets")
         real = jnp.ones((), bool) if mask is None else masks.steps(mask)
         real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
         scores = jnp.where(real, predictions.astype(ops.accumulator(predictions.dtype)), 0)

@@ -6,7 +6,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, losses, ops
+from jaxmask import _check, _class_ids, losses, ops
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import reduction
 from jaxmask.metrics._compensated import CompensatedSum
@@ -148,7 +148,7 @@ class Accuracy(Ratio):
         where = "Accuracy.update"
         read = class_ids(predictions, mask, targets, where)
         right = (read.predictions == read.targets).astype(jnp.float32)
-        right = _check.nan_unless(read.valid, right)
+        right = _class_ids.nan_unless(read.valid, right)
         return self._plus(*reduction.add_up(right, mask, None, "step", where))
 
 
@@ -253,7 +253,7 @@ class TopKAccuracy(Ratio):
         _check.pair(ids, mask, where, name="targets")
         predictions, _ = ops.fill(predictions, mask)
         classes = jax.lax.broadcasted_iota(jnp.int32, predictions.shape, predictions.ndim - 1)
-        own, valid = _check.real_ids(targets, mask, predictions.shape[-1], where, "targets")
+        own, valid = _class_ids.real_ids(targets, mask, predictions.shape[-1], where, "targets")
         is_own = classes == own[..., None]
         score = jnp.sum(jnp.where(is_own, predictions, 0), axis=-1, keepdims=True)
         ahead = (predictions > score) | ((predictions == score) & (classes < own[..., None]))
@@ -262,7 +262,7 @@ class TopKAccuracy(Ratio):
         # A nan is ahead of nothing; it must not make its step right.
         has_nan = jnp.any(jnp.isnan(predictions), axis=-1)
         right = ((jnp.sum(ahead, axis=-1) < self.k) & ~has_nan).astype(jnp.float32)
-        right = _check.nan_unless(valid, right)
+        right = _class_ids.nan_unless(valid, right)
         return self._plus(*reduction.add_up(right, mask, None, "step", where))
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _class_ids, masks, ops
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -82,7 +82,7 @@ class Embed(MaskedModule):
         if self.mask_zero:
             _check.mask_axes(ids.shape, "Embed")
             given_mask = mask = masks.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
-        ids, valid = _check.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
+        ids, valid = _class_ids.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
         # Sent where "fill" gives nan, so that no gradient reaches the table.
         ids = jnp.where(valid, ids, self.num_embeddings)
         table = self.embedding[...]
