@@ -41,6 +41,11 @@ def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
             f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. Lists of "
             "sequences become an array and its mask with `jm.pad_sequences`."
         )
+    if x.dtype.kind in "OSUMm":
+        raise TypeError(
+            f"{where}: `{name}` must hold numbers or booleans, got dtype {x.dtype}. JAX has no "
+            "strings, times or objects: give them ids first."
+        )
     return jnp.asarray(x)
 
 
@@ -139,6 +144,12 @@ def _belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, 
         )
 
 
+def of_steps(mask: ArrayLike, where: str) -> None:
+    """A mask of rank 2: a row mask does not say which steps are real."""
+    if mask.ndim != 2:
+        _refuse_rank(mask, (2,), where)
+
+
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
     """A mask must be boolean: 0/1 floats, ints and lengths mean different things elsewhere."""
     checked = array(mask, name, where)
@@ -197,6 +208,7 @@ def _segments(x: Array, segments: Segments, where: str, name: str) -> Segments:
             f"{where}: the ids of `Segments` in the mask's place must be integers "
             f"(0 = padding), got dtype {ids.dtype}."
         )
+    count(segments.max_segments, where, "max_segments")
     if ids.ndim != 2 or ids.shape != x.shape[:2]:
         raise MaskError(
             f"{where}: the ids of `Segments` in the mask's place must have the shape of the "
@@ -223,6 +235,12 @@ def _number_sequences(ids: np.ndarray, most: int, where: str) -> None:
                 f"{where}: row {row} holds {len(runs)} sequences, and `Segments` in the mask's "
                 f"place allows {most}. Build it with `max_segments={len(runs)}` or more."
             )
+
+
+def function(f: Any, where: str, name: str) -> None:
+    """Something that can be called."""
+    if not callable(f):
+        raise TypeError(f"{where}: `{name}` must be callable, got {kind_of(f)}.")
 
 
 def refuse_segments(where: str) -> NoReturn:
@@ -253,6 +271,8 @@ def floating(x: Array, where: str, name: str = "x") -> None:
 
 def number(value: Any, where: str, name: str) -> None:
     """One number for all of `x`: an array would be spread by NumPy's rules, from the last axis."""
+    if not isinstance(value, int | float | complex | np.number | np.ndarray | jax.Array):
+        raise TypeError(f"{where}: `{name}` must be a number, got {kind_of(value)}.")
     if jnp.ndim(value):
         raise ValueError(
             f"{where}: `{name}` must be one number, got an array of shape {jnp.shape(value)}."
@@ -323,7 +343,8 @@ def choice(value: Any, options: Collection[Any], where: str, name: str) -> None:
 
 def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
     """An axis counted from the front, at least `first`."""
-    positive = operator.index(value) + (ndim if value < 0 else 0)
+    value = count(value, where, "axis", least=None)
+    positive = value + (ndim if value < 0 else 0)
     if not first <= positive < ndim:
         raise ValueError(
             f"{where}: `axis` must name one of the axes {first} to {ndim - 1}, got {value}."
@@ -331,7 +352,7 @@ def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
     return positive
 
 
-def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
+def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
     """A static whole number."""
     try:
         number = operator.index(value)
@@ -340,20 +361,19 @@ def count(value: Any, where: str, name: str, *, least: int = 0) -> int:
             f"{where}: `{name}` must be a Python int (shapes are static), got "
             f"{type(value).__name__}."
         ) from None
-    if number < least:
+    if least is not None and number < least:
         raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
     return number
 
 
 def static_number(value: Any, where: str, name: str) -> None:
     """One number that is known while the function is traced."""
-    if isinstance(value, jax.core.Tracer | str):
-        raise TypeError(
-            f"{where}: `{name}` must be one number that is known before the function is traced, "
-            f"got {'a traced value' if isinstance(value, jax.core.Tracer) else repr(value)}. Under "
-            "`jax.jit`, close over it or name it in `static_argnames`."
-        )
     number(value, where, name)
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{where}: `{name}` must be known before the function is traced, got a traced value. "
+            "Under `jax.jit`, close over it or name it in `static_argnames`."
+        )
 
 
 def carries(carry: Any, layers: int, where: str) -> None:

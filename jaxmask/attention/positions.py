@@ -57,6 +57,7 @@ def rotary(
             f"since features turn in pairs, got {x.shape}."
         )
     wide = ops.accumulator(x.dtype)
+    _check.number(base, where, "base")
     angles = _angles(ranks(x, mask, positions, where, "positions"), x.shape[-1], base, wide)
     angles = jnp.expand_dims(angles, tuple(range(2, x.ndim - 1)))
     safe, half = ops.fill(x, mask)[0].astype(wide), x.shape[-1] // 2
@@ -115,6 +116,7 @@ def sinusoids(
     features = _check.count(features, where, "features", least=2)
     if features % 2:
         raise ValueError(f"{where}: `features` must be even, sines and cosines, got {features}.")
+    _check.number(base, where, "base")
     angles = _angles(_check.array(positions, "positions", where), features, base, dtype)
     both = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return both.reshape(*angles.shape[:-1], features)

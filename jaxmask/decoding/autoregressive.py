@@ -258,7 +258,14 @@ def _safe(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
 def _called(
     step: Step, carry: PyTree, token: Array, batch: int, end_id: int, where: str
 ) -> tuple[PyTree, Array]:
-    carry, logits = jax.lax.stop_gradient(step(carry, token))
+    _check.function(step, where, "step")
+    result = step(carry, token)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            f"{where}: {_check.name_of(step)} must give `(carry, logits)`, got "
+            f"{_check.kind_of(result)}."
+        )
+    carry, logits = jax.lax.stop_gradient(result)
     if logits.ndim != 2 or len(logits) != batch or logits.shape[1] <= end_id:
         raise ValueError(
             f"{where}: {_check.name_of(step)} must give logits [batch, classes] with batch = "

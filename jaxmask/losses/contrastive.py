@@ -117,7 +117,7 @@ def info_nce(
     """
     where = "info_nce"
     _check.choice(similarity, ("cosine", "dot"), where, "similarity")
-    _scalar(temperature, where)
+    _check.number(temperature, where, "temperature")
     items, leading, mask = _items(queries, mask, where, "queries")
     keys = _check.array(keys, "keys", where)
     _check.floating(keys, where, "keys")
@@ -170,7 +170,7 @@ def ntxent(
     an item by how many it has.
     """
     where = "ntxent"
-    _scalar(temperature, where)
+    _check.number(temperature, where, "temperature")
     items, leading, mask = _items(embeddings, mask, where, "embeddings")
     labels = _check.array(labels, "labels", where)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -215,10 +215,3 @@ def _unit(x: Array) -> Array:
     """Vectors of length 1; a vector of zeros stays, with a finite gradient."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jnp.where(square > 0, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-
-
-def _scalar(temperature: float | Array, where: str) -> None:
-    if jnp.ndim(temperature):
-        raise ValueError(
-            f"{where}: `temperature` must be a scalar, got shape {jnp.shape(temperature)}."
-        )

@@ -39,7 +39,7 @@ def rows(mask: Mask) -> RowMask | None:
       `[batch]`, or `[batch * max_segments]` for `Segments`; None for None.
 
     Raises:
-      TypeError: if `mask` is not boolean.
+      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -50,7 +50,7 @@ def rows(mask: Mask) -> RowMask | None:
         return None
     if isinstance(mask, Segments):
         return jnp.any(of_each_segment(mask), axis=2).reshape(-1)
-    return jnp.any(steps(mask), axis=1)
+    return jnp.any(_of_rows(mask, "rows"), axis=1)
 
 
 def lengths(mask: Mask) -> Lengths:
@@ -63,14 +63,14 @@ def lengths(mask: Mask) -> Lengths:
       `[batch]`, int32.
 
     Raises:
-      TypeError: if `mask` is not boolean.
+      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.lengths(np.array([[True, True, False], [False, True, False]])).tolist()
       [2, 1]
     """
-    return jnp.sum(steps(mask), axis=1, dtype=jnp.int32)
+    return jnp.sum(_of_rows(mask, "lengths"), axis=1, dtype=jnp.int32)
 
 
 def is_right_padded(mask: Mask) -> RowMask:
@@ -83,14 +83,14 @@ def is_right_padded(mask: Mask) -> RowMask:
       `[batch]`, boolean. Full and empty rows are right-padded.
 
     Raises:
-      TypeError: if `mask` is not boolean.
+      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.is_right_padded(np.array([[True, False], [False, True]])).tolist()
       [True, False]
     """
-    real = steps(mask)
+    real = _of_rows(mask, "is_right_padded")
     return jnp.all(real[:, :-1] | ~real[:, 1:], axis=1)
 
 
@@ -105,7 +105,7 @@ def positions(mask: Mask) -> Ids:
       do not count, so a left-padded row has the positions of a right-padded one.
 
     Raises:
-      TypeError: if `mask` is not boolean.
+      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -117,8 +117,14 @@ def positions(mask: Mask) -> Ids:
     if isinstance(mask, Segments):
         each = of_each_segment(mask)
         return jnp.sum(jnp.where(each, jnp.cumsum(each, axis=2, dtype=jnp.int32) - 1, 0), axis=1)
-    real = steps(mask)
+    real = _of_rows(mask, "positions")
     return jnp.where(real, jnp.cumsum(real, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def _of_rows(mask: Mask, where: str) -> StepMask:
+    real = steps(mask)
+    _check.of_steps(real, where)
+    return real
 
 
 def of_each_segment(segments: Segments) -> Bool[Array, "batch segment time"]:

@@ -73,6 +73,11 @@ def same_segment(query: Segments, key: Segments | None = None) -> AttentionPredi
       >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=own_past)[0, 0].tolist()
       [[True, False, False], [False, True, False], [False, True, True]]
     """
+    for segments, name in ((query, "query"), (key, "key")):
+        if not isinstance(segments, Segments | None):
+            raise TypeError(
+                f"same_segment: `{name}` must be `Segments`, got {_check.kind_of(segments)}."
+            )
     query_ids = jnp.asarray(query.ids)
     key_ids = query_ids if key is None else jnp.asarray(key.ids)
 
@@ -130,6 +135,8 @@ def _combined(
 ) -> AttentionPredicate:
     if not predicates:
         raise ValueError(f"{where}: expected at least one predicate, got none.")
+    for each in predicates:
+        _check.function(each, where, "*predicates")
 
     def predicate(query: Array, key: Array) -> Array:
         result = predicates[0](query, key)
@@ -182,6 +189,7 @@ def to_attention_mask(
         own = same_segment(mask, kv_mask)
         predicate = own if predicate is None else both(own, predicate)
     if predicate is not None:
+        _check.function(predicate, "to_attention_mask", "predicate")
         query, key = jnp.arange(queries.shape[1]), jnp.arange(keys.shape[1])
         allowed = predicate(query[:, None], key[None, :])
         with promotion_allowed():  # it may lack the batch axis

@@ -67,6 +67,7 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
       `[batch, time]`, boolean.
 
     Raises:
+      TypeError: if `padding_value` is not a number.
       ValueError: if `x` has fewer than 2 axes.
 
     Example:
@@ -75,6 +76,7 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
       [[True, True, False]]
     """
     values = _check.array(x, "x", "from_values")
+    _check.number(padding_value, "from_values", "padding_value")
     if values.ndim < 2:
         raise ValueError(f"from_values: `x` must be [batch, time, ...], got shape {values.shape}.")
     real = differs_from(_check.unfolded(x, values), padding_value)

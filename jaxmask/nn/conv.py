@@ -30,6 +30,8 @@ class _Weighted(nnx.Module):
         param_dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
+        for size in (*kernel_shape, features_out):
+            _check.count(size, type(self).__name__, "kernel_size and features", least=1)
         kernel = kernel_init(rngs.params(), kernel_shape, param_dtype)
         self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
         self.bias = nnx.data(None)

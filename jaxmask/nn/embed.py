@@ -64,6 +64,8 @@ class Embed(MaskedModule):
         param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        _check.count(num_embeddings, "Embed", "num_embeddings", least=1)
+        _check.count(features, "Embed", "features", least=1)
         shape = (num_embeddings, features)
         table = embedding_init(rngs.params(), shape, param_dtype)
         self.embedding = nnx.Param(table, **embedding_metadata)

@@ -52,6 +52,7 @@ class Passthrough(MaskedModule):
     per_step = True
 
     def __init__(self, f: Callable[[Any], Array], *, fill: float | None = None):
+        _check.function(f, "Passthrough", "f")
         self.f = f
         self.fill = fill
 
@@ -81,6 +82,7 @@ class Consume(MaskedModule):
     """
 
     def __init__(self, f: Callable[[Any, Mask], Any]):
+        _check.function(f, "Consume", "f")
         self.f = f
 
     def __call__(

@@ -127,6 +127,9 @@ class _Weighted(Recurrent):
         param_dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ):
+        where = type(self).__name__
+        _check.count(in_features, where, "in_features")
+        _check.count(hidden_features, where, "hidden_features", least=1)
         width = self.gates * hidden_features
         self.hidden_features = hidden_features
         self.in_features = in_features

@@ -1,7 +1,5 @@
 """Move the real steps of each row, and leave the padding out of it."""
 
-import operator
-
 import jax
 import jax.numpy as jnp
 
@@ -142,7 +140,7 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | comple
     """
     x, mask = _check.pair(x, mask, "shift", over_time=True)
     value = _check.by_row_or_step(value, x, "shift", "value", dtype=x.dtype)
-    steps = operator.index(steps)
+    steps = _check.count(steps, "shift", "steps", least=None)
     real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
     source = masks.positions(real) - steps
     inside = (source >= 0) & (source < masks.lengths(real)[:, None])

@@ -178,6 +178,10 @@ def _spread(axes: Any, tree: PyTree) -> list[int | None]:
 
 def _batch_first(leaf: Any, axis: int) -> Array:
     array = jnp.asarray(leaf)
+    if axis and not -array.ndim <= axis < array.ndim:
+        raise ValueError(
+            f"{WHERE}: `in_axes` names axis {axis} of an argument of shape {array.shape}."
+        )
     return jnp.moveaxis(array, axis, 0) if axis != 0 else array
 
 

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmask import _check, masks
 from jaxmask._types import Array, ArrayLike, Mask, Segments
@@ -18,12 +19,23 @@ def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None)
       (2,)
     """
     ids = ids_of_rows(x, where, row_ids)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of the old style, `PRNGKey`
-        key = jax.random.wrap_key_data(key)
+    key = _one_key(key, where)
     keys = jnp.broadcast_to(key, x.shape[:1])
     for part in range(ids.shape[1]):
         keys = jax.vmap(jax.random.fold_in)(keys, ids[:, part])
     return keys
+
+
+def _one_key(key: Array, where: str) -> Array:
+    if isinstance(key, jax.Array | np.ndarray):
+        if key.dtype == jnp.uint32 and key.ndim == 1:  # of the old style, `PRNGKey`
+            return jax.random.wrap_key_data(jnp.asarray(key))
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.ndim:
+            return key
+    raise TypeError(
+        f"{where}: `key` must be one key, as `jax.random.key(0)` makes it, got "
+        f"{_check.kind_of(key)}. Rows get keys of their own from it, by `row_ids`."
+    )
 
 
 def ids_of_rows(x: Array, where: str, row_ids: ArrayLike | None = None) -> Array:

@@ -53,6 +53,7 @@ def time_masking(
     """
     x, mask = _check.pair(x, mask, "time_masking", over_time=True)
     _check.floating(x, "time_masking")
+    _check.static_number(max_ratio, "time_masking", "max_ratio")
     if not 0 <= max_ratio <= 1:
         raise ValueError(f"time_masking: `max_ratio` must lie within 0 and 1, got {max_ratio}.")
     keys = sequence_keys(key, x, mask, "time_masking", row_ids)

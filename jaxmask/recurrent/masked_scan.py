@@ -74,6 +74,7 @@ def scan(
       >>> total.tolist(), y.tolist()
       ([3.0], [[1.0, 3.0, 0.0]])
     """
+    _check.function(cell, "scan", "cell")
     x, mask, starts = with_starts(x, mask, segments, resets, "scan")
     safe, _ = ops.fill_real(x, mask)
     return run(cell, safe, mask, starts, carry, reverse=reverse, reset_carry=reset_carry)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import jax.export
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
@@ -34,7 +35,12 @@ def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
     x, mask = _check.pair(x, mask, "reshape")
     leading = x.shape[: 2 if mask is None else mask.ndim]
     features = x.shape[len(leading) :]
-    target = tuple(feature_shape)
+    target = tuple(
+        n
+        if jax.export.is_symbolic_dim(n)
+        else _check.count(n, "reshape", "feature_shape", least=-1)
+        for n in feature_shape
+    )
     known = math.prod(size for size in target if size != -1)
     size = math.prod(features)
     if target.count(-1) > 1 or (size % known if -1 in target and known else size != known):

@@ -87,6 +87,11 @@ def split(
     if isinstance(sections_or_indices, np.integer):
         sections_or_indices = int(sections_or_indices)
     if not isinstance(sections_or_indices, int):
+        if not isinstance(sections_or_indices, Sequence | np.ndarray):
+            raise TypeError(
+                "split: `sections_or_indices` must be an int, or a sequence of cuts, got "
+                f"{_check.kind_of(sections_or_indices)}."
+            )
         cuts = [0, *sections_or_indices, x.shape[axis]]
         if cuts != sorted(cuts):
             raise ValueError(

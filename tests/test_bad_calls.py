@@ -1,0 +1,76 @@
+"""Calls that cannot be meant: the error comes from jaxmask, and names the function and argument."""
+
+import re
+import traceback
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxmask as jm
+
+X, MASK, ROWS = jnp.ones((4, 6, 3)), jnp.ones((4, 6), bool), jnp.ones(4, bool)
+IDS, LOGITS, KEY = jnp.ones((4, 6), jnp.int32), jnp.ones((4, 6, 5)), jax.random.key(0)
+HEADS, KEYS = jnp.ones((4, 6, 2, 4)), jax.random.split(KEY, 4)
+R = nnx.Rngs(0)
+
+
+def step(carry, token):
+    return LOGITS[:, 0]
+
+
+CALLS = {
+    "mean: `x`": lambda: jm.pool.mean(np.full((4, 6), "a"), MASK),
+    "layer: `x`": lambda: jm.norm.layer(np.full((4, 6, 3), None), MASK),
+    "layer: `epsilon`": lambda: jm.norm.layer(X, MASK, epsilon="a"),
+    "mean: `max_segments`": lambda: jm.pool.mean(X, jm.Segments(IDS, 1.5)),
+    "mean: `max_segments` ": lambda: jm.pool.mean(X, jm.Segments(IDS, -1)),
+    "positions: `mask`": lambda: jm.masks.positions(ROWS),
+    "rows: `mask`": lambda: jm.masks.rows(ROWS),
+    "is_right_padded: `mask`": lambda: jm.masks.is_right_padded(ROWS),
+    "lengths: `mask`": lambda: jm.masks.lengths(jnp.ones((2, 2, 2), bool)),
+    "from_values: `padding_value`": lambda: jm.masks.from_values(IDS, "a"),
+    "same_segment: `query`": lambda: jm.masks.same_segment(MASK),
+    "both: `*predicates`": lambda: jm.masks.both(MASK),
+    "to_attention_mask: `predicate`": lambda: jm.masks.to_attention_mask(MASK, predicate=MASK),
+    "shift: `steps`": lambda: jm.ops.shift(X, MASK, 1.5),
+    "softmax: `axis`": lambda: jm.ops.softmax(X, MASK, axis="time"),
+    "reshape: `feature_shape`": lambda: jm.shape.reshape(X, MASK, (1.5, 2)),
+    "split: `sections_or_indices`": lambda: jm.shape.split(X, MASK, 1.5),
+    "spatial_dropout: `key`": lambda: jm.random.spatial_dropout(X, MASK, 3, 0.5),
+    "spatial_dropout: `key` ": lambda: jm.random.spatial_dropout(
+        X, MASK, jax.random.split(KEY, 4), 0.5
+    ),
+    "dropout: `rate`": lambda: jax.jit(lambda r: jm.random.dropout(X, MASK, KEY, r)[0])(0.5),
+    "gaussian_noise: `stddev`": lambda: jm.random.gaussian_noise(X, MASK, KEY, None),
+    "time_masking: `max_ratio`": lambda: jm.random.time_masking(X, MASK, KEY, 2, max_ratio="a"),
+    "attend: `scale`": lambda: jm.attention.attend(HEADS, MASK, HEADS, HEADS, MASK, scale="a"),
+    "rotary: `base`": lambda: jm.attention.rotary(HEADS, MASK, base="a"),
+    "ntxent: `temperature`": lambda: jm.losses.ntxent(X, MASK, IDS, "a"),
+    "scan: `cell`": lambda: jm.recurrent.scan(None, X, MASK, jnp.ones((4, 3))),
+    "greedy: `step`": lambda: jm.decoding.greedy(None, (), IDS[:, 0], None, max_length=3, end_id=0),
+    "greedy: function `step`": lambda: jm.decoding.greedy(
+        step, (), IDS[:, 0], None, max_length=3, end_id=0
+    ),
+    "Passthrough: `f`": lambda: jm.nn.Passthrough(None),
+    "Consume: `f`": lambda: jm.nn.Consume(None),
+    "Embed: `num_embeddings`": lambda: jm.nn.Embed(-5, 3, rngs=R),
+    "Embed: `features`": lambda: jm.nn.Embed(5, 3.5, rngs=R),
+    "LSTM: `hidden_features`": lambda: jm.nn.LSTM(3, -1, rngs=R),
+    "Conv1D: `kernel_size and features`": lambda: jm.nn.Conv1D(3, 4, 0, rngs=R),
+    "ragged_vmap: `in_axes`": lambda: jm.ragged_vmap(lambda r, a: r, in_axes=(0, 3))(X, MASK, X),
+}
+
+
+@pytest.mark.parametrize("names", CALLS)
+def test_errors_are_ours_and_name_the_argument(names):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        CALLS[names]()
+    where, _, argument = names.partition(": ")
+    assert re.search(where, str(caught.value))
+    assert argument.strip() in str(caught.value)
+    last = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert Path(last.filename).is_relative_to(Path(jm.__file__).parent)
