@@ -224,7 +224,7 @@ def test_contrastive_losses_refuse_what_they_cannot_read():
         losses.info_nce(x, ITEMS, x, similarity="euclid")
     with pytest.raises(ValueError, match="info_nce: `keys` must be the shape of `queries`"):
         losses.info_nce(x, ITEMS, x[:3])
-    with pytest.raises(ValueError, match="info_nce: `temperature` must be a scalar"):
+    with pytest.raises(ValueError, match="info_nce: `temperature` must be one number"):
         losses.info_nce(x, ITEMS, x, np.ones(3))
     with pytest.raises(ValueError, match="info_nce: `queries` must have one feature axis"):
         losses.info_nce(x[..., None], ITEMS, x[..., None])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask._types import Array
+from jaxmask._types import Array, common_dtype
 from jaxmask.ragged.context import select
 from jaxmask.ragged.elementwise import passed
 from jaxmask.ragged.interpret import Step, rule_for
@@ -93,7 +93,7 @@ def _found_jvp(
     ties = filled == jnp.expand_dims(result, last)
     ties = ties if mask is None else ties & lines(mask)
     ties |= jax.lax.broadcasted_iota(jnp.int32, filled.shape, last) == first
-    count = jnp.sum(ties, last, dtype=jnp.promote_types(value.dtype, jnp.float32))
+    count = jnp.sum(ties, last, dtype=common_dtype(value.dtype, jnp.float32))
     share = jnp.where(ties, jnp.expand_dims(1 / count, last), 0).astype(value.dtype)
     tangent = jnp.where(ties, lines(tangents[0]), jnp.zeros((), value.dtype))
     return result, jnp.sum(tangent * share, last)
