@@ -25,7 +25,7 @@ BATCH, TIME, SHORT = 64, 2048, 256
 TARGET = 2.0
 # The square of the steps, or a program of each step.
 SQUARE = ("attention.", "Attention", "Transformer", "unrolled", "pallas", "ragged_vmap", "Ragged")
-ITEMS = ("ntxent", "triplet", "contrast", "clip_loss", "ranking")
+ITEMS = ("ntxent", "info_nce", "triplet", "ranking")  # the square of the items of the batch
 
 
 # The registry gives these a table or a cache of so many places.

@@ -36,6 +36,13 @@ NOT_IN_HALF = {
 }
 
 
+def pytest_generate_tests(metafunc):
+    """Every eighth entry in the slower tests, all of them with `--all`."""
+    if "sampled" in metafunc.fixturenames:
+        step = 1 if metafunc.config.getoption("--all") else 8
+        metafunc.parametrize("sampled", REGISTRY[::step], ids=str)
+
+
 @contextlib.contextmanager
 def strict():
     """Nothing is promoted unasked, no dtype by another and no rank by another."""
@@ -91,20 +98,18 @@ def test_nothing_is_promoted_unasked(entry):
             trace(entry, segments(entry))
 
 
-@pytest.mark.parametrize("entry", REGISTRY, ids=str)
-def test_half_precision_is_not_promoted_unasked(entry):
+def test_half_precision_is_not_promoted_unasked(sampled):
     with strict():
-        if entry.name not in NOT_IN_HALF:
-            trace(entry, dtype=jnp.bfloat16)
+        if sampled.name not in NOT_IN_HALF:
+            trace(sampled, dtype=jnp.bfloat16)
             return
         with pytest.raises(Exception, match="promotion"):  # else the exemption is out of date
-            trace(entry, dtype=jnp.bfloat16)
+            trace(sampled, dtype=jnp.bfloat16)
 
 
-@pytest.mark.parametrize("entry", REGISTRY, ids=str)
-def test_under_the_checks_of_jax(entry):
+def test_under_the_checks_of_jax(sampled):
     with checked():
-        trace(entry)
+        trace(sampled)
 
 
 def test_the_settings_are_seen():
