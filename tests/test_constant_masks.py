@@ -50,7 +50,6 @@ def test_constant_masks_are_read_through_a_barrier(entry, on):
 @pytest.mark.parametrize(
     "read",
     [
-        jm.masks.from_values,
         jm.masks.from_paddings,
         jm.masks.from_attention_mask,
         jm.masks.from_segments,
@@ -62,6 +61,14 @@ def test_constant_masks_are_read_through_a_barrier(entry, on):
 )
 def test_constants_that_become_masks(read):
     assert readers(lambda: read(IDS)) == {"optimization_barrier"}
+
+
+def test_a_sentinel_is_compared_before_the_barrier():
+    """A barrier on the values themselves would trip `jax_debug_nans` where nan is the sentinel."""
+    assert "optimization_barrier" in str(jax.make_jaxpr(lambda: jm.masks.from_values(IDS))())
+    with jax.debug_nans(True):
+        mask = jm.masks.from_values(np.array([[[1.0], [np.nan]]], np.float32), np.nan)
+    assert mask.tolist() == [[True, False]]
 
 
 def test_values_are_the_same():

@@ -79,7 +79,7 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
     _check.number(padding_value, "from_values", "padding_value")
     if values.ndim < 2:
         raise ValueError(f"from_values: `x` must be [batch, time, ...], got shape {values.shape}.")
-    real = differs_from(_check.unfolded(x, values), padding_value)
+    real = _check.unfolded(x, differs_from(values, padding_value))
     return jnp.any(real, axis=tuple(range(2, values.ndim)))
 
 

@@ -126,6 +126,7 @@ class Masking(MaskedModule):
         """Find the padding and return `(y, mask)`."""
         given, (x, mask) = x, _check.pair(x, mask, "Masking")
         _check.mask_axes(x.shape[:-1], "Masking")
-        values = _check.unfolded(given, x)
-        real = jnp.any(masks.differs_from(values, self.mask_value), axis=-1)
+        # The barrier stands behind the comparison: before it, a nan would trip `jax_debug_nans`.
+        differs = _check.unfolded(given, masks.differs_from(x, self.mask_value))
+        real = jnp.any(differs, axis=-1)
         return ops.fill(x, masks.intersect(mask, real, "Masking"))
