@@ -66,8 +66,9 @@ def test_constants_that_become_masks(read):
 def test_a_sentinel_is_compared_before_the_barrier():
     """A barrier on the values themselves would trip `jax_debug_nans` where nan is the sentinel."""
     assert "optimization_barrier" in str(jax.make_jaxpr(lambda: jm.masks.from_values(IDS))())
+    x = jnp.array([[[1.0], [jnp.nan]]])
     with jax.debug_nans(True):
-        mask = jm.masks.from_values(np.array([[[1.0], [np.nan]]], np.float32), np.nan)
+        mask = jm.masks.from_values(x, np.nan)
     assert mask.tolist() == [[True, False]]
 
 
