@@ -1,7 +1,8 @@
 """Static argument checks, and every error text of the layers above.
 
 Ranks, shapes and dtypes are known when a function is traced, so all of this costs nothing at
-run time and fails before any arithmetic. Nothing here looks at a value.
+run time and fails before any arithmetic. Values are looked at only where the host already knows
+them (`known`).
 """
 
 import inspect
