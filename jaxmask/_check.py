@@ -42,7 +42,8 @@ def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
             f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. Lists of "
             "sequences become an array and its mask with `jm.pad_sequences`."
         )
-    if x.dtype.kind in "OSUMm":
+    is_of_numpy = isinstance(x.dtype, np.dtype)  # keys of `jax.random` have a dtype of JAX
+    if is_of_numpy and x.dtype.kind in "OSUMm":
         raise TypeError(
             f"{where}: `{name}` must hold numbers or booleans, got dtype {x.dtype}. JAX has no "
             "strings, times or objects: give them ids first."

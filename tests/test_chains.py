@@ -1,5 +1,6 @@
 """Random chains of public functions and modules against each row alone.
 
+In float64, so that a norm behind a norm does not blow rounding up to the size of a fault.
 A chain that fails is the same again under its seed: `--fuzz 1 --fuzz-seed SEED`.
 """
 
@@ -15,6 +16,7 @@ from tests import rows as tools
 from tests.links import EVERYWHERE, LINKS
 from tests.registry import Entry
 
+enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 FEATURES, TIME = 3, 6
 
 
@@ -41,6 +43,7 @@ def draw_chain(draw, layout):
         names.append(str(draw.choice(fitting)))
         link = LINKS[names[-1]]
         call, weights, features = link.make(features, rngs)
+        weights = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), weights)
         calls.append(call)
         params.append(weights)
         pooled |= link.pools
@@ -80,7 +83,7 @@ def contents(entry, mask, lengths):
     """The batch with nan in its padding."""
     spec = entry.inputs[0]
     ids = np.asarray(mask.ids) if isinstance(mask, jm.Segments) else mask.astype(np.int32)
-    x = np.full((*ids.shape, *spec.features), np.nan, np.float32)
+    x = np.full((*ids.shape, *spec.features), np.nan, np.float64)
     rows = np.arange(len(lengths)).reshape(len(ids), -1)
     for (b, s), row in np.ndenumerate(rows):
         x[b, ids[b] == s + 1] = tools.content(spec, 0, row, lengths[row])
@@ -95,13 +98,14 @@ def test_chain(seed):
     """Values, and gradients in inputs and parameters, are those of each row alone."""
     draw = np.random.default_rng(seed)
     layout = str(draw.choice(EVERYWHERE))
-    names, entry = draw_chain(draw, layout)
-    mask, lengths = draw_batch(draw, layout)
-    try:
-        assert_rows_alone(entry, mask, lengths)
-    except Exception as error:
-        error.add_note(f"seed {seed}, {layout}, lengths {lengths}: {', '.join(names)}")
-        raise
+    with enable_x64(True):
+        names, entry = draw_chain(draw, layout)
+        mask, lengths = draw_batch(draw, layout)
+        try:
+            assert_rows_alone(entry, mask, lengths)
+        except Exception as error:
+            error.add_note(f"seed {seed}, {layout}, lengths {lengths}: {', '.join(names)}")
+            raise
 
 
 def assert_rows_alone(entry, mask, lengths):
@@ -117,7 +121,7 @@ def assert_rows_alone(entry, mask, lengths):
             assert not ours[0][row].size
             continue
         one = np.ones((1, length), bool)
-        single = tools.content(entry.inputs[0], 0, row, length)[None]
+        single = tools.content(entry.inputs[0], 0, row, length)[None].astype(np.float64)
         result = alone(entry.params, [single], [one], np.array([row]))
         by_row = tools.results_by_row(entry, result, [one])
         for a, b in zip(ours, by_row, strict=True):
@@ -130,7 +134,7 @@ def assert_rows_alone(entry, mask, lengths):
 def assert_near(a, b, where):
     """To rounding of the largest entry: sums of a batch are taken in another order."""
     scale = np.abs(np.asarray(b, np.float64)).max(initial=0.0)
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale + 1e-5, err_msg=where)
+    np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9 * scale + 1e-10, err_msg=where)
 
 
 @pytest.mark.parametrize("name", sorted(LINKS))
