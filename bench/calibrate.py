@@ -6,7 +6,7 @@
 Times a training step of one LSTM layer, by the scan, by the engine with each of several numbers of
 slots and with those of the rule, from which it chooses, and by its dense way: for a range of hidden
 sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full.
-The constants at the head of `jaxmask/recurrent/methods.py` and `ROUND` of the engine are chosen by
+The constants at the head of `jaxmask/recurrent/_choice.py` and `ROUND` of the engine are chosen by
 hand from what this writes to `bench/results/calibration.json` and `calibration-few.json`.
 """
 
@@ -24,8 +24,8 @@ from rich.progress import track
 from bench import pages, timing
 from bench.workloads import log_normal
 from jaxmask import recurrent
-from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled.schedule import Tiles
+from jaxmask.recurrent import _choice as methods
+from jaxmask.recurrent._engine.schedule import Tiles
 
 BATCH, TIME = 64, 128
 HIDDEN = (8, 16, 32, 64, 128, 256, 512)

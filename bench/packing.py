@@ -24,6 +24,7 @@ import numpy as np
 import jaxmask as jm
 from bench import pages, timing
 from bench.workloads import SEED, WORKLOADS
+from jaxmask._host.plan import best_fit_decreasing
 
 # Records in memory are read fifteen times as fast without threads: Grain's own advice.
 IN_MEMORY = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
@@ -70,7 +71,7 @@ def contenders(lengths: np.ndarray, row_length: int) -> dict[str, Callable[[], M
     boundaries = jm.bucket_batches(flat, BATCH).boundaries
 
     def plan_only() -> Masks:
-        plan = jm.packing.plan.best_fit_decreasing(lengths, row_length)
+        plan = best_fit_decreasing(lengths, row_length)
         yield np.repeat([True, False], [lengths.sum(), plan.row_count * row_length - lengths.sum()])
 
     return {

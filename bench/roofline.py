@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from bench.problem import GATES, Problem
-from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled.schedule import cheapest
+from jaxmask.recurrent import _choice as methods
+from jaxmask.recurrent._engine.schedule import cheapest
 
 REPEATS = 5
 TURNS = 64

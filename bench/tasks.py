@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxmask as jm
 from bench.workloads import SEED, WORKLOADS
-from jaxmask.batching.boundaries import fewest_steps
+from jaxmask.batching._boundaries import fewest_steps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 

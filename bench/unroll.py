@@ -3,7 +3,7 @@
     python -m bench unroll
 
 One LSTM layer over full rows, forward and training, by the plain scan and by the dense way with
-several numbers of steps. `UNROLL` at the head of `jaxmask/recurrent/methods.py`, and that `auto`
+several numbers of steps. `UNROLL` at the head of `jaxmask/recurrent/_choice.py`, and that `auto`
 takes the dense way on a GPU, are chosen by hand from `bench/results/unroll.json`.
 """
 
@@ -17,7 +17,7 @@ import jax
 from rich.progress import track
 
 from bench import calibrate, pages, timing
-from jaxmask.recurrent.tiled.schedule import Tiles
+from jaxmask.recurrent._engine.schedule import Tiles
 
 UNROLL = (1, 4, 8, 16)
 SIZES = (  # batch, time, hidden

@@ -1,45 +1,119 @@
 """Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out."""
 
-from jaxmask import attention as attention
-from jaxmask import audio as audio
-from jaxmask import batching as batching
-from jaxmask import conv as conv
-from jaxmask import decoding as decoding
-from jaxmask import leak as leak
-from jaxmask import losses as losses
-from jaxmask import masks as masks
-from jaxmask import merge as merge
-from jaxmask import metrics as metrics
-from jaxmask import nn as nn
-from jaxmask import norm as norm
-from jaxmask import ops as ops
-from jaxmask import packing as packing
-from jaxmask import pool as pool
-from jaxmask import ragged as ragged
-from jaxmask import random as random
-from jaxmask import recurrent as recurrent
-from jaxmask import shape as shape
-from jaxmask._check import MaskError as MaskError
-from jaxmask.batching import BucketBatches as BucketBatches
-from jaxmask.batching import Ragged as Ragged
-from jaxmask.batching import bucket_batches as bucket_batches
-from jaxmask.batching import bucket_stream as bucket_stream
-from jaxmask.batching import pad_ragged as pad_ragged
-from jaxmask.batching import pad_sequences as pad_sequences
-from jaxmask.batching import unpad_sequences as unpad_sequences
-from jaxmask.leak import LeakError as LeakError
-from jaxmask.masks import Segments as Segments
-from jaxmask.packing import Packed as Packed
-from jaxmask.packing import pack_sequences as pack_sequences
-from jaxmask.packing import pack_stream as pack_stream
-from jaxmask.packing import unpack_sequences as unpack_sequences
-from jaxmask.ragged import ragged_vmap as ragged_vmap
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxmask import (
+        attention,
+        audio,
+        batching,
+        conv,
+        decoding,
+        leak,
+        losses,
+        masks,
+        merge,
+        metrics,
+        nn,
+        norm,
+        ops,
+        packing,
+        pool,
+        ragged,
+        random,
+        recurrent,
+        shape,
+    )
+    from jaxmask import (
+        grain as grain,
+    )
+    from jaxmask import (
+        testing as testing,
+    )
+    from jaxmask._check import MaskError
+    from jaxmask.batching import (
+        BucketBatches,
+        Ragged,
+        bucket_batches,
+        bucket_stream,
+        pad_ragged,
+        pad_sequences,
+        unpad_sequences,
+    )
+    from jaxmask.leak import LeakError
+    from jaxmask.masks import Segments
+    from jaxmask.packing import Packed, pack_sequences, pack_stream, unpack_sequences
+    from jaxmask.ragged import ragged_vmap
+
+# Modules load when they are first used, so that `import jaxmask` is quick.
+_HOMES = {
+    "BucketBatches": "batching",
+    "LeakError": "leak",
+    "MaskError": "_check",
+    "Packed": "packing",
+    "Ragged": "batching",
+    "Segments": "masks",
+    "bucket_batches": "batching",
+    "bucket_stream": "batching",
+    "pack_sequences": "packing",
+    "pack_stream": "packing",
+    "pad_ragged": "batching",
+    "pad_sequences": "batching",
+    "ragged_vmap": "ragged",
+    "unpack_sequences": "packing",
+    "unpad_sequences": "batching",
+}
+
+__all__ = [
+    "BucketBatches",
+    "LeakError",
+    "MaskError",
+    "Packed",
+    "Ragged",
+    "Segments",
+    "attention",
+    "audio",
+    "batching",
+    "bucket_batches",
+    "bucket_stream",
+    "conv",
+    "decoding",
+    "leak",
+    "losses",
+    "masks",
+    "merge",
+    "metrics",
+    "nn",
+    "norm",
+    "ops",
+    "pack_sequences",
+    "pack_stream",
+    "packing",
+    "pad_ragged",
+    "pad_sequences",
+    "pool",
+    "ragged",
+    "ragged_vmap",
+    "random",
+    "recurrent",
+    "shape",
+    "unpack_sequences",
+    "unpad_sequences",
+]
+_WITH_EXTRAS = ("grain", "testing")  # not for `from jaxmask import *`: they need extras
 
 
 def __getattr__(name: str) -> object:
-    """Import on demand the rooms that need an extra."""
-    if name not in ("grain", "testing"):
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"jaxmask.{_HOMES[name]}"), name)
+    elif name in (*__all__, *_WITH_EXTRAS):
+        value = importlib.import_module(f"jaxmask.{name}")
+    else:
         raise AttributeError(f"module 'jaxmask' has no attribute {name!r}")
-    import importlib
+    globals()[name] = value
+    return value
 
-    return importlib.import_module(f"jaxmask.{name}")
+
+def __dir__() -> list[str]:
+    return [*__all__, *_WITH_EXTRAS]

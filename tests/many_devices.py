@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxmask.recurrent import methods
+from jaxmask.recurrent import _choice as methods
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxmask as jm
-from jaxmask.batching import boundaries, flatten
+from jaxmask._host import flatten
+from jaxmask.batching import _boundaries as boundaries
 
 examples = settings(max_examples=60, deadline=None)
 sides = st.sampled_from(["pre", "post"])

@@ -14,7 +14,7 @@ from flax import nnx
 
 import jaxmask as jm
 from jaxmask import leak
-from jaxmask.leak.layouts import layouts
+from jaxmask.leak._layouts import layouts
 
 MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], bool)
 X = np.random.default_rng(7).normal(size=(3, 5, 2)).astype(np.float32)

@@ -11,7 +11,7 @@ from jax.extend.core import primitives
 
 import jaxmask as jm
 from jaxmask import leak
-from jaxmask.leak import apart
+from jaxmask.leak import _apart as apart
 from tests.mutants import hidden
 from tests.mutants.hidden import filled
 
@@ -284,7 +284,7 @@ def test_a_program_that_cannot_be_taken_apart_is_checked_all_the_same(monkeypatc
     def refuse(*args):
         raise NotImplementedError("no rule")
 
-    monkeypatch.setattr("jaxmask.leak.program.apart", refuse)
+    monkeypatch.setattr("jaxmask.leak._program.apart", refuse)
     report = leak.check(jm.pool.mean, X[..., None], MASK)
     assert report.ok, str(report)
     assert "not tested: operation by operation: NotImplementedError: no rule" in str(report)

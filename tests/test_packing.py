@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxmask as jm
-from jaxmask.packing.plan import best_fit_decreasing
+from jaxmask._host.plan import best_fit_decreasing
 
 examples = settings(max_examples=80, deadline=None)
 limits = st.none() | st.integers(1, 4)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
-from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled import on_chip
-from jaxmask.recurrent.tiled.arrange import arrange, line_up
-from jaxmask.recurrent.tiled.room import at_gates, room_for
-from jaxmask.recurrent.tiled.schedule import Tiles, units_for
+from jaxmask.recurrent import _choice as methods
+from jaxmask.recurrent._engine import on_chip
+from jaxmask.recurrent._engine.arrange import arrange, line_up
+from jaxmask.recurrent._engine.room import at_gates, room_for
+from jaxmask.recurrent._engine.schedule import Tiles, units_for
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4

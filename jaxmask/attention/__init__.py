@@ -1,10 +1,21 @@
 """Attention over real steps: dot-product, additive, positions, and a cache for streaming."""
 
-from jaxmask.attention.additive import AdditiveWeights as AdditiveWeights
-from jaxmask.attention.additive import additive as additive
-from jaxmask.attention.cache import KVCache as KVCache
-from jaxmask.attention.cache import attend_cached as attend_cached
-from jaxmask.attention.cache import empty_cache as empty_cache
-from jaxmask.attention.dot_product import attend as attend
-from jaxmask.attention.positions import rotary as rotary
-from jaxmask.attention.positions import sinusoids as sinusoids
+from jaxmask.attention._additive import AdditiveWeights, additive
+from jaxmask.attention._cache import KVCache, attend_cached, empty_cache
+from jaxmask.attention._dot_product import attend
+from jaxmask.attention._positions import rotary, sinusoids
+
+__all__ = [
+    "AdditiveWeights",
+    "KVCache",
+    "additive",
+    "attend",
+    "attend_cached",
+    "empty_cache",
+    "rotary",
+    "sinusoids",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

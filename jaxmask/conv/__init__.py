@@ -4,14 +4,32 @@ Which output is real is decided by one rule for every function here, see `conv1d
 row is the result of that row alone, without its padding, and so is its number of steps.
 """
 
-from jaxmask.conv.convolve import conv1d as conv1d
-from jaxmask.conv.convolve import conv2d as conv2d
-from jaxmask.conv.convolve import depthwise as depthwise
-from jaxmask.conv.pooling import avg_pool1d as avg_pool1d
-from jaxmask.conv.pooling import avg_pool2d as avg_pool2d
-from jaxmask.conv.pooling import lp_pool1d as lp_pool1d
-from jaxmask.conv.pooling import max_pool1d as max_pool1d
-from jaxmask.conv.pooling import max_pool2d as max_pool2d
-from jaxmask.conv.pooling import min_pool1d as min_pool1d
-from jaxmask.conv.sampling import downsample as downsample
-from jaxmask.conv.transposed import transpose as transpose
+from jaxmask.conv._convolve import conv1d, conv2d, depthwise
+from jaxmask.conv._pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    lp_pool1d,
+    max_pool1d,
+    max_pool2d,
+    min_pool1d,
+)
+from jaxmask.conv._sampling import downsample
+from jaxmask.conv._transposed import transpose
+
+__all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "conv1d",
+    "conv2d",
+    "depthwise",
+    "downsample",
+    "lp_pool1d",
+    "max_pool1d",
+    "max_pool2d",
+    "min_pool1d",
+    "transpose",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

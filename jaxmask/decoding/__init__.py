@@ -4,11 +4,19 @@ Everything runs under `jax.jit`, with static sizes. Rows end where they end: at 
 step, or at their own end token. A row that has nothing to say has an empty mask.
 """
 
-from jaxmask.decoding.autoregressive import beam as beam
-from jaxmask.decoding.autoregressive import greedy as greedy
-from jaxmask.decoding.chain import crf_marginals as crf_marginals
-from jaxmask.decoding.chain import viterbi as viterbi
-from jaxmask.decoding.ctc import ctc_beam as ctc_beam
-from jaxmask.decoding.ctc import ctc_greedy as ctc_greedy
+from jaxmask.decoding._autoregressive import beam, greedy
+from jaxmask.decoding._chain import crf_marginals, viterbi
+from jaxmask.decoding._ctc import ctc_beam, ctc_greedy
 
-__all__ = ["beam", "crf_marginals", "ctc_beam", "ctc_greedy", "greedy", "viterbi"]
+__all__ = [
+    "beam",
+    "crf_marginals",
+    "ctc_beam",
+    "ctc_greedy",
+    "greedy",
+    "viterbi",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

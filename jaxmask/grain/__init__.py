@@ -15,8 +15,18 @@ except ImportError as error:
         "`jm.bucket_stream` and `jm.bucket_batches` do the same for NumPy."
     ) from error
 
-from jaxmask.grain.padding import pad as pad
-from jaxmask.grain.sources import batches as batches
-from jaxmask.grain.sources import rows as rows
-from jaxmask.grain.windows import Bucket as Bucket
-from jaxmask.grain.windows import Pack as Pack
+from jaxmask.grain._padding import pad
+from jaxmask.grain._sources import batches, rows
+from jaxmask.grain._windows import Bucket, Pack
+
+__all__ = [
+    "Bucket",
+    "Pack",
+    "batches",
+    "pad",
+    "rows",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

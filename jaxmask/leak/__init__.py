@@ -5,8 +5,17 @@
 An acquittal says what was tried: these shapes, this mask, these contents of the padding.
 """
 
-from jaxmask.leak.checker import assert_padding_invariant as assert_padding_invariant
-from jaxmask.leak.checker import check as check
-from jaxmask.leak.findings import Finding as Finding
-from jaxmask.leak.findings import LeakError as LeakError
-from jaxmask.leak.findings import Report as Report
+from jaxmask.leak._checker import assert_padding_invariant, check
+from jaxmask.leak._findings import Finding, LeakError, Report
+
+__all__ = [
+    "Finding",
+    "LeakError",
+    "Report",
+    "assert_padding_invariant",
+    "check",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,18 +5,10 @@ batches, hosts and devices merge into what one pass over everything would give; 
 `jax.lax.psum(metric, axis)` merges those of all devices. A metric that saw no real step computes 0.
 """
 
-from jaxmask.metrics.confusion import F1 as F1
-from jaxmask.metrics.confusion import ConfusionMatrix as ConfusionMatrix
-from jaxmask.metrics.confusion import Precision as Precision
-from jaxmask.metrics.confusion import Recall as Recall
-from jaxmask.metrics.curve import AUC as AUC
-from jaxmask.metrics.edit import TokenErrorRate as TokenErrorRate
-from jaxmask.metrics.edit import edit_distance as edit_distance
-from jaxmask.metrics.mean import Accuracy as Accuracy
-from jaxmask.metrics.mean import Mean as Mean
-from jaxmask.metrics.mean import MeanSquaredError as MeanSquaredError
-from jaxmask.metrics.mean import Perplexity as Perplexity
-from jaxmask.metrics.mean import TopKAccuracy as TopKAccuracy
+from jaxmask.metrics._confusion import F1, ConfusionMatrix, Precision, Recall
+from jaxmask.metrics._curve import AUC
+from jaxmask.metrics._edit import TokenErrorRate, edit_distance
+from jaxmask.metrics._mean import Accuracy, Mean, MeanSquaredError, Perplexity, TopKAccuracy
 
 __all__ = [
     "AUC",
@@ -32,3 +24,7 @@ __all__ = [
     "TopKAccuracy",
     "edit_distance",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,81 +1,130 @@
 """Flax NNX modules: parameters and configuration, each one call above a pure function."""
 
-from jaxmask.nn.attention import AdditiveAttention as AdditiveAttention
-from jaxmask.nn.attention import CrossAttention as CrossAttention
-from jaxmask.nn.attention import MultiHeadAttention as MultiHeadAttention
-from jaxmask.nn.audio import Frames as Frames
-from jaxmask.nn.audio import LogMelSpectrogram as LogMelSpectrogram
-from jaxmask.nn.bidirectional import Bidirectional as Bidirectional
-from jaxmask.nn.cells import ConvLSTMCell as ConvLSTMCell
-from jaxmask.nn.cells import LayerNormLSTMCell as LayerNormLSTMCell
-from jaxmask.nn.cells import ZoneoutCarry as ZoneoutCarry
-from jaxmask.nn.cells import ZoneoutCell as ZoneoutCell
-from jaxmask.nn.conv import Conv1D as Conv1D
-from jaxmask.nn.conv import Conv2D as Conv2D
-from jaxmask.nn.conv import ConvTranspose1D as ConvTranspose1D
-from jaxmask.nn.conv import DepthwiseConv1D as DepthwiseConv1D
-from jaxmask.nn.crf import CRF as CRF
-from jaxmask.nn.embed import Embed as Embed
-from jaxmask.nn.embed import Masking as Masking
-from jaxmask.nn.join import Consume as Consume
-from jaxmask.nn.join import DropMask as DropMask
-from jaxmask.nn.join import Passthrough as Passthrough
-from jaxmask.nn.join import register as register
-from jaxmask.nn.linear_recurrence import RGLRU as RGLRU
-from jaxmask.nn.linear_recurrence import MinGRU as MinGRU
-from jaxmask.nn.linear_recurrence import MinLSTM as MinLSTM
-from jaxmask.nn.memory import ProjectedMemory as ProjectedMemory
-from jaxmask.nn.merge import Add as Add
-from jaxmask.nn.merge import Average as Average
-from jaxmask.nn.merge import Concatenate as Concatenate
-from jaxmask.nn.merge import Dot as Dot
-from jaxmask.nn.merge import Maximum as Maximum
-from jaxmask.nn.merge import Minimum as Minimum
-from jaxmask.nn.merge import Multiply as Multiply
-from jaxmask.nn.merge import Residual as Residual
-from jaxmask.nn.merge import Subtract as Subtract
-from jaxmask.nn.norm import BatchNorm as BatchNorm
-from jaxmask.nn.norm import GroupNorm as GroupNorm
-from jaxmask.nn.norm import InstanceNorm as InstanceNorm
-from jaxmask.nn.norm import LayerNorm as LayerNorm
-from jaxmask.nn.norm import RMSNorm as RMSNorm
-from jaxmask.nn.norm import Standardize as Standardize
-from jaxmask.nn.pool import AttentionPool as AttentionPool
-from jaxmask.nn.pool import FirstStep as FirstStep
-from jaxmask.nn.pool import GlobalMaxPool as GlobalMaxPool
-from jaxmask.nn.pool import GlobalMeanPool as GlobalMeanPool
-from jaxmask.nn.pool import GlobalMinPool as GlobalMinPool
-from jaxmask.nn.pool import GlobalSumPool as GlobalSumPool
-from jaxmask.nn.pool import LastStep as LastStep
-from jaxmask.nn.position import LearnedPositions as LearnedPositions
-from jaxmask.nn.position import SinusoidalPositions as SinusoidalPositions
-from jaxmask.nn.ragged import Ragged as Ragged
-from jaxmask.nn.random import Dropout as Dropout
-from jaxmask.nn.random import FeatureMasking as FeatureMasking
-from jaxmask.nn.random import GaussianNoise as GaussianNoise
-from jaxmask.nn.random import SpatialDropout as SpatialDropout
-from jaxmask.nn.random import TimeMasking as TimeMasking
-from jaxmask.nn.recurrent import GRU as GRU
-from jaxmask.nn.recurrent import LSTM as LSTM
-from jaxmask.nn.recurrent import SimpleRNN as SimpleRNN
-from jaxmask.nn.recurrent import unit_forget_bias as unit_forget_bias
-from jaxmask.nn.rnn import RNN as RNN
-from jaxmask.nn.sequential import Sequential as Sequential
-from jaxmask.nn.sequential import TimeDistributed as TimeDistributed
-from jaxmask.nn.shape import Crop as Crop
-from jaxmask.nn.shape import Flatten as Flatten
-from jaxmask.nn.shape import Flip as Flip
-from jaxmask.nn.shape import Pad as Pad
-from jaxmask.nn.shape import Permute as Permute
-from jaxmask.nn.shape import Repeat as Repeat
-from jaxmask.nn.shape import Reshape as Reshape
-from jaxmask.nn.shape import Upsample as Upsample
-from jaxmask.nn.spectral import SpectralNorm as SpectralNorm
-from jaxmask.nn.stacked import StackedRNN as StackedRNN
-from jaxmask.nn.transformer import TransformerDecoderBlock as TransformerDecoderBlock
-from jaxmask.nn.transformer import TransformerEncoderBlock as TransformerEncoderBlock
-from jaxmask.nn.window_pool import AvgPool1D as AvgPool1D
-from jaxmask.nn.window_pool import Downsample as Downsample
-from jaxmask.nn.window_pool import LpPool1D as LpPool1D
-from jaxmask.nn.window_pool import MaxPool1D as MaxPool1D
-from jaxmask.nn.window_pool import MinPool1D as MinPool1D
+from jaxmask.nn._attention import AdditiveAttention, CrossAttention, MultiHeadAttention
+from jaxmask.nn._audio import Frames, LogMelSpectrogram
+from jaxmask.nn._bidirectional import Bidirectional
+from jaxmask.nn._cells import ConvLSTMCell, LayerNormLSTMCell, ZoneoutCarry, ZoneoutCell
+from jaxmask.nn._conv import Conv1D, Conv2D, ConvTranspose1D, DepthwiseConv1D
+from jaxmask.nn._crf import CRF
+from jaxmask.nn._embed import Embed, Masking
+from jaxmask.nn._join import Consume, DropMask, Passthrough, register
+from jaxmask.nn._linear_recurrence import RGLRU, MinGRU, MinLSTM
+from jaxmask.nn._memory import ProjectedMemory
+from jaxmask.nn._merge import (
+    Add,
+    Average,
+    Concatenate,
+    Dot,
+    Maximum,
+    Minimum,
+    Multiply,
+    Residual,
+    Subtract,
+)
+from jaxmask.nn._norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, Standardize
+from jaxmask.nn._pool import (
+    AttentionPool,
+    FirstStep,
+    GlobalMaxPool,
+    GlobalMeanPool,
+    GlobalMinPool,
+    GlobalSumPool,
+    LastStep,
+)
+from jaxmask.nn._position import LearnedPositions, SinusoidalPositions
+from jaxmask.nn._ragged import Ragged
+from jaxmask.nn._random import Dropout, FeatureMasking, GaussianNoise, SpatialDropout, TimeMasking
+from jaxmask.nn._recurrent import GRU, LSTM, SimpleRNN, unit_forget_bias
+from jaxmask.nn._rnn import RNN
+from jaxmask.nn._sequential import Sequential, TimeDistributed
+from jaxmask.nn._shape import Crop, Flatten, Flip, Pad, Permute, Repeat, Reshape, Upsample
+from jaxmask.nn._spectral import SpectralNorm
+from jaxmask.nn._stacked import StackedRNN
+from jaxmask.nn._transformer import TransformerDecoderBlock, TransformerEncoderBlock
+from jaxmask.nn._window_pool import AvgPool1D, Downsample, LpPool1D, MaxPool1D, MinPool1D
+
+__all__ = [
+    "CRF",
+    "GRU",
+    "LSTM",
+    "RGLRU",
+    "RNN",
+    "Add",
+    "AdditiveAttention",
+    "AttentionPool",
+    "Average",
+    "AvgPool1D",
+    "BatchNorm",
+    "Bidirectional",
+    "Concatenate",
+    "Consume",
+    "Conv1D",
+    "Conv2D",
+    "ConvLSTMCell",
+    "ConvTranspose1D",
+    "Crop",
+    "CrossAttention",
+    "DepthwiseConv1D",
+    "Dot",
+    "Downsample",
+    "DropMask",
+    "Dropout",
+    "Embed",
+    "FeatureMasking",
+    "FirstStep",
+    "Flatten",
+    "Flip",
+    "Frames",
+    "GaussianNoise",
+    "GlobalMaxPool",
+    "GlobalMeanPool",
+    "GlobalMinPool",
+    "GlobalSumPool",
+    "GroupNorm",
+    "InstanceNorm",
+    "LastStep",
+    "LayerNorm",
+    "LayerNormLSTMCell",
+    "LearnedPositions",
+    "LogMelSpectrogram",
+    "LpPool1D",
+    "Masking",
+    "MaxPool1D",
+    "Maximum",
+    "MinGRU",
+    "MinLSTM",
+    "MinPool1D",
+    "Minimum",
+    "MultiHeadAttention",
+    "Multiply",
+    "Pad",
+    "Passthrough",
+    "Permute",
+    "ProjectedMemory",
+    "RMSNorm",
+    "Ragged",
+    "Repeat",
+    "Reshape",
+    "Residual",
+    "Sequential",
+    "SimpleRNN",
+    "SinusoidalPositions",
+    "SpatialDropout",
+    "SpectralNorm",
+    "StackedRNN",
+    "Standardize",
+    "Subtract",
+    "TimeDistributed",
+    "TimeMasking",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
+    "Upsample",
+    "ZoneoutCarry",
+    "ZoneoutCell",
+    "register",
+    "unit_forget_bias",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,7 +4,7 @@ import jax
 
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.conv import streaming
+from jaxmask.conv import _streaming as streaming
 from jaxmask.nn._base import MaskedModule
 
 

@@ -13,12 +13,22 @@ and in at least float32; it is the biased one, as everywhere in the field. A con
 before the bias, with a finite gradient. Padding stays 0: neither scale nor bias reaches it.
 """
 
-from jaxmask.norm.batch import BatchStatistics as BatchStatistics
-from jaxmask.norm.batch import batch as batch
-from jaxmask.norm.batch import batch_statistics as batch_statistics
-from jaxmask.norm.batch import update_statistics as update_statistics
-from jaxmask.norm.over_time import group as group
-from jaxmask.norm.over_time import instance as instance
-from jaxmask.norm.over_time import standardize as standardize
-from jaxmask.norm.per_step import layer as layer
-from jaxmask.norm.per_step import rms as rms
+from jaxmask.norm._batch import BatchStatistics, batch, batch_statistics, update_statistics
+from jaxmask.norm._over_time import group, instance, standardize
+from jaxmask.norm._per_step import layer, rms
+
+__all__ = [
+    "BatchStatistics",
+    "batch",
+    "batch_statistics",
+    "group",
+    "instance",
+    "layer",
+    "rms",
+    "standardize",
+    "update_statistics",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

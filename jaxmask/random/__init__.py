@@ -5,9 +5,20 @@ real steps, so a real step gets the same noise wherever the padding lies and how
 there is.
 """
 
-from jaxmask.random.dropping import dropout as dropout
-from jaxmask.random.dropping import spatial_dropout as spatial_dropout
-from jaxmask.random.keys import step_keys as step_keys
-from jaxmask.random.noise import gaussian_noise as gaussian_noise
-from jaxmask.random.spans import feature_masking as feature_masking
-from jaxmask.random.spans import time_masking as time_masking
+from jaxmask._keys import step_keys
+from jaxmask.random._dropping import dropout, spatial_dropout
+from jaxmask.random._noise import gaussian_noise
+from jaxmask.random._spans import feature_masking, time_masking
+
+__all__ = [
+    "dropout",
+    "feature_masking",
+    "gaussian_noise",
+    "spatial_dropout",
+    "step_keys",
+    "time_masking",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,17 +1,37 @@
 """Recurrent layers over padded rows: `(x, mask, weights, carry) -> (carry, (y, mask))`."""
 
-from jaxmask.recurrent.cells import GRUWeights as GRUWeights
-from jaxmask.recurrent.cells import LSTMCarry as LSTMCarry
-from jaxmask.recurrent.cells import LSTMWeights as LSTMWeights
-from jaxmask.recurrent.cells import SimpleWeights as SimpleWeights
-from jaxmask.recurrent.cells import gru_cell as gru_cell
-from jaxmask.recurrent.cells import lstm_cell as lstm_cell
-from jaxmask.recurrent.cells import simple_cell as simple_cell
-from jaxmask.recurrent.layers import gru as gru
-from jaxmask.recurrent.layers import lstm as lstm
-from jaxmask.recurrent.layers import simple as simple
-from jaxmask.recurrent.layers import zero_carry as zero_carry
-from jaxmask.recurrent.linear_recurrence import linear as linear
-from jaxmask.recurrent.masked_scan import scan as scan
-from jaxmask.recurrent.methods import Choice as Choice
-from jaxmask.recurrent.methods import explain as explain
+from jaxmask.recurrent._cells import (
+    GRUWeights,
+    LSTMCarry,
+    LSTMWeights,
+    SimpleWeights,
+    gru_cell,
+    lstm_cell,
+    simple_cell,
+)
+from jaxmask.recurrent._choice import Choice, explain
+from jaxmask.recurrent._layers import gru, lstm, simple, zero_carry
+from jaxmask.recurrent._linear import linear
+from jaxmask.recurrent._scan import scan
+
+__all__ = [
+    "Choice",
+    "GRUWeights",
+    "LSTMCarry",
+    "LSTMWeights",
+    "SimpleWeights",
+    "explain",
+    "gru",
+    "gru_cell",
+    "linear",
+    "lstm",
+    "lstm_cell",
+    "scan",
+    "simple",
+    "simple_cell",
+    "zero_carry",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

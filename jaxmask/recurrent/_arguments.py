@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask._types import Array, common_dtype
-from jaxmask.recurrent.cells import GRUWeights, LSTMCarry, LSTMWeights, SimpleWeights
+from jaxmask.recurrent._cells import GRUWeights, LSTMCarry, LSTMWeights, SimpleWeights
 
 Weights = TypeVar("Weights", LSTMWeights, GRUWeights, SimpleWeights)
 _NAMES = ("weights.w_x", "weights.w_h", "weights.b")

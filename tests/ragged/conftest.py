@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxmask.ragged import padding
+from jaxmask.ragged._interpreter import padding
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ python -m tests.ragged.coverage
 
 from pathlib import Path
 
-from jaxmask.ragged.interpret import REFUSED, RULES
+from jaxmask.ragged._interpreter.interpret import REFUSED, RULES
 from tests.ragged.programs import FAMILIES
 from tests.ragged.test_flax import LINEN, NNX
 from tests.ragged.test_flax import REFUSED as REFUSED_LAYERS

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import jaxmask as jm
-from jaxmask.ragged import padding
-from jaxmask.ragged.calls import closed
-from jaxmask.ragged.interpret import RULES
-from jaxmask.ragged.interpret import run as run_program
+from jaxmask.ragged._interpreter import padding
+from jaxmask.ragged._interpreter.interpret import RULES
+from jaxmask.ragged._interpreter.interpret import run as run_program
+from jaxmask.ragged._rules.calls import closed
 from tests import rows as tools
 from tests.registry import REGISTRY
 

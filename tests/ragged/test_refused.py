@@ -9,9 +9,9 @@ import pytest
 from jax.extend.core import primitives
 
 import jaxmask as jm
-from jaxmask.ragged import dims
-from jaxmask.ragged.interpret import REFUSED, RULES
-from jaxmask.ragged.patches import watched
+from jaxmask.ragged._interpreter import dims
+from jaxmask.ragged._interpreter.interpret import REFUSED, RULES
+from jaxmask.ragged._interpreter.patches import watched
 
 X = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
 MASK = np.arange(4) < np.array([4, 2])[:, None]

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 import jaxmask as jm
-from jaxmask.recurrent import methods
-from jaxmask.recurrent.tiled.schedule import Tiles
+from jaxmask.recurrent import _choice as methods
+from jaxmask.recurrent._engine.schedule import Tiles
 from tests.registry.entry import Call, Entry, Input, recurrent
 
 SHAPES = {

@@ -1,0 +1,1 @@
+"""What `batching`, `packing` and `grain` share: NumPy arrays on the host."""

@@ -1,0 +1,377 @@
+"""From sequences of any kind to flat values and row offsets, the layout of Arrow and Awkward."""
+
+import array
+import contextlib
+import itertools
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxmask import _check
+from jaxmask._host import exact
+from jaxmask._host.ragged import Ragged, checked, from_arrow, is_arrow
+from jaxmask._host.rectangle import are_long
+
+
+def flatten(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> Ragged:
+    """Put the steps of all sequences one behind the other.
+
+    Args:
+      sequences: an iterable of rows. A row is a list, a tuple, an array `[n, feature...]` or
+        another ordered iterable of steps. Rows without a step have no say in the type and the
+        feature axes of the others. Or `Ragged`, or a column of lists of an Arrow table.
+      dtype: None takes the type of the data: ints in lists are int32 where all of them fit, else
+        int64; other lists have the type that NumPy gives them; rows of several types have
+        `np.result_type`. Without any step it is the type of the arrays, or float32.
+      where: the function that asks, for the error text.
+
+    Returns:
+      The rows as `Ragged`.
+
+    Raises:
+      TypeError: if the sequences or a row are not ordered iterables, or if they hold anything but
+        numbers and `dtype` is not object.
+      ValueError: if the steps differ in shape, or `dtype` cannot hold a value.
+
+    Example:
+      >>> flatten([[1, 2], [], (3,)], None, "example").offsets.tolist()
+      [0, 2, 2, 3]
+    """
+    return joined(read_rows(sequences, dtype, where))
+
+
+class Rows(NamedTuple):
+    """Rows of different lengths, each where it was.
+
+    Attributes:
+      rows: at least one array `[n, feature...]`, all of one type and of the same feature axes.
+      offsets: `[batch + 1]`, int64, the sums of their lengths.
+
+    Example:
+      >>> Rows([np.array([7, 8]), np.array([9])], np.array([0, 2, 3])).lengths.tolist()
+      [2, 1]
+    """
+
+    rows: Sequence[np.ndarray]
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`[batch]`, int64, in steps."""
+        return np.diff(self.offsets)
+
+
+def read_rows(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> Rows | Ragged:
+    """Read all sequences; long ones and arrays stay apart, so that no step is copied twice.
+
+    Args, Raises: as `flatten`.
+
+    Returns:
+      `Rows` or `Ragged`, whichever took no copy more than needed.
+
+    Example:
+      >>> type(read_rows([np.ones(2), np.ones(3)], None, "example")).__name__
+      'Rows'
+    """
+    target = None if dtype is None else np.dtype(dtype)
+    if isinstance(sequences, Ragged) or is_arrow(sequences):
+        if isinstance(sequences, Ragged):
+            flat = checked(sequences.values, sequences.offsets, where)
+        else:
+            flat = from_arrow(sequences, where)
+        return Ragged(
+            exact.cast(flat.values, target, step_names(flat.offsets), where), flat.offsets
+        )
+    rows = _rows(sequences, where)
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+    in_arrays = any(issubclass(kind, np.ndarray) for kind in set(map(type, rows)))
+    long_lists = are_long(np.diff(offsets)) and target != np.object_
+    if in_arrays or long_lists:
+        return Rows(_apart(rows, offsets, target, where), offsets)
+    return Ragged(_from_lists(rows, offsets, target, where), offsets)
+
+
+def joined(read: Rows | Ragged) -> Ragged:
+    """Put rows one behind the other, if they are not.
+
+    Example:
+      >>> joined(Rows([np.array([7, 8]), np.array([9])], np.array([0, 2, 3]))).values.tolist()
+      [7, 8, 9]
+    """
+    return read if isinstance(read, Ragged) else Ragged(np.concatenate(read.rows), read.offsets)
+
+
+# ------------------------------------------------------------------------------- rows
+
+
+def _rows(sequences: Any, where: str) -> list[Any]:
+    """Every row as a list, a tuple or an array with a time axis."""
+    if isinstance(sequences, jax.Array):
+        sequences = np.asarray(sequences)  # else each row is copied from the device by itself
+    if not _is_ordered(sequences):
+        raise TypeError(
+            f"{where}: `sequences` must be an iterable of rows, such as a list of lists or of "
+            f"arrays, got {_described(sequences)}."
+        )
+    rows = _drained(sequences, "after {} rows of `sequences`", where)
+    kinds = set(map(type, rows))
+    if kinds <= {list, tuple}:
+        return rows
+    if kinds == {np.ndarray} and min(map(_rank, rows)) > 0:
+        return rows
+    return [_row(row, index, where) for index, row in enumerate(rows)]
+
+
+def read_row(
+    row: Any, index: int, like: np.ndarray | None, dtype: np.dtype | None, where: str
+) -> np.ndarray:
+    """Read one sequence of a stream, whose type and feature axes are those of the first.
+
+    Args:
+      row: as a row in `flatten`.
+      index: of the row, for the error text.
+      like: an array `[0, feature...]` of the type of the stream; None before the first row that
+        has a step.
+      dtype: asked for; None takes the type of the data.
+      where: the function that asks, for the error text.
+
+    Returns:
+      `[n, feature...]`.
+
+    Raises:
+      TypeError, ValueError: as `flatten`; if the row does not fit `like`.
+
+    Example:
+      >>> read_row([1, 2], 5, np.zeros(0, np.int8), None, "example").dtype
+      dtype('int8')
+    """
+    asked = like.dtype if dtype is None and like is not None else dtype
+    if (
+        like is not None
+        and type(row) is np.ndarray
+        and row.dtype == like.dtype == asked
+        and row.ndim
+        and row.shape[1:] == like.shape[1:]
+    ):
+        return row  # nothing to read, as for most
+    row = _row(row, index, where)
+    if not len(row) and like is not None:
+        return like
+    if not len(row) and not isinstance(row, np.ndarray):
+        return np.zeros(0, np.float32)
+    given = isinstance(row, np.ndarray)
+    found = row if given else _read(row, dtype, _in_row(index), where)
+    if dtype is None and like is not None and given and found.dtype != like.dtype:
+        raise TypeError(
+            f"{where}: `sequences[{index}]` has dtype {found.dtype}, and those before it "
+            f"{like.dtype}. A stream has one: pass `dtype=`."
+        )
+    if like is not None and found.shape[1:] != like.shape[1:]:
+        names = [f"a step of {name}" for name in ("the rows before", f"`sequences[{index}]`")]
+        _refuse_shapes([like, found], names, where)
+    if like is not None and found.dtype == like.dtype == asked:
+        return found
+    return exact.cast(found, asked, _in_row(index), where)
+
+
+def _is_ordered(value: Any) -> bool:
+    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
+        return False
+    return getattr(value, "ndim", 1) > 0
+
+
+def _row(row: Any, index: int, where: str) -> Any:
+    if not _is_ordered(row):
+        mend = "Make it a list of steps first."
+        if not isinstance(row, Iterable) or isinstance(row, np.ndarray):
+            mend = "One sequence alone is a batch of one row: `[sequence]`."
+        raise TypeError(
+            f"{where}: `sequences[{index}]` must be a row, an ordered iterable of steps, got "
+            f"{_described(row)}. {mend}"
+        )
+    if isinstance(row, list | tuple):
+        return row
+    if hasattr(row, "__array__"):
+        return _check.host(row, f"sequences[{index}]", where)
+    return _drained(row, f"in `sequences[{index}]`, after {{}} steps", where)
+
+
+def _drained(items: Iterable[Any], place: str, where: str) -> list[Any]:
+    """A list of the items; an error that reading them raises learns where it happened."""
+    found: list[Any] = []
+    try:
+        found.extend(items)
+    except Exception as error:
+        error.add_note(f"{where}: this was raised {place.format(len(found))}.")
+        raise
+    return found
+
+
+def _described(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def step_names(offsets: np.ndarray) -> exact.Place:
+    """Name a flat index by its row and step, for error texts.
+
+    Example:
+      >>> step_names(np.array([0, 2, 3]))(2)
+      'step 0 of `sequences[1]`'
+    """
+
+    def name(index: int) -> str:
+        row = int(np.searchsorted(offsets, index, side="right")) - 1
+        return f"step {index - offsets[row]} of `sequences[{row}]`"
+
+    return name
+
+
+def _in_row(row: int) -> exact.Place:
+    return lambda index: f"step {index} of `sequences[{row}]`"
+
+
+# ----------------------------------------------------------------------------- values
+
+
+def _from_lists(
+    rows: Sequence[Any], offsets: np.ndarray, dtype: np.dtype | None, where: str
+) -> np.ndarray:
+    steps = list(itertools.chain.from_iterable(rows))
+    place = step_names(offsets)
+    if not steps:
+        return exact.cast(np.zeros(0, np.float32), dtype, place, where)
+    return exact.cast(_read(steps, dtype, place, where), dtype, place, where)
+
+
+def _apart(
+    rows: Sequence[Any], offsets: np.ndarray, dtype: np.dtype | None, where: str
+) -> Sequence[np.ndarray]:
+    """Every row as an array of one type, none of them copied unless its type changes."""
+    chosen = _deciding(rows, offsets)
+    parts = rows if len(chosen) == len(rows) else [rows[index] for index in chosen]
+    if set(map(type, parts)) != {np.ndarray}:
+        parts = [
+            part if isinstance(part, np.ndarray) else _read(part, dtype, _in_row(index), where)
+            for index, part in zip(chosen, parts, strict=True)
+        ]
+    if set(map(_rank, parts)) != {1} and len({part.shape[1:] for part in parts}) > 1:
+        _refuse_shapes(parts, [f"a step of `sequences[{index}]`" for index in chosen], where)
+    parts = _of_one_type(parts, chosen, dtype, where)
+    if len(parts) == len(rows):
+        return parts
+    every = [parts[0][:0]] * len(rows)
+    for index, part in zip(chosen, parts, strict=True):
+        every[index] = part
+    return every
+
+
+def _of_one_type(
+    parts: Sequence[np.ndarray], chosen: Sequence[int], dtype: np.dtype | None, where: str
+) -> Sequence[np.ndarray]:
+    kinds = set(map(_type, parts))
+    numbers = all(map(exact.is_number, kinds))
+    if kinds == {dtype} or (dtype is None and numbers and len(kinds) == 1):
+        return parts
+    target = _common(kinds, where) if dtype is None and numbers else dtype
+    return [
+        exact.cast(part, target, _in_row(index), where)
+        for index, part in zip(chosen, parts, strict=True)
+    ]
+
+
+_rank, _type = operator.attrgetter("ndim"), operator.attrgetter("dtype")
+
+
+def _deciding(rows: Sequence[Any], offsets: np.ndarray) -> list[int]:
+    """Which rows have a say in type and feature axes: `np.array([])` would make ids floats."""
+    filled: list[int] = np.flatnonzero(np.diff(offsets)).tolist()
+    if filled:
+        return filled
+    arrays = [index for index, row in enumerate(rows) if isinstance(row, np.ndarray)]
+    return [index for index in arrays if rows[index].ndim > 1] or arrays
+
+
+def _common(kinds: set[np.dtype], where: str) -> np.dtype:
+    try:
+        return np.result_type(*kinds)
+    except TypeError:
+        names = ", ".join(sorted(map(str, kinds)))
+        raise TypeError(
+            f"{where}: the rows have the types {names}, which NumPy cannot join. Pass `dtype=`."
+        ) from None
+
+
+def _read(
+    steps: Sequence[Any], dtype: np.dtype | None, place: exact.Place, where: str
+) -> np.ndarray:
+    """Steps in a list as an array of their own type (object if that is asked for)."""
+    if len(steps) and type(steps[0]) is int and dtype != np.object_:
+        # Takes nothing but integers in range, half as fast again as NumPy, which looks for a type.
+        with contextlib.suppress(TypeError, OverflowError):
+            return np.frombuffer(array.array("i", steps), np.intc)
+    try:
+        values = np.array(steps, dtype=object if dtype == np.object_ else None)
+    except ValueError:
+        _refuse_steps(steps, place, where)
+    if values.dtype.kind in "OSU":
+        # Numbers beside strings are strings in NumPy: read them anew, so as to name the culprit.
+        values = np.array(steps, dtype=object)
+        if {list, tuple, np.ndarray} & set(map(type, values.flat)):
+            _refuse_steps(steps, place, where)
+        return values
+    _check_ints(steps, values, dtype, place, where)
+    if dtype is None and values.dtype == np.int64:
+        limits = np.iinfo(np.int32)
+        if limits.min <= values.min(initial=0) and values.max(initial=0) <= limits.max:
+            return values.astype(np.int32)
+    return values
+
+
+def _check_ints(
+    steps: Sequence[Any],
+    values: np.ndarray,
+    dtype: np.dtype | None,
+    place: exact.Place,
+    where: str,
+) -> None:
+    """NumPy reads ints beyond int64 as uint64, and beside smaller ones or floats as float64."""
+    beyond_int64 = dtype is None and values.dtype == np.uint64
+    rounded = values.dtype.kind in "fc" and np.any(np.abs(values) >= 2.0**53)
+    if not beyond_int64 and not rounded:
+        return
+    objects = np.array(steps, dtype=object)
+    for index, (value, read) in enumerate(zip(objects.flat, values.ravel().tolist(), strict=True)):
+        if isinstance(value, int | np.integer) and (int(value) != read or int(value) >= 2**63):
+            step = place(index * len(objects) // objects.size)
+            raise ValueError(
+                f"{where}: {step} is {value}. Ints in lists are read as int64, and as float64 "
+                "where floats stand beside them; neither holds it exactly. Pass the rows as NumPy "
+                "arrays of the type you need, such as np.uint64."
+            )
+
+
+def _refuse_steps(steps: Sequence[Any], place: exact.Place, where: str) -> NoReturn:
+    for index, step in enumerate(steps):
+        try:
+            np.shape(step)
+        except ValueError:
+            raise ValueError(
+                f"{where}: {place(index)} is ragged in itself. Rows may differ in time only: pad "
+                "the axes of each step to one size first."
+            ) from None
+    _refuse_shapes([np.asarray([step]) for step in steps], [*map(place, range(len(steps)))], where)
+
+
+def _refuse_shapes(parts: Sequence[np.ndarray], names: Sequence[str], where: str) -> NoReturn:
+    shapes = [part.shape[1:] for part in parts]
+    other = next(index for index, shape in enumerate(shapes) if shape != shapes[0])
+    raise ValueError(
+        f"{where}: rows may differ in time only, but {names[0]} has shape {shapes[0]} and "
+        f"{names[other]} has shape {shapes[other]}. Give every step the same feature axes."
+    )

@@ -1,0 +1,224 @@
+"""Causal attention in chunks: keys and values of the real steps so far, compact in a cache."""
+
+from typing import NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
+from jaxmask.attention._dot_product import attend
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the real steps that a row has had.
+
+    Only real steps enter, each at its rank among the real steps of its row, so prompts may be
+    padded on either side and rows fill at their own pace.
+
+    Attributes:
+      k: `[batch, slots, kv_heads, head_features]`, at least float32.
+      v: like `k`.
+      length: `[batch]`, int32: real steps so far, those that no longer fitted included.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> cache = jm.attention.empty_cache(1, 4, kv_heads=2, head_features=3)
+      >>> cache.k.shape, cache.length.tolist(), cache.overflowed.tolist()
+      ((1, 4, 2, 3), [0], [False])
+    """
+
+    k: Array
+    v: Array
+    length: Lengths
+
+    @property
+    def overflowed(self) -> RowMask:
+        """`[batch]`: a real step did not fit. The cache of a window forgets and needs no flag."""
+        return self.length > self.k.shape[1]
+
+    def positions(self, x: Array, mask: Mask) -> Array:
+        """`[batch, time]`: where the real steps of the next chunk stand in their rows."""
+        real = jnp.ones(x.shape[:2], bool) if mask is None else mask
+        return self.length[:, None] + masks.positions(real)
+
+
+jax.export.register_namedtuple_serialization(KVCache, serialized_name="jaxmask.attention.KVCache")
+
+
+def empty_cache(
+    batch: int,
+    slots: int,
+    *,
+    kv_heads: int,
+    head_features: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> KVCache:
+    """The cache before the first step.
+
+    Args:
+      batch: number of rows.
+      slots: the most real steps that a row may have, or the window of windowed attention.
+      kv_heads: heads of keys and values.
+      head_features: features of a head.
+      dtype: of keys and values.
+
+    Returns:
+      A `KVCache` of zeros.
+
+    Raises:
+      TypeError, ValueError: if `slots` is no int, or below 1.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> jm.attention.empty_cache(2, 4, kv_heads=1, head_features=3).v.shape
+      (2, 4, 1, 3)
+    """
+    slots = _check.count(slots, "empty_cache", "slots", least=1)
+    shape = (batch, slots, kv_heads, head_features)
+    # Two arrays, since one buffer cannot be donated twice.
+    return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
+
+
+def attend_cached(
+    cache: KVCache,
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    mask: Mask,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+) -> tuple[KVCache, Pair]:
+    """Causal self-attention of the next chunk to itself and to all that the cache holds.
+
+    Any split of a row into chunks gives what one causal `attend` gives, values and gradients, and
+    padding may lie anywhere in a chunk (mask class: any).
+
+    A real step that finds the cache full becomes padding: 0 and False in the mask that comes out,
+    which is boolean for that reason even where `mask` is None; `cache.overflowed` tells the rows.
+
+    Args:
+      cache: what the chunks before left, or `empty_cache`.
+      q: `[batch, time, heads, head_features]`, floating; turn it and `k` with
+        `rotary(..., positions=cache.positions(q, mask))`.
+      k: `[batch, time, kv_heads, head_features]`.
+      v: like `k`.
+      mask: `[batch, time]`, boolean, or None.
+      window: as in `attend`. The cache then holds the last `window` steps, whatever the length of
+        the row: it has as many slots and never overflows.
+      scale: as in `attend`.
+
+    Returns:
+      `(cache, (y, mask))`, `y` like `q`.
+
+    Raises:
+      TypeError, ValueError, MaskError: as `attend`; if `cache` does not fit, or has not `window`
+        slots; for `Segments`, whose sequences one cache would mix.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> cache = jm.attention.empty_cache(1, 2, kv_heads=1, head_features=1)
+      >>> x = jnp.array([2.0, 4.0, 9.0]).reshape(1, 3, 1, 1)
+      >>> cache, (y, mask) = jm.attention.attend_cached(cache, jnp.zeros_like(x), x, x, None)
+      >>> y.ravel().tolist(), mask.tolist(), cache.overflowed.tolist()
+      ([2.0, 3.0, 0.0], [[True, True, False]], [True])
+    """
+    where = "attend_cached"
+    check_cache(cache, where, "cache")
+    q, mask = _check.pair(q, mask, where, over_time=True, segments=False, name="q")
+    k, _ = _check.pair(k, mask, where, over_time=True, name="k")
+    v, _ = _check.pair(v, mask, where, over_time=True, name="v")
+    slots = _check_cache(cache, k, v, window)
+    real = jnp.ones(q.shape[:2], bool) if mask is None else masks.steps(mask)
+    positions, length = cache.positions(q, mask), cache.length + masks.lengths(real)
+    if window is None:
+        mask = real = keep = real & (positions < slots)
+    else:
+        keep = real & (positions >= length[:, None] - slots)
+    new = KVCache(*_stored(cache, k, v, keep, positions), length)
+    keys, values, kv_mask, kv_positions = (
+        _everything(new) if window is None else _and_chunk(cache, k, v, real, positions)
+    )
+    y, _ = attend(
+        *(q, real, keys.astype(q.dtype), values.astype(q.dtype), kv_mask),
+        causal=True,
+        window=window,
+        scale=scale,
+        q_positions=positions,
+        kv_positions=kv_positions,
+    )
+    return new, (y, mask)
+
+
+def _stored(
+    cache: KVCache, k: Array, v: Array, keep: StepMask, positions: Array
+) -> tuple[Array, Array]:
+    slots = cache.k.shape[1]
+    # What is not kept goes to places past the end, each its own, where it is dropped.
+    index = jnp.where(keep, positions % slots, slots + jnp.arange(keep.shape[1]))
+    row = jnp.arange(keep.shape[0])[:, None]
+
+    def put(old: Array, x: Array) -> Array:
+        old = _as_wide(old, x)
+        safe = ops.fill(x, keep)[0].astype(old.dtype)
+        return old.at[row, index].set(safe, mode="drop", unique_indices=True)
+
+    return put(cache.k, k), put(cache.v, v)
+
+
+def _as_wide(old: Array, x: Array) -> Array:
+    """A cache of float64 where the steps are: float32 would lose half of them."""
+    return jnp.asarray(old, x.dtype if x.dtype == jnp.float64 else None)
+
+
+def _everything(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:
+    """Keys, values, which of them are real, and their positions."""
+    slot = jnp.arange(cache.k.shape[1])[None]
+    real = slot < cache.length[:, None]
+    return cache.k, cache.v, real, jnp.broadcast_to(slot, real.shape)
+
+
+def _and_chunk(
+    cache: KVCache, k: Array, v: Array, real: StepMask, positions: Array
+) -> tuple[Array, Array, StepMask, Array]:
+    """The ring as it was, then the chunk, which may overwrite what its first queries see."""
+    slots = cache.k.shape[1]
+    last = cache.length[:, None] - 1
+    held = last - (last - jnp.arange(slots)[None]) % slots  # the newest position of each slot
+    keys, values = (
+        jnp.concatenate([old, ops.fill(x, real)[0].astype(old.dtype)], axis=1)
+        for old, x in ((_as_wide(cache.k, k), k), (_as_wide(cache.v, v), v))
+    )
+    kv_mask = jnp.concatenate([held >= 0, real], axis=1)
+    return keys, values, kv_mask, jnp.concatenate([held, positions], axis=1)
+
+
+def check_cache(cache: KVCache, where: str, name: str) -> None:
+    """A cache has a type of its own, which counts positions.
+
+    Example:
+      >>> check_cache(empty_cache(1, 2, kv_heads=1, head_features=1), "attend_cached", "cache")
+    """
+    if not isinstance(cache, KVCache):
+        raise TypeError(
+            f"{where}: `{name}` must be `jm.attention.KVCache`, as `empty_cache` or "
+            f"`initial_carry(batch)` makes it, got {_check.kind_of(cache)}."
+        )
+
+
+def _check_cache(cache: KVCache, k: Array, v: Array, window: int | None) -> int:
+    where, axes = "attend_cached", "[batch, time, kv_heads, head_features]"
+    batch, slots, *heads = cache.k.shape
+    for x, name in ((k, "k"), (v, "v")):
+        if x.ndim != 4 or (x.shape[0], *x.shape[2:]) != (batch, *heads):
+            raise ValueError(
+                f"{where}: `{name}` must be {axes} = {(batch, 'time', *heads)} as in the cache, "
+                f"got {x.shape}."
+            )
+    if window is not None and _check.count(window, where, "window", least=1) != slots:
+        raise ValueError(
+            f"{where}: a cache for `window` {window} must have as many slots, got {slots}."
+        )
+    return slots

@@ -1,0 +1,20 @@
+"""From samples to frames, spectra and log-mel features: `(x, mask) -> (y, mask)`.
+
+Samples are `[batch, time]`, one mask bit each; frames are windows over them, so their masks follow
+the rule of `jaxmask.conv.conv1d`, and a row has the frames that it has alone, unpadded.
+Mask class: contiguous. Holes are physical, as there: a missing sample keeps its place and counts
+as 0, and by default a frame that holds one is not real.
+"""
+
+from jaxmask.audio._audio import frames, log_mel, mel_filterbank, stft
+
+__all__ = [
+    "frames",
+    "log_mel",
+    "mel_filterbank",
+    "stft",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,323 @@
+"""From samples to frames, spectra and log-mel features: `(x, mask) -> (y, mask)`.
+
+Samples are `[batch, time]`, one mask bit each; frames are windows over them, so their masks follow
+the rule of `jaxmask.conv.conv1d`, and a row has the frames that it has alone, unpadded.
+Mask class: contiguous. Holes are physical, as there: a missing sample keeps its place and counts
+as 0, and by default a frame that holds one is not real.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxmask import _check, ops
+from jaxmask import _windows as windows
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._windows import Window
+from jaxmask.conv._packed import slide
+
+__all__ = ["frames", "log_mel", "mel_filterbank", "stft"]
+
+TAPERS = ("hann", "hamming", "rectangular")
+
+
+def frames(
+    x: ArrayLike,
+    mask: Mask,
+    size: int,
+    step: int,
+    *,
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Cut each row into frames that may overlap.
+
+        y[b, i, k] = x[b, i * step + k - left]
+
+    where samples outside the row, and padding, are 0. `left` and the mask are those of
+    `jaxmask.conv.conv1d` with `size` for its window: by default (`padding="valid"`) n real samples
+    have `(n - size) // step + 1` frames, none if `n < size`; with "reverse_causal" every sample
+    is in a frame: `ceil(n / step)` of them, the last ones filled up with 0.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments` (no frame crosses from one sequence to
+        another, and frames close up to the left), or None.
+      size: static number of samples in a frame.
+      step: static number of samples from one frame to the next.
+      padding: `"valid"`, `"same"` (frames are centred), `"causal"`, `"reverse_causal"` or `"full"`.
+      mask_rule: as in `jaxmask.conv.conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, frame, size, feature...]` and mask `[batch, frame]`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if an option is wrong.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[1, 2, 3, 4, 9, 9]]), jnp.arange(6)[None] < 4
+      >>> y, mask = jm.audio.frames(x, mask, size=3, step=1)
+      >>> y.tolist(), mask.tolist()
+      ([[[1, 2, 3], [2, 3, 4], [0, 0, 0], [0, 0, 0]]], [[True, True, False, False]])
+
+    Agrees with `torch.Tensor.unfold` of the unpadded row.
+    """
+    where = "frames"
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    window = windows.window(size, step, padding, mask_rule, where, names=("size", "step"))
+    return slide(functools.partial(_cut, window=window), x, mask, window)
+
+
+def _cut(x: Array, real: StepMask | None, *, window: Window) -> Array:
+    count = window.steps_out(x.shape[1])
+    if not count:
+        return jnp.zeros((x.shape[0], 0, window.size, *x.shape[2:]), x.dtype)
+    rest = ((0, 0),) * (x.ndim - 2)
+    padded = jnp.pad(ops.fill(x, real)[0], ((0, 0), window.pads, *rest))
+    index = jnp.arange(count)[:, None] * window.stride + jnp.arange(window.size)[None]
+    return jnp.take(padded, index, axis=1)
+
+
+def stft(
+    x: ArrayLike,
+    mask: Mask,
+    size: int,
+    step: int,
+    *,
+    fft_size: int | None = None,
+    taper: str | ArrayLike = "hann",
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Short-time Fourier transform of each row.
+
+        y[b, i, f] = sum_k taper[k] x[b, i * step + k - left] exp(-2 pi j f k / fft_size)
+
+    Nothing is scaled, and phases count from the start of each frame.
+
+    Args:
+      x: `[batch, time]`, floating; transformed in at least float32.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      size: static number of samples in a frame.
+      step: static number of samples from one frame to the next.
+      fft_size: at least `size`, which it is where None; frames are filled up with 0.
+      taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[size]`,
+        floating.
+      padding: as in `frames`.
+      mask_rule: as in `jaxmask.conv.conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, frame, fft_size // 2 + 1]`, complex, and mask
+      `[batch, frame]`.
+
+    Raises:
+      TypeError: if `x` or `taper` is not floating or `mask` not boolean.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((1, 6)), jnp.arange(6)[None] < 5
+      >>> y, mask = jm.audio.stft(x, mask, size=4, step=1, taper="rectangular")
+      >>> y[0, :, 0].real.tolist(), mask.tolist()
+      ([4.0, 4.0, 0.0], [[True, True, False]])
+
+    Agrees with `numpy.fft.rfft` of the frames, and with `scipy.signal.stft` up to its scale.
+    """
+    return _stft(x, mask, size, step, fft_size, taper, padding, mask_rule, "stft")
+
+
+def _stft(
+    x: ArrayLike,
+    mask: Mask,
+    size: int,
+    step: int,
+    fft_size: int | None,
+    taper: str | ArrayLike,
+    padding: str,
+    mask_rule: str | None,
+    where: str,
+) -> Pair:
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    _check.floating(x, where)
+    if x.ndim != 2:
+        raise ValueError(f"{where}: `x` must be [batch, time], samples, got shape {x.shape}.")
+    size = _check.count(size, where, "size", least=1)
+    points = _check.count(size if fft_size is None else fft_size, where, "fft_size", least=size)
+    wide = x.astype(ops.accumulator(x.dtype))
+    y, mask = frames(wide, mask, size, step, padding=padding, mask_rule=mask_rule)
+    tapered = y * _taper(taper, size, where).astype(y.dtype)[None, None]
+    if not y.size:  # not every backend transforms nothing
+        dtype = jnp.complex128 if y.dtype == jnp.float64 else jnp.complex64
+        return jnp.zeros((*y.shape[:2], points // 2 + 1), dtype), mask
+    return ops.fill(jnp.fft.rfft(tapered, n=points), mask)
+
+
+def _taper(taper: str | ArrayLike, size: int, where: str) -> Array:
+    if not isinstance(taper, str):
+        values = _check.array(taper, "taper", where)
+        _check.floating(values, where, "taper")
+        _check.shape(values, (size,), "[size]", where, "taper")
+        return values
+    _check.choice(taper, TAPERS, where, "taper")
+    if taper == "rectangular":
+        return jnp.ones(size)
+    floor = 0.5 if taper == "hann" else 0.54
+    return jnp.asarray(floor - (1 - floor) * np.cos(2 * np.pi * np.arange(size) / size))
+
+
+def log_mel(
+    x: ArrayLike,
+    mask: Mask,
+    filterbank: ArrayLike,
+    size: int,
+    step: int,
+    *,
+    taper: str | ArrayLike = "hann",
+    power: float = 2.0,
+    floor: float = 1e-6,
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Logarithm of the energy of each row in the bands of a filterbank, frame by frame.
+
+        y = log(max(|stft(x)| ** power @ filterbank, floor))
+
+    Args:
+      x: `[batch, time]`, floating; transformed in at least float32.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      filterbank: `[fft_size // 2 + 1, bands]`, floating, for an even `fft_size` of at least
+        `size`: see `mel_filterbank`.
+      size: static number of samples in a frame.
+      step: static number of samples from one frame to the next.
+      taper: as in `stft`.
+      power: static; 2 for energies, 1 for magnitudes.
+      floor: static, positive: the least that is taken a logarithm of.
+      padding: as in `frames`.
+      mask_rule: as in `jaxmask.conv.conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, frame, bands]` in the dtype of `x`, and mask
+      `[batch, frame]`. 0 stands in the padding, which is a loud value for a logarithm of
+      energies: read the mask.
+
+    Raises:
+      TypeError: if `x` or `filterbank` is not floating or `mask` not boolean.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> bank = jm.audio.mel_filterbank(40, fft_size=512, rate=16000)
+      >>> x, mask = jnp.ones((1, 1600)), jnp.arange(1600)[None] < 900
+      >>> y, mask = jm.audio.log_mel(x, mask, bank, size=400, step=160)
+      >>> y.shape, mask.tolist()[0]
+      ((1, 8, 40), [True, True, True, True, False, False, False, False])
+    """
+    where = "log_mel"
+    filterbank = _check.array(filterbank, "filterbank", where)
+    _check.floating(filterbank, where, "filterbank")
+    if filterbank.ndim != 2 or filterbank.shape[0] < 2:
+        raise ValueError(
+            f"{where}: `filterbank` must be [fft_size // 2 + 1, bands], got {filterbank.shape}."
+        )
+    for value, name in ((power, "power"), (floor, "floor")):
+        if not value > 0:
+            raise ValueError(f"{where}: `{name}` must be positive, got {value}.")
+    points = 2 * (filterbank.shape[0] - 1)
+    spectrum, mask = _stft(x, mask, size, step, points, taper, padding, mask_rule, where)
+    energy = jax.lax.square(spectrum.real) + jax.lax.square(spectrum.imag)
+    if floor < (tiny := jnp.finfo(energy.dtype).tiny):  # it would count as 0
+        raise ValueError(f"{where}: `floor` must be at least {tiny}, got {floor}.")
+    if power != 2:
+        # The root of 0 has no finite slope: select a safe base before it, and 0 after it.
+        above = energy != 0
+        energy = jnp.where(above, jnp.where(above, energy, 1) ** (power / 2), 0)
+    y = jnp.log(jnp.maximum(energy @ filterbank.astype(energy.dtype), floor))
+    return ops.fill(y.astype(_check.array(x).dtype), mask)
+
+
+def mel_filterbank(
+    mels: int,
+    fft_size: int,
+    rate: float,
+    *,
+    low: float = 0.0,
+    high: float | None = None,
+    scale: str = "htk",
+    norm: str | None = None,
+) -> Float[np.ndarray, "bin mel"]:
+    """Triangular filters that are evenly spaced on the mel scale.
+
+        htk:     mel = 2595 log10(1 + hertz / 700)
+        slaney:  mel = 3 hertz / 200 below 1000 hertz, 15 + 27 log(hertz / 1000) / log(6.4) above
+
+    A filter that is narrower than the distance between two bins may meet none, and is then 0: use a
+    larger `fft_size` or fewer `mels`.
+
+    Args:
+      mels: number of filters.
+      fft_size: of the transform.
+      rate: samples per second.
+      low: hertz, where the first filter begins.
+      high: hertz, where the last one ends; `rate / 2` where None.
+      scale: `"htk"` or `"slaney"`.
+      norm: `"slaney"` gives every filter the area of 1 hertz; where None, its height is 1.
+
+    Returns:
+      `[fft_size // 2 + 1, mels]`, float32, NumPy.
+
+    Raises:
+      TypeError: if a size is not an int.
+      ValueError: if a size is below 1, or `low` and `high` do not lie in 0..`rate / 2` in order.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> bank = jm.audio.mel_filterbank(40, fft_size=512, rate=16000)
+      >>> bank.shape, bank.argmax(axis=0)[:4].tolist()
+      ((257, 40), [1, 3, 5, 6])
+
+    Agrees with `torchaudio.functional.melscale_fbanks` and `librosa.filters.mel`. Sources: Young et
+    al., The HTK Book; Slaney, 1998, Auditory Toolbox.
+    """
+    where = "mel_filterbank"
+    mels = _check.count(mels, where, "mels", least=1)
+    fft_size = _check.count(fft_size, where, "fft_size", least=1)
+    _check.choice(scale, ("htk", "slaney"), where, "scale")
+    _check.choice(norm, (None, "slaney"), where, "norm")
+    high = rate / 2 if high is None else high
+    if not 0 <= low < high <= rate / 2:
+        raise ValueError(
+            f"{where}: `low` and `high` must lie in 0..{rate / 2} (half of `rate`), in order, got "
+            f"{low} and {high}."
+        )
+    to_mel, to_hertz = (_htk, _from_htk) if scale == "htk" else (_slaney, _from_slaney)
+    edges = to_hertz(np.linspace(to_mel(np.asarray(low)), to_mel(np.asarray(high)), mels + 2))
+    bins = np.arange(fft_size // 2 + 1)[:, None] * (rate / fft_size)
+    first, centre, last = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (bins - first) / (centre - first), (last - bins) / (last - centre)
+    bank = np.maximum(0, np.minimum(rising, falling))
+    if norm == "slaney":
+        bank = bank * (2 / (last - first))
+    return bank.astype(np.float32)
+
+
+def _htk(hertz: np.ndarray) -> np.ndarray:
+    return 2595 * np.log10(1 + hertz / 700)
+
+
+def _from_htk(mel: np.ndarray) -> np.ndarray:
+    return 700 * (10 ** (mel / 2595) - 1)
+
+
+def _slaney(hertz: np.ndarray) -> np.ndarray:
+    above = 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4)
+    return np.where(hertz < 1000, 3 * hertz / 200, above)
+
+
+def _from_slaney(mel: np.ndarray) -> np.ndarray:
+    above = 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
+    return np.where(mel < 15, 200 * mel / 3, above)

@@ -1,0 +1,294 @@
+"""Batches of near-equal length, in few shapes, so that little is padded and little is compiled."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxmask import _check
+from jaxmask._host.flatten import flatten
+from jaxmask._host.ragged import Ragged
+from jaxmask._host.rectangle import fill_value, rectangle_of_slices
+from jaxmask._host.stream import State, check_state
+from jaxmask.batching._boundaries import check_boundaries, check_rows, fewest_steps, rows_of
+
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def bucket_batches(
+    sequences: Iterable[Any],
+    batch_size: int | None = None,
+    *,
+    tokens: int | None = None,
+    boundaries: Sequence[int] | None = None,
+    max_shapes: int = 8,
+    shuffle_seed: int | None = None,
+    drop_remainder: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    value: Any = 0,
+    dtype: DTypeLike | None = None,
+) -> "BucketBatches":
+    """Batch sequences with others of about their length, in a bounded number of shapes.
+
+    A sequence goes into the bucket of the smallest boundary that it does not exceed, and a batch
+    is padded on the right to the boundary of its bucket. So there are at most `len(boundaries)`
+    shapes, `[rows, boundary, feature...]`, which `batches.shapes` lists: a jitted step compiles at
+    most once for each.
+
+    Args:
+      sequences: as in `pad_sequences`; they are read once and kept flat.
+      batch_size: rows of a batch. The last batch of a bucket is filled up with empty rows.
+      tokens: instead of `batch_size`, the most steps of a batch, padding included: a bucket of
+        shorter sequences has more rows, `tokens // boundary`.
+      boundaries: the time sizes of the buckets, increasing. None chooses the at most `max_shapes`
+        sizes that give the fewest steps in all batches together, filler rows included (among at
+        most 512 candidate sizes, spread evenly over the sorted sequences).
+      max_shapes: how many boundaries to choose where none are given.
+      shuffle_seed: None goes from short to long, sequences of one length by index. An int shuffles
+        the sequences within their buckets, and the batches, in the same way each time.
+      drop_remainder: leave out the batches that are not full, up to `batch_size - 1` sequences of
+        each bucket (other ones in each shuffled epoch), instead of filling them up.
+      shard: `(process, processes)`: give only this process's share of the rows of each batch, an
+        equal block of them. All processes then have batches of one shape at each step, as long as
+        all are given the same sequences. `batch_size` is of all processes together, and so is
+        `tokens`, which is rounded down to equal shares.
+      value: what stands in the padding.
+      dtype: as in `pad_sequences`, and the same for every batch.
+
+    Returns:
+      A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`. Its
+      iterators can be resumed.
+
+    Raises:
+      TypeError, ValueError: as `pad_sequences`; if an option is no int or too small; if
+        not exactly one of `batch_size` and `tokens` is given, or the longest sequence exceeds
+        `tokens`; if `boundaries` do not increase, or a sequence is longer than the last of them.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> sequences = [[1], [2, 2, 2], [3], [4, 4], [5]]
+      >>> for x, mask, indices in jm.bucket_batches(sequences, 2, boundaries=[1, 3]):
+      ...     print(x.tolist(), indices.tolist())
+      [[1], [3]] [0, 2]
+      [[5], [0]] [4, -1]
+      [[4, 4, 0], [2, 2, 2]] [3, 1]
+    """
+    where = "bucket_batches"
+    of_batches = rows_of(batch_size, tokens, _check_shard(shard, where), where)
+    max_shapes = _check.count(max_shapes, where, "max_shapes", least=1)
+    if shuffle_seed is not None:
+        shuffle_seed = _check.count(shuffle_seed, where, "shuffle_seed")
+    ragged = flatten(sequences, dtype, where)
+    if boundaries is None:
+        longest = ragged.lengths.max(initial=0, keepdims=True)
+        check_rows(of_batches(np.maximum(longest, 1)), longest, tokens, where)
+        sizes = fewest_steps(ragged.lengths, of_batches, max_shapes)
+    else:
+        sizes = check_boundaries(boundaries, ragged.lengths, where)
+    rows = of_batches(np.array(sizes, int))
+    check_rows(rows, sizes, tokens, where)
+    filler = fill_value(value, ragged.values.dtype, where)
+    members = _members(ragged.lengths, sizes)
+    batch_sizes = tuple(rows.tolist())
+    return BucketBatches(
+        ragged, sizes, members, batch_sizes, filler, shuffle_seed, drop_remainder, shard
+    )
+
+
+def _check_shard(shard: tuple[int, int], where: str) -> int:
+    if not (isinstance(shard, tuple) and len(shard) == 2):
+        raise TypeError(
+            f"{where}: `shard` must be `(process, processes)`, such as `(jax.process_index(), "
+            f"jax.process_count())`, got {shard!r}."
+        )
+    count = _check.count(shard[1], where, "shard", least=1)
+    if _check.count(shard[0], where, "shard") >= count:
+        raise ValueError(f"{where}: `shard` must name one of {count} processes, got {shard}.")
+    return count
+
+
+@dataclass(frozen=True, eq=False)
+class BucketBatches:
+    """What `bucket_batches` returns: an iterable of `(x, mask, indices)`, of a known length.
+
+    Each batch is of NumPy arrays: `x [batch, boundary, feature...]`, `mask [batch, boundary]`,
+    boolean, and `indices [batch]`, int32, the position of each row in the sequences, or -1 in a
+    filler row, whose mask is all False. Gather labels by `indices`, with `indices >= 0` as the row
+    mask of the loss: -1 gathers the last label.
+
+    `len(batches)` is the number of batches of an epoch, the same in each, and `batches[k]` batch k
+    of epoch 0, or of a later epoch beyond that: so loaders that want random access, such as
+    Grain's, can read it as a source.
+
+    Attributes:
+      ragged: all sequences.
+      boundaries: the time sizes of the buckets, increasing.
+      members: for each boundary, the indices of its sequences, from short to long.
+      batch_sizes: for each boundary, the rows of a batch, of all processes together.
+      value: what stands in the padding, a scalar array.
+      shuffle_seed: None if batches come in order.
+      drop_remainder: True if batches that are not full are left out.
+      shard: `(process, processes)`.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> batches = jm.bucket_batches([[1], [2, 2], [3]], 2, shuffle_seed=0)
+      >>> len(batches), sum(int(mask.sum()) for x, mask, indices in batches.epoch(1))
+      (2, 4)
+    """
+
+    ragged: Ragged
+    boundaries: tuple[int, ...]
+    members: tuple[np.ndarray, ...]
+    batch_sizes: tuple[int, ...]
+    value: np.ndarray
+    shuffle_seed: int | None
+    drop_remainder: bool
+    shard: tuple[int, int] = (0, 1)
+    _plans: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """The number of batches, the same in each epoch."""
+        number = 0
+        for members, size in zip(self.members, self.batch_sizes, strict=True):
+            number += (len(members) + (0 if self.drop_remainder else size - 1)) // size
+        return number
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Every shape that `x` may have, in all epochs: at most one for each boundary."""
+        features = self.ragged.values.shape[1:]
+        sizes = zip(self.batch_sizes, self.boundaries, strict=True)
+        return tuple((rows // self.shard[1], boundary, *features) for rows, boundary in sizes)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Batch `index` of epoch 0, 0 included; from `len(self)` on, of the epochs after it."""
+        index = _check.count(index, "BucketBatches", "index")
+        if not len(self):
+            raise IndexError("BucketBatches: there is no batch.")
+        number, place = divmod(index, len(self))
+        return self._batch(*self._plan(number)[place])
+
+    def __iter__(self) -> "BucketIterator":
+        """The batches of epoch 0."""
+        return self.epoch(0)
+
+    def epoch(self, number: int) -> "BucketIterator":
+        """The batches in the order of one epoch, which depends on nothing but seed and number.
+
+        Args:
+          number: from 0; without a `shuffle_seed` all epochs are alike.
+
+        Returns:
+          An iterator of `(x, mask, indices)`, with `get_state()` and `set_state(state)`.
+        """
+        return BucketIterator(self, _check.count(number, "epoch", "number"), endless=False)
+
+    def endless(self) -> "BucketIterator":
+        """The batches of epoch 0, 1, 2, ..., one epoch after the other.
+
+        Returns:
+          An iterator of `(x, mask, indices)`, with `get_state()` and `set_state(state)`.
+        """
+        return BucketIterator(self, 0, endless=True)
+
+    def _plan(self, number: int) -> list[tuple[int, np.ndarray]]:
+        """The bucket and the rows of each batch."""
+        plan = self._plans.get(number)
+        if plan is None:
+            plan = self._new_plan(number)
+            self._plans.clear()
+            self._plans[number] = plan
+        return plan
+
+    def _new_plan(self, number: int) -> list[tuple[int, np.ndarray]]:
+        seed = self.shuffle_seed
+        random = None if seed is None else np.random.default_rng([seed, number])
+        plan = []
+        for bucket, (members, size) in enumerate(zip(self.members, self.batch_sizes, strict=True)):
+            rows = members if random is None else random.permutation(members)
+            stop = len(rows) - len(rows) % size if self.drop_remainder else len(rows)
+            plan += [(bucket, rows[at : at + size]) for at in range(0, stop, size)]
+        return plan if random is None else [plan[k] for k in random.permutation(len(plan))]
+
+    def _batch(self, bucket: int, rows: np.ndarray) -> Batch:
+        process, processes = self.shard
+        size = self.batch_sizes[bucket] // processes
+        rows = rows[process * size : (process + 1) * size]
+        indices = np.full(size, -1, np.int32)
+        indices[: len(rows)] = rows
+        starts = self.ragged.offsets[indices]
+        lengths = np.where(indices < 0, 0, self.ragged.offsets[indices + 1] - starts)
+        padded = rectangle_of_slices(
+            self.ragged.values, starts, lengths, self.boundaries[bucket], self.value
+        )
+        return *padded, indices
+
+
+class BucketIterator(Iterator[Batch]):
+    """Batches one after the other, from a state that can be saved and set.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> batches = jm.bucket_batches([[k] for k in range(9)], 2, shuffle_seed=0)
+      >>> one = batches.endless()
+      >>> before = [next(one)[2].tolist() for _ in range(7)]
+      >>> state, other = one.get_state(), batches.endless()
+      >>> other.set_state(state)
+      >>> next(one)[2].tolist() == next(other)[2].tolist()
+      True
+    """
+
+    def __init__(self, batches: BucketBatches, epoch: int, *, endless: bool):
+        self._batches, self._epoch, self._endless = batches, epoch, endless
+        self._given = 0
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        number = len(self._batches)
+        if self._given >= number and self._endless and number:
+            self._epoch, self._given = self._epoch + 1, 0
+        if self._given >= number:
+            raise StopIteration
+        batch = self._batches[self._epoch * number + self._given]
+        self._given += 1
+        return batch
+
+    def get_state(self) -> State:
+        """Where the iterator is.
+
+        Returns:
+          A dict of a few numbers, which `json` writes and `set_state` takes.
+        """
+        return {"epoch": self._epoch, "given": self._given, **self._data()}
+
+    def set_state(self, state: State) -> None:
+        """Go on from a state, with exactly the batches that would have followed.
+
+        Args:
+          state: of an iterator over batches of the same sequences, with the same options.
+
+        Raises:
+          ValueError: if it is no such state, or the batches are others.
+        """
+        check_state(state, self.get_state(), self._data(), "bucket_batches: set_state")
+        self._epoch, self._given = int(state["epoch"]), int(state["given"])
+
+    def _data(self) -> State:
+        batches = self._batches
+        return {
+            "sequences": len(batches.ragged.offsets) - 1,
+            "steps": len(batches.ragged.values),
+            "batches": len(batches),
+            "boundaries": list(batches.boundaries),
+            "batch_sizes": list(batches.batch_sizes),
+            "shuffle_seed": batches.shuffle_seed,
+        }
+
+
+def _members(lengths: np.ndarray, boundaries: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    order = np.argsort(lengths, kind="stable")
+    ends = np.searchsorted(lengths[order], boundaries, side="right").tolist()
+    return tuple(order[start:end] for start, end in zip([0, *ends], ends, strict=False))

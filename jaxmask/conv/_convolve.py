@@ -1,0 +1,295 @@
+"""Convolution over time, and over time and frequency."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, ops
+from jaxmask import _windows as windows
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
+from jaxmask._windows import Window
+from jaxmask.conv._packed import slide
+
+KERNEL_NAMES = ("kernel.shape (its window)", "strides")
+
+
+def conv1d(
+    x: ArrayLike,
+    mask: Mask,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    padding: str = "same",
+    strides: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    mask_rule: str | None = None,
+) -> Pair:
+    """Convolve each row with a kernel over time, as the unpadded row alone would be.
+
+        y[b, i] = bias + sum_k x[b, i * strides + k * dilation - left] @ kernel[k]
+
+    where steps outside the row, and padding, are 0; `span = (window - 1) * dilation + 1`, and
+
+        padding           left              outputs of n real steps              real by default if
+        "same"            (span - 1) // 2   ceil(n / strides)                    its anchor is
+        "causal"          span - 1          ceil(n / strides)                    its anchor is
+        "reverse_causal"  0                 ceil(n / strides)                    its anchor is
+        "valid"           0                 (n - span) // strides + 1, or 0      all of it is
+        "full"            span - 1          (n + span - 2) // strides + 1, or 0  any of it is
+
+    The anchor of output i is step `i * strides`. `left` is the same for every length, as in
+    PyTorch; XLA's SAME (Keras, Flax) moves with the padded length where `strides > 1`.
+    Mask class: contiguous. Holes are physical: a missing step keeps its place and contributes
+    nothing; the output anchored at it is a hole too, and no window that must be real throughout may
+    hold one. Close holes with `jm.ops.compact` if the steps around them are neighbours. With
+    `strides > 1` each row is first moved to the left, holes and all, since strides count from its
+    first real step; the result is then padded on the right. Exports with a symbolic time, for
+    which "valid" needs a constraint such as `time >= 3`: at least the span.
+
+    Args:
+      x: `[batch, time, feature]`, floating or complex.
+      mask: `[batch, time]`, boolean, or `Segments` (no window crosses from one sequence to
+        another; outputs close up to the left where their number changes), or None.
+      kernel: `[window, feature // groups, features_out]`, floating. Inputs multiply in the common
+        dtype of `x` and `kernel`.
+      bias: `[features_out]`, or None.
+      padding: see above.
+      strides: static, at least 1.
+      dilation: static, at least 1.
+      groups: static; divides `feature` and `features_out`.
+      mask_rule: which outputs are real: by their `"anchor"`, if `"all"` of the window is real, or
+        if `"any"` is (only `"full"`). Where None, the default above.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`. The mask is
+      None for None, unless `mask_rule` makes padding.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[1.0], [2.0], [jnp.nan]]])
+      >>> mask = jnp.array([[True, True, False]])
+      >>> jm.conv.conv1d(x, mask, jnp.ones((3, 1, 1)))[0][..., 0].tolist()
+      [[3.0, 3.0, 0.0]]
+
+    Agrees with `keras.layers.Conv1D` (strided "same" apart) and `torch.nn.Conv1d`.
+    """
+    where = "conv1d"
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    kernel, bias = weights(x, kernel, bias, groups, where, "[batch, time, feature]")
+    window = windows.window(
+        kernel.shape[0], strides, padding, mask_rule, where, dilation=dilation, names=KERNEL_NAMES
+    )
+    return _slide(x, mask, kernel, bias, (window,), groups)
+
+
+def depthwise(
+    x: ArrayLike,
+    mask: Mask,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    padding: str = "same",
+    strides: int = 1,
+    dilation: int = 1,
+    mask_rule: str | None = None,
+) -> Pair:
+    """Convolve each feature with kernels of its own over time.
+
+        y[b, i, f * multiplier + m] = bias + sum_k x[b, i * strides + k * dilation - left, f]
+                                                   * kernel[k, f, m]
+
+    Padding, masks and mask class are those of `conv1d`.
+
+    Args:
+      x: `[batch, time, feature]`, floating or complex.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      kernel: `[window, feature, multiplier]`, floating.
+      bias: `[feature * multiplier]`, or None.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      strides: static, at least 1.
+      dilation: static, at least 1.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, feature * multiplier]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[1.0, 10.0], [2.0, 20.0]]])
+      >>> jm.conv.depthwise(x, None, jnp.ones((2, 2, 1)), padding="causal")[0].tolist()
+      [[[1.0, 10.0], [3.0, 30.0]]]
+
+    Agrees with `keras.layers.DepthwiseConv1D` of the unpadded row.
+    """
+    where = "depthwise"
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    kernel = _check.array(kernel, "kernel", where)
+    features = x.shape[-1]
+    if x.ndim != 3 or kernel.ndim != 3 or kernel.shape[1] != features:
+        raise ValueError(
+            f"{where}: `x` must be [batch, time, feature] and `kernel` [window, feature, "
+            f"multiplier] with the same feature, got {x.shape} and {kernel.shape}."
+        )
+    kernel = kernel.reshape(kernel.shape[0], 1, features * kernel.shape[2])
+    kernel, bias = weights(x, kernel, bias, max(features, 1), where, "[batch, time, feature]")
+    window = windows.window(
+        kernel.shape[0], strides, padding, mask_rule, where, dilation=dilation, names=KERNEL_NAMES
+    )
+    return _slide(x, mask, kernel, bias, (window,), features)
+
+
+def conv2d(
+    x: ArrayLike,
+    mask: Mask,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    padding: str = "same",
+    frequency_padding: str = "same",
+    strides: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    mask_rule: str | None = None,
+) -> Pair:
+    """Convolve each row over time and frequency; the mask is over time.
+
+    Over time, padding, masks and mask class are those of `conv1d`. The frequency axis has no
+    padding of its own to mask: every bin is real.
+
+    Args:
+      x: `[batch, time, frequency, channel]`, floating or complex.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      kernel: `[window, bins, channel // groups, channels_out]`, floating.
+      bias: `[channels_out]`, or None.
+      padding: over time, as in `conv1d`.
+      frequency_padding: over frequency, by the same words.
+      strides: static, over time and over frequency.
+      dilation: static, over time and over frequency.
+      groups: static; divides `channel` and `channels_out`.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, frequency_out, channels_out]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((1, 3, 4, 1)), jnp.array([[True, True, False]])
+      >>> y, _ = jm.conv.conv2d(x, mask, jnp.ones((3, 1, 1, 1)))
+      >>> y[0, :, 0, 0].tolist()
+      [2.0, 2.0, 0.0]
+
+    Agrees with `keras.layers.Conv2D` (strided "same" apart) of the unpadded row.
+    """
+    where = "conv2d"
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    kernel, bias = weights(x, kernel, bias, groups, where, "[batch, time, frequency, channel]")
+    over_time, over_bins = both_axes(strides, where, "strides")
+    d_time, d_bins = both_axes(dilation, where, "dilation")
+    window = windows.window(
+        kernel.shape[0], over_time, padding, mask_rule, where, dilation=d_time, names=KERNEL_NAMES
+    )
+    bins = windows.window(
+        *(kernel.shape[1], over_bins, frequency_padding, None, where),
+        dilation=d_bins,
+        names=KERNEL_NAMES,
+    )
+    return _slide(x, mask, kernel, bias, (window, bins), groups)
+
+
+def both_axes(value: tuple[int, int], where: str, name: str) -> tuple[int, int]:
+    """An option of both axes is a pair.
+
+    Example:
+      >>> both_axes((1, 2), "conv2d", "strides")
+      (1, 2)
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(
+            f"{where}: `{name}` must be a pair of ints (time, frequency), got {value!r}."
+        )
+    return value[0], value[1]
+
+
+def weights(
+    x: Array, kernel: ArrayLike, bias: ArrayLike | None, groups: int, where: str, axes: str
+) -> tuple[Array, Array | None]:
+    """Check a kernel `[window..., feature // groups, features_out]` and its bias.
+
+    The bias gets axes of 1 in front, as many as `x` has before its features.
+
+    Example:
+      >>> import numpy as np
+      >>> x, kernel, axes = jnp.zeros((2, 5, 4)), np.ones((3, 2, 6)), "[batch, time, feature]"
+      >>> weights(x, kernel, None, 2, "conv1d", axes)[0].shape
+      (3, 2, 6)
+    """
+    kernel = _check.array(kernel, "kernel", where)
+    windows.inexact(x, where)
+    _check.floating(kernel, where, "kernel")
+    rank = axes.count(",") + 1
+    if x.ndim != rank:
+        raise ValueError(f"{where}: `x` must be {axes}, got shape {x.shape}.")
+    groups = _check.count(groups, where, "groups", least=1)
+    if kernel.ndim != rank or kernel.shape[-2] * groups != x.shape[-1]:
+        raise ValueError(
+            f"{where}: `kernel` must be [window..., in // groups, out] of rank {rank}, where x has "
+            f"{x.shape[-1]} features and groups is {groups}, got shape {kernel.shape}."
+        )
+    if kernel.shape[-1] % groups:
+        raise ValueError(
+            f"{where}: `groups` must divide the features of `x` ({x.shape[-1]}) and of the result "
+            f"({kernel.shape[-1]}), got {groups}."
+        )
+    if bias is None:
+        return kernel, None
+    bias = _check.array(bias, "bias", where)
+    _check.floating(bias, where, "bias")
+    _check.shape(bias, kernel.shape[-1:], "[features_out]", where, "bias")
+    return kernel, jax.lax.broadcast_to_rank(bias, rank)
+
+
+def _slide(
+    x: Array,
+    mask: Mask,
+    kernel: Array,
+    bias: Array | None,
+    axes: tuple[Window, ...],
+    groups: int,
+) -> Pair:
+    def compute(x: Array, real: StepMask | None) -> Array:
+        safe, _ = ops.fill(x, real)
+        y = _convolve(safe, kernel, axes, groups)
+        return (y if bias is None else y + bias).astype(x.dtype)
+
+    with jax.named_scope("jaxmask.conv"):
+        return slide(compute, x, mask, axes[0])
+
+
+def _convolve(x: Array, kernel: Array, axes: tuple[Window, ...], groups: int) -> Array:
+    sizes = x.shape[1:-1]
+    shape = (x.shape[0], *map(Window.steps_out, axes, sizes), kernel.shape[-1])
+    dtype = common_dtype(x.dtype, kernel.dtype)
+    if 0 in shape or 0 in x.shape:  # not every backend convolves nothing
+        return jnp.zeros(shape, dtype)
+    spatial = "HW"[-len(sizes) :]
+    return jax.lax.conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        window_strides=[axis.stride for axis in axes],
+        padding=[axis.pads for axis in axes],
+        rhs_dilation=[axis.dilation for axis in axes],
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
+    )

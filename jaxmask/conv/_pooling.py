@@ -1,0 +1,400 @@
+"""Pooling over windows: the largest, smallest, average value or norm of their real steps."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask import _check, masks, ops
+from jaxmask import _windows as windows
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._windows import Window
+from jaxmask.conv._convolve import both_axes
+from jaxmask.conv._packed import slide
+
+Axes = tuple[Window, ...]
+Reduce = Callable[[Array, StepMask | None, Axes], Array]
+
+
+def max_pool1d(
+    x: ArrayLike,
+    mask: Mask,
+    window: int,
+    *,
+    strides: int | None = None,
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Largest value of the real steps of each window.
+
+    Padding, masks and mask class are those of `conv1d`; steps outside the row do not count.
+
+    Args:
+      x: `[batch, time, feature...]`, real numbers.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      window: static number of steps, at least 1.
+      strides: static; `window` where None.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Of steps that tie
+      the first gets the gradient.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[-1.0, -2.0, -3.0, 9.0]]), jnp.array([[True, True, True, False]])
+      >>> y, mask = jm.conv.max_pool1d(x, mask, 2)
+      >>> y.tolist(), mask.tolist()
+      ([[-1.0, 0.0]], [[True, False]])
+
+    Agrees with `keras.layers.MaxPooling1D` (strided "same" apart) and `torch.nn.MaxPool1d`.
+    """
+    reduce = functools.partial(_extreme, highest=True)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "max_pool1d", reduce)
+
+
+def min_pool1d(
+    x: ArrayLike,
+    mask: Mask,
+    window: int,
+    *,
+    strides: int | None = None,
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Smallest value of the real steps of each window.
+
+    Padding, masks and mask class are those of `conv1d`; steps outside the row do not count.
+
+    Args:
+      x: `[batch, time, feature...]`, real numbers.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      window: static number of steps, at least 1.
+      strides: static; `window` where None.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Of steps that tie
+      the first gets the gradient.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[1.0, 2.0, 3.0, -9.0]]), jnp.array([[True, True, True, False]])
+      >>> jm.conv.min_pool1d(x, mask, 2, padding="reverse_causal")[0].tolist()
+      [[1.0, 3.0]]
+    """
+    reduce = functools.partial(_extreme, highest=False)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "min_pool1d", reduce)
+
+
+def avg_pool1d(
+    x: ArrayLike,
+    mask: Mask,
+    window: int,
+    *,
+    strides: int | None = None,
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Average of the real steps of each window.
+
+        y[b, i] = sum_t mask[b, t] x[b, t] / max(1, sum_t mask[b, t])   over the window of i
+
+    Padding, masks and mask class are those of `conv1d`; steps outside the row do not count.
+
+    Args:
+      x: `[batch, time, feature...]`, floating or complex; 16-bit floats are summed in float32.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      window: static number of steps, at least 1.
+      strides: static; `window` where None.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[1.0, 3.0, 5.0, 9.0]]), jnp.array([[True, True, True, False]])
+      >>> jm.conv.avg_pool1d(x, mask, 2, padding="reverse_causal")[0].tolist()
+      [[2.0, 5.0]]
+
+    Agrees with `keras.layers.AveragePooling1D` (strided "same" apart), and with
+    `torch.nn.AvgPool1d(count_include_pad=False)`.
+    """
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "avg_pool1d", _average)
+
+
+def lp_pool1d(
+    x: ArrayLike,
+    mask: Mask,
+    window: int,
+    *,
+    p: float = 2,
+    strides: int | None = None,
+    padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """The p-norm of the real steps of each window.
+
+        y[b, i] = (sum_t mask[b, t] |x[b, t]| ** p) ** (1 / p)   over the window of i
+
+    Padding, masks and mask class are those of `conv1d`. A window of zeros gets no gradient, where
+    the root has none that is finite.
+
+    Args:
+      x: `[batch, time, feature...]`, floating; 16-bit floats are summed in float32.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      window: static number of steps, at least 1.
+      p: static, finite, at least 1.
+      strides: static; `window` where None.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[3.0, 4.0, 9.0]]), jnp.array([[True, True, False]])
+      >>> jm.conv.lp_pool1d(x, mask, 2, padding="causal", strides=1)[0].tolist()
+      [[3.0, 5.0, 0.0]]
+
+    Agrees with `torch.nn.LPPool1d` where `x` is positive.
+    """
+    if not (isinstance(p, int | float) and 1 <= p < math.inf):
+        raise ValueError(
+            f"lp_pool1d: `p` must be a finite number of at least 1, got {p!r}. Its limit, the "
+            "largest size, is `max_pool1d` of `abs(x)`."
+        )
+    reduce = functools.partial(_norm, p=p)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "lp_pool1d", reduce)
+
+
+def max_pool2d(
+    x: ArrayLike,
+    mask: Mask,
+    window: tuple[int, int],
+    *,
+    strides: tuple[int, int] | None = None,
+    padding: str = "valid",
+    frequency_padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Largest value of the real steps of each window of time and frequency.
+
+    Over time, padding, masks and mask class are those of `conv1d`; the mask is over time.
+
+    Args:
+      x: `[batch, time, frequency, feature...]`, real numbers.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      window: static, over time and over frequency.
+      strides: static, over time and over frequency; `window` where None.
+      padding: over time, as in `max_pool1d`.
+      frequency_padding: over frequency, by the same words.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.conv.max_pool2d(jnp.ones((2, 6, 8, 3)), jnp.ones((2, 6), bool), (2, 4))[0].shape
+      (2, 3, 2, 3)
+
+    Agrees with `keras.layers.MaxPooling2D` of the unpadded row.
+    """
+    reduce = functools.partial(_extreme, highest=True)
+    options = (strides, padding, frequency_padding, mask_rule)
+    return _pool2d(x, mask, window, *options, "max_pool2d", reduce)
+
+
+def avg_pool2d(
+    x: ArrayLike,
+    mask: Mask,
+    window: tuple[int, int],
+    *,
+    strides: tuple[int, int] | None = None,
+    padding: str = "valid",
+    frequency_padding: str = "valid",
+    mask_rule: str | None = None,
+) -> Pair:
+    """Average of the real steps of each window of time and frequency.
+
+    Over time, padding, masks and mask class are those of `conv1d`; the mask is over time. The sum
+    is divided by the number of real values.
+
+    Args:
+      x: `[batch, time, frequency, feature...]`, floating or complex.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      window: static, over time and over frequency.
+      strides: static, over time and over frequency; `window` where None.
+      padding: over time, as in `avg_pool1d`.
+      frequency_padding: over frequency, by the same words.
+      mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if a dtype is wrong.
+      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.conv.avg_pool2d(jnp.ones((2, 6, 8, 3)), jnp.ones((2, 6), bool), (2, 4))[0].shape
+      (2, 3, 2, 3)
+
+    Agrees with `keras.layers.AveragePooling2D` of the unpadded row.
+    """
+    options = (strides, padding, frequency_padding, mask_rule)
+    return _pool2d(x, mask, window, *options, "avg_pool2d", _average)
+
+
+def _pool1d(
+    x: ArrayLike,
+    mask: Mask,
+    size: int,
+    strides: int | None,
+    padding: str,
+    mask_rule: str | None,
+    where: str,
+    reduce: Reduce,
+) -> Pair:
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    stride = size if strides is None else strides
+    axes = (windows.window(size, stride, padding, mask_rule, where),)
+    return _pool(x, mask, axes, where, reduce)
+
+
+def _pool2d(
+    x: ArrayLike,
+    mask: Mask,
+    sizes: tuple[int, int],
+    strides: tuple[int, int] | None,
+    padding: str,
+    frequency_padding: str,
+    mask_rule: str | None,
+    where: str,
+    reduce: Reduce,
+) -> Pair:
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    if x.ndim < 3:
+        raise ValueError(f"{where}: `x` must be [batch, time, frequency, ...], got {x.shape}.")
+    steps, bins = both_axes(sizes, where, "window")
+    strides = both_axes(sizes if strides is None else strides, where, "strides")
+    axes = (
+        windows.window(steps, strides[0], padding, mask_rule, where),
+        windows.window(bins, strides[1], frequency_padding, None, where),
+    )
+    return _pool(x, mask, axes, where, reduce)
+
+
+def _pool(x: Array, mask: Mask, axes: Axes, where: str, reduce: Reduce) -> Pair:
+    if reduce is _average:
+        windows.inexact(x, where)
+    elif where.startswith("lp"):
+        _check.floating(x, where)
+    elif jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype == jnp.bool_:
+        raise TypeError(f"{where}: `x` must hold real numbers, got dtype {x.dtype}.")
+
+    def compute(x: Array, real: StepMask | None) -> Array:
+        return reduce(x, real, axes).astype(x.dtype)
+
+    return slide(compute, x, mask, axes[0])
+
+
+def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
+    """`join` over each window; what lies outside the array is `start`, the identity of `join`."""
+    sizes = x.shape[1 : 1 + len(axes)]
+    rest = x.shape[1 + len(axes) :]
+    shape = (x.shape[0], *map(Window.steps_out, axes, sizes), *rest)
+    if 0 in shape:
+        return jnp.zeros(shape, x.dtype)
+    ones = (1,) * len(rest)
+    return jax.lax.reduce_window(
+        x,
+        np.asarray(start, x.dtype),
+        join,
+        (1, *(axis.size for axis in axes), *ones),
+        (1, *(axis.stride for axis in axes), *ones),
+        [(0, 0), *(axis.pads for axis in axes), *((0, 0) for _ in rest)],
+    )
+
+
+def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> Array:
+    # JAX differentiates the reduction only from its exact identity, which no result shows: every
+    # window meets the array.
+    is_float = jnp.issubdtype(x.dtype, jnp.floating)
+    limits = jnp.finfo(x.dtype) if is_float else jnp.iinfo(x.dtype)
+    limit = limits.min if highest else limits.max
+    infinity = -jnp.inf if highest else jnp.inf
+    join = jax.lax.max if highest else jax.lax.min
+    start = infinity if is_float else limit
+    if real is None:
+        return _reduce_window(x, start, join, axes)
+    real = masks.expand(real, x.ndim)
+    # A finite identity in the padding, since an infinite one trips `jax_debug_infs`; so a window
+    # whose real steps are all infinite is put right afterwards.
+    y = _reduce_window(jnp.where(real, x, jnp.asarray(limit, x.dtype)), start, join, axes)
+    if not is_float:
+        return y
+    infinite = jnp.where(real, x == infinity, True).astype(jnp.int8)
+    has_step = masks.expand(axes[0].total(real.reshape(real.shape[:2])) > 0, x.ndim)
+    all_infinite = _reduce_window(infinite, 1, jax.lax.min, axes) == 1
+    return jnp.where(has_step & all_infinite, infinity, y)
+
+
+def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
+    """Real values of each window, in a shape that divides its sum."""
+    steps = jnp.ones((1, shape[1]), bool) if real is None else real
+    count = masks.expand(axes[0].total(steps), len(shape))
+    for position, axis in enumerate(axes[1:], start=2):
+        inside = axis.total(jnp.ones((1, shape[position]), bool))
+        count = count * inside.reshape([-1 if i == position else 1 for i in range(len(shape))])
+    return jnp.maximum(count, 1)
+
+
+def _average(x: Array, real: StepMask | None, axes: Axes) -> Array:
+    wide = ops.accumulator(x.dtype)
+    safe, _ = ops.fill(x, real)
+    total = _reduce_window(safe.astype(wide), 0, jax.lax.add, axes)
+    return total / _counts(real, axes, x.shape).astype(total.real.dtype)
+
+
+def _norm(x: Array, real: StepMask | None, axes: Axes, *, p: float) -> Array:
+    safe, _ = ops.fill(x, real)
+    size = jnp.abs(safe.astype(ops.accumulator(x.dtype)))
+    # At 0 a power below 2 has no second derivative and the root not even a first one: select a
+    # safe base before the power, and 0 after it.
+    above = size != 0  # not `> 0`, which would hide a nan
+    powers = jnp.where(above, jnp.where(above, size, 1) ** p, 0)
+    total = _reduce_window(powers, 0, jax.lax.add, axes)
+    above = total != 0
+    return jnp.where(above, jnp.where(above, total, 1) ** (1 / p), 0)

@@ -1,0 +1,226 @@
+"""Bucket and pack the records of a dataset, window by window."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxmask._host.stream import Source, Window
+from jaxmask.batching import Windowed
+from jaxmask.batching._bucket_stream import Batch, bucket_source
+from jaxmask.grain._records import reader, stacked
+from jaxmask.packing import Packed
+from jaxmask.packing._pack import Overflow
+from jaxmask.packing._stream import pack_source
+
+
+class _Batches(grain.IterDataset):
+    """What `of_source` makes of the records of `parent`."""
+
+    def __init__(
+        self, parent: grain.MapDataset | grain.IterDataset, of_source: Callable[[Source], Windowed]
+    ):
+        if not isinstance(parent, grain.MapDataset | grain.IterDataset):
+            raise TypeError(
+                f"jaxmask.grain.{type(self).__name__}: `parent` must be a dataset of Grain, got "
+                f"{type(parent).__name__}. Pass `grain.MapDataset.source(records)`."
+            )
+        of_source(_Nothing())  # refuses bad options where they are given
+        is_map = isinstance(parent, grain.MapDataset)
+        super().__init__(parent.to_iter_dataset() if is_map else parent)
+        self._of_source = of_source
+
+    def __iter__(self) -> "grain.DatasetIterator":
+        """An iterator of batches."""
+        parent = self._parent.__iter__()
+        return _Iterator(parent, self._of_source(parent))
+
+
+class Bucket(_Batches):
+    """Batches of records with others of about their length, in a bounded number of shapes.
+
+    As `jm.bucket_stream`. The state is that of the parent with a few numbers, and a set state
+    gives exactly the batches that would have followed. Where several processes step together, they
+    must have batches of one shape at each step: bucket with `jm.bucket_batches(..., shard=...)` and
+    `jm.grain.batches` there, or pack.
+
+    Args:
+      parent: a dataset of Grain.
+      batch_size: as in `jm.bucket_stream`, like all that follow but the last two.
+      tokens: instead of it, the most steps of a batch.
+      boundaries: the time sizes of the buckets.
+      window: how many records to hold.
+      shuffle_seed: an int shuffles within each window.
+      value: what stands in the padding.
+      dtype: of all sequences.
+      key: where a record has its sequence; None if the record is the sequence.
+      keep: what else to take along, by name, stacked; 0 in rows that only fill up a batch.
+
+    Elements are `(x, mask, indices)`; with a `key`, dicts with the key, `"mask"`, `"indices"` and
+    what was kept. `indices` count the parent's elements.
+
+    Example:
+      >>> import grain, jaxmask as jm
+      >>> dataset = grain.MapDataset.source([[1], [2, 2], [3]])
+      >>> for x, mask, indices in jm.grain.Bucket(dataset, 2, boundaries=[1, 2]):
+      ...     print(x.tolist(), indices.tolist())
+      [[1], [3]] [0, 2]
+      [[2, 2], [0, 0]] [1, -1]
+    """
+
+    def __init__(
+        self,
+        parent: grain.MapDataset | grain.IterDataset,
+        batch_size: int | None = None,
+        *,
+        tokens: int | None = None,
+        boundaries: Sequence[int],
+        window: int = 4096,
+        shuffle_seed: int | None = None,
+        value: Any = 0,
+        dtype: DTypeLike | None = None,
+        key: str | None = None,
+        keep: Sequence[str] = (),
+    ):
+        where = "jaxmask.grain.Bucket"
+
+        def finish(records: list[Any], batch: Batch) -> Any:
+            x, mask, indices = batch
+            if key is None:
+                return batch
+            kept = stacked(records, indices, keep, len(x), where)
+            return {key: x, "mask": mask, "indices": indices, **kept}
+
+        of_source = functools.partial(
+            bucket_source,
+            batch_size=batch_size,
+            tokens=tokens,
+            boundaries=boundaries,
+            window=window,
+            shuffle_seed=shuffle_seed,
+            value=value,
+            dtype=dtype,
+            where=where,
+            row_of=reader(key, keep, ["mask", "indices"], where),
+            finish=finish,
+        )
+        super().__init__(parent, of_source)
+
+
+class Pack(_Batches):
+    """Batches of packed rows of one shape: several sequences in a row.
+
+    As `jm.pack_stream`. The state is that of the parent with a few numbers, and a set state gives
+    exactly the batches that would have followed. Several processes pack their own records, each
+    its `dataset[process::processes]`: all batches have one shape, though not all processes have
+    equally many.
+
+    Args:
+      parent: a dataset of Grain.
+      row_length: as in `jm.pack_stream`, like all that follow but the last two.
+      batch_size: the rows of a batch.
+      buffer: how many rows' worth of records to hold.
+      overflow: what becomes of a sequence longer than a row: "error", "split", "truncate", "drop".
+        Elements do not hold what was left out, as those of `jm.pack_stream` do.
+      max_segments: the most sequences of a row.
+      shuffle_seed: an int shuffles the rows of each window.
+      value: what stands in the padding.
+      dtype: of all sequences.
+      key: where a record has its sequence; None if the record is the sequence.
+      keep: what else to take along, by name, one value a record; needs `max_segments`.
+
+    Elements are dicts with the key (or `"x"`), `"mask"`, `"segments"` and `"positions"`. With
+    `max_segments` there are also `"indices"` `[batch_size * max_segments]`, where each sequence was
+    among the parent's elements, -1 where there is none, and what was kept, in the places where
+    pooling puts the results of the sequences.
+
+    Example:
+      >>> import grain, jaxmask as jm
+      >>> dataset = grain.MapDataset.source([[1], [2, 2], [3, 3, 3], [4]])
+      >>> for batch in jm.grain.Pack(dataset, row_length=4, batch_size=1, max_segments=2):
+      ...     print(batch["x"].tolist(), batch["segments"].tolist(), batch["indices"].tolist())
+      [[3, 3, 3, 1]] [[1, 1, 1, 2]] [2, 0]
+      [[2, 2, 4, 0]] [[1, 1, 2, 0]] [1, 3]
+    """
+
+    def __init__(
+        self,
+        parent: grain.MapDataset | grain.IterDataset,
+        row_length: int,
+        batch_size: int,
+        *,
+        buffer: int | None = None,
+        overflow: Overflow = "error",
+        max_segments: int | None = None,
+        shuffle_seed: int | None = None,
+        value: Any = 0,
+        dtype: DTypeLike | None = None,
+        key: str | None = None,
+        keep: Sequence[str] = (),
+    ):
+        where = "jaxmask.grain.Pack"
+        if keep and max_segments is None:
+            raise ValueError(
+                f"{where}: `keep` needs `max_segments`, which says how many values a row has."
+            )
+
+        made = ["mask", "segments", "positions", "indices"]
+
+        def finish(window: Window, places: np.ndarray, packed: Packed) -> Any:
+            found = {key or "x": packed.x, "mask": packed.mask}
+            found |= {"segments": packed.segments, "positions": packed.positions}
+            if max_segments is None:
+                return found
+            records = [window.records[place] for place in places]
+            indices, real = packed.place(packed.indices, max_segments)
+            found["indices"] = np.where(real, indices, -1)
+            kept = stacked(records, packed.indices, keep, len(records), where)
+            return found | {name: packed.place(kept[name], max_segments)[0] for name in kept}
+
+        of_source = functools.partial(
+            pack_source,
+            row_length=row_length,
+            batch_size=batch_size,
+            buffer=buffer,
+            overflow=overflow,
+            max_segments=max_segments,
+            shuffle_seed=shuffle_seed,
+            value=value,
+            dtype=dtype,
+            where=where,
+            row_of=reader(key, keep, made, where),
+            finish=finish,
+        )
+        super().__init__(parent, of_source)
+
+
+class _Nothing:
+    """A source without a record."""
+
+    def __next__(self) -> Any:
+        raise StopIteration
+
+    def get_state(self) -> None:
+        return None
+
+    def set_state(self, state: Any) -> None:
+        return None
+
+
+class _Iterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, windowed: Windowed):
+        super().__init__(parent)
+        self._windowed = windowed
+
+    def __next__(self) -> Any:
+        self._assert_not_closed()
+        return next(self._windowed)
+
+    def get_state(self) -> dict[str, Any]:
+        return self._windowed.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._windowed.set_state(state)

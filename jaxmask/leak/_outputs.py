@@ -1,0 +1,112 @@
+"""How an output is read: which arrays it holds, and which of their entries are real.
+
+- A tuple of two whose second member is a boolean array of rank 1 or 2, or `Segments`, and whose
+  first holds arrays that all have the mask's shape as their leading axes, is a pair. Its values
+  are compared where its mask is True, and nowhere else.
+- Anything else (a loss, a carry, a pair whose mask is None) has no mask: every entry counts.
+- Pairs may stand anywhere in a pytree: `(carry, (y, mask))`, a list of pairs, a dict.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask._types import Array, PyTree, Segments
+from jaxmask.leak._subject import path_of
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One array of an output.
+
+    Attributes:
+      what: "mask", "value" or "statistics".
+      where: its path, as one would index the output.
+      array: traced, abstract or NumPy.
+      mask: says which entries are real; None: all are.
+      mask_where: the path of that mask.
+    """
+
+    what: str
+    where: str
+    array: Any
+    mask: Any = None
+    mask_where: str = ""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the slot takes a cotangent."""
+        return self.what == "value" and is_inexact(self.array)
+
+    def describe(self) -> str:
+        """How it is read, for the text."""
+        shape = f"{self.where} {self.array.dtype} {list(self.array.shape)}"
+        if self.mask is None:
+            return f"{shape}, without a mask: every entry counts"
+        return f"{shape}, {'rows' if self.mask.ndim == 1 else 'steps'} marked by {self.mask_where}"
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether gradients can flow through an array."""
+    return bool(jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+def slots(output: PyTree, statistics: PyTree = ()) -> list[Slot]:
+    """Every array of an output, each mask before what it marks."""
+    found = list(_walk(output))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(statistics)[0]:
+        found.append(Slot("statistics", "statistics" + path_of(path), leaf))
+    return found
+
+
+def _walk(output: PyTree) -> Iterator[Slot]:
+    for path, node in jax.tree_util.tree_flatten_with_path(output, is_leaf=_is_pair)[0]:
+        where = "output" + path_of(path)
+        if not _is_pair(node):
+            yield Slot("value", where, node)
+            continue
+        values, mask = node
+        mask_where = f"{where}[1]"
+        packed = isinstance(mask, Segments)
+        yield Slot("mask", mask_where, mask.ids if packed else mask)
+        if packed:
+            yield Slot("value", f"{mask_where}.ids", mask.ids, mask, mask_where)
+        for inner, leaf in jax.tree_util.tree_flatten_with_path(values)[0]:
+            yield Slot("value", f"{where}[0]{path_of(inner)}", leaf, mask, mask_where)
+
+
+def _is_pair(node: Any) -> bool:
+    if not (isinstance(node, tuple) and len(node) == 2 and _is_mask(node[1])):
+        return False
+    mask, leaves = node[1], jax.tree.leaves(node[0])
+    return bool(leaves) and all(leaf.shape[: mask.ndim] == mask.shape for leaf in leaves)
+
+
+def _is_mask(x: Any) -> bool:
+    if isinstance(x, Segments):
+        return True
+    return getattr(x, "dtype", None) == np.bool_ and x.ndim in (1, 2)
+
+
+def attributable(slot: Slot, pooled_rows: int) -> bool:
+    """Whether each real entry belongs to one segment of the input: by ids, or one row a segment."""
+    if slot.mask is None or isinstance(slot.mask, Segments):
+        return slot.mask is not None
+    return bool(slot.mask.ndim == 1 and slot.mask.shape[0] == pooled_rows)
+
+
+def real_entries(slot: Slot, focus: Array, batch: int, max_segments: int | None) -> Array | None:
+    """The boolean mask of a slot, None for none; `focus` above 0 keeps that segment's entries."""
+    mask = slot.mask
+    if mask is None:
+        return None
+    if isinstance(mask, Segments):
+        return (mask.ids > 0) & ((focus == 0) | (mask.ids == focus))
+    own = focus == 0
+    if max_segments and attributable(slot, batch * max_segments):
+        own = own | (jnp.arange(mask.shape[0]) % max_segments == focus - 1)
+    return mask & own

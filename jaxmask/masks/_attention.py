@@ -1,0 +1,197 @@
+"""The attention-mask algebra: predicates of query and key positions that compose."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxmask import _check
+from jaxmask._types import Array, Mask, Segments, promotion_allowed
+from jaxmask.masks._ask import steps
+
+AttentionPredicate: TypeAlias = Callable[
+    [Int[Array, "query 1"], Int[Array, "1 key"]], Bool[Array, "*batch query key"]
+]
+
+
+def causal() -> AttentionPredicate:
+    """A query sees itself and the keys before it.
+
+    Returns:
+      A predicate of query and key positions, to compose and to hand to `to_attention_mask`.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> mask = np.array([[True, True]])
+      >>> jm.masks.to_attention_mask(mask, predicate=jm.masks.causal())[0, 0].tolist()
+      [[True, False], [True, True]]
+    """
+    return lambda query, key: key <= query
+
+
+def window(left: int, right: int = 0) -> AttentionPredicate:
+    """A query sees keys from `left` positions before it to `right` positions after it.
+
+    Args:
+      left: positions before the query.
+      right: positions after the query.
+
+    Returns:
+      A predicate of query and key positions.
+
+    Raises:
+      TypeError, ValueError: if one is not an int, or is negative.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> mask = np.ones((1, 3), bool)
+      >>> jm.masks.to_attention_mask(mask, predicate=jm.masks.window(1))[0, 0].tolist()
+      [[True, False, False], [True, True, False], [False, True, True]]
+    """
+    left = _check.count(left, "window", "left")
+    right = _check.count(right, "window", "right")
+    return lambda query, key: (key >= query - left) & (key <= query + right)
+
+
+def same_segment(query: Segments, key: Segments | None = None) -> AttentionPredicate:
+    """A query sees the keys of its own segment, and padding sees nothing.
+
+    Args:
+      query: ids `[batch, query]`.
+      key: ids `[batch, key]`; the query's own where None.
+
+    Returns:
+      A predicate with a batch axis: its ids are looked up by position.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> segments = jm.Segments(np.array([[1, 2, 2]]), max_segments=2)
+      >>> own_past = jm.masks.both(jm.masks.same_segment(segments), jm.masks.causal())
+      >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=own_past)[0, 0].tolist()
+      [[True, False, False], [False, True, False], [False, True, True]]
+    """
+    for segments, name in ((query, "query"), (key, "key")):
+        if not isinstance(segments, Segments | None):
+            raise TypeError(
+                f"same_segment: `{name}` must be `Segments`, got {_check.kind_of(segments)}."
+            )
+    query_ids = jnp.asarray(query.ids)
+    key_ids = query_ids if key is None else jnp.asarray(key.ids)
+
+    def predicate(q: Array, k: Array) -> Array:
+        left, right = query_ids[:, q[:, 0], None], key_ids[:, None, k[0]]
+        return (left == right) & (left > 0)
+
+    return predicate
+
+
+def both(*predicates: AttentionPredicate) -> AttentionPredicate:
+    """A query sees a key where every predicate allows it.
+
+    Args:
+      *predicates: at least one.
+
+    Returns:
+      The predicate that is their conjunction.
+
+    Raises:
+      ValueError: if there is none.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> near = jm.masks.both(jm.masks.causal(), jm.masks.window(1, 1))
+      >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=near)[0, 0].tolist()
+      [[True, False, False], [True, True, False], [False, True, True]]
+    """
+    return _combined(jnp.logical_and, predicates, "both")
+
+
+def either(*predicates: AttentionPredicate) -> AttentionPredicate:
+    """A query sees a key where any predicate allows it.
+
+    Args:
+      *predicates: at least one.
+
+    Returns:
+      The predicate that is their disjunction.
+
+    Raises:
+      ValueError: if there is none.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> either = jm.masks.either(jm.masks.causal(), lambda query, key: key == 2)
+      >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=either)[0, 0].tolist()
+      [[True, False, True], [True, True, True], [True, True, True]]
+    """
+    return _combined(jnp.logical_or, predicates, "either")
+
+
+def _combined(
+    join: Callable[[Array, Array], Array], predicates: tuple[AttentionPredicate, ...], where: str
+) -> AttentionPredicate:
+    if not predicates:
+        raise ValueError(f"{where}: expected at least one predicate, got none.")
+    for each in predicates:
+        _check.function(each, where, "*predicates")
+
+    def predicate(query: Array, key: Array) -> Array:
+        result = predicates[0](query, key)
+        for other in predicates[1:]:
+            seen = other(query, key)
+            with promotion_allowed():  # one of the two may have a batch axis
+                result = join(result, seen)
+        return result
+
+    return predicate
+
+
+def to_attention_mask(
+    mask: Mask, kv_mask: Mask = None, *, predicate: AttentionPredicate | None = None
+) -> Bool[Array, "batch 1 query key"]:
+    """Spell out which key each query sees, as `nnx.MultiHeadAttention` and `jax.nn` take it.
+
+        seen[b, 0, q, k] = mask[b, q] and kv_mask[b, k] and predicate(q, k)
+
+    `Segments` see only their own segment. Padded queries see nothing; Flax and
+    `jax.nn.dot_product_attention` give such a query the mean of all values, padding included, so
+    mask what they return.
+
+    Args:
+      mask: `[batch, query]`, boolean, or `Segments`.
+      kv_mask: `[batch, key]`; the query's own where None.
+      predicate: of physical positions `[query, 1]` and `[1, key]`.
+
+    Returns:
+      `[batch, 1, query, key]`, boolean.
+
+    Raises:
+      TypeError: if a mask is not boolean.
+      MaskError: if only one of the two is `Segments`.
+
+    Example:
+      >>> import numpy as np, jaxmask as jm
+      >>> jm.masks.to_attention_mask(np.array([[True, False]]))[0, 0].tolist()
+      [[True, False], [False, False]]
+    """
+    queries = steps(mask)
+    keys = queries if kv_mask is None else steps(kv_mask)
+    seen = queries[:, :, None] & keys[:, None, :]
+    if isinstance(mask, Segments) or isinstance(kv_mask, Segments):
+        if not isinstance(mask, Segments) or isinstance(kv_mask, jax.Array | np.ndarray):
+            raise _check.MaskError(
+                "to_attention_mask: `mask` and `kv_mask` must both be `Segments` or both boolean: "
+                "a boolean mask does not say which sequence of a packed row a step belongs to."
+            )
+        own = same_segment(mask, kv_mask)
+        predicate = own if predicate is None else both(own, predicate)
+    if predicate is not None:
+        _check.function(predicate, "to_attention_mask", "predicate")
+        query, key = jnp.arange(queries.shape[1]), jnp.arange(keys.shape[1])
+        allowed = predicate(query[:, None], key[None, :])
+        with promotion_allowed():  # it may lack the batch axis
+            seen = seen & allowed
+    return seen[:, None]

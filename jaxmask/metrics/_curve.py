@@ -1,0 +1,151 @@
+"""How well scores tell two classes apart, whatever the threshold."""
+
+import dataclasses
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, _class_ids, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Scalar
+from jaxmask.losses import _reduction as reduction
+from jaxmask.metrics._compensated import CompensatedSum
+from jaxmask.metrics._reading import same_kind
+
+__all__ = ["AUC"]
+
+# Levels that are spaced evenly in the logit, from -30 to 30: 500 for each unit.
+_REACH = 30
+_PER_UNIT = 500
+_TAILS = 2 * _REACH * _PER_UNIT
+
+
+def _level(scores: Array, resolution: int) -> Array:
+    """Even levels and those of the logit at once: each score rises by both from the last."""
+    least = jnp.finfo(scores.dtype).tiny  # log 0 would trip `jax_debug_infs`
+    logit = jnp.log(jnp.maximum(scores, least)) - jnp.log(jnp.maximum(1 - scores, least))
+    logit = jnp.clip(logit, -_REACH, _REACH)
+    return jnp.round(scores * resolution + (logit + _REACH) * _PER_UNIT).astype(jnp.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AUC:
+    """Area under a curve of all thresholds, over the real steps of all batches.
+
+        "roc"   share of pairs of a yes and a no where the yes has the higher score, ties half
+        "pr"    sum over thresholds of precision * (gain in recall): the average precision
+
+    Scores are sorted into levels, so that batches and devices merge by adding counts. Two scores
+    are told apart where they differ by `1 / resolution`, or by 0.2 % of themselves or of their
+    distance to 1 (down to 1e-13), so that rare positives of small scores are ranked too. It is
+    exact where scores are multiples of `1 / resolution`; elsewhere scores that share a level tie,
+    which moves "roc" by at most half the share of pairs that do. An immutable pytree, as `Mean`. A
+    score outside [0, 1] makes the area nan: pass `jax.nn.sigmoid(logits)`.
+
+    Attributes:
+      positives: `[resolution + 30001]`, number of steps with target yes at each level, compensated.
+      negatives: `[resolution + 30001]`, of those with target no, compensated.
+      curve: static, "roc" or "pr".
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> scores, targets = jnp.array([[0.9, 0.4, 0.6, 7.0]]), jnp.array([[1, 0, 0, 1]])
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> float(jm.metrics.AUC.empty().update(scores, mask, targets).compute())
+      1.0
+
+    Agrees with `sklearn.metrics.roc_auc_score` and `average_precision_score` of the real steps.
+    """
+
+    positives: CompensatedSum
+    negatives: CompensatedSum
+    curve: str = dataclasses.field(default="roc", metadata={"static": True})
+
+    @classmethod
+    def empty(cls, resolution: int = 1000, curve: str = "roc") -> Self:
+        """The metric of no step at all.
+
+        Args:
+          resolution: static, how many steps the scores from 0 to 1 are told apart in at least.
+          curve: static, "roc" or "pr".
+
+        Raises:
+          TypeError, ValueError: if an option is not as above.
+        """
+        _check.choice(curve, ("roc", "pr"), "AUC.empty", "curve")
+        levels = _check.count(resolution, "AUC.empty", "resolution", least=1) + _TAILS + 1
+        # Two arrays, since one buffer cannot be donated twice.
+        positives, negatives = (CompensatedSum.of(jnp.zeros(levels)) for _ in range(2))
+        return cls(positives, negatives, curve)
+
+    def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
+        """Take in a batch.
+
+        Args:
+          predictions: the score of yes, in [0, 1], `[batch, time, ...]`, or `[batch, ...]` with a
+            row mask; floating.
+          mask: boolean, or `Segments`, or None: every step is real.
+          targets: the shape of `predictions`; boolean, or integer with 0 = no and 1 = yes.
+
+        Returns:
+          A new metric. Steps with several scores count each of them.
+
+        Raises:
+          TypeError: if `predictions` is not floating, `targets` floating, or `mask` not boolean.
+          ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
+            values cannot be seen, the area is nan then.
+          MaskError: if `mask` does not belong to `predictions`.
+        """
+        where = "AUC.update"
+        given, (predictions, mask) = mask, _check.pair(predictions, mask, where, name="predictions")
+        _check.floating(predictions, where, "predictions")
+        yes = _check.array(targets, "targets", where)
+        _check.shape(yes, predictions.shape, "the shape of `predictions`", where, "targets")
+        if jnp.issubdtype(yes.dtype, jnp.inexact):
+            raise TypeError(
+                f"{where}: `targets` must be yes or no, boolean or integer, got {yes.dtype}."
+            )
+        yes, is_answer = _class_ids.real_ids(targets, given, 2, where, "targets")
+        real = jnp.ones((), bool) if mask is None else masks.steps(mask)
+        real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
+        scores = jnp.where(real, predictions.astype(ops.accumulator(predictions.dtype)), 0)
+        levels = len(self.positives.high)
+        # Refuses nan too, which is in no order with anything.
+        valid = (scores >= 0) & (scores <= 1)
+        level = _level(jnp.where(valid, scores, 0), levels - 1 - _TAILS)
+        sums = []
+        for held, belongs in ((self.positives, yes != 0), (self.negatives, yes == 0)):
+            ones = (real & belongs).astype(jnp.float32)
+            counts = jnp.zeros(levels, jnp.float32).at[level.ravel()].add(ones.ravel())
+            counts = jnp.where(jnp.all(valid & is_answer), counts, jnp.nan)
+            sums.append(held.add(CompensatedSum.of(counts)))
+        return dataclasses.replace(self, positives=sums[0], negatives=sums[1])
+
+    def merge(self, other: Self) -> Self:
+        """The metric of the steps of both.
+
+        Raises:
+          TypeError, ValueError: if `other` is another kind of metric, or made with other options.
+        """
+        same_kind(self, other)
+        ours, theirs = (len(metric.positives.high) - 1 - _TAILS for metric in (self, other))
+        if ours != theirs:
+            raise ValueError(
+                f"AUC.merge: both metrics must have the same `resolution`, got {ours} and {theirs}."
+            )
+        positives = self.positives.add(other.positives)
+        negatives = self.negatives.add(other.negatives)
+        return dataclasses.replace(self, positives=positives, negatives=negatives)
+
+    def compute(self) -> Scalar:
+        """The area, float32; 0 where there is no yes, or, by "roc", no no."""
+        yes, no = self.positives.value(), self.negatives.value()
+        # From the highest threshold down: how many lie at it or above.
+        yes_above, no_above = (jnp.cumsum(x[::-1])[::-1] for x in (yes, no))
+        if self.curve == "pr":
+            precision = reduction.divide(yes_above, yes_above + no_above)
+            return jnp.sum(precision * reduction.divide(yes, yes_above[0]))
+        # Shares, not counts: a product of two large counts has no exact float32.
+        won = reduction.divide(yes_above - yes / 2, yes_above[0])
+        return jnp.sum(won * reduction.divide(no, no_above[0]))

@@ -1,0 +1,158 @@
+"""Edit distance between ragged rows of ids, and the error rate made of it."""
+
+import dataclasses
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Ids, Lengths, Mask, Scalar
+from jaxmask.metrics._mean import Ratio
+
+__all__ = ["TokenErrorRate", "edit_distance"]
+
+
+def edit_distance(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, target_mask: Mask
+) -> tuple[Lengths, Mask]:
+    """Fewest insertions, deletions and substitutions that turn each row into its target.
+
+        d[i, 0] = i,   d[0, j] = j
+        d[i, j] = min(d[i-1, j] + 1, d[i, j-1] + 1, d[i-1, j-1] + [predictions[i] != targets[j]])
+
+    Both masks may have their padding anywhere (mask class: any). A scan over the predictions; each
+    of its steps takes a whole row of targets at once.
+
+    Args:
+      predictions: `[batch, time]`, integer ids.
+      mask: `[batch, time]`, boolean, or None.
+      targets: `[batch, target]`, integer ids.
+      target_mask: `[batch, target]`, boolean, or None.
+
+    Returns:
+      The pair `(distance, row_mask)`: `distance [batch]`, int32; `row_mask [batch]`, True where the
+      row has a real id on either side. A row that is empty on one side is as far off as the other
+      is long; on both sides, 0 and False. With both masks None the row mask is None.
+
+    Raises:
+      TypeError: if ids are not integer, or a mask is not boolean.
+      ValueError: if ranks or batches disagree.
+      MaskError: if a mask does not belong to its array, or is `Segments`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[1, 2, 3, 0]]), jnp.array([[2, 3, 4]])
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> distance, row_mask = jm.metrics.edit_distance(predictions, mask, targets, None)
+      >>> distance.tolist(), row_mask.tolist()
+      ([2], [True])
+
+    Source: Wagner and Fischer, 1974, The string-to-string correction problem,
+    doi:10.1145/321796.321811.
+    """
+    predictions, length, targets, target_length = _both(
+        predictions, mask, targets, target_mask, "edit_distance"
+    )
+    distance = _distance(predictions, length, targets, target_length)
+    if mask is None and target_mask is None:
+        return distance, None
+    return distance, (length > 0) | (target_length > 0)
+
+
+def _both(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, target_mask: Mask, where: str
+) -> tuple[Ids, Lengths, Ids, Lengths]:
+    predictions, length = _tokens(predictions, mask, where, "predictions")
+    targets, target_length = _tokens(targets, target_mask, where, "targets")
+    if predictions.shape[0] != targets.shape[0]:
+        raise ValueError(
+            f"{where}: `predictions` and `targets` must have one batch, got shapes "
+            f"{predictions.shape} and {targets.shape}."
+        )
+    return predictions, length, targets, target_length
+
+
+def _tokens(ids: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Ids, Lengths]:
+    """Ids with their padding moved to the right, and how many of them are real."""
+    ids, mask = _check.pair(ids, mask, where, over_time=True, segments=False, name=name)
+    if ids.ndim != 2:
+        raise ValueError(f"{where}: `{name}` must be of rank 2, one id a step, got {ids.shape}.")
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{where}: `{name}` must be integer ids, got dtype {ids.dtype}.")
+    ids, mask = ops.compact(ids, mask)
+    if mask is None:
+        return ids, jnp.full(ids.shape[0], ids.shape[1], jnp.int32)
+    return ids, masks.lengths(mask)
+
+
+def _distance(predictions: Ids, length: Lengths, targets: Ids, target_length: Lengths) -> Lengths:
+    batch, time = predictions.shape
+    column = jnp.arange(targets.shape[1] + 1, dtype=jnp.int32)[None]
+
+    def next_row(row: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
+        prediction, real = step
+        differs = (prediction[:, None] != targets).astype(jnp.int32)
+        entered = jnp.minimum(row[:, 1:] + 1, row[:, :-1] + differs)
+        entered = jnp.concatenate([row[:, :1] + 1, entered], axis=1)
+        # From where a row is entered, each column to the right costs 1: the best entry for column
+        # j is the least entered[k] - k over k <= j.
+        new = jax.lax.cummin(entered - column, axis=1) + column
+        return jnp.where(real[:, None], new, row), None
+
+    first = jnp.broadcast_to(column, (batch, column.shape[1]))
+    real = jnp.arange(time)[:, None] < length[None]
+    last, _ = jax.lax.scan(next_row, first, (predictions.T, real))
+    return jnp.take_along_axis(last, target_length[:, None], axis=1)[:, 0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TokenErrorRate(Ratio):
+    """Edits that turn the predictions into the targets, over the number of target tokens.
+
+        compute() = sum of edit distances / number of real target tokens     over every update
+
+    Of words it is the word error rate, of characters the character error rate. Long rows count for
+    more than short ones, as the field has it; it can exceed 1. An immutable pytree, as `Mean`.
+
+    Attributes:
+      total: number of edits, compensated.
+      count: number of real target tokens, compensated.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> predictions, targets = jnp.array([[1, 2, 3, 0]]), jnp.array([[2, 3, 4, 5]])
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> metric = jm.metrics.TokenErrorRate.empty().update(predictions, mask, targets, None)
+      >>> float(metric.compute())
+      0.75
+    """
+
+    def update(
+        self, predictions: ArrayLike, mask: Mask, targets: ArrayLike, target_mask: Mask
+    ) -> Self:
+        """Take in a batch.
+
+        Args:
+          predictions: `[batch, time]`, integer ids.
+          mask: `[batch, time]`, boolean, or None.
+          targets: `[batch, target]`, integer ids.
+          target_mask: `[batch, target]`, boolean, or None.
+
+        Returns:
+          A new metric. A row without a target counts its predictions as edits and adds no token; a
+          row without a prediction counts its targets as edits.
+
+        Raises:
+          TypeError, ValueError, MaskError: as `edit_distance`.
+        """
+        where = "TokenErrorRate.update"
+        rows = _both(predictions, mask, targets, target_mask, where)
+        edits = jnp.sum(_distance(*rows), dtype=jnp.int32)
+        return self._plus(edits, jnp.sum(rows[3], dtype=jnp.int32))
+
+    def compute(self) -> Scalar:
+        """Edits over tokens, float32; 0 where there was neither, inf where only edits."""
+        only_edits = (self.count.value() == 0) & (self.total.value() > 0)
+        return jnp.where(only_edits, jnp.inf, super().compute())

@@ -1,0 +1,420 @@
+"""Attention modules: parameters and configuration; the arithmetic is `jaxmask.attention`."""
+
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmask import _check, attention, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.attention import AdditiveWeights, KVCache
+from jaxmask.attention._cache import check_cache
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._memory import Memory, ProjectedMemory, memory_pair
+from jaxmask.nn._options import Given, NoiseCall, draw, opened
+
+
+class _Projections(MaskedModule):
+    """The parameters of multi-head attention, under the names that Flax gives them."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        in_features: int,
+        kv_features: int,
+        qkv_features: int | None,
+        out_features: int | None,
+        num_kv_heads: int | None,
+        *,
+        dropout_rate: float,
+        use_bias: bool,
+        kernel_init: nnx.Initializer,
+        bias_init: nnx.Initializer,
+        dtype: jax.typing.DTypeLike | None,
+        param_dtype: jax.typing.DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        where = type(self).__name__
+        heads = _check.count(num_heads, where, "num_heads", least=1)
+        kv_heads = heads if num_kv_heads is None else num_kv_heads
+        kv_heads = _check.count(kv_heads, where, "num_kv_heads", least=1)
+        _check.static_number(dropout_rate, where, "dropout_rate")
+        if not 0 <= dropout_rate < 1:
+            raise ValueError(
+                f"{where}: `dropout_rate` must lie from 0 to below 1, got {dropout_rate}."
+            )
+        qkv = in_features if qkv_features is None else qkv_features
+        if qkv % heads or heads % kv_heads:
+            raise ValueError(
+                f"{where}: `num_heads` must divide `qkv_features`, and `num_kv_heads` divide "
+                f"`num_heads`, got {heads} heads, {kv_heads} for keys and {qkv} features."
+            )
+        options: dict[str, Any] = {
+            "use_bias": use_bias,
+            "kernel_init": kernel_init,
+            "bias_init": bias_init,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
+        size, out = qkv // heads, in_features if out_features is None else out_features
+        self.query = nnx.LinearGeneral(in_features, (heads, size), **options)
+        self.key = nnx.LinearGeneral(kv_features, (kv_heads, size), **options)
+        self.value = nnx.LinearGeneral(kv_features, (kv_heads, size), **options)
+        self.out = nnx.LinearGeneral((heads, size), out, axis=(-2, -1), **options)
+        self.dropout = nnx.Dropout(dropout_rate, rngs=rngs if dropout_rate else None)
+        self.in_features = in_features
+        self.kv_features = kv_features
+        self.head_features = size
+        self.num_kv_heads = kv_heads
+
+    def _features(self, x: Array, features: int, name: str) -> None:
+        axes, where = "[batch, time, features]", type(self).__name__
+        _check.shape(x, (*x.shape[:2], features), axes, where, name)
+
+    @property
+    def _is_noisy(self) -> bool:
+        return bool(self.dropout.rate) and not self.dropout.deterministic
+
+    def _noise(self, given: Given) -> dict[str, Any]:
+        if not self._is_noisy:
+            return {}
+        key = draw(self.dropout.rngs, given.get("rngs"), type(self).__name__)
+        return {"dropout_rate": self.dropout.rate, "key": key, "row_ids": given.get("row_ids")}
+
+    def _merge(self, y: Array, mask: Mask) -> Pair:
+        # The bias of the projection stands in the padding now.
+        return ops.fill(self.out(y), mask)
+
+
+class MultiHeadAttention(_Projections):
+    """Self-attention in several heads; the arithmetic is `jaxmask.attention.attend`.
+
+    Mask class: any. Each real step attends to the real steps of its row (of its segment, with
+    `Segments` as the mask). Distances, of `window` and of `rotary`, count real steps.
+
+    Streaming: with `causal`, `run` takes a row chunk by chunk, whatever the padding of each, and
+    `initial_carry` gives an empty cache of `window` or else of `max_length` steps. A real step
+    beyond `max_length` becomes padding, 0 and False in the mask that comes out of `run`, which is
+    boolean for that reason; `carry.overflowed` tells the rows. With `window` nothing overflows.
+    A call has no such limit.
+
+    Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
+    `y [batch, time, out_features]` and the same mask.
+
+    Args:
+      num_heads: heads of the queries.
+      in_features: size of the last axis of `x`.
+      qkv_features: of all query heads together; `in_features` where None.
+      out_features: size of the last axis of `y`; `in_features` where None.
+      num_kv_heads: heads of keys and values, which divide `num_heads`; as many where None.
+      causal: a step sees itself and those before it.
+      window: a step sees steps fewer than so many real steps away.
+      rotary: turn queries and keys by their positions, `jaxmask.attention.rotary`.
+      rotary_base: of its wavelengths.
+      dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
+      max_length: slots of the cache of `run`, for attention without `window`.
+      use_bias: of the projections.
+      kernel_init: of the projections; `nnx.with_partitioning` shards them.
+      bias_init: of the projections.
+      dtype: of the computation; that of `x` and the parameters where None.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` and, with dropout, `dropout` random streams.
+
+    Attributes:
+      query, key, value, out: `nnx.LinearGeneral`, as in `nnx.MultiHeadAttention`, whose parameters
+        fit (`nnx.update(layer, nnx.state(theirs, nnx.Param))`).
+
+    Raises:
+      ValueError: if heads do not divide, `dropout_rate` is not from 0 to below 1, `window` is below
+        1, or heads of `rotary` are odd; on call, if `x` has other features.
+      TypeError, MaskError: on call, if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.MultiHeadAttention(2, 8, causal=True, rotary=True, rngs=nnx.Rngs(0))
+      >>> y, mask = layer(jnp.ones((1, 3, 8)), jnp.array([[False, True, True]]))
+      >>> y.shape, y[0, 0].any().item(), mask.tolist()
+      ((1, 3, 8), False, [[False, True, True]])
+
+    Agrees with `flax.nnx.MultiHeadAttention`, `keras.layers.MultiHeadAttention` and
+    `torch.nn.MultiheadAttention`. Source: Vaswani et al., 2017, arXiv:1706.03762; grouped heads:
+    Ainslie et al., 2023, arXiv:2305.13245.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        in_features: int,
+        qkv_features: int | None = None,
+        out_features: int | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        causal: bool = False,
+        window: int | None = None,
+        rotary: bool = False,
+        rotary_base: float = 10000.0,
+        dropout_rate: float = 0.0,
+        max_length: int | None = None,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        bias_init: nnx.Initializer = nnx.initializers.zeros,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            *(num_heads, in_features, in_features, qkv_features, out_features, num_kv_heads),
+            dropout_rate=dropout_rate,
+            use_bias=use_bias,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        if window is not None:
+            _check.count(window, "MultiHeadAttention", "window", least=1)
+        if rotary and self.head_features % 2:
+            raise ValueError(
+                "MultiHeadAttention: `rotary` turns features in pairs, so the features of a head "
+                f"must be even, got {self.head_features}."
+            )
+        self.causal = causal
+        self.window = window
+        self.rotary = rotary
+        self.rotary_base = rotary_base
+        self.max_length = max_length
+
+    def _heads(self, x: Array, mask: Mask, positions: Array | None = None) -> tuple[Array, ...]:
+        self._features(x, self.in_features, "x")
+        safe, _ = ops.fill(x, mask)
+        q, k, v = self.query(safe), self.key(safe), self.value(safe)
+        if self.rotary:
+            options: dict[str, Any] = {"base": self.rotary_base, "positions": positions}
+            q, _ = attention.rotary(q, mask, **options)
+            k, _ = attention.rotary(k, mask, **options)
+        return q, k, v
+
+    def __call__(self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]) -> Pair:
+        """Attend to the real steps of each row and return `(y, mask)`; options as `Sequential`."""
+        x, mask = _check.pair(x, mask, "MultiHeadAttention", over_time=True)
+        layer, given = opened(self, options, resets=False)
+        q, k, v = self._heads(x, mask)
+        seen: dict[str, Any] = {"causal": self.causal, "window": self.window}
+        y, _ = attention.attend(q, mask, k, v, mask, **seen, **layer._noise(given))
+        return self._merge(y, mask)
+
+    def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
+        """The mask that calling the module gives, without running it."""
+        return _check.pair(x, mask, "MultiHeadAttention", over_time=True)[1]
+
+    def initial_carry(self, batch: int) -> KVCache:
+        """An empty cache, float32; needs `causal`, and `window` or `max_length`."""
+        if not self.causal:
+            raise _check.MaskError(
+                "MultiHeadAttention: `run` needs `causal=True`: a step that sees later ones cannot "
+                "be streamed, whatever its mask."
+            )
+        slots = self.max_length if self.window is None else self.window
+        if slots is None:
+            raise ValueError(
+                "MultiHeadAttention: streaming keeps keys and values in a cache of static size. "
+                "Build the layer with `max_length=` (the most real steps of a row) or `window=`."
+            )
+        return attention.empty_cache(
+            batch, slots, kv_heads=self.num_kv_heads, head_features=self.head_features
+        )
+
+    def run(
+        self, carry: KVCache, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
+    ) -> tuple[KVCache, Pair]:
+        """Attend from a chunk to itself and to all before; returns `(carry, (y, mask))`."""
+        where = "MultiHeadAttention"
+        x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
+        if not self.causal:
+            self.initial_carry(x.shape[0])  # says why not
+        if opened(self, options, resets=False)[0]._is_noisy:
+            raise ValueError(f"{where}: `run` streams without dropout: call `model.eval()` first.")
+        check_cache(carry, where, "carry")
+        q, k, v = self._heads(x, mask, carry.positions(x, mask))
+        carry, (y, mask) = attention.attend_cached(carry, q, k, v, mask, window=self.window)
+        return carry, self._merge(y, mask)
+
+
+class CrossAttention(_Projections):
+    """Attention from one sequence to another; the arithmetic is `jaxmask.attention.attend`.
+
+    It takes two pairs, `layer(x, mask, memory, memory_mask)`, and so lives outside `Sequential`.
+    Mask class: any, of both masks. Where the memory of a row is empty, attention gives 0, and the
+    layer the bias of its last projection.
+
+    Shapes: `x [batch, time, in_features]`, mask `[batch, time]`, `memory [batch, memory_time,
+    memory_features]`, memory mask `[batch, memory_time]` to `y [batch, time, out_features]` and the
+    mask of `x`.
+
+    Args:
+      num_heads: heads of the queries.
+      in_features: size of the last axis of `x`.
+      memory_features: size of the last axis of `memory`; `in_features` where None.
+      qkv_features: of all query heads together; `in_features` where None.
+      out_features: size of the last axis of `y`; `in_features` where None.
+      num_kv_heads: heads of keys and values, which divide `num_heads`; as many where None.
+      dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
+      use_bias: of the projections.
+      kernel_init: of the projections.
+      bias_init: of the projections.
+      dtype: of the computation; that of `x` and the parameters where None.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` and, with dropout, `dropout` random streams.
+
+    Raises:
+      ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if
+        `x` or `memory` has other features.
+      TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
+        is `Segments`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.CrossAttention(2, 8, memory_features=4, rngs=nnx.Rngs(0))
+      >>> memory, memory_mask = jnp.ones((1, 5, 4)), jnp.ones((1, 5), bool)
+      >>> y, mask = layer(jnp.ones((1, 2, 8)), jnp.array([[True, False]]), memory, memory_mask)
+      >>> y.shape, mask.tolist()
+      ((1, 2, 8), [[True, False]])
+
+    Agrees with `flax.nnx.MultiHeadAttention` and `torch.nn.MultiheadAttention`. Source: Vaswani et
+    al., 2017, arXiv:1706.03762.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        in_features: int,
+        *,
+        memory_features: int | None = None,
+        qkv_features: int | None = None,
+        out_features: int | None = None,
+        num_kv_heads: int | None = None,
+        dropout_rate: float = 0.0,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        bias_init: nnx.Initializer = nnx.initializers.zeros,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        memory_features = in_features if memory_features is None else memory_features
+        super().__init__(
+            *(num_heads, in_features, memory_features, qkv_features, out_features, num_kv_heads),
+            dropout_rate=dropout_rate,
+            use_bias=use_bias,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(  # type: ignore[override]
+        self,
+        x: ArrayLike,
+        mask: Mask,
+        memory: Memory,
+        memory_mask: Mask = None,
+        **options: Unpack[NoiseCall],
+    ) -> Pair:
+        """Attend to the real steps of the memory and return `(y, mask)`; None: all are real.
+
+        `memory` may be what `project` made of it; then its mask is in it. Options as `Sequential`.
+        """
+        x, mask = _check.pair(x, mask, "CrossAttention", over_time=True)
+        layer, given = opened(self, options, resets=False)
+        self._features(x, self.in_features, "x")
+        if not isinstance(memory, ProjectedMemory):
+            memory = self.project(memory, memory_mask)
+        elif memory_mask is not None:
+            raise _check.MaskError(
+                "CrossAttention: a projected memory holds its mask; leave `memory_mask` None."
+            )
+        k, memory_mask = memory_pair(memory.k, memory.mask, mask, "CrossAttention")
+        q = self.query(ops.fill(x, mask)[0])
+        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **layer._noise(given))
+        return self._merge(y, mask)
+
+    def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
+        """Keys and values of a memory, for calls that attend to the same one again and again."""
+        memory, memory_mask = _check.pair(
+            memory, memory_mask, "CrossAttention", over_time=True, name="memory"
+        )
+        self._features(memory, self.kv_features, "memory")
+        safe, _ = ops.fill(memory, memory_mask)
+        k, v = (ops.fill(part(safe), memory_mask)[0] for part in (self.key, self.value))
+        return ProjectedMemory(k, v, memory_mask)
+
+    def compute_mask(  # type: ignore[override]
+        self, x: ArrayLike, mask: Mask, memory: Memory, memory_mask: Mask = None
+    ) -> Mask:
+        """The mask of `x`, which calling the module gives."""
+        return _check.pair(x, mask, "CrossAttention", over_time=True)[1]
+
+
+class AdditiveAttention(MaskedModule):
+    """Attention by a small network of query and key: `jaxmask.attention._additive`.
+
+    It takes two pairs, `layer(x, mask, memory, memory_mask)`. Mask class: any, of both masks.
+
+    Shapes: `x [batch, time, in_features]`, mask `[batch, time]`, `memory [batch, memory_time,
+    memory_features]`, memory mask `[batch, memory_time]` to `y [batch, time, memory_features]` and
+    the mask of `x`.
+
+    Args:
+      in_features: size of the last axis of `x`.
+      memory_features: size of the last axis of `memory`; `in_features` where None.
+      hidden_features: of the network; `in_features` where None.
+      kernel_init: of its two projections.
+      scale_init: of the vector that scores.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
+
+    Raises:
+      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.attention._additive`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.AdditiveAttention(8, 4, rngs=nnx.Rngs(0))
+      >>> memory, memory_mask = jnp.ones((1, 5, 4)), jnp.zeros((1, 5), bool)
+      >>> y, mask = layer(jnp.ones((1, 2, 8)), None, memory, memory_mask)
+      >>> y.shape, y.any().item()
+      ((1, 2, 4), False)
+
+    Source: Bahdanau et al., 2015, arXiv:1409.0473.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        memory_features: int | None = None,
+        hidden_features: int | None = None,
+        *,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        scale_init: nnx.Initializer = nnx.initializers.ones,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        memory_features = in_features if memory_features is None else memory_features
+        hidden = in_features if hidden_features is None else hidden_features
+        self.w_q = nnx.Param(kernel_init(rngs.params(), (in_features, hidden), param_dtype))
+        self.w_k = nnx.Param(kernel_init(rngs.params(), (memory_features, hidden), param_dtype))
+        self.scale = nnx.Param(scale_init(rngs.params(), (hidden,), param_dtype))
+
+    def __call__(  # type: ignore[override]
+        self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None
+    ) -> Pair:
+        """Attend to the real steps of the memory and return `(y, mask)`; None: all are real."""
+        memory, memory_mask = memory_pair(memory, memory_mask, mask, "AdditiveAttention")
+        weights = AdditiveWeights(self.w_q[...], self.w_k[...], self.scale[...])
+        return attention.additive(x, mask, memory, memory, memory_mask, weights)

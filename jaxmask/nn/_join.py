@@ -1,0 +1,323 @@
+"""How a layer that knows nothing of masks joins: three wrappers, and a table users extend."""
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, TypeAlias, Unpack
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxmask import _check, ops
+from jaxmask._types import Array, Mask, Pair, Segments
+from jaxmask.nn._advice import refuse_kind, ways
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._foreign import FLAX_LAYERS
+from jaxmask.nn._locate import located
+from jaxmask.nn._options import CallOptions, Given, named, opened, refuse_resets, taken
+
+Adapter: TypeAlias = Callable[[Any], Callable[..., Pair]]
+ON_UNSUPPORTED = ("error", "warn", "drop")
+NOTHING: Given = MappingProxyType({})
+
+
+class Passthrough(MaskedModule):
+    """Let a function of each step alone join: the mask passes by it (Keras's `supports_masking`).
+
+    The function never sees padding: before it runs, padded steps become copies of a real step,
+    since a zero or nan there makes nan gradients in sqrt, log or a normalisation even under a
+    masked loss. Its results at padded steps are replaced by 0.
+
+    Shapes: any `f` whose result keeps the axes that the mask has.
+
+    Args:
+      f: a function or module `f(x) -> y` that acts on each step alone. One that mixes steps leaks
+        padding: `jm.leak.check` tells.
+      fill: what stands in for a batch without any real step; 1 where None (0 for integers).
+
+    Raises:
+      MaskError: on call, if `f` changes the axes that the mask has.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> layer = jm.nn.Passthrough(jnp.sqrt)
+      >>> y, mask = layer(jnp.array([[4.0, -1.0]]), jnp.array([[True, False]]))
+      >>> y.tolist(), mask.tolist()
+      ([[2.0, 0.0]], [[True, False]])
+    """
+
+    per_step = True
+
+    def __init__(self, f: Callable[[Any], Array], *, fill: float | None = None):
+        _check.function(f, "Passthrough", "f")
+        self.f = f
+        self.fill = fill
+
+    def __call__(self, x: Array, mask: Mask = None, **options: Unpack[CallOptions]) -> Pair:
+        """Run `f` on safe steps and return `(y, mask)`; `f` gets the options that it names."""
+        layer, given = opened(self, options)
+        if type(layer.f) is nnx.Dropout and not layer.f.broadcast_dims:
+            return call(layer.f, x, mask, at="Passthrough", given=given)
+        f_options = named(layer.f, given)
+        f = functools.partial(layer.f, **f_options) if f_options else layer.f
+        return ops.each_step(f, x, mask, value=self.fill)
+
+
+class Consume(MaskedModule):
+    """Let a function that uses up the mask join: after it there is none.
+
+    Args:
+      f: a function or module `f(x, mask) -> y`, such as a pooling of your own. It sees `x` as it
+        is, padding included.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> count = jm.nn.Consume(lambda x, mask: jnp.sum(mask, axis=1))
+      >>> y, mask = count(jnp.zeros((1, 2, 3)), jnp.array([[True, False]]))
+      >>> y.tolist(), mask is None
+      ([1], True)
+    """
+
+    def __init__(self, f: Callable[[Any, Mask], Any]):
+        _check.function(f, "Consume", "f")
+        self.f = f
+
+    def __call__(
+        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[Any, None]:
+        """Run `f` and return `(y, None)`; `f` gets the options that it names."""
+        layer, given = opened(self, options)
+        return layer.f(x, mask, **told(layer.f, layer.f, given, "Consume")), None
+
+
+class DropMask(MaskedModule):
+    """End the mask: padding becomes 0, and every step counts as real from here on.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.nn.DropMask()(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
+      >>> y.tolist(), mask is None
+      ([[1.0, 0.0]], True)
+    """
+
+    per_step = True
+
+    def __call__(self, x: Array, mask: Mask = None) -> tuple[Array, None]:
+        """Fill the padding with 0 and return `(x, None)`."""
+        return ops.fill(x, mask)[0], None
+
+
+_user_table: dict[Any, Adapter] = {}
+
+
+def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
+    """Say once how all layers of a type, or one function, join a `Sequential`.
+
+    Args:
+      layer: a class (matched exactly, so that a subclass that mixes steps is not mistaken for its
+        parent), or a function (matched by identity).
+      adapter: what makes a masked layer of it: `Passthrough`, `Consume`, or any
+        `adapter(layer) -> callable (x, mask) -> (y, mask)`.
+
+    Raises:
+      TypeError: if `layer` is the type of functions of every kind, which would let all of them
+        join by one rule, or no class and no function; if `adapter` is not callable.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> def double(x):
+      ...     return 2 * x
+      >>> jm.nn.register(double, jm.nn.Passthrough)
+      >>> jm.nn.Sequential(double)(jnp.ones((1, 2)), jnp.array([[True, False]]))[0].tolist()
+      [[2.0, 0.0]]
+    """
+    if isinstance(layer, type):
+        refuse_kind(layer)
+    elif not callable(layer):
+        raise TypeError(
+            f"register: `layer` must be a class or a function, got {_check.kind_of(layer)}."
+        )
+    if not callable(adapter):
+        raise TypeError(
+            "register: `adapter` must be callable, such as `jm.nn.Passthrough`, got "
+            f"{_check.kind_of(adapter)}."
+        )
+    _user_table[layer] = adapter
+
+
+def call(
+    layer: Callable[..., Any],
+    x: Any,
+    mask: Mask,
+    *,
+    at: str,
+    on_unsupported: str = "error",
+    given: Given = NOTHING,
+) -> tuple[Any, Mask]:
+    """Call any layer on a pair: the one place that decides how a layer meets a mask.
+
+    In order: the user's table, the table of Flax's layers, a second positional parameter named
+    `mask`; then a layer that knows nothing of masks, which is an error if there is one. `given` are
+    the options of the call, of which each layer gets those that it names.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> call(jnp.tanh, jnp.zeros((1, 2)), jnp.ones((1, 2), bool), at="layer 0")[0].tolist()
+      [[0.0, 0.0]]
+    """
+    with located(at, layer, x):
+        result, is_masked = _run(layer, x, mask, given, at)
+    if is_masked:
+        return checked(result, layer, at)
+    if mask is not None:
+        _unsupported(layer, at, on_unsupported)
+        x, _ = ops.fill(x, mask)
+    with located(at, layer, x):
+        y = layer(x, **told(layer, layer, given, at, take=named))
+    return _unmasked(y, layer, at), None
+
+
+def _run(layer: Any, x: Any, mask: Mask, given: Given, at: str) -> tuple[Any, bool]:
+    """What a layer that knows masks gives, and whether it does."""
+    if (adapter := lookup(_user_table, layer)) is not None:
+        layer = adapter(layer)
+        return layer(x, mask, **told(layer, layer, given, at)), True
+    if (rule := lookup(FLAX_LAYERS, layer)) is not None:
+        pair = rule(layer, _check.array(x, "x", f"{at}, {_check.name_of(layer)}"), mask, given)
+        return pair, pair is not None
+    if takes_mask(layer):
+        return layer(x, mask, **told(layer, layer, given, at)), True
+    return None, False
+
+
+def told(
+    layer: Any,
+    method: Callable[..., Any],
+    given: Given,
+    at: str,
+    *,
+    take: Callable[..., dict[str, Any]] = taken,
+) -> dict[str, Any]:
+    """The options that a call of a layer's method gets; no episode is lost in silence.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> told(jnp.tanh, jnp.tanh, {"resets": True}, "layer 0")
+      {}
+    """
+    options = take(method, given)
+    if "resets" in given and "resets" not in options:
+        keeps_episodes = acts_on_each_step(layer) or getattr(layer, "ignores_resets", False)
+        if not keeps_episodes:
+            refuse_resets(f"{at}, {_check.name_of(layer)}")
+    return options
+
+
+def adapted(layer: Any) -> Any:
+    """What the user's table makes of a layer; the layer itself where it says nothing.
+
+    Example:
+      >>> adapted(len) is len
+      True
+    """
+    adapter = lookup(_user_table, layer)
+    return layer if adapter is None else adapter(layer)
+
+
+def acts_on_each_step(layer: Any) -> bool:
+    """Whether a layer says so (`per_step = True`) or stands in the table of Flax's layers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> acts_on_each_step(jnp.tanh), acts_on_each_step(jnp.cumsum)
+      (True, False)
+    """
+    return bool(getattr(layer, "per_step", False)) or lookup(FLAX_LAYERS, layer) is not None
+
+
+def lookup(table: dict[Any, Any], layer: Any) -> Any:
+    """The entry of a layer: its own, or else that of its exact type.
+
+    Example:
+      >>> lookup({int: "number"}, 3), lookup({int: "number"}, 3.0)
+      ('number', None)
+    """
+    try:
+        itself = table.get(layer)
+    except TypeError:  # not hashable
+        itself = None
+    return table.get(type(layer)) if itself is None else itself
+
+
+def takes_mask(layer: Callable[..., Any]) -> bool:
+    """Whether the second positional parameter is named `mask`.
+
+    Example:
+      >>> takes_mask(lambda x, mask: (x, mask)), takes_mask(lambda x, *, mask=None: x)
+      (True, False)
+    """
+    try:
+        parameters = list(inspect.signature(layer).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and positional[1].name == "mask"
+
+
+def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
+    reason = "met a mask and does not know masks"
+    if lookup(FLAX_LAYERS, layer) is not None:
+        reason = "met a mask and, set up like this, would mix steps or drop their axis"
+    text = f"{at}, {_check.name_of(layer)}, {reason}. Say what it does with one:\n{ways(layer)}"
+    if on_unsupported == "error":
+        raise _check.MaskError(text)
+    if on_unsupported == "warn":
+        warnings.warn(f"{text}\nThe mask ends here.", stacklevel=4)
+
+
+def checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
+    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> y, mask = checked((jnp.zeros((1, 2)), jnp.ones((1, 2), bool)), len, "layer 0")
+      >>> mask.tolist()
+      [[True, True]]
+    """
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "
+            f"{_check.kind_of(result)}. If it returns `y` alone, wrap it: `jm.nn.Passthrough` or "
+            "`jm.nn.Consume`."
+        )
+    y, mask = result
+    if mask is None:
+        return y, None
+    ids = mask.ids if isinstance(mask, Segments) else mask
+    if not isinstance(ids, jax.Array | np.ndarray):
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, returned a mask of type {type(mask).__name__}; "
+            "it must be a boolean array, `jm.Segments` or None."
+        )
+    if mask is ids:
+        _check.boolean(mask, f"{at}, {_check.name_of(layer)}, returned")
+    shapes = [leaf.shape for leaf in jax.tree.leaves(y)]
+    if any(shape[: ids.ndim] != ids.shape for shape in shapes):
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, returned a mask of shape {ids.shape} for `y` of shape "
+            f"{shapes[0]}: a mask has the leading axes of its array."
+        )
+    return y, mask
+
+
+def _unmasked(y: Any, layer: Any, at: str) -> Any:
+    if isinstance(y, tuple) and len(y) == 2 and getattr(y[1], "dtype", None) == np.bool_:
+        raise _check.MaskError(
+            f"{at}, {_check.name_of(layer)}, returned a pair but takes no mask. A layer "
+            "that makes a mask must take the one that came in, `(x, mask) -> (y, mask)`, `mask` "
+            "second."
+        )
+    return y

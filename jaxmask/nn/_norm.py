@@ -1,0 +1,331 @@
+"""Normalisation modules: parameters and statistics; the arithmetic is `jaxmask.norm`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Required, TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmask import _check, norm, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.nn._base import MaskedModule
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class NormOptions(TypedDict, total=False):
+    """What all normalisation modules with parameters take; `LayerNorm` documents each.
+
+    Example:
+      >>> NormOptions(use_bias=False)
+      {'use_bias': False}
+    """
+
+    epsilon: float
+    use_scale: bool
+    use_bias: bool
+    scale_init: nnx.Initializer
+    bias_init: nnx.Initializer
+    scale_metadata: Mapping[str, Any]
+    bias_metadata: Mapping[str, Any]
+    dtype: jax.typing.DTypeLike | None
+    param_dtype: jax.typing.DTypeLike
+    rngs: Required[nnx.Rngs]
+
+
+class _Norm(MaskedModule):
+    """Scale and bias of the last axis, and the dtype of what is normalised."""
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        epsilon: float = 1e-6,
+        use_scale: bool = True,
+        use_bias: bool = True,
+        scale_init: nnx.Initializer = nnx.initializers.ones,
+        bias_init: nnx.Initializer = nnx.initializers.zeros,
+        scale_metadata: Mapping[str, Any] = _NOTHING,
+        bias_metadata: Mapping[str, Any] = _NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (num_features,)
+        self.scale: nnx.Param | None = nnx.data(None)
+        if use_scale:
+            self.scale = nnx.Param(scale_init(rngs.params(), shape, param_dtype), **scale_metadata)
+        self.bias: nnx.Param | None = nnx.data(None)
+        if use_bias:
+            self.bias = nnx.Param(bias_init(rngs.params(), shape, param_dtype), **bias_metadata)
+        self.num_features = num_features
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def _inputs(self, x: ArrayLike, mask: Mask) -> tuple[Array, Array | None, Array | None]:
+        """`x` in the dtype of the layer, scale and bias."""
+        name = type(self).__name__
+        x, _ = _check.pair(x, mask, name)
+        if x.shape[-1] != self.num_features:
+            raise ValueError(
+                f"{name}: the last axis of `x` must hold {self.num_features} features, got shape "
+                f"{x.shape}."
+            )
+        scale = None if self.scale is None else self.scale[...]
+        bias = None if self.bias is None else self.bias[...]
+        return x if self.dtype is None else x.astype(self.dtype), scale, bias
+
+
+class LayerNorm(_Norm):
+    """Each step by the mean and variance of its features: `jaxmask.norm.layer`.
+
+    Args:
+      num_features: size of the last axis of `x`.
+      epsilon: added to the variance.
+      use_scale: whether there is a scale, `[num_features]`.
+      use_bias: whether there is a bias, `[num_features]`.
+      scale_init: initializer of the scale.
+      bias_init: initializer of the bias.
+      scale_metadata: metadata of the scale, such as its sharding.
+      bias_metadata: metadata of the bias.
+      dtype: what `x` is cast to; where None, `y` has the dtype of `x`.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
+
+    Raises:
+      ValueError: on call, if the last axis of `x` has another size.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.LayerNorm(2, epsilon=0.0, rngs=nnx.Rngs(0))
+      >>> layer(jnp.array([[[1.0, 3.0], [0.0, 0.0]]]), jnp.array([[True, False]]))[0].tolist()
+      [[[-1.0, 1.0], [0.0, 0.0]]]
+
+    Agrees with `flax.nnx.LayerNorm`.
+    """
+
+    per_step = True
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Normalise each step and return `(y, mask)`."""
+        x, scale, bias = self._inputs(x, mask)
+        return norm.layer(x, mask, scale, bias, epsilon=self.epsilon)
+
+
+class RMSNorm(_Norm):
+    """Each step by the mean square of its features: `jaxmask.norm.rms`.
+
+    Args:
+      num_features: size of the last axis of `x`.
+      epsilon: added to the mean square.
+      use_scale: whether there is a scale, `[num_features]`.
+      scale_init: initializer of the scale.
+      scale_metadata: metadata of the scale, such as its sharding.
+      dtype: what `x` is cast to; where None, `y` has the dtype of `x`.
+      param_dtype: dtype in which parameters are stored.
+      rngs: source of the `params` random stream.
+
+    Raises:
+      ValueError: on call, if the last axis of `x` has another size.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.RMSNorm(2, rngs=nnx.Rngs(0))
+      >>> y, _ = layer(jnp.array([[[3.0, 3.0], [0.0, 0.0]]]), jnp.array([[True, False]]))
+      >>> y.round(3).tolist()
+      [[[1.0, 1.0], [0.0, 0.0]]]
+
+    Agrees with `flax.nnx.RMSNorm`.
+    """
+
+    per_step = True
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        epsilon: float = 1e-6,
+        use_scale: bool = True,
+        scale_init: nnx.Initializer = nnx.initializers.ones,
+        scale_metadata: Mapping[str, Any] = _NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            num_features,
+            epsilon=epsilon,
+            use_scale=use_scale,
+            use_bias=False,
+            scale_init=scale_init,
+            scale_metadata=scale_metadata,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Normalise each step and return `(y, mask)`."""
+        x, scale, _ = self._inputs(x, mask)
+        return norm.rms(x, mask, scale, epsilon=self.epsilon)
+
+
+class GroupNorm(_Norm):
+    """Each row by the mean and variance of groups of features: `jaxmask.norm.group`.
+
+    Args:
+      num_features: size of the last axis of `x`.
+      num_groups: how many groups; it divides `num_features`.
+      **options: as in `LayerNorm`.
+
+    Raises:
+      ValueError: if the groups do not divide the features; on call, if the last axis of `x` has
+        another size.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.GroupNorm(4, 2, rngs=nnx.Rngs(0))
+      >>> layer(jnp.ones((1, 2, 4)), jnp.array([[True, False]]))[0].shape
+      (1, 2, 4)
+
+    Agrees with `flax.nnx.GroupNorm` of the unpadded row.
+    """
+
+    def __init__(self, num_features: int, num_groups: int = 32, **options: Unpack[NormOptions]):
+        super().__init__(num_features, **options)
+        if num_groups < 1 or num_features % num_groups:
+            raise ValueError(
+                f"GroupNorm: `num_groups` must divide the {num_features} features, got "
+                f"{num_groups}."
+            )
+        self.num_groups = num_groups
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Normalise each row and return `(y, mask)`."""
+        x, scale, bias = self._inputs(x, mask)
+        return norm.group(x, mask, self.num_groups, scale, bias, epsilon=self.epsilon)
+
+
+class InstanceNorm(_Norm):
+    """Each feature of each row by its mean and variance over time: `jaxmask.norm.instance`.
+
+    Args:
+      num_features: size of the last axis of `x`.
+      **options: as in `LayerNorm`.
+
+    Raises:
+      ValueError: on call, if the last axis of `x` has another size.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.InstanceNorm(1, epsilon=0.0, rngs=nnx.Rngs(0))
+      >>> layer(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))[0].tolist()
+      [[[-1.0], [1.0], [0.0]]]
+
+    Agrees with `flax.nnx.InstanceNorm` of the unpadded row.
+    """
+
+    def __init__(self, num_features: int, **options: Unpack[NormOptions]):
+        super().__init__(num_features, **options)
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Normalise each row and return `(y, mask)`."""
+        x, scale, bias = self._inputs(x, mask)
+        return norm.instance(x, mask, scale, bias, epsilon=self.epsilon)
+
+
+class Standardize(MaskedModule):
+    """Inputs with mean 0 and variance 1 over the time of each row: `jaxmask.norm.standardize`.
+
+    Args:
+      epsilon: added to the variance.
+      variance: divide by the deviation too, not only subtract the mean.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> layer = jm.nn.Standardize(epsilon=0.0)
+      >>> layer(jnp.array([[1.0, 3.0, 9.0]]), jnp.array([[True, True, False]]))[0].tolist()
+      [[-1.0, 1.0, 0.0]]
+    """
+
+    def __init__(self, *, epsilon: float = 1e-7, variance: bool = True):
+        self.epsilon = epsilon
+        self.variance = variance
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Standardise each row and return `(y, mask)`."""
+        return norm.standardize(x, mask, epsilon=self.epsilon, variance=self.variance)
+
+
+class BatchNorm(_Norm):
+    """Each feature by its mean and variance over the real steps of all rows: `jaxmask.norm._batch`.
+
+    In training the statistics are those of the batch, and `mean` and `var` keep running averages of
+    them, which evaluation uses. A batch without any real step leaves the averages as they are.
+    `model.train()` and `model.eval()` switch.
+
+    Args:
+      num_features: size of the last axis of `x`.
+      use_running_average: normalise by the running averages, and leave them as they are.
+      momentum: how much of the old averages a batch keeps.
+      axis_name: mapped axis or axes that hold parts of the batch.
+      **options: as in `LayerNorm`, but `epsilon` is 1e-5.
+
+    Raises:
+      ValueError: on call, if the last axis of `x` has another size.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> layer = jm.nn.BatchNorm(1, momentum=0.5, epsilon=0.0, rngs=nnx.Rngs(0))
+      >>> layer(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))[0].tolist()
+      [[[-1.0], [1.0], [0.0]]]
+      >>> layer.mean[...].tolist(), layer.var[...].tolist()
+      ([1.0], [1.0])
+
+    Agrees with `flax.nnx.BatchNorm` of the real steps laid end to end.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        use_running_average: bool = False,
+        momentum: float = 0.99,
+        axis_name: str | tuple[str, ...] | None = None,
+        **options: Unpack[NormOptions],
+    ):
+        _check.static_number(momentum, "BatchNorm", "momentum")
+        options.setdefault("epsilon", 1e-5)
+        super().__init__(num_features, **options)
+        wide = ops.accumulator(options.get("param_dtype", jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((num_features,), wide))
+        self.var = nnx.BatchStat(jnp.ones((num_features,), wide))
+        self.use_running_average = use_running_average
+        self.momentum = momentum
+        self.axis_name = axis_name
+
+    @property
+    def per_step(self) -> bool:  # type: ignore[override]
+        """Whether each step is normalised by itself: with running averages."""
+        return self.use_running_average
+
+    def __call__(
+        self, x: ArrayLike, mask: Mask = None, *, use_running_average: bool | None = None
+    ) -> Pair:
+        """Normalise all steps, in training update the averages, and return `(y, mask)`."""
+        x, scale, bias = self._inputs(x, mask)
+        statistics = norm.BatchStatistics(self.mean[...], self.var[...], 0)
+        given = self.use_running_average if use_running_average is None else use_running_average
+        if not given:
+            new = norm.batch_statistics(x, mask, axis_name=self.axis_name)
+            running = norm.update_statistics(statistics, new, momentum=self.momentum)
+            self.mean[...], self.var[...] = running.mean, running.variance
+            statistics = new
+        return norm.batch(x, mask, statistics, scale, bias, epsilon=self.epsilon)

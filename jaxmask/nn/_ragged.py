@@ -1,0 +1,155 @@
+"""A plain module of one unpadded row, as a masked layer."""
+
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import errors, nnx
+
+from jaxmask import _check, _keys
+from jaxmask._types import Mask, PyTree
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import NoiseCall, draw, named, opened
+from jaxmask.ragged import RaggedVmap, Report
+from jaxmask.ragged import _transform as transform
+
+WHERE = "Ragged"
+
+
+class Ragged(MaskedModule):
+    """Run a plain Flax module of one unpadded row on a padded batch.
+
+        y[b], of its own length, = module(x[b, : n[b]])
+
+    The module is written, or was written by others, for one sequence `[n, feature]`, without a
+    mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row noise of its own,
+    and advance as in one call. Statistics and caches that it would change by one row have no one
+    value for a batch: that is an error which names them.
+
+    Mask class: any; a batch that is not padded on the right is compacted first.
+
+    Args:
+      module: a Flax NNX module, called on rows.
+      in_axes: as in `jm.ragged_vmap`, for each argument of the module.
+      min_length: as in `jm.ragged_vmap`.
+      multiple_of: as in `jm.ragged_vmap`.
+
+    Raises:
+      TypeError: if `module` is not callable.
+      ValueError: on call, if the module changes statistics or a cache.
+      RaggedTraceError, UnsupportedPrimitiveError: on call, as in `jm.ragged_vmap`.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> model = jm.nn.Sequential(
+      ...     jm.nn.Embed(100, 8, rngs=rngs),
+      ...     jm.nn.Ragged(nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)),
+      ...     jm.nn.GlobalMeanPool(),
+      ... )
+      >>> y, row_mask = model(*jm.pad_sequences([[7, 8, 9], [5]]))
+      >>> y.shape, row_mask.tolist()
+      ((2, 8), [True, True])
+    """
+
+    def __init__(self, module: Any, in_axes: Any = 0, *, min_length: int = 1, multiple_of: int = 1):
+        if not callable(module):
+            raise TypeError(f"{WHERE}: `module` must be callable, got {_check.kind_of(module)}.")
+        self.module = module
+        self.in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        self.min_length = min_length
+        self.multiple_of = multiple_of
+
+    def __call__(
+        self, x: PyTree, mask: Mask = None, *arguments: Any, **options: Unpack[NoiseCall]
+    ) -> tuple[PyTree, PyTree]:
+        """Run the module on every row and return `(y, mask)`; options as in `Sequential`."""
+        layer, given = opened(self, options, resets=False)
+        options_of_row = named(layer.module, given)
+        # Of the row alone: `row_ids` make its keys, and `rngs` are drawn from before.
+        switches = {k: v for k, v in options_of_row.items() if k not in ("rngs", "row_ids")}
+        graph, *states = nnx.split(layer.module, nnx.RngKey, nnx.RngCount, ...)
+        keys, counts, rest = states
+        rngs = given.get("rngs")
+        if rngs is not None:
+            keys = jax.tree.map(lambda _: draw(None, rngs, WHERE), keys)
+        own = draw(None, rngs, WHERE) if "rngs" in options_of_row else None
+        first = jax.tree.leaves(x)[0]
+        row_keys = jax.tree.map(
+            lambda key: _keys.row_keys(key, first, WHERE, given.get("row_ids")), [keys, own]
+        )
+        function = _Function(graph, counts, rest, switches)
+        axes = self._axes(len(arguments))
+        g = RaggedVmap(function, axes, min_length=self.min_length, multiple_of=self.multiple_of)
+        (y, after), (real, _) = g(x, mask, *arguments, row_keys)
+        if rngs is None and jax.tree.leaves(counts):
+            self._advance(counts, after)
+        return y, real
+
+    def check(self, x: PyTree, mask: Mask, *arguments: Any, tolerance: float = 1e-4) -> Report:
+        """Compare with the module on each row alone, as `jm.ragged_vmap(f).check` does.
+
+        Random streams are those of a copy, and give all rows the same noise.
+        """
+        graph, state = nnx.split(self.module)
+
+        def function(*row: Any) -> Any:
+            return nnx.merge(graph, state, copy=True)(*row)
+
+        g = RaggedVmap(
+            function, self.in_axes, min_length=self.min_length, multiple_of=self.multiple_of
+        )
+        return g.check(x, mask, *arguments, tolerance=tolerance)
+
+    def _axes(self, extra: int) -> tuple[Any, ...]:
+        axes = self.in_axes if isinstance(self.in_axes, tuple) else (self.in_axes,) * (1 + extra)
+        return (*axes, 0)
+
+    def _advance(self, before: PyTree, after: PyTree) -> None:
+        # Rows that are not there say 0; all others say the same.
+        latest = jax.tree.map(lambda new: jnp.max(new, initial=0), after)
+        moved = jax.tree.map(jnp.maximum, before, latest)
+        try:
+            nnx.update(self.module, moved)
+        except errors.TraceContextError as error:
+            raise ValueError(
+                f"{WHERE}: the random stream of a closed-over model cannot advance inside a "
+                "transform of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model."
+            ) from error
+
+
+class _Function:
+    """The module as a pure function of a row, that also returns the counts of its streams."""
+
+    def __init__(self, graph: Any, counts: PyTree, rest: PyTree, switches: dict[str, Any]):
+        self.graph, self.counts, self.rest, self.switches = graph, counts, rest, switches
+
+    def __call__(self, *arguments: Any) -> tuple[PyTree, PyTree]:
+        *row, [keys, own] = arguments
+        options = self.switches if own is None else {**self.switches, "rngs": nnx.Rngs(own)}
+        module = nnx.merge(self.graph, keys, self.counts, self.rest, copy=True)
+        before = _leaves(module)
+        y = module(*row, **options)
+        _refuse_changes(before, _leaves(module))
+        return y, jax.tree.map(jnp.asarray, nnx.state(module, nnx.RngCount))
+
+
+def _refuse_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = [name for name, leaf in after.items() if before.get(name) is not leaf]
+    if changed:
+        raise ValueError(
+            f"{WHERE}: the module changes {', '.join(changed)} on each row, and a batch has no one "
+            "value for it. Use running averages (`model.eval()`), jaxmask's own `jm.nn.BatchNorm` "
+            "for statistics over real steps of all rows, or return the new value as a result."
+        )
+
+
+def _leaves(module: Any) -> dict[str, Any]:
+    """Every array that is no part of a random stream, by its path. Taken now: variables change."""
+    state = nnx.state(module, nnx.Not(nnx.RngState))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+transform.ADAPTERS.append((nnx.Module, Ragged))

@@ -1,0 +1,128 @@
+"""Spectral normalisation of the weights of any layer; masks pass through it."""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmask import _check, ops
+from jaxmask._types import Array, Mask, Pair, PyTree
+from jaxmask.nn import _join as join
+from jaxmask.nn import _streaming as streaming
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import CallOptions, opened
+
+_INSIDE = "SpectralNorm: the layer"
+
+
+class SpectralNorm(MaskedModule):
+    """Run a layer with each of its weight matrices divided by its largest singular value.
+
+        sigma = v W u,   W' = W / sigma
+
+    with u and v from power iteration, which goes on from call to call in training. The layer keeps
+    its own weights; what it is run with is a copy. Padding and mask are the layer's business, and a
+    layer that streams still does: in eval mode, since in training each chunk iterates anew.
+
+    Args:
+      layer: a module that `Sequential` takes. Parameters with more than two axes are flattened to
+        a matrix with the last axis as it is; vectors stay as they are.
+      n_steps: power iterations a call, at least 1.
+      epsilon: keeps the norms of u and v off 0.
+      use_running_average: keep u as it is; `model.eval()` sets it.
+      rngs: source of the `params` random stream.
+
+    Raises:
+      TypeError, ValueError: if `n_steps` is not an int of at least 1.
+      MaskError: on call, if the layer meets a mask and does not know masks; on `run`, if it is not
+        causal.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> layer = jm.nn.SpectralNorm(nnx.Linear(3, 2, rngs=rngs), rngs=rngs)
+      >>> y, mask = layer(jnp.ones((1, 2, 3)), jnp.array([[True, False]]))
+      >>> y[0, 1].tolist(), mask.tolist()
+      ([0.0, 0.0], [[True, False]])
+
+    Source: Miyato et al., 2018, arxiv.org/abs/1802.05957. Agrees with `flax.nnx.SpectralNorm`,
+    which overwrites the weights of the layer.
+    """
+
+    def __init__(
+        self,
+        layer: Callable[..., Any],
+        *,
+        n_steps: int = 1,
+        epsilon: float = 1e-12,
+        use_running_average: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.layer = layer
+        self.n_steps = _check.count(n_steps, "SpectralNorm", "n_steps", least=1)
+        self.epsilon = epsilon
+        self.use_running_average = use_running_average
+        draw = nnx.initializers.normal()
+        self.u = nnx.List(
+            nnx.BatchStat(draw(rngs.params(), (weight.shape[-1],), ops.accumulator(weight.dtype)))
+            for weight in _matrices(jax.tree.leaves(nnx.state(layer, nnx.Param)))
+        )
+
+    @property
+    def per_step(self) -> bool:  # type: ignore[override]
+        """Whether the layer acts on each step alone."""
+        return bool(getattr(self.layer, "per_step", False))
+
+    def __call__(
+        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[Any, Mask]:
+        """Run the layer with normalised weights and return `(y, mask)`; options for the layer."""
+        model, given = opened(self, options)
+        return join.call(model._normalised(), x, mask, at="SpectralNorm", given=given)
+
+    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> PyTree:
+        """What `run` starts from: the carry of the layer."""
+        model, given = opened(self, options)
+        return streaming.initial_carry(model.layer, batch, at=_INSIDE, given=given)
+
+    def run(
+        self, carry: PyTree, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[PyTree, Pair]:
+        """Run the layer on the next chunk and return `(carry, (y, mask))`."""
+        model, given = opened(self, options)
+        return streaming.run(model._normalised(), carry, x, mask, at=_INSIDE, given=given)
+
+    def _normalised(self) -> Any:
+        """The layer with normalised weights."""
+        graph, params, rest = nnx.split(self.layer, nnx.Param, ...)  # type: ignore[misc]
+        leaves, tree = jax.tree.flatten(params)
+        divided = iter(
+            [self._divided(w, u) for w, u in zip(_matrices(leaves), self.u, strict=True)]
+        )
+        leaves = [next(divided) if leaf.ndim > 1 else leaf for leaf in leaves]
+        # Without `copy` the layer's other variables, such as random streams, advance for good.
+        return nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
+
+    def _divided(self, weight: Array, u: nnx.BatchStat) -> Array:
+        wide = ops.accumulator(weight.dtype)
+        matrix = weight.reshape(-1, weight.shape[-1]).astype(wide)
+        left, right = matrix[:, 0], u[...].astype(wide)
+        for _ in range(self.n_steps):
+            left = self._unit(matrix @ right)
+            right = self._unit(left @ matrix)
+        left, right = jax.lax.stop_gradient((left, right))
+        if not self.use_running_average:
+            u[...] = right.astype(u[...].dtype)
+        sigma = left @ matrix @ right
+        divided = weight.astype(wide) / jnp.where(sigma == 0, 1, sigma).astype(wide)
+        return divided.astype(weight.dtype)
+
+    def _unit(self, vector: Array) -> Array:
+        return vector * jax.lax.rsqrt(jnp.sum(jnp.square(vector)) + self.epsilon)
+
+
+def _matrices(leaves: list[Array]) -> list[Array]:
+    return [leaf for leaf in leaves if leaf.ndim > 1]

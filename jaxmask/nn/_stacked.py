@@ -1,0 +1,135 @@
+"""Recurrent layers on top of each other."""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmask import _check, ops, random
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
+from jaxmask.nn import _join as join
+from jaxmask.nn import _streaming as streaming
+from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._options import CallOptions, Given, draw, opened
+
+
+class StackedRNN(MaskedModule):
+    """Recurrent layers on top of each other, with dropout and shortcuts between them.
+
+        y = layer(x);  y = x + y, with `residual` where the shapes agree;  x = dropout(y)
+
+    Dropout stands between layers: not before the first one and not after the last one. A stack of
+    causal layers streams (`run`, `initial_carry`); one with `Bidirectional` in it does not.
+
+    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to what the last layer makes of it.
+
+    Args:
+      *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ..., or any layer that
+        `Sequential` takes; all but the last one give every step.
+      residual: add what a layer gets to what it gives, where both have the same shape.
+      dropout: probability of dropping a feature between two layers, while training.
+      variational: one draw for all steps of a row, not one for each.
+      rngs: source of the `dropout` random stream; needed where `dropout` is not 0.
+
+    Raises:
+      ValueError: if there is no layer, or `dropout` is not within 0 and 1 or lacks `rngs`.
+      MaskError: on `run`, if a layer is not causal.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> layers = jm.nn.GRU(3, 4, rngs=rngs), jm.nn.GRU(4, 4, rngs=rngs)
+      >>> stack = jm.nn.StackedRNN(*layers, residual=True, dropout=0.1, rngs=rngs)
+      >>> y, mask = stack(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))
+      >>> carry, (y, mask) = stack.run(stack.initial_carry(2), y[..., :3], mask)
+      >>> y.shape, len(carry)
+      ((2, 5, 4), 2)
+
+    Source: variational dropout: Gal and Ghahramani, 2016, arXiv:1512.05287; residual: Wu et al.,
+    2016, arXiv:1609.08144.
+    """
+
+    def __init__(
+        self,
+        *layers: Callable[..., Pair],
+        residual: bool = False,
+        dropout: float = 0.0,
+        variational: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ):
+        if not layers:
+            raise ValueError("StackedRNN: expected at least one layer, got none.")
+        _check.static_number(dropout, "StackedRNN", "dropout")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"StackedRNN: `dropout` must lie within 0 and 1, got {dropout}.")
+        if dropout and rngs is None:
+            raise ValueError("StackedRNN: `dropout` needs a random stream: pass `rngs=`.")
+        self.layers = nnx.List(layers)
+        self.residual = residual
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.variational = variational
+
+    def __call__(
+        self, x: ArrayLike, mask: Mask = None, **options: Unpack[CallOptions]
+    ) -> tuple[Any, Mask]:
+        """Run the layers and return `(y, mask)`; options as in `Sequential`."""
+        y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
+        model, given = opened(self, options)
+        for position, layer in enumerate(model.layers):
+            at = f"StackedRNN: layer {position}"
+            pair = join.call(layer, y, mask, at=at, given=given)
+            y, mask = model._joined(position, y, mask, pair, given)
+        return y, mask
+
+    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> tuple[PyTree, ...]:
+        """What `run` starts from: a tuple with the carry of each layer."""
+        model, given = opened(self, options)
+        return tuple(
+            streaming.initial_carry(layer, batch, at=f"StackedRNN: layer {position}", given=given)
+            for position, layer in enumerate(model.layers)
+        )
+
+    def run(
+        self,
+        carry: tuple[PyTree, ...],
+        x: ArrayLike,
+        mask: Mask = None,
+        **options: Unpack[CallOptions],
+    ) -> tuple[tuple[PyTree, ...], Pair]:
+        """Run from `carry` and return `(carry, (y, mask))`. Dropout draws anew at each call."""
+        y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
+        _check.carries(carry, len(self.layers), "StackedRNN")
+        model, given = opened(self, options)
+        after = []
+        for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
+            at = f"StackedRNN: layer {position}"
+            held, pair = streaming.run(layer, held, y, mask, at=at, given=given)
+            y, mask = model._joined(position, y, mask, pair, given)
+            after.append(held)
+        return tuple(after), (y, mask)
+
+    def _joined(
+        self, position: int, x: Array, mask: Mask, pair: tuple[Any, Mask], given: Given
+    ) -> Any:
+        """What a layer gives, with the shortcut past it and the dropout after it."""
+        y, after = pair
+        if self.residual and jnp.shape(y) == x.shape:
+            # Filled twice, since the layer may have made padding of steps that came in real.
+            y, _ = ops.fill(ops.fill(x, mask)[0] + y, after)
+        is_last = position == len(self.layers) - 1
+        if is_last or self.dropout.deterministic or self.dropout.rate == 0:
+            return y, after
+        drop = _drop_features if self.variational else random.dropout
+        key = draw(self.dropout.rngs, given.get("rngs"), "StackedRNN")
+        y = _check.array(y, "x", "StackedRNN")
+        return drop(y, after, key, self.dropout.rate, row_ids=given.get("row_ids"))
+
+
+def _drop_features(
+    x: Array, mask: Mask, key: Array, rate: float, *, row_ids: ArrayLike | None
+) -> Pair:
+    """Dropout with one draw a row, the same at all of its steps."""
+    scale, _ = random.dropout(jnp.ones_like(x[:, :1]), None, key, rate, row_ids=row_ids)
+    return ops.fill(jnp.where(scale == 0, 0, x * scale).astype(x.dtype), mask)

@@ -1,0 +1,233 @@
+"""Several sequences in a row, and back: what `pack_sequences` returns."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask import _check
+from jaxmask._host.rectangle import take
+from jaxmask._types import ArrayLike, Segments
+
+
+class Pieces(NamedTuple):
+    """Where each sequence lies; a split one has several pieces, a dropped one none.
+
+    Attributes:
+      sequence: `[pieces]`, int64, increasing: the index of the sequence.
+      row: `[pieces]`, int64; -1 for a sequence without a step.
+      start: `[pieces]`, int64, the first step in the row.
+      length: `[pieces]`, int64.
+      number: `[pieces]`, int64, the id in `segments`; 0 for a sequence without a step.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> jm.pack_sequences([[1], [2, 2]], row_length=3).pieces.start.tolist()
+      [2, 0]
+    """
+
+    sequence: np.ndarray
+    row: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    number: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Packed rows. All arrays are NumPy's.
+
+    Rows are filled from the left without a gap, so a row is right-padded.
+
+    Attributes:
+      x: `[rows, row_length, feature...]`.
+      mask: `[rows, row_length]`, boolean, True where a step is real.
+      segments: `[rows, row_length]`, int32: 1, 2, ... number the sequences of a row, 0 is padding.
+      positions: `[rows, row_length]`, int32, the rank of each step in its sequence; 0 in padding.
+      pieces: where each sequence lies.
+      indices: `[sequences]`, int64, those that went in, those without a step and dropped ones
+        included: 0, 1, ..., or in a batch of a stream their indices in the stream.
+      dropped: for each sequence that was cut or dropped, its index and the steps left out.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> packed = jm.pack_sequences([[1], [2, 2], [3, 3, 3]], row_length=3)
+      >>> packed.segments.tolist(), packed.positions.tolist()
+      ([[1, 1, 1], [1, 1, 2]], [[0, 1, 2], [0, 1, 0]])
+      >>> packed.fill, packed.max_segments
+      (1.0, 2)
+    """
+
+    x: np.ndarray
+    mask: np.ndarray
+    segments: np.ndarray
+    positions: np.ndarray
+    pieces: Pieces
+    indices: np.ndarray
+    dropped: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many sequences went in."""
+        return len(self.indices)
+
+    @property
+    def fill(self) -> float:
+        """The share of real steps; 1 if there is no row."""
+        return float(self.mask.mean()) if self.mask.size else 1.0
+
+    @property
+    def max_segments(self) -> int:
+        """The most sequences of a row, at least 1."""
+        return max(1, int(self.pieces.number.max(initial=0)))
+
+    def as_segments(self, max_segments: int | None = None) -> Segments:
+        """What stands in the mask's place: `jm.Segments(segments, max_segments)`.
+
+        Args:
+          max_segments: static, so that functions compile anew for each number; give batches one
+            number, and `pack_sequences` the same limit. None takes what this batch needs.
+
+        Returns:
+          `jm.Segments` with NumPy ids.
+
+        Raises:
+          ValueError: if a row holds more sequences.
+        """
+        ids: Any = self.segments  # stay NumPy's, so that they are checked where they are used
+        return Segments(ids, self._most(max_segments, "as_segments"))
+
+    def place(
+        self, values: ArrayLike, max_segments: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put one value of each sequence, such as its label, where pooling puts its result.
+
+        Args:
+          values: `[sequences, feature...]`, in the order of the sequences.
+          max_segments: that of the `Segments` that are pooled.
+
+        Returns:
+          The pair `(values, row_mask)`: `[rows * max_segments, feature...]`, 0 where there is no
+          sequence, and `[rows * max_segments]`, boolean. Each piece of a split sequence has the
+          value of the whole.
+
+        Raises:
+          TypeError, ValueError: if `values` is no array of one value a sequence, or a row holds
+            more sequences than `max_segments`.
+        """
+        where = "place"
+        source = _check.host(values, "values", where)
+        if source.ndim < 1 or len(source) != self.count:
+            raise ValueError(
+                f"{where}: `values` must have one value for each of the {self.count} sequences, "
+                f"got shape {source.shape}."
+            )
+        most = self._most(max_segments, where)
+        placed = np.zeros((len(self.x) * most, *source.shape[1:]), source.dtype)
+        real = np.zeros(len(placed), bool)
+        some = self.pieces.row >= 0
+        slots = self._slots(most)[some]
+        placed[slots] = source[self.pieces.sequence[some]]
+        real[slots] = True
+        return placed, real
+
+    def collect(
+        self, y: ArrayLike, max_segments: int | None = None
+    ) -> tuple[ArrayLike, np.ndarray]:
+        """Take the result for each sequence from what pooling returned: the inverse of `place`.
+
+        Args:
+          y: `[rows * max_segments, feature...]`, NumPy's or JAX's; differentiable.
+          max_segments: that of the `Segments` that were pooled.
+
+        Returns:
+          The pair `(y, row_mask)`: `[sequences, feature...]` in the order of the sequences, 0 for
+          those without a step and dropped ones, whose `row_mask [sequences]` is False.
+
+        Raises:
+          TypeError, ValueError: if `y` does not belong to these rows; if a sequence was split,
+            since each of its pieces has a result of its own.
+        """
+        where = "collect"
+        most = self._most(max_segments, where)
+        if not isinstance(y, jax.Array):
+            y = _check.host(y, "y", where)
+        if y.ndim < 1 or len(y) != len(self.x) * most:
+            raise ValueError(
+                f"{where}: `y` must be [rows * max_segments, ...] = [{len(self.x)} * {most}, ...], "
+                f"got shape {y.shape}. Pass the `max_segments` of the `Segments` that were pooled."
+            )
+        twice = np.flatnonzero(np.diff(self.pieces.sequence) == 0)
+        if len(twice):
+            raise ValueError(
+                f"{where}: sequence {self.pieces.sequence[twice[0]]} was split, and each of its "
+                "pieces has a result of its own: join them as you mean it, by `packed.pieces`."
+            )
+        if not len(y):
+            return np.zeros((self.count, *y.shape[1:]), y.dtype), np.zeros(self.count, bool)
+        slots = np.zeros(self.count, np.int64)
+        real = np.zeros(self.count, bool)
+        slots[self.pieces.sequence] = np.maximum(self._slots(most), 0)
+        real[self.pieces.sequence] = self.pieces.row >= 0
+        shown = real.reshape(-1, *[1] * (y.ndim - 1))
+        library: Any = jnp if isinstance(y, jax.Array) else np
+        return library.where(shown, y[slots], np.zeros((), y.dtype)), real
+
+    def _slots(self, most: int) -> np.ndarray:
+        """Where pooling puts each piece."""
+        return self.pieces.row * most + self.pieces.number - 1
+
+    def _most(self, max_segments: int | None, where: str) -> int:
+        needed = self.max_segments
+        if max_segments is None:
+            return needed
+        most = _check.count(max_segments, where, "max_segments", least=1)
+        if most < needed:
+            row = int(self.pieces.row[np.argmax(self.pieces.number)])
+            raise ValueError(
+                f"{where}: row {row} holds {needed} sequences, and `max_segments` is {most}. Pass "
+                f"`max_segments={most}` to `pack_sequences` too, which limits them."
+            )
+        return most
+
+
+def unpack_sequences(y: ArrayLike, packed: Packed) -> list[np.ndarray]:
+    """Take each sequence out of packed rows: the inverse of `pack_sequences`.
+
+    Args:
+      y: `[rows, row_length, feature...]`, any dtype: `packed.x`, or what a model made of it.
+      packed: what `pack_sequences` returned.
+
+    Returns:
+      A list of arrays `[n, feature...]` in the order of the sequences that went in; the pieces of
+      a split one are joined. What was cut off is missing, and a dropped sequence is empty:
+      `packed.dropped` has their steps. They are views of one new array.
+
+    Raises:
+      TypeError: if `y` is no array.
+      ValueError: if it does not have the rows and steps of `packed`.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> packed = jm.pack_sequences([[1], [2, 2], []], row_length=3)
+      >>> [row.tolist() for row in jm.unpack_sequences(10 * packed.x, packed)]
+      [[10], [20, 20], []]
+    """
+    where = "unpack_sequences"
+    source = _check.host(y, "y", where)
+    rows, row_length = packed.mask.shape
+    if source.shape[:2] != (rows, row_length):
+        raise ValueError(
+            f"{where}: `y` must be [rows, row_length, ...] = [{rows}, {row_length}, ...] as "
+            f"`packed.x` is, got shape {source.shape}."
+        )
+    pieces = packed.pieces
+    flat = source.reshape(rows * row_length, *source.shape[2:])
+    values = take(flat, np.maximum(pieces.row, 0) * row_length + pieces.start, pieces.length)
+    steps = np.concatenate([[0], np.cumsum(pieces.length)])
+    bounds = steps[np.searchsorted(pieces.sequence, np.arange(packed.count + 1))].tolist()
+    return [values[start:end] for start, end in itertools.pairwise(bounds)]

@@ -1,0 +1,212 @@
+"""One row inside the program: how long it is, and what stands in its padding.
+
+The invariant that every rule keeps: **on each ragged axis, padding holds a copy of position 0**.
+So a function of one step only ever meets values that it meets on the row alone. Nothing in the
+padding can be nan or inf that is not so on the row, its zero cotangent stays zero, and functions
+of each step need no mask at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask._types import Array
+from jaxmask.ragged._interpreter import dims
+
+Shape = tuple[Any, ...]
+
+
+class Context:
+    """The lengths of one row, and the sizes that arrays have to hold any row.
+
+    Args:
+      sizes: the bounds of all lengths.
+      lengths: int32 scalars, for each name.
+      live: a bool scalar, or None for True. Where it is False this part of the program would not
+        run on the row alone: it is a branch that is not taken, or a loop of no steps. Its results
+        are dropped, and the values in it are replaced by safe ones.
+      row: whether the row is there at all. Loops of a row that is not there end at once.
+
+    Example:
+      >>> time, = jax.export.symbolic_shape("time")
+      >>> row = Context(dims.Sizes({"time": (1, 4)}), {"time": jnp.int32(3)})
+      >>> row.size(time), int(row.count(time)), row.real(time).tolist()
+      (4, 3, [True, True, True, False])
+    """
+
+    def __init__(
+        self,
+        sizes: dims.Sizes,
+        lengths: Mapping[str, Array],
+        live: Array | None = None,
+        row: Array | None = None,
+    ):
+        self.sizes, self.lengths, self.live, self.row = sizes, dict(lengths), live, row
+        self.linear = False  # whether this is transposed as it stands: `stop_gradient` is not
+        self.callers: list[Any] = []  # the equations that are running, the outermost first
+        self._positions: dict[int, Array] = {}
+        self._real: dict[str, Array] = {}
+        self._count: dict[str, Array] = {}
+
+    def inside(self, live: Array | None = None) -> "Context":
+        """The same row inside a loop or a branch; `live` narrows what there is already."""
+        if live is not None and self.live is not None:
+            live = live & self.live
+        live = self.live if live is None else live
+        context = Context(self.sizes, self.lengths, live, self.row)
+        context.callers, context.linear = self.callers, self.linear
+        return context
+
+    # ------------------------------------------------------------------------- sizes
+
+    def size(self, dim: Any) -> int:
+        """The physical size of an axis: that of the longest row."""
+        return self.sizes.span(dim)[1]
+
+    def count(self, dim: Any) -> Any:
+        """The size of an axis in this row: an int, or an int32 scalar."""
+        if not dims.is_symbolic(dim):
+            return int(dim)
+        text = str(dim)
+        if text not in self._count:
+            value = dims.evaluate(dim, self.lengths, SCALARS)
+            self._count[text] = jnp.asarray(value, jnp.int32)
+        return self._count[text]
+
+    def may_be_empty(self, dim: Any) -> bool:
+        """Whether an axis has no position in some row."""
+        return dims.is_symbolic(dim) and self.sizes.span(dim)[0] <= 0
+
+    def shape(self, shape: Sequence[Any]) -> tuple[int, ...]:
+        """The physical shape of an array."""
+        return tuple(self.size(dim) for dim in shape)
+
+    def positions(self, size: int) -> Array:
+        """`[size]`, int32: 0, 1, 2, ..."""
+        if size not in self._positions:
+            self._positions[size] = jax.lax.iota(jnp.int32, size)
+        return self._positions[size]
+
+    def real(self, dim: Any) -> Array:
+        """`[size]`, True at the positions that this row has."""
+        text = str(dim)
+        if text not in self._real:
+            self._real[text] = self.positions(self.size(dim)) < self.count(dim)
+        return self._real[text]
+
+    # ----------------------------------------------------------------------- padding
+
+    def mask(self, shape: Shape, axes: Sequence[int] | None = None) -> Array | None:
+        """True where no index along `axes` is padding, of the physical shape; None: all."""
+        mask = None
+        for axis in ragged_axes(shape, axes):
+            one = along(self.real(shape[axis]), axis, self.shape(shape))
+            mask = one if mask is None else mask & one
+        return mask
+
+    def fill(self, value: Array, shape: Shape, axes: Sequence[int] | None, constant: Any) -> Array:
+        """Put a constant, the identity of what follows, into the padding along `axes`."""
+        mask = self.mask(shape, axes)
+        return value if mask is None else select(mask, value, constant)
+
+    def repeat_first(self, value: Array, shape: Shape, axes: Sequence[int] | None = None) -> Array:
+        """Put a copy of position 0 into the padding along `axes` (all of them where None)."""
+        for axis in ragged_axes(shape, axes):
+            first = jax.lax.slice_in_dim(value, 0, min(1, value.shape[axis]), 1, axis)
+            # The copy carries no gradient: all of it would be 0.
+            first = first if self.linear else stop_gradient(first)
+            value = select(along(self.real(shape[axis]), axis, value.shape), value, first)
+        return value
+
+    def alive(self, shape: Shape) -> Array | None:
+        """Whether the row alone computes an array of this shape at all; None where it always does.
+
+        It does not in a part of the program that is not live, nor where an axis has no position.
+        """
+        alive = self.live
+        for dim in {str(dim): dim for dim in shape if self.may_be_empty(dim)}.values():
+            some = self.count(dim) > 0
+            alive = some if alive is None else alive & some
+        return alive
+
+
+SCALARS: dict[str, Any] = {
+    "floordiv": jnp.floor_divide,
+    "mod": jnp.mod,
+    "max": jnp.maximum,
+    "min": jnp.minimum,
+}
+
+
+def ragged_axes(shape: Shape, axes: Sequence[int] | None = None) -> list[int]:
+    """Those of some axes whose size depends on the row.
+
+    Example:
+      >>> time, = jax.export.symbolic_shape("time")
+      >>> ragged_axes((2, time))
+      [1]
+    """
+    chosen = range(len(shape)) if axes is None else axes
+    return [axis for axis in chosen if dims.is_symbolic(shape[axis])]
+
+
+def along(vector: Array, axis: int, shape: Sequence[int]) -> Array:
+    """A vector along one axis of a shape.
+
+    Example:
+      >>> along(jnp.arange(3), 1, (2, 3)).tolist()
+      [[0, 1, 2], [0, 1, 2]]
+    """
+    return jax.lax.broadcast_in_dim(vector, shape, (axis,))
+
+
+def select(inside: Array, value: Array, other: Any) -> Array:
+    """`jnp.where` of a mask of the shape of `value`, in few operations.
+
+    Args:
+      inside: where to take `value`.
+      value: any dtype.
+      other: a number, or an array whose axes are those of `value` or 1.
+
+    Example:
+      >>> select(jnp.array([True, False]), jnp.array([5, 6]), 0).tolist()
+      [5, 0]
+    """
+    if jnp.ndim(other) == 0:
+        other = jax.lax.full(value.shape, other, value.dtype)
+    elif other.shape != value.shape:
+        other = jax.lax.broadcast_in_dim(other, value.shape, range(value.ndim))
+    return jax.lax.select_n(inside, other, value)
+
+
+def take(value: Array, place: Array, axis: int) -> Array:
+    """Positions of an axis; what lies outside is moved inside, and is not to be used.
+
+    Example:
+      >>> take(jnp.array([5, 6]), jnp.array([1, 9]), 0).tolist()
+      [6, 6]
+    """
+    if not value.shape[axis]:
+        shape = tuple(place.size if k == axis else size for k, size in enumerate(value.shape))
+        return jnp.zeros(shape, value.dtype)
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=tuple(k for k in range(value.ndim) if k != axis),
+        collapsed_slice_dims=(axis,),
+        start_index_map=(axis,),
+    )
+    sizes = tuple(1 if k == axis else size for k, size in enumerate(value.shape))
+    return jax.lax.gather(value, place[:, None], numbers, sizes, mode="clip")
+
+
+def stop_gradient(value: Array) -> Array:
+    """`jax.lax.stop_gradient`, for values that may be random keys too.
+
+    Example:
+      >>> stop_gradient(jax.random.key(0)).shape
+      ()
+    """
+    if jnp.issubdtype(value.dtype, jnp.inexact):
+        return jax.lax.stop_gradient(value)
+    return value

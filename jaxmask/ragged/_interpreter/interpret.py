@@ -1,0 +1,320 @@
+"""Run a traced program on one padded row, equation by equation.
+
+`run` walks over the equations of a jaxpr that was traced at symbolic lengths and calls, for each,
+the rule of its primitive. Rules are kept by the primitive's name, since names outlive releases of
+JAX and the objects behind them do not.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from jaxmask._types import Array
+from jaxmask.ragged import _errors as errors
+from jaxmask.ragged._interpreter import dims, padding
+from jaxmask.ragged._interpreter.context import Context, Shape, ragged_axes
+from jaxmask.ragged._interpreter.known import Known
+
+Rule = Callable[..., Any]
+Axes = tuple[int, ...]
+RULES: dict[str, Rule] = {}
+REFUSED: dict[str, str] = {}
+
+
+def register(primitive: Any, rule: Rule | None = None) -> Any:
+    """Teach `ragged_vmap` a primitive.
+
+    A rule is `rule(step, *values)` and returns the result, or a list where the primitive has
+    several. `values` are the operands in their physical shapes; on every ragged axis, padding
+    holds a copy of position 0, and the rule must return it so: `step.repeat_first(result)` does
+    that. `step` is a `Step`. Where each element of the result depends on its own element of the
+    operands alone, the rule is `jm.ragged.elementwise`.
+
+    Args:
+      primitive: a JAX primitive, or its name.
+      rule: the rule; without it, a decorator is returned.
+
+    Returns:
+      The rule, or a decorator.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> from jax.extend.core import Primitive
+      >>> double = Primitive("double")
+      >>> _ = double.def_abstract_eval(lambda x: x)
+      >>> _ = jm.ragged.register(double, lambda step, x: x + x)
+      >>> g = jm.ragged_vmap(lambda row: double.bind(row).sum())
+      >>> y, _ = g(*jm.pad_sequences([[1, 2], [3]]))
+      >>> y.tolist()
+      [6, 6]
+    """
+    name = primitive if isinstance(primitive, str) else primitive.name
+    if rule is None:
+        return lambda function: register(name, function)
+    RULES[name] = rule
+    return rule
+
+
+def rule_for(*names: str) -> Callable[[Rule], Rule]:
+    """Decorate the rule of several primitives.
+
+    Example:
+      >>> rule_for()(print) is print
+      True
+    """
+
+    def decorate(rule: Rule) -> Rule:
+        for name in names:
+            RULES[name] = rule
+        return rule
+
+    return decorate
+
+
+@dataclass
+class Step:
+    """One equation while it runs: what a rule may ask.
+
+    Attributes:
+      context: the row: `size`, `count`, `real`, `mask`, `fill`, `repeat_first`.
+      primitive: of the equation.
+      params: its parameters; sizes in them may be symbolic.
+      inputs: the logical shape of each operand.
+      outputs: the logical shape of each result.
+      known: for each operand, its values as an expression of lengths where they are known.
+      met: for each operand, the axes whose padding holds something else than position 0; none but
+        for calls and linear functions.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> @jm.ragged.register("my_sum_over_time")
+      ... def rule(step, x):
+      ...     return step.bind(step.fill(0, x, [0], 0))  # operand 0, axis 0, the identity 0
+    """
+
+    context: Context
+    equation: Any
+    known: list[Known | None] = field(default_factory=list)
+    met: list[Axes] = field(default_factory=list)
+    known_out: list[Known | None] | None = None
+    loose_out: list[Axes] | None = None
+
+    @property
+    def primitive(self) -> Any:
+        """The primitive."""
+        return self.equation.primitive
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the equation."""
+        return self.equation.params
+
+    @property
+    def inputs(self) -> list[Shape]:
+        """The logical shape of each operand."""
+        return [_shape(v) for v in self.equation.invars]
+
+    @property
+    def outputs(self) -> list[Shape]:
+        """The logical shape of each result."""
+        return [_shape(v) for v in self.equation.outvars]
+
+    def bind(self, *values: Array, **params: Any) -> Any:
+        """Run the primitive itself on physical values, some parameters replaced."""
+        bound = self.primitive.get_bind_params({**self.params, **params})
+        functions, bound = bound if isinstance(bound, tuple) else ((), bound)
+        return self.primitive.bind(*functions, *values, **bound)
+
+    def fill(self, operand: int, value: Array, axes: Sequence[int], constant: Any) -> Array:
+        """An operand with a constant in its padding along some axes."""
+        return self.context.fill(value, self.inputs[operand], axes, constant)
+
+    def repeat_first(self, value: Array, axes: Sequence[int] | None = None) -> Array:
+        """A result with copies of position 0 in its padding."""
+        return self.context.repeat_first(value, self.outputs[0], axes)
+
+    def loose(self, value: Array, axes: Sequence[int] | None = None) -> Array:
+        """The one result of a rule whose padding along some axes is to be repeated where needed.
+
+        What meets only linear functions, or is the result of all, needs no copies.
+        """
+        self.loose_out = [tuple(ragged_axes(self.outputs[0], axes))]
+        return value
+
+    def refuse(self, why: str) -> errors.UnsupportedPrimitiveError:
+        """The error to raise where a rule cannot be exact."""
+        return errors.unsupported(self.equation, why, self.context.callers)
+
+
+def _shape(variable: Any) -> Shape:
+    return tuple(getattr(variable.aval, "shape", ()))
+
+
+# ---------------------------------------------------------------------------- the loop
+
+
+def run(context: Context, closed: Any, values: Sequence[Array]) -> list[Array]:
+    """The results of a traced program on one padded row.
+
+    Example:
+      >>> closed = jax.make_jaxpr(lambda x: x + 1)(1)
+      >>> run(Context(dims.Sizes({}), {}), closed, [2])[0].tolist()
+      3
+    """
+    results, _, loose = run_known(context, closed, values)
+    shapes = [_shape(v) for v in getattr(closed, "jaxpr", closed).outvars]
+    trio = zip(results, shapes, loose, strict=True)
+    return [context.repeat_first(v, shape, axes) if axes else v for v, shape, axes in trio]
+
+
+def run_known(
+    context: Context,
+    closed: Any,
+    values: Sequence[Array],
+    known: Sequence[Known | None] | None = None,
+    met: Sequence[Axes] | None = None,
+) -> tuple[list[Array], list[Known | None], list[Axes]]:
+    """Like `run`, passing on what is known of index arrays, and padding that is still to repeat.
+
+    Example:
+      >>> run_known(Context(dims.Sizes({}), {}), jax.make_jaxpr(lambda x: x)(1), [2])
+      ([2], [None], [()])
+    """
+    jaxpr = getattr(closed, "jaxpr", closed)
+    names = _Names(context)
+    names.write(jaxpr.constvars, closed.consts)
+    names.write(jaxpr.invars, values, known, met)
+    notes = padding.Notes(context)
+    notes.add(_caller(context), values, [_shape(v) for v in jaxpr.invars], met)
+    for equation in jaxpr.eqns:
+        lenient = equation.primitive.name in LENIENT
+        operands = [names.read(atom, lenient) for atom in equation.invars]
+        step = Step(context, equation, [k for _, k, _ in operands], [a for _, _, a in operands])
+        context.callers.append(equation)
+        results = _checked(step, _apply(step, [value for value, _, _ in operands]))
+        context.callers.pop()
+        names.write(equation.outvars, results, step.known_out, step.loose_out)
+        notes.add(equation.primitive.name, results, step.outputs, step.loose_out)
+    notes.report()
+    outputs = [names.read(atom, True) for atom in jaxpr.outvars]
+    return [v for v, _, _ in outputs], [k for _, k, _ in outputs], [axes for _, _, axes in outputs]
+
+
+def _caller(context: Context) -> str:
+    return f"what {context.callers[-1].primitive.name} hands over" if context.callers else "input"
+
+
+class _Names:
+    """What each variable of a program holds: its value, what is known of it, its loose axes."""
+
+    def __init__(self, context: Context):
+        self.context = context
+        self.held: dict[Any, tuple[Any, Known | None, Axes]] = {}
+
+    def write(
+        self, variables: Any, values: Any, known: Any = None, loose: Sequence[Axes] | None = None
+    ) -> None:
+        count = len(variables)
+        parts = values, known or [None] * count, loose or [()] * count
+        for variable, *held in zip(variables, *parts, strict=True):
+            self.held[variable] = tuple(held)
+
+    def read(self, atom: Any, lenient: bool) -> tuple[Any, Known | None, Axes]:
+        """With copies of position 0 in its padding, unless whoever asks needs none."""
+        if isinstance(atom, core.Literal):
+            return atom.val, Known.of_literal(atom.val), ()
+        value, fact, loose = self.held[atom]
+        if loose and not lenient:
+            value = self.context.repeat_first(value, _shape(atom), loose)
+            self.held[atom] = value, fact, ()
+        return self.held[atom]
+
+
+def _apply(step: Step, values: list[Any]) -> list[Any]:
+    name = step.primitive.name
+    if step.equation.effects and name not in CALLS:
+        raise step.refuse("It has an effect, which would see padded values.")
+    plain = not touches_ragged(step.equation) and step.context.live is None
+    if plain and not any(step.known):  # a rule passes on what is known
+        result = step.bind(*values)
+    elif name in RULES:
+        result = RULES[name](step, *values)
+    elif plain:
+        result = step.bind(*values)
+    else:
+        raise step.refuse(REFUSED.get(name, "It has no rule."))
+    return list(result) if isinstance(result, list | tuple) else [result]
+
+
+# These run a program by the rules, which look at its operands one by one.
+TRANSPARENT = {"jit", "pjit", "closed_call", "core_call", "core_closed_call"}
+
+# The derivative of these does not depend on their operands, so that whatever stands in the padding
+# of one operand stays there: it is not used, and its zero cotangent meets no nan.
+LINEAR = {"add", "sub", "neg", "add_any", "copy", "copy_p", "convert_element_type"}
+LENIENT = TRANSPARENT | LINEAR
+
+# Their own effects are those of what they call, which is looked at in turn.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "scan", "while", "cond", "checkpoint", "remat2"}
+
+
+def _checked(step: Step, results: list[Any]) -> list[Any]:
+    """Every result must have the physical shape of its logical one: a net under all rules."""
+    for value, shape in zip(results, step.outputs, strict=True):
+        expected = step.context.shape(shape)
+        if getattr(value, "shape", ()) != expected:
+            raise AssertionError(
+                f"ragged_vmap: the rule of `{step.primitive.name}` returned the shape "
+                f"{value.shape} where {expected} is the physical shape of {shape}."
+            )
+    return results
+
+
+def touches_ragged(equation: Any) -> bool:
+    """Whether a symbolic size stands anywhere in an equation.
+
+    Example:
+      >>> touches_ragged(jax.make_jaxpr(lambda x: x + 1)(1.0).jaxpr.eqns[0])
+      False
+    """
+    atoms = [*equation.invars, *equation.outvars]
+    if any(dims.is_symbolic(dim) for atom in atoms for dim in _shape(atom)):
+        return True
+    if equation.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+        return any(
+            touches_ragged(inner)
+            for jaxpr in _jaxprs(equation.params.get("call_jaxpr"))
+            for inner in jaxpr.eqns
+        )
+    return any(_is_ragged(value) for value in equation.params.values())
+
+
+def _is_ragged(param: Any) -> bool:
+    if dims.is_symbolic(param):
+        return True
+    if isinstance(param, tuple | list):
+        return any(_is_ragged(item) for item in param)
+    return any(touches_ragged(inner) for jaxpr in _jaxprs(param) for inner in jaxpr.eqns)
+
+
+def _jaxprs(param: Any) -> Iterator[Any]:
+    if isinstance(param, tuple | list):
+        for item in param:
+            yield from _jaxprs(item)
+    elif hasattr(param, "eqns") or hasattr(param, "jaxpr"):
+        yield getattr(param, "jaxpr", param)
+
+
+def of_ints(values: Sequence[Any]) -> bool:
+    """Whether no gradient flows through any of some values.
+
+    Example:
+      >>> of_ints([1])
+      True
+    """
+    return not any(
+        jax.numpy.issubdtype(jax.numpy.result_type(v), jax.numpy.inexact) for v in values
+    )

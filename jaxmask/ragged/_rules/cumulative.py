@@ -1,0 +1,32 @@
+"""Running sums and their like, and associative scans."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmask._types import Array
+from jaxmask.ragged._interpreter.interpret import Step, rule_for
+from jaxmask.ragged._rules.extremes import greatest, least
+
+IDENTITY: dict[str, Any] = {
+    "cumsum": lambda dtype: 0,
+    "cumprod": lambda dtype: 1,
+    "cummax": least,
+    "cummin": greatest,
+    "cumlogsumexp": lambda dtype: jnp.finfo(dtype).min,
+}
+
+
+@rule_for(*IDENTITY)
+def cumulative(step: Step, value: Array) -> Any:
+    """Fill with the identity, run, and repeat position 0.
+
+    The padding is filled in both directions: a product of copies may grow to inf, and its zero
+    cotangent to nan.
+    """
+    identity = IDENTITY[step.primitive.name](value.dtype)
+    axis = step.params["axis"]
+    value = step.fill(0, value, [axis], identity)
+    if step.context.live is not None and step.primitive.name == "cumprod":
+        value = jnp.where(step.context.live, value, jnp.ones((), value.dtype))
+    return step.loose(step.bind(value), [axis])

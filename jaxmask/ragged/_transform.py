@@ -1,0 +1,162 @@
+"""`ragged_vmap`: a function of one unpadded row becomes a function of a padded batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check
+from jaxmask._types import Array, PyTree
+from jaxmask.ragged._arguments import WHERE, Arguments, read
+from jaxmask.ragged._checking import Report, compare
+from jaxmask.ragged._interpreter.context import Context, Shape, ragged_axes, select
+from jaxmask.ragged._interpreter.interpret import run_known
+from jaxmask.ragged._interpreter.preparing import prepared
+from jaxmask.ragged._tracing import Program, trace
+
+# How functions that hold state of their own are run: `(type, make)`, and `make` takes the arguments
+# of `ragged_vmap`. The modules of a framework enter themselves, so that none is imported here.
+ADAPTERS: list[tuple[type, Callable[..., Any]]] = []
+
+
+class RaggedVmap:
+    """What `ragged_vmap` returns: call it with `(x, mask, ...)`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> g = RaggedVmap(lambda row: row[-1])
+      >>> y, row_mask = g(*jm.pad_sequences([[1, 2, 3], [4]]))
+      >>> y.tolist(), row_mask.tolist()
+      ([3, 4], [True, True])
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., PyTree],
+        in_axes: Any = 0,
+        *,
+        min_length: int = 1,
+        multiple_of: int = 1,
+    ):
+        if not callable(f):
+            raise TypeError(f"{WHERE}: `f` must be callable, got {_check.kind_of(f)}.")
+        self.f = f
+        self.in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        self.min_length = _check.count(min_length, WHERE, "min_length", least=1)
+        self.multiple_of = _check.count(multiple_of, WHERE, "multiple_of", least=1)
+
+    def __call__(self, x: PyTree, mask: Any, *arguments: Any) -> tuple[PyTree, PyTree]:
+        """Run the function on every row and return `(y, mask)`."""
+        call = read((x, mask, *arguments), self.in_axes)
+        y, real = self.run(call, call.arrays)
+        if not call.given and self.multiple_of == 1 and _long_enough(call, self.min_length):
+            return y, jax.tree.map(lambda _: None, y)
+        return y, real
+
+    def run(self, call: Arguments, arrays: Sequence[Array]) -> tuple[PyTree, PyTree]:
+        """Run on arguments that were read already, with other arrays in the place of its own."""
+        program = trace(self.f, call, self.min_length, self.multiple_of)
+        rows, lengths, valid = prepared(call, arrays, program, self.min_length, self.multiple_of)
+        values, real = jax.vmap(lambda *row: _row(program, *row))(lengths, valid, rows)
+        return jax.tree.unflatten(program.tree, values), jax.tree.unflatten(program.tree, real)
+
+    def check(self, x: PyTree, mask: Any, *arguments: Any, tolerance: float = 1e-4) -> Report:
+        """Compare with the function on each row alone, in values and gradients.
+
+        It catches what no transformation can: a function that asks in Python for one exact length
+        (`if x.shape[0] == 3`) gets False while it is traced. Every length in the batch is tried,
+        and, by shortening its longest row, the first three that the function takes.
+
+        Args:
+          x: as in a call. The values must be known: not under `jit`.
+          mask: as in a call.
+          *arguments: as in a call.
+          tolerance: relative to the greatest entry of each array.
+
+        Returns:
+          A `Report`; it does not raise.
+        """
+        call = read((x, mask, *arguments), self.in_axes)
+        return compare(self, call, tolerance)
+
+
+def _long_enough(call: Arguments, min_length: int) -> bool:
+    return all(mask.shape[1] >= min_length for mask in call.masks.values())
+
+
+def _row(
+    program: Program, lengths: dict[str, Array], valid: Array, arrays: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """One row: run, and clear the padding of the results."""
+    counts = {program.symbols[name]: lengths[name] for name in program.symbols}
+    context = Context(program.sizes, counts, row=valid)
+    outputs, _, _ = run_known(context, program.closed, arrays)  # their padding is cleared
+    pairs = [_cleared(context, v, s, valid) for v, s in zip(outputs, program.outputs, strict=True)]
+    return [value for value, _ in pairs], [real for _, real in pairs]
+
+
+def _cleared(context: Context, value: Any, shape: Shape, valid: Array) -> tuple[Array, Array]:
+    """Zero outside the row, and the mask of what is inside."""
+    value = jnp.asarray(value)
+    ragged = ragged_axes(shape)
+    inside, covered = valid, ragged[-1] + 1 if ragged else 0
+    mask = context.mask(shape[:covered])
+    if mask is not None:
+        inside = mask & valid
+    wide = jax.lax.broadcast_in_dim(inside, value.shape, range(covered))
+    return select(wide, value, 0), inside
+
+
+def ragged_vmap(
+    f: Callable[..., PyTree], in_axes: Any = 0, *, min_length: int = 1, multiple_of: int = 1
+) -> Any:
+    """Make a function of one unpadded row a function of a padded batch.
+
+        y[b], of its own length, = f(x[b, : n[b]])
+
+    Values and gradients are those of the row alone, whatever stands in the padding, by
+    construction: the function is traced once at a symbolic length, and its program is run by rules
+    that know which part of each array belongs to the row. A primitive without a rule is an error
+    that names it.
+
+    Mask class: any; a batch that is not padded on the right is compacted first.
+
+    Args:
+      f: a function of one row `x [n, feature...]` and of more arguments. `x` may be a pytree of
+        arrays that share their length.
+      in_axes: as in `jax.vmap`, for each argument of `f`. 0: mapped over the batch, ragged where
+        the argument is a pair `(z, z_mask)` with a mask `[batch, time]`; None: shared by all rows,
+        as parameters are. Pytrees of such entries are taken.
+      min_length: rows with fewer steps give 0 and False, with zero gradient. `f` is never run on
+        them, so that it may rely on the length: `min_length=2` for `x[1:].mean(0)`.
+      multiple_of: `f` takes lengths that are multiples of this, so that it may reshape them; other
+        rows give 0 and False.
+
+    Returns:
+      A function of `(x, mask, ...)` that returns `(y, mask)`. On each ragged axis `y` holds its
+      real values first and 0 after; its size is the largest that lengths up to `time` give. The
+      mask has the shape of `y` up to its last ragged axis; where `y` has a fixed size it is a row
+      mask `[batch]`. A pytree of results has a pytree of masks. Arguments that are given the same
+      mask object share one length; others are independent. `.check(x, mask, ...)` compares with
+      each row alone.
+
+    Raises:
+      RaggedTraceError: if `f` asks in Python for what only a known length can answer.
+      UnsupportedPrimitiveError: if a primitive without a rule meets a ragged axis.
+      MaskError, TypeError, ValueError: if a mask does not belong to its array.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> def attention(row):
+      ...     return jax.nn.softmax(row @ row.T) @ row
+      >>> x, mask = jm.pad_sequences([[[1.0], [2.0]], [[3.0]]])
+      >>> y, y_mask = jm.ragged_vmap(attention)(x, mask)
+      >>> y.shape, y_mask.tolist(), y[1].tolist()
+      ((2, 2, 1), [[True, True], [True, False]], [[3.0], [0.0]])
+    """
+    options = {"min_length": min_length, "multiple_of": multiple_of}
+    for kind, make in ADAPTERS:
+        if isinstance(f, kind):
+            return make(f, in_axes, **options)
+    return RaggedVmap(f, in_axes, **options)

@@ -1,0 +1,147 @@
+"""SpecAugment: hide spans of time and bands of features."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, masks, ops
+from jaxmask._keys import at_features, at_steps, sequence_keys
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+
+
+def time_masking(
+    x: ArrayLike,
+    mask: Mask,
+    key: Array,
+    max_width: int,
+    *,
+    num_masks: int = 1,
+    max_ratio: float = 1.0,
+    row_ids: ArrayLike | None = None,
+) -> Pair:
+    """Set spans of real steps of each row to 0; they stay real.
+
+    The width of a span is drawn from 0 to `max_width` (or `max_ratio` times the real steps of the
+    row, if that is less), and its start from all real steps at which it fits. Both are counted in
+    real steps, so a short row is not hidden more often than a long one, and no span is spent on
+    padding. Mask class: any. Extra padding changes no span.
+
+    Args:
+      x: `[batch, time, feature...]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence has its own spans), or None.
+      key: a JAX random key.
+      max_width: static, the widest span; T in the paper.
+      num_masks: static, how many spans, which may overlap.
+      max_ratio: the widest span as a part of the row, from 0 to 1; p in the paper.
+      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+
+    Returns:
+      The pair `(y, mask)`, `y` like `x`, with the mask that came in.
+
+    Raises:
+      TypeError: if `x` is not floating, `mask` not boolean, or a width or number not an int.
+      ValueError, MaskError: if a width or number is negative, `max_ratio` is not within 0 and 1, or
+        `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((1, 6)), jnp.array([[True] * 5 + [False]])
+      >>> y, _ = jm.random.time_masking(x, mask, jax.random.key(2), 3)
+      >>> y.tolist()
+      [[1.0, 1.0, 0.0, 0.0, 1.0, 0.0]]
+
+    Source: Park et al., 2019, SpecAugment, arxiv.org/abs/1904.08779.
+    """
+    x, mask = _check.pair(x, mask, "time_masking", over_time=True)
+    _check.floating(x, "time_masking")
+    _check.static_number(max_ratio, "time_masking", "max_ratio")
+    if not 0 <= max_ratio <= 1:
+        raise ValueError(f"time_masking: `max_ratio` must lie within 0 and 1, got {max_ratio}.")
+    keys = sequence_keys(key, x, mask, "time_masking", row_ids)
+    lengths = jnp.broadcast_to(_sequence_lengths(x, mask), keys.shape)
+    widest = jnp.floor(max_ratio * lengths.astype(float)).astype(jnp.int32)
+    spans = _spans(keys, lengths, widest, max_width, num_masks, "time_masking")
+    real = jnp.ones(x.shape[:2], bool) if mask is None else mask
+    start, stop = (at_steps(bound, mask) for bound in spans)
+    hidden = _covered(masks.positions(real)[..., None], start, stop)
+    return jnp.where(masks.expand(hidden, x.ndim), 0, ops.fill(x, mask)[0]), mask
+
+
+def feature_masking(
+    x: ArrayLike,
+    mask: Mask,
+    key: Array,
+    max_width: int,
+    *,
+    num_masks: int = 1,
+    row_ids: ArrayLike | None = None,
+) -> Pair:
+    """Set bands of features to 0, the same at every step of a row.
+
+    The width of a band is drawn from 0 to `max_width`, and its start from all features at which it
+    fits. Mask class: any. Extra padding changes no band.
+
+    Args:
+      x: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask; floating. Bands
+        lie on the last axis.
+      mask: boolean, or `Segments` (each sequence has its own bands), or None.
+      key: a JAX random key.
+      max_width: static, the widest band; F in the paper.
+      num_masks: static, how many bands, which may overlap.
+      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+
+    Returns:
+      The pair `(y, mask)`, `y` like `x`.
+
+    Raises:
+      TypeError: if `x` is not floating, `mask` not boolean, or a width or number not an int.
+      ValueError, MaskError: if a width or number is negative, there is no feature axis, or `mask`
+        does not belong to `x`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((1, 2, 5)), jnp.array([[True, False]])
+      >>> y, _ = jm.random.feature_masking(x, mask, jax.random.key(2), 3)
+      >>> y.tolist()
+      [[[1.0, 1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0]]]
+
+    Source: Park et al., 2019, SpecAugment, arxiv.org/abs/1904.08779.
+    """
+    x, mask = _check.pair(x, mask, "feature_masking")
+    _check.floating(x, "feature_masking")
+    _check.features(x, mask, "feature_masking")
+    keys = sequence_keys(key, x, mask, "feature_masking", row_ids)
+    size = jnp.full(keys.shape, x.shape[-1])
+    start, stop = _spans(keys, size, size, max_width, num_masks, "feature_masking")
+    hidden = _covered(
+        jnp.arange(x.shape[-1])[None, None, :, None], start[:, :, None], stop[:, :, None]
+    )
+    return jnp.where(at_features(hidden, x, mask), 0, ops.fill(x, mask)[0]), mask
+
+
+def _sequence_lengths(x: Array, mask: Mask) -> Array:
+    """How many steps each sequence has: `[batch, 1]`, or `[batch, max_segments]`."""
+    if isinstance(mask, Segments):
+        return jnp.sum(masks.of_each_segment(mask), axis=2, dtype=jnp.int32)
+    return jnp.asarray(x.shape[1]) if mask is None else masks.lengths(mask)[:, None]
+
+
+def _spans(
+    keys: Array, size: Array, widest: Array, max_width: int, num_masks: int, where: str
+) -> tuple[Array, Array]:
+    """Where each span starts and stops, `[batch, sequence, num_masks]`."""
+    number = _check.count(num_masks, where, "num_masks")
+    widest = jnp.minimum(widest, _check.count(max_width, where, "max_width"))[..., None]
+    draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (2, number))))(keys)
+    width = _whole(draw[..., 0, :], widest)
+    start = _whole(draw[..., 1, :], size[..., None] - width)
+    return start, start + width
+
+
+def _whole(uniform: Array, most: Array) -> Array:
+    """A whole number from 0 to `most`, each as likely."""
+    # The product can round up to `most + 1`.
+    return jnp.minimum((uniform * (most + 1).astype(uniform.dtype)).astype(jnp.int32), most)
+
+
+def _covered(position: Array, start: Array, stop: Array) -> Array:
+    return jnp.any((position >= start) & (position < stop), axis=-1)

@@ -1,0 +1,354 @@
+"""The public face of the recurrent layers: checks, dtypes, and the choice of a method."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
+from jaxmask.recurrent import _arguments
+from jaxmask.recurrent import _choice as methods
+from jaxmask.recurrent import _scan as masked_scan
+from jaxmask.recurrent._cells import (
+    ACTIVATIONS,
+    GRUWeights,
+    LSTMCarry,
+    LSTMWeights,
+    SimpleWeights,
+    gru_cell,
+    lstm_cell,
+    simple_cell,
+)
+from jaxmask.recurrent._engine import engine, kinds
+from jaxmask.recurrent._engine.schedule import Tiles
+
+
+def lstm(
+    x: ArrayLike,
+    mask: Mask,
+    weights: LSTMWeights,
+    carry: LSTMCarry | tuple[Array, Array] | None = None,
+    *,
+    reverse: bool = False,
+    segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    method: str = "auto",
+) -> tuple[LSTMCarry, tuple[Array, Mask]]:
+    """Long short-term memory over the real steps of each row.
+
+        i, f, g, o = split(x[t] @ w_x + h @ w_h + b)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)                      where mask[t]; elsewhere h, c stay
+        y[t] = h                                      where mask[t], else 0
+
+    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
+    the state after the last real step.
+
+    Args:
+      x: `[batch, time, feature]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      weights: `w_x [feature, 4 * hidden]`, `w_h [hidden, 4 * hidden]`, `b [4 * hidden]`, gates in
+        the order i, f, g, o. Matrices multiply in the common dtype of `x` and `w_x`.
+      carry: `(h, c)`, each `[batch, hidden]`; zeros where None. At least float32, in and out.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
+        The first segment that a row meets goes on from `carry`, every later one from zeros.
+      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
+        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+      method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
+        are, in values and in gradients; `"dense"` is a scan with a backward of its own, which keeps
+        what a step computed and takes one product a weight; `"pallas"` is the same with a forward
+        that keeps state and weights on the chip of a TPU, and is interpreted elsewhere, at a crawl.
+        These three have no forward-mode derivative. `"auto"` takes one of the first three, see
+        `jaxmask.recurrent.explain`.
+
+    Returns:
+      `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
+        shape, or `method` is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.LSTMWeights(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.zeros(8))
+      >>> x = jnp.array([[[1.0], [jnp.nan]]])
+      >>> carry, (y, mask) = jm.recurrent.lstm(x, jnp.array([[True, False]]), weights)
+      >>> y.shape, mask.tolist(), bool((carry.h == y[:, 0]).all())
+      ((1, 2, 2), [[True, False]], True)
+
+    Agrees with `keras.layers.LSTM` and `torch.nn.LSTM`. Source: Hochreiter and Schmidhuber, 1997,
+    doi:10.1162/neco.1997.9.8.1735.
+    """
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
+    weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
+    carry = _arguments.lstm_carry(x, weights, carry)
+    full = methods.is_full(mask, segments)
+    chosen = methods.choose(method, x, weights.w_h.shape[0], full=full, where="lstm")
+    with _naming_the_scan("lstm"):
+        return _lstm(
+            *(x, mask, starts, weights, carry),
+            reverse=reverse,
+            method=chosen.method,
+            tiles=chosen.tiles,
+        )
+
+
+# Compiled here, since the scan closes over the weights: op by op it would compile at every call.
+@functools.partial(jax.jit, static_argnames=("reverse", "method", "tiles"))
+def _lstm(
+    x: Array,
+    mask: Mask,
+    starts: StepMask | None,
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    *,
+    reverse: bool,
+    method: str,
+    tiles: Tiles | None,
+) -> tuple[LSTMCarry, Pair]:
+    with jax.named_scope("jaxmask.lstm"):
+        if tiles is not None:
+            options = x, mask, starts, weights, carry
+            states, pair = engine.tiled(kinds.LSTM, tiles, *options, reverse=reverse, way=method)
+            return LSTMCarry(*states), pair
+        safe, _ = ops.fill(x, mask)
+        cell = functools.partial(lstm_cell, weights)
+        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+
+
+@contextlib.contextmanager
+def _naming_the_scan(where: str) -> Iterator[None]:
+    """Tell whoever pushes tangents forward through the engine which method has them."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            f'{where}: `method="tiled"`, "dense" and "pallas", asked for or taken by "auto", have '
+            'no forward-mode derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
+        ) from error
+
+
+def gru(
+    x: ArrayLike,
+    mask: Mask,
+    weights: GRUWeights,
+    carry: Array | None = None,
+    *,
+    reset_after: bool = True,
+    reverse: bool = False,
+    segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    method: str = "auto",
+) -> tuple[Array, Pair]:
+    """Gated recurrent unit over the real steps of each row.
+
+        r, z = sigmoid(x[t] @ w_x + h @ w_h + b)               the first two thirds of the gates
+        n = tanh(x[t] @ w_xn + b_n + r * (h @ w_hn + b_hn))    with `reset_after`
+        n = tanh(x[t] @ w_xn + b_n + (r * h) @ w_hn)           without
+        h = (1 - z) * n + z * h                                where mask[t]; elsewhere h stays
+        y[t] = h                                               where mask[t], else 0
+
+    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
+    the state after the last real step.
+
+    Weights of other libraries, where `swap` exchanges the first and the second third of the last
+    axis (their order is z, r, n):
+
+        PyTorch   GRUWeights(weight_ih.T, weight_hh.T, stack([bias_ih, bias_hh]))
+        Flax      GRUWeights(dense_i.kernel, dense_h.kernel, dense_i.bias)
+        Keras     GRUWeights(swap(kernel), swap(recurrent_kernel), swap(bias))
+
+    Args:
+      x: `[batch, time, feature]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      weights: `w_x [feature, 3 * hidden]`, `w_h [hidden, 3 * hidden]`, gates in the order r, z, n,
+        and `b [3 * hidden]`, or `[2, 3 * hidden]`: the bias of the input and that of the state,
+        which only `reset_after` tells apart. Matrices multiply in the common dtype of `x`, `w_x`.
+      carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
+      reset_after: True in PyTorch, in Flax and by default in Keras; False in the paper.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
+        The first segment that a row meets goes on from `carry`, every later one from zeros.
+      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
+        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
+
+    Returns:
+      `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
+        shape, `method` is unknown, or there are two biases without `reset_after`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.GRUWeights(jnp.ones((1, 6)), jnp.ones((2, 6)), jnp.zeros(6))
+      >>> x = jnp.array([[[1.0], [jnp.nan]]])
+      >>> h, (y, mask) = jm.recurrent.gru(x, jnp.array([[True, False]]), weights)
+      >>> y.shape, mask.tolist(), bool((h == y[:, 0]).all())
+      ((1, 2, 2), [[True, False]], True)
+
+    Agrees with `keras.layers.GRU`, `torch.nn.GRU` and `flax.nnx.GRUCell`. Source: Cho et al., 2014,
+    doi:10.3115/v1/D14-1179.
+    """
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "gru")
+    biases = 2 if reset_after else 1
+    weights = _arguments.check_weights(x, weights, GRUWeights, 3, "gru", biases=biases)
+    carry = _arguments.h_carry(x, weights, carry, "gru")
+    full = methods.is_full(mask, segments)
+    hidden = weights.w_h.shape[0]
+    chosen = methods.choose(method, x, hidden, reset_after=reset_after, full=full, where="gru")
+    with _naming_the_scan("gru"):
+        return _gru(
+            *(x, mask, starts, weights, carry),
+            reset_after=reset_after,
+            reverse=reverse,
+            method=chosen.method,
+            tiles=chosen.tiles,
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "method", "tiles"))
+def _gru(
+    x: Array,
+    mask: Mask,
+    starts: StepMask | None,
+    weights: GRUWeights,
+    carry: Array,
+    *,
+    reset_after: bool,
+    reverse: bool,
+    method: str,
+    tiles: Tiles | None,
+) -> tuple[Array, Pair]:
+    with jax.named_scope("jaxmask.gru"):
+        if tiles is not None:
+            options = x, mask, starts, weights, (carry,)
+            (h,), pair = engine.tiled(kinds.GRU, tiles, *options, reverse=reverse, way=method)
+            return h, pair
+        safe, _ = ops.fill(x, mask)
+        cell = functools.partial(gru_cell, weights, reset_after=reset_after)
+        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+
+
+def simple(
+    x: ArrayLike,
+    mask: Mask,
+    weights: SimpleWeights,
+    carry: Array | None = None,
+    *,
+    activation: str = "tanh",
+    reverse: bool = False,
+    segments: Segments | ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    method: str = "auto",
+) -> tuple[Array, Pair]:
+    """Simple recurrent network over the real steps of each row.
+
+        h = activation(x[t] @ w_x + h @ w_h + b)     where mask[t]; elsewhere h stays
+        y[t] = h                                     where mask[t], else 0
+
+    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
+    the state after the last real step.
+
+    Args:
+      x: `[batch, time, feature]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      weights: `w_x [feature, hidden]`, `w_h [hidden, hidden]`, `b [hidden]` (of PyTorch's two
+        biases the sum). Matrices multiply in the common dtype of `x` and `w_x`.
+      carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
+      activation: `"tanh"` or `"relu"`.
+      reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
+        The first segment that a row meets goes on from `carry`, every later one from zeros.
+      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
+        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
+
+    Returns:
+      `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
+
+    Raises:
+      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
+      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
+        shape, or `method` or `activation` is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.SimpleWeights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
+      >>> x = jnp.array([[[1.0], [jnp.nan], [2.0]]])
+      >>> mask = jnp.array([[True, False, True]])
+      >>> _, (y, _) = jm.recurrent.simple(x, mask, weights, activation="relu")
+      >>> y[0, :, 0].tolist()
+      [1.0, 0.0, 3.0]
+
+    Agrees with `keras.layers.SimpleRNN` and `torch.nn.RNN`. Source: Elman, 1990,
+    doi:10.1207/s15516709cog1402_1.
+    """
+    _check.choice(activation, ACTIVATIONS, "simple", "activation")
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
+    weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
+    carry = _arguments.h_carry(x, weights, carry, "simple")
+    full = methods.is_full(mask, segments)
+    chosen = methods.choose(method, x, weights.w_h.shape[0], full=full, where="simple")
+    with _naming_the_scan("simple"):
+        return _simple(
+            *(x, mask, starts, weights, carry),
+            activation=activation,
+            reverse=reverse,
+            method=chosen.method,
+            tiles=chosen.tiles,
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("activation", "reverse", "method", "tiles"))
+def _simple(
+    x: Array,
+    mask: Mask,
+    starts: StepMask | None,
+    weights: SimpleWeights,
+    carry: Array,
+    *,
+    activation: str,
+    reverse: bool,
+    method: str,
+    tiles: Tiles | None,
+) -> tuple[Array, Pair]:
+    with jax.named_scope("jaxmask.simple"):
+        if tiles is not None:
+            options = x, mask, starts, weights, (carry,)
+            kind = kinds.SIMPLE[activation]
+            (h,), pair = engine.tiled(kind, tiles, *options, reverse=reverse, way=method)
+            return h, pair
+        safe, _ = ops.fill(x, mask)
+        cell = functools.partial(simple_cell, weights, activation=activation)
+        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+
+
+def zero_carry(batch: int, hidden: int, dtype: jax.typing.DTypeLike = jnp.float32) -> LSTMCarry:
+    """The state that an LSTM starts from.
+
+    Args:
+      batch: number of rows.
+      hidden: number of hidden features.
+      dtype: float32 or wider.
+
+    Returns:
+      An `LSTMCarry` of zeros, each `[batch, hidden]`.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> jm.recurrent.zero_carry(2, 3).c.shape
+      (2, 3)
+    """
+    shape = batch, hidden
+    # Two arrays, since one buffer cannot be donated twice.
+    return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

@@ -1,0 +1,274 @@
+"""Other steps: cut, repeated, padded and laid behind each other at physical places."""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmask import _check, masks, ops
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
+from jaxmask.ops._moving import to_left
+from jaxmask.shape._width import width_of
+
+
+def flatten(x: ArrayLike, mask: Mask) -> Pair:
+    """Lay the features of each step behind each other along time.
+
+        y[b, t * feature + f] = x[b, t, f],   mask'[b, t * feature + f] = mask[b, t]
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+
+    Returns:
+      The pair `(y, mask)`, both `[batch, time * feature]`: a step's bit is repeated for each of its
+      features.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[1, 2], [3, 4]]])
+      >>> y, mask = jm.shape.flatten(x, jnp.array([[True, False]]))
+      >>> y.tolist(), mask.tolist()
+      ([[1, 2, 0, 0]], [[True, True, False, False]])
+    """
+    x, mask = _check.pair(x, mask, "flatten", over_time=True)
+    features = math.prod(x.shape[2:])
+    y, _ = ops.fill(x, mask)
+    return y.reshape(x.shape[0], x.shape[1] * features), _repeat_steps(mask, features)
+
+
+def _repeat_steps(mask: Mask, times: int) -> Mask:
+    if mask is None:
+        return None
+    if isinstance(mask, Segments):
+        return Segments(jnp.repeat(mask.ids, times, axis=1), mask.max_segments)
+    return jnp.repeat(mask, times, axis=1)
+
+
+def split(
+    x: ArrayLike, mask: Mask, sections_or_indices: int | Sequence[int], *, axis: int = 1
+) -> list[Pair]:
+    """Cut an array along one axis, and its mask with it where the axis has one.
+
+    Along time all rows are cut at the same positions, counted from the first real step of each row:
+    a row is first moved to the left. Mask class: contiguous. Holes are physical: a missing step
+    keeps its place. `Segments` are cut where they stand. `split_at` counts real steps.
+
+    Args:
+      x: `[batch, time, feature...]`, also `[batch, time]` ids; or `[batch, feature...]` with a row
+        mask.
+      mask: boolean, or `Segments`, or None.
+      sections_or_indices: a number of equal sections, or the positions of the cuts, as in
+        `jnp.split`.
+      axis: 1 cuts time, 2 and above (or a negative axis that means one of them) features.
+
+    Returns:
+      A list of pairs `(x, mask)`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if the sections are not of equal size, or `axis` is the batch.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> mask = jnp.array([[True, True, True, False]])
+      >>> pairs = jm.shape.split(jnp.array([[1, 2, 3, 0]]), mask, 2)
+      >>> [(x.tolist(), mask.tolist()) for x, mask in pairs]
+      [([[1, 2]], [[True, True]]), ([[3, 0]], [[True, False]])]
+    """
+    x, mask = _check.pair(x, mask, "split")
+    axis = _check.axis(axis, x.ndim, "split", first=1)
+    if isinstance(sections_or_indices, np.integer):
+        sections_or_indices = int(sections_or_indices)
+    if not isinstance(sections_or_indices, int):
+        if not isinstance(sections_or_indices, Sequence | np.ndarray):
+            raise TypeError(
+                "split: `sections_or_indices` must be an int, or a sequence of cuts, got "
+                f"{_check.kind_of(sections_or_indices)}."
+            )
+        cuts = [0, *sections_or_indices, x.shape[axis]]
+        if cuts != sorted(cuts):
+            raise ValueError(
+                f"split: cuts must be in order and lie within 0..{x.shape[axis]} (the size of axis "
+                f"{axis}), got {list(sections_or_indices)}."
+            )
+    elif sections_or_indices < 1 or x.shape[axis] % sections_or_indices:
+        raise ValueError(
+            f"split: axis {axis} of size {x.shape[axis]} has no {sections_or_indices} equal "
+            "sections. Pass the positions of the cuts, or pad first with `jm.shape.pad`."
+        )
+    y, _ = ops.fill(x, mask)
+    if axis == 1 and mask is not None and mask.ndim == 2 and not isinstance(mask, Segments):
+        y, mask = to_left(y, mask)
+    pieces = jnp.split(y, sections_or_indices, axis=axis)
+    if mask is None or axis >= mask.ndim:
+        return [(piece, mask) for piece in pieces]
+    if isinstance(mask, Segments):
+        ids = jnp.split(mask.ids, sections_or_indices, axis=axis)
+        return [(a, Segments(b, mask.max_segments)) for a, b in zip(pieces, ids, strict=True)]
+    return list(zip(pieces, jnp.split(mask, sections_or_indices, axis=axis), strict=True))
+
+
+def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
+    """Make steps of rows: each row becomes `time` equal steps (Keras's `RepeatVector`).
+
+    Args:
+      x: `[batch, feature...]`, any dtype.
+      mask: row mask `[batch]`, boolean, or None.
+      time: static number of steps.
+
+    Returns:
+      The pair `(y, mask)`: `y [batch, time, feature...]`, mask `[batch, time]`: all steps of a real
+      row are real.
+
+    Raises:
+      TypeError: if `mask` is not boolean, or `time` not an int.
+      MaskError: if `mask` is not a row mask of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.repeat(jnp.array([[7], [8]]), jnp.array([True, False]), 2)
+      >>> y.tolist(), mask.tolist()
+      ([[[7], [7]], [[0], [0]]], [[True, True], [False, False]])
+    """
+    time = _check.count(time, "repeat", "time")
+    x, mask = _check.pair(x, mask, "repeat")
+    if mask is not None and mask.ndim != 1:
+        raise _check.MaskError(
+            f"repeat: `mask` must be a row mask [batch], got shape {mask.shape}. To repeat each "
+            "step, use `jm.shape.upsample`."
+        )
+    y, _ = ops.fill(x, mask)
+    steps = None if mask is None else jnp.repeat(masks.steps(mask)[:, None], time, axis=1)
+    return jnp.repeat(y[:, None], time, axis=1), steps
+
+
+def upsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
+    """Repeat each step.
+
+        y[b, factor * t + k] = x[b, t],   mask'[b, factor * t + k] = mask[b, t]
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      factor: static, at least 1.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time * factor, feature...]`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if `factor` is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.upsample(jnp.array([[1, 2]]), jnp.array([[True, False]]), 2)
+      >>> y.tolist(), mask.tolist()
+      ([[1, 1, 0, 0]], [[True, True, False, False]])
+    """
+    factor = _check.count(factor, "upsample", "factor", least=1)
+    x, mask = _check.pair(x, mask, "upsample", over_time=True)
+    y, _ = ops.fill(x, mask)
+    return jnp.repeat(y, factor, axis=1), _repeat_steps(mask, factor)
+
+
+def concatenate(*pairs: Pair) -> Pair:
+    """Put sequences behind each other along time; every step keeps its bit.
+
+    The padding of all but the last becomes a hole: `jm.ops.compact` closes holes where a layer
+    needs right padding. Mask class: any.
+
+    Args:
+      *pairs: `(x [batch, time_i, feature...], mask)`, one tuple each, of equal batch, features and
+        dtype; masks all boolean, or all `Segments` (kept apart by renumbering), or None.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, sum of time_i, feature...]`; the mask is None only if
+      every mask is.
+
+    Raises:
+      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
+      ValueError, MaskError: if shapes differ, or `Segments` meet a boolean mask.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> head, tail = jnp.array([[1, 9]]), jnp.array([[2]])
+      >>> y, mask = jm.shape.concatenate((head, jnp.array([[True, False]])), (tail, None))
+      >>> y.tolist(), mask.tolist()
+      ([[1, 0, 2]], [[True, False, True]])
+    """
+    _check.pairs(pairs, "concatenate")
+    checked = [_check.pair(x, mask, "concatenate", over_time=True) for x, mask in pairs]
+    first = checked[0][0]
+    for x, _ in checked:
+        if x.dtype != first.dtype:
+            raise TypeError(f"concatenate: dtypes differ, {first.dtype} and {x.dtype}.")
+        if x.shape[:1] + x.shape[2:] != first.shape[:1] + first.shape[2:]:
+            raise ValueError(
+                f"concatenate: only time may differ, got shapes {first.shape} and {x.shape}."
+            )
+    y = jnp.concatenate([ops.fill(x, mask)[0] for x, mask in checked], axis=1)
+    return y, _concatenate_masks(checked)
+
+
+def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
+    if all(mask is None for _, mask in pairs):
+        return None
+    packed = [mask for _, mask in pairs if isinstance(mask, Segments)]
+    if not packed:
+        real = [jnp.ones(x.shape[:2], bool) if m is None else masks.steps(m) for x, m in pairs]
+        return jnp.concatenate(real, axis=1)
+    if len(packed) < len(pairs):
+        raise _check.MaskError(
+            "concatenate: either every mask is `Segments` or none is: a boolean mask does not say "
+            "which sequence of a packed row a step belongs to."
+        )
+    ids, offset = [], 0
+    for segments in packed:
+        # Renumbered wide: a narrow dtype that holds the ids of each may not hold those of all.
+        wide = segments.ids.astype(common_dtype(segments.ids.dtype, jnp.int32))
+        ids.append(jnp.where(wide > 0, wide + offset, 0))
+        offset += segments.max_segments
+    return Segments(jnp.concatenate(ids, axis=1), offset)
+
+
+def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
+    """Add padding steps at the ends of the array; they are not real.
+
+    Mask class: any. Since it makes padding, it makes a mask where there was none.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      width: static `(left, right)` numbers of steps.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, left + time + right, feature...]`, 0 in the padding.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if a width is negative.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.pad(jnp.array([[7]]), None, (1, 1))
+      >>> y.tolist(), mask.tolist()
+      ([[0, 7, 0]], [[False, True, False]])
+    """
+    left, right = width_of(width, "pad")
+    x, mask = _check.pair(x, mask, "pad", over_time=True)
+    y, _ = ops.fill(x, mask)
+    y = jnp.pad(y, [(0, 0), (left, right)] + [(0, 0)] * (x.ndim - 2))
+    ends = [(0, 0), (left, right)]
+    if isinstance(mask, Segments):
+        return y, Segments(jnp.pad(mask.ids, ends), mask.max_segments)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else mask
+    return y, jnp.pad(real, ends)
