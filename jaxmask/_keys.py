@@ -150,6 +150,6 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
     keys = row_keys(key, x, "step_keys", row_ids)
     if (x.ndim < 3) if mask is None else (mask.ndim == 1):
         return keys
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
     each_step = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
     return each_step(keys, masks.positions(real))

@@ -106,7 +106,7 @@ class Window:
         """The mask of the windows over `[batch, time]`; None for None where all are real."""
         if mask is None and self.rule == RULES[self.padding][0]:
             return None
-        return self.real(jnp.ones(shape[:2], bool) if mask is None else masks.steps(mask))
+        return self.real(jnp.ones(shape[:2], bool) if mask is None else masks.as_bool(mask))
 
 
 def window(

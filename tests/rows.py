@@ -119,7 +119,7 @@ def cotangent(y: jax.Array, mask: Any, rows: jax.Array) -> jax.Array:
         return jnp.ones((), y.dtype)
     if isinstance(mask, jm.Segments):
         row = jnp.take_along_axis(rows, jnp.maximum(mask.ids - 1, 0), axis=1)
-        real, rank = jm.masks.steps(mask), jm.masks.positions(mask)
+        real, rank = jm.masks.as_bool(mask), jm.masks.positions(mask)
     elif mask is not None and mask.ndim == 2:
         row, rank, real = rows[:, None], jm.masks.positions(mask), mask
     else:

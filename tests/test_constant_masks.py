@@ -55,7 +55,7 @@ def test_constant_masks_are_read_through_a_barrier(entry, on):
         jm.masks.from_segments,
         lambda ids: jm.masks.lengths(ids > 0),
         lambda ids: jm.masks.positions(jm.Segments(ids, 2)),
-        lambda ids: jm.masks.steps(jm.Segments(ids, 2)),
+        lambda ids: jm.masks.as_bool(jm.Segments(ids, 2)),
         lambda ids: jm.pool.sum(jnp.ones((4, 5)), jm.Segments(ids, 2))[0],
     ],
 )

@@ -32,7 +32,7 @@ def test_every_convention_gives_the_same_mask():
         m.from_values(ids),
         m.from_values(np.where(MASK, 7, -100), -100),
         m.from_values(np.where(MASK[..., None], [0.0, 1.0], np.nan), np.nan),
-        m.steps(jm.Segments(MASK.astype(int), 1)),
+        m.as_bool(jm.Segments(MASK.astype(int), 1)),
     ):
         np.testing.assert_array_equal(mask, MASK)
 

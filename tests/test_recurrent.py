@@ -370,7 +370,7 @@ def test_a_step_that_one_direction_loses_is_padding_of_both():
     ids = jm.Segments(np.array([[1, 1, 1, 2], [1, 1, 2, 2]]), 2)
     for mask in (full, ids):
         y, out = jm.nn.Bidirectional(forward, backward)(x, mask)
-        assert jm.masks.steps(out).tolist() == [[True, False, True, True], [True] * 4]
+        assert jm.masks.as_bool(out).tolist() == [[True, False, True, True], [True] * 4]
         assert not np.asarray(y[0, 1]).any()
     dropped = jm.nn.Bidirectional(jm.nn.Sequential(jm.nn.DropMask(), forward), inner, "sum")
     np.testing.assert_array_equal(dropped(X, HOLES)[1], HOLES)

@@ -131,7 +131,7 @@ def attend_cached(
     k, _ = _check.pair(k, mask, where, over_time=True, name="k")
     v, _ = _check.pair(v, mask, where, over_time=True, name="v")
     slots = _check_cache(cache, k, v, window)
-    real = jnp.ones(q.shape[:2], bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(q.shape[:2], bool) if mask is None else masks.as_bool(mask)
     positions, length = cache.positions(q, mask), cache.length + masks.lengths(real)
     if window is None:
         mask = real = keep = real & (positions < slots)

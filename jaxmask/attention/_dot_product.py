@@ -171,7 +171,7 @@ def _split_bias(bias: Array, q_mask: Mask, seen: Array | None) -> tuple[Array, A
     """A key at -inf is a key that is not seen: else a query with only such keys is nan."""
     shown = bias != -jnp.inf
     seen = shown if seen is None else seen & shown
-    used = seen if q_mask is None else seen & masks.steps(q_mask)[:, None, :, None]
+    used = seen if q_mask is None else seen & masks.as_bool(q_mask)[:, None, :, None]
     return jnp.where(used, bias, 0), seen
 
 
@@ -187,7 +187,7 @@ def _kept(
         return None
     (q, q_mask), (k, kv_mask) = query, keys
     each_query = random.step_keys(key, q, q_mask, row_ids=row_ids)
-    real = jnp.ones(k.shape[:2], bool) if kv_mask is None else masks.steps(kv_mask)
+    real = jnp.ones(k.shape[:2], bool) if kv_mask is None else masks.as_bool(kv_mask)
     each_pair = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None)))
     pairs = each_pair(each_query, masks.positions(real))
     kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, q.shape[2:3]))(pairs.reshape(-1))

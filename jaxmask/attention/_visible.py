@@ -88,7 +88,7 @@ def visible(
         )
         seen = masks.to_attention_mask(q_full, kv_full, predicate=predicate)
     elif kv_mask is not None:
-        seen = masks.steps(kv_mask)[:, None, None, :]
+        seen = masks.as_bool(kv_mask)[:, None, None, :]
     if causal or window is not None:
         near = _near(q, q_mask, k, kv_mask, causal, window, positions, where)[:, None]
         seen = near if seen is None else seen & near

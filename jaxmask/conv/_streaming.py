@@ -44,7 +44,7 @@ def with_past(
         old = jnp.broadcast_to(masks.expand(old, x.ndim), (*old.shape, *x.shape[2:]))
     expected = (x.shape[0], old.shape[1], *x.shape[2:])
     _check.shape(old, expected, "[batch, steps, feature...]", where, "carry")
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
     # Integers stay what they are, since float32 does not hold them all.
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     wide = common_dtype(old.dtype, x.dtype) if inexact else x.dtype

@@ -76,7 +76,7 @@ def transpose(
     if isinstance(mask, Segments):
         reach = -(-max(size - strides, 0) // strides)
         to, time = spread_positions(mask.ids, max(mask.max_segments, 1), reach)
-        y = compute(put(ops.fill(x, mask)[0], to, time), put(masks.steps(mask), to, time))
+        y = compute(put(ops.fill(x, mask)[0], to, time), put(masks.as_bool(mask), to, time))
         if tail:
             ids = _longer(put(mask.ids, to, time), strides, tail)
             enough = x.shape[1] * strides + mask.max_segments * tail

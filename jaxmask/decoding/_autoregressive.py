@@ -233,7 +233,7 @@ def _rows(
             f"{where}: `start` must be [batch], integer, and the mask a row mask [batch]; got "
             f"shape {start.shape} and dtype {start.dtype}."
         )
-    real = jnp.ones(start.shape, bool) if row_mask is None else masks.steps(row_mask)
+    real = jnp.ones(start.shape, bool) if row_mask is None else masks.as_bool(row_mask)
     return ops.fill_real(start, row_mask)[0].astype(jnp.int32), real
 
 

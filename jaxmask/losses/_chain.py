@@ -136,7 +136,7 @@ def first_steps(x: Array, mask: Mask) -> StepMask:
     """
     if mask is None:
         return jnp.broadcast_to(jnp.arange(x.shape[1]) == 0, x.shape[:2])
-    return masks.steps(mask) & (masks.positions(mask) == 0)
+    return masks.as_bool(mask) & (masks.positions(mask) == 0)
 
 
 @functools.partial(ops.segments_apart, pooled=True)

@@ -185,7 +185,7 @@ def ntxent(
     # One sum for each pair: all negatives, and the positive itself.
     negatives, some = ops.logsumexp(scores, ~same & real[None])
     each = jax.nn.softplus(negatives[:, None] - scores)
-    each = jnp.where(masks.expand(masks.steps(some), 2), each, 0)
+    each = jnp.where(masks.expand(masks.as_bool(some), 2), each, 0)
     total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)
     y = (total / jnp.maximum(count, 1).astype(total.dtype)).reshape(leading)
     return ops.fill(y, masks.intersect(mask, (count > 0).reshape(leading), where))
@@ -208,7 +208,7 @@ def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tupl
 
 
 def _flat(mask: Mask, items: Array) -> Array:
-    return jnp.ones(len(items), bool) if mask is None else masks.steps(mask).reshape(-1)
+    return jnp.ones(len(items), bool) if mask is None else masks.as_bool(mask).reshape(-1)
 
 
 def _unit(x: Array) -> Array:

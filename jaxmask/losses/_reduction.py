@@ -121,7 +121,7 @@ def add_up(
       (5.0, 2.0)
     """
     values, mask = _one_value_a_step(per_step, mask, where)
-    real = jnp.ones(values.shape, bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(values.shape, bool) if mask is None else masks.as_bool(mask)
     of_steps, of_rows = _weights(weights, real, values.dtype, where)
     rows = mask if by == "row" else real
     # Rows first, then the batch: 1 + 1 + ... in one float32 stands still at 2^24.

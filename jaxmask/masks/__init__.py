@@ -7,6 +7,7 @@ offsets, 0/1 attention masks, sentinel values.
 
 from jaxmask._types import Segments
 from jaxmask.masks._ask import (
+    as_bool,
     expand,
     intersect,
     is_right_padded,
@@ -15,7 +16,6 @@ from jaxmask.masks._ask import (
     positions,
     rows,
     select_in,
-    steps,
 )
 from jaxmask.masks._attention import (
     AttentionPredicate,
@@ -40,6 +40,7 @@ from jaxmask.masks._convert import (
 __all__ = [
     "AttentionPredicate",
     "Segments",
+    "as_bool",
     "both",
     "causal",
     "differs_from",
@@ -59,7 +60,6 @@ __all__ = [
     "rows",
     "same_segment",
     "select_in",
-    "steps",
     "to_attention_mask",
     "to_paddings",
     "window",

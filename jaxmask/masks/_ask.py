@@ -7,7 +7,7 @@ from jaxmask import _check
 from jaxmask._types import Array, Ids, Lengths, Mask, RowMask, Segments, StepMask
 
 
-def steps(mask: Mask) -> StepMask:
+def as_bool(mask: Mask) -> StepMask:
     """The boolean mask of a mask or of `Segments`.
 
     Args:
@@ -21,7 +21,7 @@ def steps(mask: Mask) -> StepMask:
 
     Example:
       >>> import numpy as np, jaxmask as jm
-      >>> jm.masks.steps(jm.Segments(np.array([[1, 2, 0]]), max_segments=2)).tolist()
+      >>> jm.masks.as_bool(jm.Segments(np.array([[1, 2, 0]]), max_segments=2)).tolist()
       [[True, True, False]]
     """
     if isinstance(mask, Segments):
@@ -122,7 +122,7 @@ def positions(mask: Mask) -> Ids:
 
 
 def _of_rows(mask: Mask, where: str) -> StepMask:
-    real = steps(mask)
+    real = as_bool(mask)
     _check.of_steps(real, where)
     return real
 
@@ -185,7 +185,7 @@ def intersect(mask: Mask, real: Bool[Array, "*leading"], where: str = "intersect
         )
     if isinstance(mask, Segments):
         return Segments(jnp.where(real, jnp.asarray(mask.ids), 0), mask.max_segments)
-    return steps(mask) & real
+    return as_bool(mask) & real
 
 
 def select_in(x: Array, mask: Mask) -> Bool[Array, "batch time *ones"]:
@@ -196,5 +196,5 @@ def select_in(x: Array, mask: Mask) -> Bool[Array, "batch time *ones"]:
       >>> jm.masks.select_in(jnp.zeros((2, 3, 4)), None).shape
       (2, 3, 1)
     """
-    real = jnp.ones(x.shape[:2], bool) if mask is None else steps(mask)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else as_bool(mask)
     return expand(real, x.ndim)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from jaxmask import _check
 from jaxmask._types import Array, Mask, Segments, promotion_allowed
-from jaxmask.masks._ask import steps
+from jaxmask.masks._ask import as_bool
 
 AttentionPredicate: TypeAlias = Callable[
     [Int[Array, "query 1"], Int[Array, "1 key"]], Bool[Array, "*batch query key"]
@@ -177,8 +177,8 @@ def to_attention_mask(
       >>> jm.masks.to_attention_mask(np.array([[True, False]]))[0, 0].tolist()
       [[True, False], [False, False]]
     """
-    queries = steps(mask)
-    keys = queries if kv_mask is None else steps(kv_mask)
+    queries = as_bool(mask)
+    keys = queries if kv_mask is None else as_bool(kv_mask)
     seen = queries[:, :, None] & keys[:, None, :]
     if isinstance(mask, Segments) or isinstance(kv_mask, Segments):
         if not isinstance(mask, Segments) or isinstance(kv_mask, jax.Array | np.ndarray):

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Shaped
 
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, StepMask
-from jaxmask.masks._ask import steps
+from jaxmask.masks._ask import as_bool
 
 
 def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
@@ -138,7 +138,7 @@ def to_paddings(mask: Mask, dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
       >>> jm.masks.to_paddings(np.array([[True, False]])).tolist()
       [[0.0, 1.0]]
     """
-    return (~steps(mask)).astype(dtype)
+    return (~as_bool(mask)).astype(dtype)
 
 
 def from_attention_mask(attention_mask: ArrayLike) -> StepMask:

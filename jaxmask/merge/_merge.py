@@ -79,7 +79,7 @@ def _merged(pairs: list[Pair], rule: str, where: str) -> Mask:
 
 
 def _real(x: Array, mask: Mask, ndim: int) -> Array:
-    return jnp.ones(x.shape[:ndim], bool) if mask is None else masks.steps(mask)
+    return jnp.ones(x.shape[:ndim], bool) if mask is None else masks.as_bool(mask)
 
 
 def _merged_segments(pairs: list[Pair], rule: str, where: str) -> Segments:

@@ -76,7 +76,7 @@ class ConfusionMatrix:
         """
         where, classes = f"{type(self).__name__}.update", self.num_classes
         read = class_ids(predictions, mask, targets, where, classes)
-        real = jnp.ones((), bool) if mask is None else masks.steps(mask)
+        real = jnp.ones((), bool) if mask is None else masks.as_bool(mask)
         real = jnp.broadcast_to(masks.expand(real, read.targets.ndim), read.targets.shape)
         known = read.valid & (read.predictions != NO_CLASS)
         cell = jnp.where(real & known, read.targets * classes + read.predictions, 0)

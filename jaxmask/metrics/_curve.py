@@ -107,7 +107,7 @@ class AUC:
                 f"{where}: `targets` must be yes or no, boolean or integer, got {yes.dtype}."
             )
         yes, is_answer = _class_ids.real_ids(targets, given, 2, where, "targets")
-        real = jnp.ones((), bool) if mask is None else masks.steps(mask)
+        real = jnp.ones((), bool) if mask is None else masks.as_bool(mask)
         real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
         scores = jnp.where(real, predictions.astype(ops.accumulator(predictions.dtype)), 0)
         levels = len(self.positives.high)

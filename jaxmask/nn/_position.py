@@ -42,7 +42,7 @@ class _Positions(MaskedModule):
         where = type(self).__name__
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         carry = _counted(carry, x, where)
-        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
         return carry + masks.lengths(real), self._add(x, mask, carry)
 
 
@@ -159,6 +159,6 @@ class LearnedPositions(_Positions):
         where = "LearnedPositions"
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         carry = _counted(carry, x, where)
-        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
         fits = real & (carry[:, None] + masks.positions(real) < self.max_length)
         return carry + masks.lengths(real), self._add(x, fits, carry)

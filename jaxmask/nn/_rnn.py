@@ -190,7 +190,7 @@ def _run_ranked(
     A later segment or episode would else repeat the noise of the one before it.
     """
     x, mask, starts = masked_scan.with_starts(x, mask, None, resets, "RNN")
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
     rank, length = masks.positions(real), masks.lengths(real)
     rank = carry.rank[:, None] + (length[:, None] - 1 - rank if reverse else rank)
 

@@ -28,7 +28,7 @@ def checked(
     _check.features(x, mask, where, axes=2 if over_time else 1)
     if mask is None:
         return x, None, jnp.ones((1,) * x.ndim, bool)
-    return x, mask, masks.expand(masks.steps(mask), x.ndim)
+    return x, mask, masks.expand(masks.as_bool(mask), x.ndim)
 
 
 def widened(x: Array, real: Array) -> Array:

@@ -41,7 +41,7 @@ def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
     value = _check.by_row_or_step(value, x, "fill", "value", dtype=x.dtype)
     if mask is None:
         return x, None
-    real = masks.expand(masks.steps(mask), x.ndim)
+    real = masks.expand(masks.as_bool(mask), x.ndim)
     # A select, never `x * mask`: 0 * nan is nan.
     return jnp.where(real, x, value), mask
 
@@ -81,7 +81,7 @@ def fill_real(x: ArrayLike, mask: Mask, value: ArrayLike | complex | None = None
     value = _check.by_row_or_step(value, x, "fill_real", "value", dtype=x.dtype)
     if mask is None or not x.size:
         return x, mask
-    real = masks.steps(mask)
+    real = masks.as_bool(mask)
     # Filled first, since an empty row would copy its padding before that is replaced in turn.
     copy = jax.lax.stop_gradient(fill(x, mask)[0])
     if real.ndim == 2:

@@ -44,7 +44,7 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
     x, mask = _check.pair(x, mask, "compact", over_time=True)
     if mask is None:
         return x, None
-    real = masks.steps(mask)
+    real = masks.as_bool(mask)
     order = _order(real)
     packed = jnp.arange(real.shape[1])[None] < masks.lengths(real)[:, None]
     new: Mask = packed
@@ -105,7 +105,7 @@ def flip(x: ArrayLike, mask: Mask) -> Pair:
     x, mask = _check.pair(x, mask, "flip", over_time=True)
     if mask is None:
         return jnp.flip(x, axis=1), None
-    real = masks.steps(mask)
+    real = masks.as_bool(mask)
     mirrored = masks.lengths(real)[:, None] - 1 - masks.positions(real)
     return fill(_take(fill(x, mask)[0], _take(_order(real), mirrored)), mask)
 
@@ -141,7 +141,7 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | comple
     x, mask = _check.pair(x, mask, "shift", over_time=True)
     value = _check.by_row_or_step(value, x, "shift", "value", dtype=x.dtype)
     steps = _check.count(steps, "shift", "steps", least=None)
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
     source = masks.positions(real) - steps
     inside = (source >= 0) & (source < masks.lengths(real)[:, None])
     y = _take(fill(x, mask)[0], _take(_order(real), source))

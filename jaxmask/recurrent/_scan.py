@@ -121,7 +121,7 @@ def _with_ids(
         )
     given = segments if isinstance(segments, Segments) else Segments(jnp.asarray(segments), 0)
     _check.pair(x, given, where)
-    ids = given.ids if mask is None else jnp.where(masks.steps(mask), given.ids, 0)
+    ids = given.ids if mask is None else jnp.where(masks.as_bool(mask), given.ids, 0)
     if isinstance(segments, Segments):
         return x, Segments(ids, segments.max_segments), ids
     return x, ids > 0, ids
@@ -179,7 +179,7 @@ def run(
             new = _select(starts_t, fresh, new)
         return new, y_t
 
-    real = None if mask is None else masks.steps(mask)
+    real = None if mask is None else masks.as_bool(mask)
     inputs = jax.tree.map(time_first, (x, real, starts))
     carry, y = jax.lax.scan(step, _varying(step, carry, inputs), inputs, reverse=reverse)
     return carry, (jax.tree.map(time_first, y), mask)

@@ -145,7 +145,7 @@ def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
             "step, use `jm.shape.upsample`."
         )
     y, _ = ops.fill(x, mask)
-    steps = None if mask is None else jnp.repeat(masks.steps(mask)[:, None], time, axis=1)
+    steps = None if mask is None else jnp.repeat(masks.as_bool(mask)[:, None], time, axis=1)
     return jnp.repeat(y[:, None], time, axis=1), steps
 
 
@@ -224,7 +224,7 @@ def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
         return None
     packed = [mask for _, mask in pairs if isinstance(mask, Segments)]
     if not packed:
-        real = [jnp.ones(x.shape[:2], bool) if m is None else masks.steps(m) for x, m in pairs]
+        real = [jnp.ones(x.shape[:2], bool) if m is None else masks.as_bool(m) for x, m in pairs]
         return jnp.concatenate(real, axis=1)
     if len(packed) < len(pairs):
         raise _check.MaskError(

@@ -175,7 +175,7 @@ MASKS = [
               "bad_masks_are_refused"),
     Subject("segments taken for one row",
             Entry("segments taken for one row",
-                  lambda p, xs, ms, rows: [(ops.cumsum(xs[0], masks.steps(ms[0]))[0], ms[0])]),
+                  lambda p, xs, ms, rows: [(ops.cumsum(xs[0], masks.as_bool(ms[0]))[0], ms[0])]),
             "segments", leaks=False),
 ]  # fmt: skip
 

@@ -76,7 +76,7 @@ def tiled(
     biases = (
         b if b is None else (b + zeros(x, (), b.dtype)).astype(dtype)[None] for b in (b_x, b_h)
     )
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.steps(mask)
+    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
     ends, h = run(
         Setting(kind, tiles, reverse, way),
         Batch(x, real, starts),
