@@ -44,8 +44,8 @@ def module_and_arguments(name, monkeypatch):
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_has_a_table_and_a_picture(name, monkeypatch, capsys):
     layer, args, options = module_and_arguments(name, monkeypatch)
-    if name == "Ragged":  # its entry runs an `nnx.RNN`, of which Flax makes no table either
-        layer = jm.nn.Ragged(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    if name == "RaggedVmap":  # its entry runs an `nnx.RNN`, of which Flax makes no table either
+        layer = jm.nn.RaggedVmap(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
     table = nnx.tabulate(layer, *args, **options, console_kwargs={"width": 500})
     assert name in table
     nnx.display(layer)

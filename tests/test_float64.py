@@ -12,7 +12,7 @@ from tests.registry import REGISTRY
 
 FAMILIES = ("pool", "ops", "shape", "merge", "attention", "norm", "random", "recurrent", "nn")
 # Built as float32: the carry of a cell written for the registry, and statistics that are stored.
-BUILT = ("nn.Ragged", "nn.BatchNorm", "nn.SpectralNorm")
+BUILT = ("nn.RaggedVmap", "nn.BatchNorm", "nn.SpectralNorm")
 ENTRIES = [e for e in REGISTRY if e.name.split(".")[0] in FAMILIES and e.name not in BUILT]
 MASK = np.arange(5) < np.array([[5], [3]])
 

@@ -54,7 +54,7 @@ MIXING = {
     ),
     "WeightNorm": (nnx.WeightNorm(nnx.Linear(6, 6, rngs=RNGS), rngs=RNGS), "normalised weights"),
     "Sequential": (nnx.Sequential(nnx.relu), "jm.nn.Sequential"),
-    "Einsum": (nnx.Einsum("btf,tu->buf", (5, 5), None, rngs=RNGS), "jm.nn.Ragged"),
+    "Einsum": (nnx.Einsum("btf,tu->buf", (5, 5), None, rngs=RNGS), "jm.nn.RaggedVmap"),
     "linen.Conv": (linen.Conv(6, (3,)), "jm.nn.Conv1D"),
     "linen.RNN": (linen.RNN(linen.LSTMCell(6)), "jm.nn.RNN(cell)"),
     "linen attention": (linen.MultiHeadDotProductAttention(2), "jm.nn.MultiHeadAttention"),
@@ -66,7 +66,7 @@ MIXING = {
     "partial": (functools.partial(jnp.mean, axis=1), "jm.nn.GlobalMeanPool"),
     "max_pool": (functools.partial(nnx.max_pool, window_shape=(2,)), "jm.nn.MaxPool1D"),
     "avg_pool": (functools.partial(nnx.avg_pool, window_shape=(2,)), "jm.nn.AvgPool1D"),
-    "own": (smooth, "jm.nn.Ragged"),
+    "own": (smooth, "jm.nn.RaggedVmap"),
 }
 
 
@@ -154,7 +154,7 @@ BUILT_FOR_EIGHT = {
     "BatchNorm": lambda rngs: jm.nn.BatchNorm(8, rngs=rngs),
     "MultiHeadAttention": lambda rngs: jm.nn.MultiHeadAttention(2, 8, rngs=rngs),
     "AttentionPool": lambda rngs: jm.nn.AttentionPool(8, rngs=rngs),
-    "Ragged": lambda rngs: jm.nn.Ragged(nnx.Linear(8, 6, rngs=rngs)),
+    "RaggedVmap": lambda rngs: jm.nn.RaggedVmap(nnx.Linear(8, 6, rngs=rngs)),
     "Passthrough": lambda rngs: jm.nn.Passthrough(nnx.Linear(8, 6, rngs=rngs)),
     "nnx.Linear": lambda rngs: nnx.Linear(8, 6, rngs=rngs),
     "nnx.LinearGeneral": lambda rngs: nnx.LinearGeneral(8, (2, 3), rngs=rngs),

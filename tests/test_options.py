@@ -48,7 +48,7 @@ NOISY = {
     "TimeMasking": lambda: jm.nn.TimeMasking(9, num_masks=3),
     "FeatureMasking": lambda: jm.nn.FeatureMasking(5, num_masks=3),
     "Passthrough(nnx.Dropout)": lambda: jm.nn.Passthrough(nnx.Dropout(0.5)),
-    "Ragged": lambda: jm.nn.Ragged(OneRow()),
+    "RaggedVmap": lambda: jm.nn.RaggedVmap(OneRow()),
     "a function": lambda: own_function,
     "zoneout": zoneout,
     "attention": attention,
@@ -263,7 +263,7 @@ def test_resets_reach_recurrent_layers_and_are_refused_by_what_mixes_episodes():
         jm.nn.GlobalMeanPool(),
         attention(),
         jm.nn.Residual(block()),
-        jm.nn.Ragged(OneRow()),
+        jm.nn.RaggedVmap(OneRow()),
         jm.nn.Conv1D(6, 6, 3, rngs=nnx.Rngs(0)),
         jm.nn.StackedRNN(jm.nn.MaxPool1D(2)),
     )

@@ -31,7 +31,7 @@ NOT_IN_HALF = {
     "nn.RNN:ZoneoutCell": _FLAX_CELL,
     "nn.RNN:ConvLSTMCell": _FLAX_CELL,
     "nn.StackedRNN": _FLAX_CELL,
-    "nn.Ragged": _OF_THE_REGISTRY,
+    "nn.RaggedVmap": _OF_THE_REGISTRY,
     "recurrent.scan": _OF_THE_REGISTRY,
 }
 

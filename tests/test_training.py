@@ -105,7 +105,7 @@ MODELS = {
         lambda rngs: jm.nn.TransformerEncoderBlock(2, 4, dropout_rate=0.3, causal=True, rngs=rngs)
     ),
     "TransformerDecoderBlock": around(decoder),
-    "Ragged": around(lambda rngs: jm.nn.Ragged(OneRow(rngs))),
+    "RaggedVmap": around(lambda rngs: jm.nn.RaggedVmap(OneRow(rngs))),
 }
 
 

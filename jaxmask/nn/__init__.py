@@ -32,7 +32,7 @@ from jaxmask.nn._pool import (
     LastStep,
 )
 from jaxmask.nn._position import LearnedPositions, SinusoidalPositions
-from jaxmask.nn._ragged import Ragged
+from jaxmask.nn._ragged import RaggedVmap
 from jaxmask.nn._random import Dropout, FeatureMasking, GaussianNoise, SpatialDropout, TimeMasking
 from jaxmask.nn._recurrent import GRU, LSTM, SimpleRNN, unit_forget_bias
 from jaxmask.nn._rnn import RNN
@@ -102,7 +102,7 @@ __all__ = [
     "Permute",
     "ProjectedMemory",
     "RMSNorm",
-    "Ragged",
+    "RaggedVmap",
     "Repeat",
     "Reshape",
     "Residual",

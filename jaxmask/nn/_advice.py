@@ -17,7 +17,7 @@ _LAYERS: dict[type, str] = {
     nnx.RNNCellBase: "`jm.nn.RNN(cell)`, which runs the cell over time",
     nnx.Bidirectional: "`jm.nn.Bidirectional(jm.nn.RNN(cell), jm.nn.RNN(other_cell))`",
     nnx.MultiHeadAttention: "`jm.nn.MultiHeadAttention(num_heads, in_features, rngs=rngs)`, or "
-    "`jm.nn.Ragged(layer)`, which runs it on each row without its padding",
+    "`jm.nn.RaggedVmap(layer)`, which runs it on each row without its padding",
     nnx.Conv: "`jm.nn.Conv1D(in_features, out_features, kernel_size, rngs=rngs)` (or `Conv2D`, "
     "`DepthwiseConv1D`)",
     nnx.ConvTranspose: "`jm.nn.ConvTranspose1D(in_features, out_features, kernel_size, rngs=rngs)`",
@@ -110,7 +110,8 @@ def ways(layer: Any) -> str:
     """
     known = instead(layer)
     mixes = (
-        "it mixes the steps of a row: `jm.nn.Ragged(layer)` runs it on each row without its padding"
+        "it mixes the steps of a row: `jm.nn.RaggedVmap(layer)` runs it on each row without its "
+        "padding"
         if known is None
         else f"jaxmask has it with a mask: {known}"
     )

@@ -1,22 +1,22 @@
 """A plain module of one unpadded row, as a masked layer."""
 
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import errors, nnx
 
-from jaxmask import _check, _keys
+from jaxmask import _check, _keys, ragged
 from jaxmask._types import Mask, PyTree
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import NoiseCall, draw, named, opened
-from jaxmask.ragged import RaggedVmap, Report
 from jaxmask.ragged import _transform as transform
 
-WHERE = "Ragged"
+WHERE = "RaggedVmap"
 
 
-class Ragged(MaskedModule):
+class RaggedVmap(MaskedModule):
     """Run a plain Flax module of one unpadded row on a padded batch.
 
         y[b], of its own length, = module(x[b, : n[b]])
@@ -45,7 +45,7 @@ class Ragged(MaskedModule):
       >>> rngs = nnx.Rngs(0)
       >>> model = jm.nn.Sequential(
       ...     jm.nn.Embed(100, 8, rngs=rngs),
-      ...     jm.nn.Ragged(nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)),
+      ...     jm.nn.RaggedVmap(nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)),
       ...     jm.nn.GlobalMeanPool(),
       ... )
       >>> y, row_mask = model(*jm.pad_sequences([[7, 8, 9], [5]]))
@@ -81,13 +81,17 @@ class Ragged(MaskedModule):
         )
         function = _Function(graph, counts, rest, switches)
         axes = self._axes(len(arguments))
-        g = RaggedVmap(function, axes, min_length=self.min_length, multiple_of=self.multiple_of)
+        g = ragged.RaggedVmap(
+            function, axes, min_length=self.min_length, multiple_of=self.multiple_of
+        )
         (y, after), (real, _) = g(x, mask, *arguments, row_keys)
         if rngs is None and jax.tree.leaves(counts):
             self._advance(counts, after)
         return y, real
 
-    def check(self, x: PyTree, mask: Mask, *arguments: Any, tolerance: float = 1e-4) -> Report:
+    def check(
+        self, x: PyTree, mask: Mask, *arguments: Any, tolerance: float = 1e-4
+    ) -> ragged.Report:
         """Compare with the module on each row alone, as `jm.ragged_vmap(f).check` does.
 
         Random streams are those of a copy, and give all rows the same noise.
@@ -97,10 +101,12 @@ class Ragged(MaskedModule):
         def function(*row: Any) -> Any:
             return nnx.merge(graph, state, copy=True)(*row)
 
-        g = RaggedVmap(
-            function, self.in_axes, min_length=self.min_length, multiple_of=self.multiple_of
-        )
+        g = self._transformed(function, self.in_axes)
         return g.check(x, mask, *arguments, tolerance=tolerance)
+
+    def _transformed(self, function: Callable[..., Any], axes: Any) -> ragged.RaggedVmap:
+        sizes = {"min_length": self.min_length, "multiple_of": self.multiple_of}
+        return ragged.RaggedVmap(function, axes, **sizes)
 
     def _axes(self, extra: int) -> tuple[Any, ...]:
         axes = self.in_axes if isinstance(self.in_axes, tuple) else (self.in_axes,) * (1 + extra)
@@ -152,4 +158,4 @@ def _leaves(module: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-transform.ADAPTERS.append((nnx.Module, Ragged))
+transform.ADAPTERS.append((nnx.Module, RaggedVmap))

@@ -156,8 +156,8 @@ def state_error(error: Exception) -> RaggedTraceError:
     return RaggedTraceError(
         "ragged_vmap: the function changes state of a module that it closes over:\n"
         f"{type(error).__name__}: {error}\n{_line_of(error)[0]}"
-        "Give the module itself: `jm.ragged_vmap(module)`, or `jm.nn.Ragged(module)`; or split and "
-        "merge it inside the function."
+        "Give the module itself: `jm.ragged_vmap(module)`, or `jm.nn.RaggedVmap(module)`; or split "
+        "and merge it inside the function."
     )
 
 

@@ -493,7 +493,7 @@ _MODELS = (
         "partly: `TimeDistributed`: a mask that the inner layer makes is lost",
     ),
     Facts(
-        "ragged_vmap nn.Ragged",
+        "ragged_vmap nn.RaggedVmap",
         "none",
         "none",
         "partly: `torch.vmap` over a `NestedTensor` runs row by row, and not every function",

@@ -158,20 +158,20 @@ def test_linen_layers_are_exact(name, batch):
 
 def test_dropout_draws_for_each_row_and_advances(batch):
     x, mask = batch
-    layer = jm.nn.Ragged(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    layer = jm.nn.RaggedVmap(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
     first, second = layer(x, mask)[0], layer(x, mask)[0]
     kept = np.asarray(first) != 0
     assert np.any(kept[0, :3] != kept[3, :3])
     assert np.any(kept != (np.asarray(second) != 0))
     padded = np.pad(x, ((0, 0), (0, 4), (0, 0)))
-    again = jm.nn.Ragged(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    again = jm.nn.RaggedVmap(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
     wide, _ = again(padded, np.pad(mask, ((0, 0), (0, 4))))
     np.testing.assert_array_equal(wide[:, :TIME], first)
 
 
 @pytest.mark.skipif(flax.__version__ == "0.12.0", reason="Flax notices at the next use only")
 def test_a_random_stream_cannot_advance_under_jit(batch):
-    layer = jm.nn.Ragged(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    layer = jm.nn.RaggedVmap(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"nnx\.jit"):
         jax.jit(lambda x, m: layer(x, m))(*batch)
     nnx.jit(lambda layer, x, m: layer(x, m))(layer, *batch)
@@ -180,7 +180,7 @@ def test_a_random_stream_cannot_advance_under_jit(batch):
 def test_ragged_in_a_sequential(batch):
     rngs = nnx.Rngs(0)
     block = Block(rngs)
-    model = jm.nn.Sequential(jm.nn.Ragged(block), nnx.Linear(FEATURES, 2, rngs=rngs))
+    model = jm.nn.Sequential(jm.nn.RaggedVmap(block), nnx.Linear(FEATURES, 2, rngs=rngs))
     y, row_mask = model(*batch)
     assert row_mask.tolist() == [True, True, False, True]
     expected = model.layers[1](block(batch[0][3, :3]))
@@ -188,9 +188,9 @@ def test_ragged_in_a_sequential(batch):
 
 
 def test_check_of_a_module(batch):
-    assert jm.nn.Ragged(Block(nnx.Rngs(0))).check(*batch).ok
+    assert jm.nn.RaggedVmap(Block(nnx.Rngs(0))).check(*batch).ok
 
 
 def test_ragged_refuses_what_is_no_layer():
     with pytest.raises(TypeError, match="must be callable"):
-        jm.nn.Ragged(3)
+        jm.nn.RaggedVmap(3)

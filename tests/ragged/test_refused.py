@@ -98,7 +98,7 @@ def test_a_module_that_would_change_is_refused():
     from flax import nnx
 
     cell = nnx.RNN(nnx.GRUCell(3, 3, rngs=nnx.Rngs(0)))
-    with pytest.raises(jm.ragged.RaggedTraceError, match=r"jm.nn.Ragged\(module\)"):
+    with pytest.raises(jm.ragged.RaggedTraceError, match=r"jm.nn.RaggedVmap\(module\)"):
         jm.ragged_vmap(lambda row: cell(row))(X, MASK)
 
 

@@ -33,8 +33,8 @@ ENTRIES = [
         exempt=REFUSED | _IN_ITS_DTYPE,
     ),
     Entry(
-        "nn.Ragged",
-        **module(lambda rngs: jm.nn.Ragged(_Block(rngs))),
+        "nn.RaggedVmap",
+        **module(lambda rngs: jm.nn.RaggedVmap(_Block(rngs))),
         exempt=REFUSED
         | {"composed": "the scan of Flax's cell refuses float64, in which the law's reference is"},
     ),
