@@ -90,14 +90,14 @@ def test_grouped_heads_window_and_bias_are_the_plain_formula():
 def test_a_window_without_causal_looks_both_ways():
     x = np.arange(5, dtype=np.float32).reshape(1, 5, 1, 1)
     mask = np.array([[1, 1, 0, 1, 1]], bool)
-    y, _ = jm.attention.attend(np.zeros_like(x), mask, x, x, window=2)
+    y, _ = jm.attention.attend(np.zeros_like(x), mask, x, x, mask, window=2)
     close(y.ravel(), [0.5, 4 / 3, 0, 8 / 3, 3.5])  # the hole does not part 1 and 3
 
 
 def test_given_positions_are_what_causal_compares():
     x = np.arange(1, 4, dtype=np.float32).reshape(1, 3, 1, 1)
     at = {"q_positions": np.array([[2, 0, 9]]), "kv_positions": np.array([[0, 1, 2]])}
-    y, _ = jm.attention.attend(np.zeros_like(x), None, x, x, causal=True, **at)
+    y, _ = jm.attention.attend(np.zeros_like(x), None, x, x, None, causal=True, **at)
     close(y.ravel(), [2, 1, 2])
 
 
@@ -108,15 +108,15 @@ def test_given_positions_may_be_narrow_or_unsigned(dtype):
     given = {"q_positions": ranks, "kv_positions": ranks}
     for window in (2, 200):
         options = {"causal": True, "window": window}
-        y, _ = jm.attention.attend(x, None, x, x, **given, **options)
-        close(y, jm.attention.attend(x, None, x, x, **options)[0])
+        y, _ = jm.attention.attend(x, None, x, x, None, **given, **options)
+        close(y, jm.attention.attend(x, None, x, x, None, **options)[0])
 
 
 def test_a_predicate_is_of_physical_positions():
     x, mask = heads(5), MASKS["right"]
     by_hand = jm.masks.both(jm.masks.causal(), jm.masks.window(1))
-    ours, _ = jm.attention.attend(x, mask, x, x, predicate=by_hand)
-    theirs, _ = jm.attention.attend(x, mask, x, x, causal=True, window=2)
+    ours, _ = jm.attention.attend(x, mask, x, x, mask, predicate=by_hand)
+    theirs, _ = jm.attention.attend(x, mask, x, x, mask, causal=True, window=2)
     close(ours, theirs)
 
 
@@ -149,7 +149,9 @@ def test_a_query_that_sees_nothing_gives_zero_and_no_gradient(options):
 def test_minus_infinity_in_a_bias_hides_a_key():
     x = heads(3)[:1]
     bias = np.array([[[[0, -np.inf, 0]] * 3]], np.float32)
-    close(jm.attention.attend(x, None, x, x, bias=bias)[0][0], plain(x[0], x[0, ::2], x[0, ::2]))
+    close(
+        jm.attention.attend(x, None, x, x, None, bias=bias)[0][0], plain(x[0], x[0, ::2], x[0, ::2])
+    )
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e30])
@@ -159,7 +161,7 @@ def test_a_bias_in_the_padding_does_not_matter(poison, noise):
     both = (mask[:, :, None] & mask[:, None])[:, None]
 
     def total(x, bias):
-        return jnp.sum(jnp.sin(jm.attention.attend(x, mask, x, x, bias=bias, **noise)[0]))
+        return jnp.sum(jnp.sin(jm.attention.attend(x, mask, x, x, mask, bias=bias, **noise)[0]))
 
     run = jax.value_and_grad(total, argnums=(0, 1))
     value, gradients = run(x, np.where(both, bias, poison).astype(np.float32))
@@ -170,13 +172,21 @@ def test_a_bias_in_the_padding_does_not_matter(poison, noise):
     assert not np.asarray(gradients[1])[~np.broadcast_to(both, bias.shape)].any()
 
 
-def test_no_mask_of_keys_is_the_mask_of_the_queries():
+def test_no_mask_of_keys_means_that_every_key_is_real():
     x, mask = heads(5), MASKS["holes"]
-    ours, _ = jm.attention.attend(poisoned(x, mask), mask, x, x)
-    close(ours, jm.attention.attend(x, mask, x, x, mask)[0], 0)
-    y, out = jm.attention.attend(x, None, x, x)
+    ours, out = jm.attention.attend(x, mask, x, x, None)
+    np.testing.assert_array_equal(out, mask)
+    close(ours, jm.attention.attend(x, mask, x, x, np.ones_like(mask))[0], 0)
+    y, out = jm.attention.attend(x, None, x, x, None)
     assert out is None
     close(y[2], plain(x[2], x[2], x[2]))
+
+
+def test_no_mask_of_keys_means_the_same_beside_each_sibling():
+    x, mask = draw((3, 5, 4)), MASKS["holes"]
+    weights = jm.attention.AdditiveWeights(np.eye(4, dtype="f"), np.eye(4, dtype="f"), draw(4))
+    ours, _ = jm.attention.additive(x, mask, x, x, None, weights)
+    close(ours, jm.attention.additive(x, mask, x, x, np.ones_like(mask), weights)[0], 0)
 
 
 def test_a_nan_stays_in_its_own_sequence_of_a_packed_row():
@@ -249,14 +259,14 @@ def test_dropout_is_the_plain_formula_with_some_weights_gone():
     q, k = heads(40, 2)[:1] * 0, heads(40, 2)[:1]
     v = np.broadcast_to(np.eye(40, 6, dtype=np.float32)[None, :, None], (1, 40, 2, 6))
     options = {"dropout_rate": 0.25, "key": jax.random.key(0)}
-    weights = np.asarray(jm.attention.attend(q, None, k, v, **options)[0])
+    weights = np.asarray(jm.attention.attend(q, None, k, v, None, **options)[0])
     # Each weight is 1/40 or gone: what is read of it here are the first six keys.
     kept = weights * 40 * 0.75
     np.testing.assert_allclose(kept, kept.round(), atol=1e-5)
     assert abs(kept.mean() - 0.75) < 0.05
     for axis in (1, 2, 3):  # queries, heads and keys are independent draws
         assert np.abs(np.diff(kept, axis=axis)).mean() > 0.2
-    other = jm.attention.attend(q, None, k, v, dropout_rate=0.25, key=jax.random.key(1))[0]
+    other = jm.attention.attend(q, None, k, v, None, dropout_rate=0.25, key=jax.random.key(1))[0]
     assert (np.asarray(other) != weights).any()
 
 
@@ -265,25 +275,41 @@ def test_attend_refuses():
     segments = jm.Segments(jnp.asarray(mask.astype(np.int32)), 1)
     attend = jm.attention.attend
     cases = [
-        (ValueError, "divide", (x, mask, x[:, :, :3], x[:, :, :3]), {}),
-        (ValueError, "head_features", (x, mask, x[..., :4], x[..., :4]), {}),
-        (ValueError, "`v` must be", (x, mask, x, x[..., :4]), {}),
-        (ValueError, "head_features", (x[:, :, 0], mask, x, x), {}),
-        (TypeError, "one dtype", (x, mask, x.astype(np.float16), x), {}),
-        (TypeError, "floating", (x.astype(int), mask, x, x), {}),
-        (ValueError, "`window`.*at least 1", (x, mask, x, x), {"window": 0}),
-        (ValueError, "`window`.*at least 1", (x, mask, x, x), {"window": -1}),
-        (ValueError, "`bias` must be", (x, mask, x, x), {"bias": x[..., 0]}),
-        (ValueError, "`bias` must be", (x, mask, x, x), {"bias": np.zeros((3, 2, 5, 5), "f")}),
-        (ValueError, "random `key`", (x, mask, x, x), {"dropout_rate": 0.1}),
-        (ValueError, "below 1", (x, mask, x, x), {"dropout_rate": 1.0, "key": jax.random.key(0)}),
-        (ValueError, "q_positions", (x, mask, x, x), {"causal": True, "q_positions": mask[:1] * 1}),
-        (jm.MaskError, "mask.*heads", (x, np.ones((3, 4, 5), bool), x, x), {}),
+        (ValueError, "divide", (x, mask, x[:, :, :3], x[:, :, :3], mask), {}),
+        (ValueError, "head_features", (x, mask, x[..., :4], x[..., :4], mask), {}),
+        (ValueError, "`v` must be", (x, mask, x, x[..., :4], mask), {}),
+        (ValueError, "head_features", (x[:, :, 0], mask, x, x, mask), {}),
+        (TypeError, "one dtype", (x, mask, x.astype(np.float16), x, mask), {}),
+        (TypeError, "floating", (x.astype(int), mask, x, x, mask), {}),
+        (ValueError, "`window`.*at least 1", (x, mask, x, x, mask), {"window": 0}),
+        (ValueError, "`window`.*at least 1", (x, mask, x, x, mask), {"window": -1}),
+        (ValueError, "`bias` must be", (x, mask, x, x, mask), {"bias": x[..., 0]}),
+        (
+            ValueError,
+            "`bias` must be",
+            (x, mask, x, x, mask),
+            {"bias": np.zeros((3, 2, 5, 5), "f")},
+        ),
+        (ValueError, "random `key`", (x, mask, x, x, mask), {"dropout_rate": 0.1}),
+        (
+            ValueError,
+            "below 1",
+            (x, mask, x, x, mask),
+            {"dropout_rate": 1.0, "key": jax.random.key(0)},
+        ),
+        (
+            ValueError,
+            "q_positions",
+            (x, mask, x, x, mask),
+            {"causal": True, "q_positions": mask[:1] * 1},
+        ),
+        (jm.MaskError, "mask.*heads", (x, np.ones((3, 4, 5), bool), x, x, mask), {}),
         (jm.MaskError, "mask.*heads", (x, mask, x, x, np.ones((3, 1, 5, 5), bool)), {}),
-        (jm.MaskError, "kv_mask=None", (x, mask, x[:, :3], x[:, :3]), {}),
+        (jm.MaskError, "mask.*shape of the leading", (x, mask, x[:, :3], x[:, :3], mask), {}),
+        (jm.MaskError, "Segments", (x, segments, x, x, None), {}),
         (jm.MaskError, "Segments", (x, segments, x, x, mask), {}),
         (jm.MaskError, "Segments", (x, mask, x, x, segments), {}),
-        (ValueError, "batch", (x, None, x[:2], x[:2]), {}),
+        (ValueError, "batch", (x, None, x[:2], x[:2], None), {}),
     ]
     for error, text, arguments, options in cases:
         with pytest.raises(error, match=f"(?s){text}"):
@@ -620,7 +646,7 @@ def test_dtypes():
     x, mask = heads(5), MASKS["right"]
     for dtype in (jnp.bfloat16, jnp.float16):
         half = jnp.asarray(x, dtype)
-        assert jm.attention.attend(half, mask, half, half)[0].dtype == dtype
+        assert jm.attention.attend(half, mask, half, half, mask)[0].dtype == dtype
         assert jm.attention.rotary(half, mask)[0].dtype == dtype
     layer = jm.nn.MultiHeadAttention(
         2, 6, causal=True, max_length=5, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)

@@ -59,7 +59,7 @@ def additive(
       q_mask: `[batch, query]`, boolean, or `Segments`, or None.
       k: `[batch, key, key_features]`, floating.
       v: `[batch, key, value_features]`, floating.
-      kv_mask: `[batch, key]`, boolean, or `Segments`; None as in `attend`: the queries' own.
+      kv_mask: `[batch, key]`, boolean, or `Segments` (with `q_mask`), or None: every key is real.
       weights: `AdditiveWeights(w_q, w_k, scale)`.
       causal: a query sees keys up to its own position, counted in real steps.
 

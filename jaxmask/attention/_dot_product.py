@@ -17,7 +17,7 @@ def attend(
     q_mask: Mask,
     k: ArrayLike,
     v: ArrayLike,
-    kv_mask: Mask = None,
+    kv_mask: Mask,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -46,9 +46,8 @@ def attend(
       k: `[batch, key, kv_heads, head_features]` in the dtype of `q`; `kv_heads` divides `heads`,
         and query head h reads key head `h // (heads // kv_heads)`.
       v: like `k`.
-      kv_mask: `[batch, key]`, boolean, or `Segments` (with `q_mask`; equal ids see each other).
-        None is self-attention: the keys have the mask of the queries. For keys that are all real
-        beside a query mask, pass `jnp.ones(k.shape[:2], bool)`.
+      kv_mask: `[batch, key]`, boolean, or `Segments` (with `q_mask`; equal ids see each other), or
+        None: every key is real. Self-attention passes the same mask twice.
       causal: a query sees keys up to its own position.
       window: static; a query sees keys fewer than so many positions away from it: with `causal`
         the last `window` real steps, itself among them.
@@ -77,7 +76,7 @@ def attend(
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([2.0, 4.0, jnp.nan]).reshape(1, 3, 1, 1)
       >>> mask = jnp.array([[True, True, False]])
-      >>> y, mask = jm.attention.attend(jnp.zeros_like(x), mask, x, x)
+      >>> y, mask = jm.attention.attend(jnp.zeros_like(x), mask, x, x, mask)
       >>> y.ravel().tolist(), mask.tolist()
       ([3.0, 3.0, 0.0], [[True, True, False]])
 

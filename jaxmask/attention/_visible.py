@@ -12,23 +12,8 @@ from jaxmask.masks import AttentionPredicate
 def check_masks(
     q: ArrayLike, q_mask: Mask, k: ArrayLike, kv_mask: Mask, where: str
 ) -> tuple[Array, Mask, Array, Mask]:
-    """Check both pairs; `kv_mask=None` beside a query mask means the query's own.
-
-    Example:
-      >>> mask, x = jnp.array([[True, False]]), jnp.zeros((1, 2, 3))
-      >>> check_masks(x, mask, x, None, "attend")[3].tolist()
-      [[True, False]]
-    """
+    """Check the pairs of queries and keys, and that they go together."""
     q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q")
-    if kv_mask is None and q_mask is not None:
-        k = _check.array(k, "k", where)
-        if k.shape[:2] != q.shape[:2]:
-            raise _check.MaskError(
-                f"{where}: `kv_mask=None` beside a query mask means self-attention under one mask, "
-                f"but the keys are {k.shape[:2]} and the queries {q.shape[:2]}. Pass the mask of "
-                "the keys, `jnp.ones(k.shape[:2], bool)` if all of them are real."
-            )
-        return q, q_mask, k, q_mask
     k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k")
     if isinstance(q_mask, Segments) != isinstance(kv_mask, Segments):
         raise _check.MaskError(

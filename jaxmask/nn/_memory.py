@@ -2,8 +2,6 @@
 
 from typing import NamedTuple, TypeAlias
 
-import jax.numpy as jnp
-
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 
@@ -37,18 +35,11 @@ Memory: TypeAlias = ArrayLike | ProjectedMemory
 
 
 def memory_pair(memory: ArrayLike, memory_mask: Mask, mask: Mask, where: str) -> Pair:
-    """Check a memory; None means that every step of it is real, whatever the queries' mask.
-
-    Example:
-      >>> memory_pair(jnp.zeros((1, 2, 3)), None, jnp.array([[False]]), "layer")[1].tolist()
-      [[True, True]]
-    """
+    """Check a memory and that its mask goes with that of the queries."""
     memory, memory_mask = _check.pair(memory, memory_mask, where, over_time=True, name="memory")
     if isinstance(mask, Segments) != isinstance(memory_mask, Segments):
         raise _check.MaskError(
             f"{where}: `mask` and `memory_mask` must both be `Segments` or neither: equal ids see "
             "each other."
         )
-    if memory_mask is None and mask is not None:
-        memory_mask = jnp.ones(memory.shape[:2], bool)
     return memory, memory_mask

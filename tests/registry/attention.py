@@ -43,7 +43,7 @@ def attend_with_bias(params: Any, xs: list, masks: list, rows: Any) -> list:
     q, k, v, logits = xs
     each_head = jnp.swapaxes(jm.ops.fill(logits, masks[0], 1e4)[0], -1, -2)
     bias = each_head[..., None] + each_head[..., ::-1, None, :]
-    return [jm.attention.attend(q, masks[0], k, v, bias=bias, scale=0.3)]
+    return [jm.attention.attend(q, masks[0], k, v, masks[0], bias=bias, scale=0.3)]
 
 
 def additive_weights() -> jm.attention.AdditiveWeights:
