@@ -115,12 +115,6 @@ def test_sums_in_half_precision_neither_stall_nor_overflow():
     assert float(jm.pool.mean(large, mask)[0][0]) == pytest.approx(6e4, rel=1e-3)
 
 
-@pytest.mark.parametrize("axis", [0, 2, -1])
-def test_another_axis_is_refused(axis):
-    with pytest.raises(ValueError, match="axis"):
-        jm.ops.softmax(jnp.zeros((2, 3, 4)), jnp.ones((2, 3), bool), axis=axis)
-
-
 def test_fill_real_takes_another_row_then_a_constant():
     x = jnp.array([[9.0, 4.0], [8.0, 7.0]])
     mask = jnp.array([[False, True], [False, False]])

@@ -11,13 +11,8 @@ from jaxmask.ops._dtypes import accumulator, of_sum
 from jaxmask.ops._segments import segments_apart
 
 
-def _over_time(x: ArrayLike, mask: Mask, axis: int, where: str) -> tuple[Array, StepMask, Mask]:
+def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
     x, mask = _check.pair(x, mask, where, over_time=True)
-    if _check.axis(axis, x.ndim, where) != 1:
-        raise ValueError(
-            f"{where}: `axis` must be the time axis, 1, got {axis}. Over features no step is "
-            "padding to the others: use the function of JAX there, inside `jm.nn.Passthrough`."
-        )
     return x, masks.select_in(x, mask), mask
 
 
@@ -37,22 +32,22 @@ def _exponentials(x: Array, real: StepMask) -> tuple[Array, Array, Array, Array]
 
 
 @segments_apart
-def softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
+def softmax(x: ArrayLike, mask: Mask) -> Pair:
     """Softmax over the real steps of each row.
 
         y[b, t] = exp(x[b, t]) / sum_s mask[b, s] exp(x[b, s])   where mask[b, t], else 0
 
     Args:
-      x: `[batch, time, feature...]`, floating; each feature is a softmax of its own.
+      x: `[batch, time, feature...]`, floating; each feature has its own softmax. Over features, use
+        `jax.nn.softmax` inside `ops.each_step`: there no step is padding to another.
       mask: `[batch, time]`, boolean, or `Segments`, or None. A row without a real step gives 0.
-      axis: the time axis, 1.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `axis` is not time, or `mask` does not belong to `x`.
+      MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -62,7 +57,7 @@ def softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
     Agrees with `scipy.special.softmax` of the unpadded row.
     """
-    x, real, mask = _over_time(x, mask, axis, "softmax")
+    x, real, mask = _steps(x, mask, "softmax")
     _check.floating(x, "softmax")
     _, weights, total, _ = _exponentials(x, real)
     # A nan at a real step makes the total nan, and 0 / nan would spread it into the padding.
@@ -70,7 +65,7 @@ def softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
 
 @segments_apart
-def log_softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
+def log_softmax(x: ArrayLike, mask: Mask) -> Pair:
     """Logarithm of `softmax` over the real steps of each row.
 
         y[b, t] = x[b, t] - log sum_s mask[b, s] exp(x[b, s])   where mask[b, t], else 0
@@ -78,7 +73,6 @@ def log_softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
     Args:
       x: `[batch, time, feature...]`, floating.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
-      axis: the time axis, 1.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`. 0 stands in the padding, which is not the logarithm of
@@ -86,7 +80,7 @@ def log_softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `axis` is not time, or `mask` does not belong to `x`.
+      MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -96,14 +90,14 @@ def log_softmax(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
     Agrees with `scipy.special.log_softmax` of the unpadded row.
     """
-    x, real, mask = _over_time(x, mask, axis, "log_softmax")
+    x, real, mask = _steps(x, mask, "log_softmax")
     _check.floating(x, "log_softmax")
     shifted, _, total, _ = _exponentials(x, real)
     return jnp.where(real, shifted - jnp.log(total), 0), mask
 
 
 @functools.partial(segments_apart, pooled=True)
-def logsumexp(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
+def logsumexp(x: ArrayLike, mask: Mask) -> Pair:
     """Logarithm of the sum of exponentials over the real steps of each row.
 
         y[b] = log sum_t mask[b, t] exp(x[b, t])
@@ -111,7 +105,6 @@ def logsumexp(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
     Args:
       x: `[batch, time, feature...]`, floating.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
-      axis: the time axis, 1.
 
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]`, and `row_mask [batch]`, True where the row
@@ -119,7 +112,7 @@ def logsumexp(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `axis` is not time, or `mask` does not belong to `x`.
+      MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -129,14 +122,14 @@ def logsumexp(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
     Agrees with `scipy.special.logsumexp` of the unpadded row.
     """
-    x, real, mask = _over_time(x, mask, axis, "logsumexp")
+    x, real, mask = _steps(x, mask, "logsumexp")
     _check.floating(x, "logsumexp")
     _, _, total, top = _exponentials(x, real)
     return jnp.squeeze(top + jnp.log(total), axis=1), masks.rows(mask)
 
 
 @segments_apart
-def cumsum(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
+def cumsum(x: ArrayLike, mask: Mask) -> Pair:
     """Running sum over the real steps of each row.
 
         y[b, t] = sum_{s <= t} mask[b, s] x[b, s]   where mask[b, t], else 0
@@ -144,15 +137,13 @@ def cumsum(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
     Args:
       x: `[batch, time, feature...]`; 16-bit floats are summed in float32.
       mask: `[batch, time]`, boolean, or `Segments` (the sum starts anew in each), or None.
-      axis: the time axis, 1.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`; of booleans and integers in the dtype of `jnp.sum`: at
       least int32, or uint32.
 
     Raises:
-      TypeError: if `mask` is not boolean.
-      ValueError, MaskError: if `axis` is not time, or `mask` does not belong to `x`.
+      TypeError, MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -162,7 +153,7 @@ def cumsum(x: ArrayLike, mask: Mask, *, axis: int = 1) -> Pair:
 
     Agrees with `numpy.cumsum` of the unpadded row.
     """
-    x, real, mask = _over_time(x, mask, axis, "cumsum")
+    x, real, mask = _steps(x, mask, "cumsum")
     filled = jnp.where(real, x, jnp.zeros((), x.dtype))
     total = jnp.cumsum(filled, axis=1, dtype=accumulator(of_sum(x.dtype)))
     return jnp.where(real, total, 0).astype(of_sum(x.dtype)), mask
