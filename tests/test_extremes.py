@@ -163,7 +163,7 @@ MERGES = pytest.mark.parametrize("name", ["maximum", "minimum"])
 def test_gradients_before_a_merge_are_those_of_float64(name, rule):
     def loss(p, q, h, one, two):
         pairs = (produced(p, h), one), (produced(q, h), two), (jnp.tanh(h), None)
-        return jnp.sum(jnp.sin(getattr(jm.merge, name)(*pairs, mask=rule)[0]))
+        return jnp.sum(jnp.sin(getattr(jm.merge, name)(*pairs, combine=rule)[0]))
 
     ours = optimised.jit(jax.grad(loss, argnums=(0, 1)))
     for seed in range(4):

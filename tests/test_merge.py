@@ -55,7 +55,7 @@ def test_dot_of_rows_agrees_with_keras(normalize):
 def test_every_step_is_merged_from_those_who_have_it(name, rule):
     """Step by step, the pairs that have it; `"or"` and `"first"` leave out who lacks it."""
     function = FOLDS[name][0]
-    y, mask = getattr(jm.merge, name)(*PAIRS, mask=rule)
+    y, mask = getattr(jm.merge, name)(*PAIRS, combine=rule)
     real = np.stack([A_MASK, B_MASK, np.ones_like(A_MASK)])
     expected_mask = {"and": real.all(0), "or": real.any(0), "first": A_MASK}[rule]
     np.testing.assert_array_equal(mask, expected_mask)
@@ -67,7 +67,7 @@ def test_every_step_is_merged_from_those_who_have_it(name, rule):
 
 def test_gradients_reach_those_who_have_the_step_and_no_one_else():
     def total(a, b):
-        return jnp.sum(jm.merge.maximum((a, A_MASK), (b, B_MASK), mask="or")[0])
+        return jnp.sum(jm.merge.maximum((a, A_MASK), (b, B_MASK), combine="or")[0])
 
     slopes = jax.grad(total, (0, 1))(PAIRS[0][0], PAIRS[1][0])
     both = A_MASK & B_MASK
@@ -81,15 +81,15 @@ def test_gradients_reach_those_who_have_the_step_and_no_one_else():
 def test_the_largest_of_infinities_is_infinite():
     """No finite number is the identity of a maximum."""
     x = jnp.full((1, 1), -jnp.inf)
-    y, _ = jm.merge.maximum((x, np.array([[True]])), (-x, np.array([[False]])), mask="or")
+    y, _ = jm.merge.maximum((x, np.array([[True]])), (-x, np.array([[False]])), combine="or")
     assert y.tolist() == [[-np.inf]]
 
 
 def test_dot_and_features_of_who_is_not_there_are_zero():
-    y, _ = jm.merge.dot(*PAIRS[:2], mask="or")
+    y, _ = jm.merge.dot(*PAIRS[:2], combine="or")
     alone = A_MASK & ~B_MASK
     assert not np.asarray(y)[alone].any()
-    y, mask = jm.merge.concatenate(*PAIRS[:2], mask="or")
+    y, mask = jm.merge.concatenate(*PAIRS[:2], combine="or")
     np.testing.assert_array_equal(y[alone][:, :3], A[alone])
     assert not np.asarray(y)[alone][:, 3:].any()
     np.testing.assert_array_equal(mask, A_MASK | B_MASK)
@@ -113,7 +113,7 @@ def test_segments_stay_where_they_name_the_same_sequence(rule, expected):
     one = jm.Segments(np.array([[1, 1, 2, 2, 0]]), 2)
     two = jm.Segments(np.array([[1, 0, 2, 3, 3]]), 3)
     x = np.ones((1, 5))
-    y, segments = jm.merge.add((x, one), (x, two), mask=rule)
+    y, segments = jm.merge.add((x, one), (x, two), combine=rule)
     assert segments.ids.tolist() == expected
     assert segments.max_segments == 3
     np.testing.assert_array_equal(np.asarray(y) > 0, np.array(expected) > 0)
@@ -145,7 +145,7 @@ def test_residual_joins_a_stack_and_streams():
 
 ROWS = np.array([True, False])
 BAD = {
-    "rule": (lambda: jm.merge.add(*PAIRS, mask="xor"), ValueError, "mask"),
+    "rule": (lambda: jm.merge.add(*PAIRS, combine="xor"), ValueError, "combine"),
     "shapes": (lambda: jm.merge.add((A, A_MASK), (B[..., :1], A_MASK)), ValueError, "broadcast"),
     "dtypes": (lambda: jm.merge.add((A, None), (B.astype(int), None)), TypeError, "dtypes"),
     "ranks": (lambda: jm.merge.add((A, A_MASK), (B, ROWS)), jm.MaskError, "rank"),

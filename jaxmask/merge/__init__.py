@@ -2,7 +2,7 @@
 
 All arrays of a call have one shape and dtype (`concatenate`: but for the last axis); nothing is
 broadcast or cast. A mask of None counts as all real, and None comes out where every mask is None.
-Masks that are equal need no choice; where they differ, one rule, `mask=`, holds for all functions:
+Masks that are equal need no choice; where they differ, one rule, `combine=`, holds for all functions:
 
     "and"    a step is real where every pair has it (default)
     "or"     a step is real where any pair has it; who lacks it takes no part in the operation

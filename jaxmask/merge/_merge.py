@@ -2,7 +2,7 @@
 
 All arrays of a call have one shape and dtype (`concatenate`: but for the last axis); nothing is
 broadcast or cast. A mask of None counts as all real, and None comes out where every mask is None.
-Masks that are equal need no choice; where they differ, one rule, `mask=`, holds for all functions:
+Masks that are equal need no choice; where they differ, one rule, `combine=`, holds for all functions:
 
     "and"    a step is real where every pair has it (default)
     "or"     a step is real where any pair has it; who lacks it takes no part in the operation
@@ -58,9 +58,9 @@ def _checked(pairs: tuple[Pair, ...], where: str, *, features: bool = False) -> 
     return checked
 
 
-def _merged(pairs: list[Pair], rule: str, where: str) -> Mask:
+def _merged(pairs: list[Pair], combine: str, where: str) -> Mask:
     """The one mask of all pairs."""
-    _check.choice(rule, _RULES, where, "mask")
+    _check.choice(combine, _RULES, where, "combine")
     given = [mask for _, mask in pairs if mask is not None]
     if not given:
         return None
@@ -71,18 +71,18 @@ def _merged(pairs: list[Pair], rule: str, where: str) -> Mask:
             "makes steps of rows."
         )
     if any(isinstance(mask, Segments) for mask in given):
-        return _merged_segments(pairs, rule, where)
+        return _merged_segments(pairs, combine, where)
     real = [_real(x, mask, given[0].ndim) for x, mask in pairs]
-    if rule == "first":
+    if combine == "first":
         return real[0]
-    return functools.reduce(jnp.logical_and if rule == "and" else jnp.logical_or, real)
+    return functools.reduce(jnp.logical_and if combine == "and" else jnp.logical_or, real)
 
 
 def _real(x: Array, mask: Mask, ndim: int) -> Array:
     return jnp.ones(x.shape[:ndim], bool) if mask is None else masks.as_bool(mask)
 
 
-def _merged_segments(pairs: list[Pair], rule: str, where: str) -> Segments:
+def _merged_segments(pairs: list[Pair], combine: str, where: str) -> Segments:
     segments = [mask for _, mask in pairs if isinstance(mask, Segments)]
     if len(segments) < len(pairs):
         raise _check.MaskError(
@@ -92,8 +92,8 @@ def _merged_segments(pairs: list[Pair], rule: str, where: str) -> Segments:
     ids = jnp.maximum(jnp.stack([mask.ids for mask in segments]), 0)
     highest = jnp.max(ids, axis=0)
     agree = jnp.all((ids == highest[None]) | (ids == 0), axis=0)
-    if rule != "or":
-        agree &= jnp.all(ids > 0, axis=0) if rule == "and" else ids[0] > 0
+    if combine != "or":
+        agree &= jnp.all(ids > 0, axis=0) if combine == "and" else ids[0] > 0
     return Segments(jnp.where(agree, highest, 0), max(mask.max_segments for mask in segments))
 
 
@@ -103,13 +103,13 @@ def _filled(pairs: list[Pair], identity: int = 0) -> list[Array]:
 
 def _folded(
     pairs: tuple[Pair, ...],
-    rule: str,
+    combine: str,
     where: str,
     operation: Callable[[Array, Array], Array],
     identity: int = 0,
 ) -> Pair:
     checked = _checked(pairs, where)
-    mask = _merged(checked, rule, where)
+    mask = _merged(checked, combine, where)
     return ops.fill(functools.reduce(operation, _filled(checked, identity)), mask)
 
 
@@ -118,7 +118,7 @@ def _two(pairs: tuple[Pair, ...], where: str) -> None:
         raise ValueError(f"{where}: expected two pairs `(x, mask)`, got {len(pairs)}.")
 
 
-def add(*pairs: Pair, mask: str = "and") -> Pair:
+def add(*pairs: Pair, combine: str = "and") -> Pair:
     """Add pairs up, step by step.
 
         y[b, t] = sum_i x_i[b, t]
@@ -126,7 +126,7 @@ def add(*pairs: Pair, mask: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; any
         dtype, the same for all.
-      mask: `"and"`, `"or"` (a pair without the step adds 0) or `"first"`.
+      combine: `"and"`, `"or"` (a pair without the step adds 0) or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -139,22 +139,22 @@ def add(*pairs: Pair, mask: str = "and") -> Pair:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, 2, 9]]), jnp.array([[True, True, False]])
       >>> two = jnp.array([[5, 9, 9]]), jnp.array([[True, False, False]])
-      >>> jm.merge.add(one, two)[0].tolist(), jm.merge.add(one, two, mask="or")[0].tolist()
+      >>> jm.merge.add(one, two)[0].tolist(), jm.merge.add(one, two, combine="or")[0].tolist()
       ([[6, 0, 0]], [[6, 2, 0]])
 
     Agrees with `keras.layers.Add` where the masks are equal.
     """
-    return _folded(pairs, mask, "add", jnp.add)
+    return _folded(pairs, combine, "add", jnp.add)
 
 
-def subtract(*pairs: Pair, mask: str = "and") -> Pair:
+def subtract(*pairs: Pair, combine: str = "and") -> Pair:
     """Subtract the second pair from the first, step by step.
 
         y[b, t] = x_0[b, t] - x_1[b, t]
 
     Args:
       *pairs: two tuples `(x [batch, time, feature...], mask)`, or rows with row masks; numbers.
-      mask: `"and"`, `"or"` (a pair without the step stands there as 0) or `"first"`.
+      combine: `"and"`, `"or"` (a pair without the step stands there as 0) or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -180,10 +180,10 @@ def subtract(*pairs: Pair, mask: str = "and") -> Pair:
             "subtract: booleans have no difference, got dtype bool. Cast both with "
             "`.astype(jnp.int32)`, or ask where they differ: `x != y`."
         )
-    return _folded(pairs, mask, "subtract", jnp.subtract)
+    return _folded(pairs, combine, "subtract", jnp.subtract)
 
 
-def multiply(*pairs: Pair, mask: str = "and") -> Pair:
+def multiply(*pairs: Pair, combine: str = "and") -> Pair:
     """Multiply pairs, step by step.
 
         y[b, t] = prod_i x_i[b, t]
@@ -191,7 +191,7 @@ def multiply(*pairs: Pair, mask: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; any
         dtype, the same for all.
-      mask: `"and"`, `"or"` (a pair without the step stands there as 1) or `"first"`.
+      combine: `"and"`, `"or"` (a pair without the step stands there as 1) or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -208,10 +208,10 @@ def multiply(*pairs: Pair, mask: str = "and") -> Pair:
 
     Agrees with `keras.layers.Multiply` where the masks are equal.
     """
-    return _folded(pairs, mask, "multiply", jnp.multiply, 1)
+    return _folded(pairs, combine, "multiply", jnp.multiply, 1)
 
 
-def average(*pairs: Pair, mask: str = "and") -> Pair:
+def average(*pairs: Pair, combine: str = "and") -> Pair:
     """Average pairs, step by step, over those that have the step.
 
         y[b, t] = sum_i mask_i[b, t] x_i[b, t] / max(1, sum_i mask_i[b, t])
@@ -219,7 +219,7 @@ def average(*pairs: Pair, mask: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; 16-bit
         floats are summed in float32, and of integers and booleans the average is float32.
-      mask: `"and"`, `"or"` or `"first"`.
+      combine: `"and"`, `"or"` or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -232,13 +232,13 @@ def average(*pairs: Pair, mask: str = "and") -> Pair:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1.0, 2.0]]), jnp.array([[True, True]])
       >>> two = jnp.array([[5.0, 9.0]]), jnp.array([[True, False]])
-      >>> jm.merge.average(one, two, mask="or")[0].tolist()
+      >>> jm.merge.average(one, two, combine="or")[0].tolist()
       [[3.0, 2.0]]
 
     Agrees with `keras.layers.Average` where the masks are equal.
     """
     checked = _checked(pairs, "average")
-    merged = _merged(checked, mask, "average")
+    merged = _merged(checked, combine, "average")
     dtype = ops.of_mean(checked[0][0].dtype)
     total = functools.reduce(jnp.add, [x.astype(ops.accumulator(dtype)) for x in _filled(checked)])
     if merged is None:
@@ -250,7 +250,7 @@ def average(*pairs: Pair, mask: str = "and") -> Pair:
     return ops.fill((total / count).astype(dtype), merged)
 
 
-def maximum(*pairs: Pair, mask: str = "and") -> Pair:
+def maximum(*pairs: Pair, combine: str = "and") -> Pair:
     """Largest value of the pairs that have the step, step by step.
 
         y[b, t] = max_i x_i[b, t]
@@ -258,7 +258,7 @@ def maximum(*pairs: Pair, mask: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
         numbers or booleans. The gradient goes to the largest; of values that tie, to the first.
-      mask: `"and"`, `"or"` or `"first"`.
+      combine: `"and"`, `"or"` or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -272,15 +272,15 @@ def maximum(*pairs: Pair, mask: str = "and") -> Pair:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, -2]]), jnp.array([[True, True]])
       >>> two = jnp.array([[5, 9]]), jnp.array([[True, False]])
-      >>> jm.merge.maximum(one, two, mask="or")[0].tolist()
+      >>> jm.merge.maximum(one, two, combine="or")[0].tolist()
       [[5, -2]]
 
     Agrees with `keras.layers.Maximum` where the masks are equal.
     """
-    return _extreme(pairs, mask, "maximum", operator.gt)
+    return _extreme(pairs, combine, "maximum", operator.gt)
 
 
-def minimum(*pairs: Pair, mask: str = "and") -> Pair:
+def minimum(*pairs: Pair, combine: str = "and") -> Pair:
     """Smallest value of the pairs that have the step, step by step.
 
         y[b, t] = min_i x_i[b, t]
@@ -288,7 +288,7 @@ def minimum(*pairs: Pair, mask: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
         numbers or booleans. The gradient goes to the smallest; of values that tie, to the first.
-      mask: `"and"`, `"or"` or `"first"`.
+      combine: `"and"`, `"or"` or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -302,20 +302,20 @@ def minimum(*pairs: Pair, mask: str = "and") -> Pair:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, 2]]), jnp.array([[True, True]])
       >>> two = jnp.array([[5, -9]]), jnp.array([[True, False]])
-      >>> jm.merge.minimum(one, two, mask="or")[0].tolist()
+      >>> jm.merge.minimum(one, two, combine="or")[0].tolist()
       [[1, 2]]
 
     Agrees with `keras.layers.Minimum` where the masks are equal.
     """
-    return _extreme(pairs, mask, "minimum", operator.lt)
+    return _extreme(pairs, combine, "minimum", operator.lt)
 
 
 def _extreme(
-    pairs: tuple[Pair, ...], rule: str, where: str, beats: Callable[[Array, Array], Array]
+    pairs: tuple[Pair, ...], combine: str, where: str, beats: Callable[[Array, Array], Array]
 ) -> Pair:
     checked = _checked(pairs, where)
     _check.ordered(checked[0][0], where)
-    merged = _merged(checked, rule, where)
+    merged = _merged(checked, combine, where)
     y, *others = _filled(checked)
     if merged is None:
         return functools.reduce(lambda y, x: _better(x, y, beats), others, y), None
@@ -340,14 +340,14 @@ def _better(new: Array, old: Array, beats: Callable[[Array, Array], Array]) -> A
     return jnp.where(new_wins, new, old)
 
 
-def dot(*pairs: Pair, mask: str = "and", normalize: bool = False) -> Pair:
+def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
     """Dot product of the features of two pairs, step by step.
 
         y[b, t, 0] = sum_f x_0[b, t, f] x_1[b, t, f]
 
     Args:
       *pairs: two tuples `(x [batch, time, ..., feature], mask)`, or rows with row masks; floating.
-      mask: `"and"`, `"or"` or `"first"`; the product with a step that is not there is 0.
+      combine: `"and"`, `"or"` or `"first"`; the product with a step that is not there is 0.
       normalize: divide by both norms first, for the cosine of the angle; 0 where a norm is 0.
 
     Returns:
@@ -369,7 +369,7 @@ def dot(*pairs: Pair, mask: str = "and", normalize: bool = False) -> Pair:
     """
     _two(pairs, "dot")
     checked = _checked(pairs, "dot")
-    merged = _merged(checked, mask, "dot")
+    merged = _merged(checked, combine, "dot")
     _check.features(checked[0][0], merged, "dot")
     _check.floating(checked[0][0], "dot")
     dtype = checked[0][0].dtype
@@ -386,7 +386,7 @@ def _unit(x: Array) -> Array:
     return x / jnp.sqrt(jnp.where(square > 1e-12, square, 1e-12))
 
 
-def concatenate(*pairs: Pair, mask: str = "and") -> Pair:
+def concatenate(*pairs: Pair, combine: str = "and") -> Pair:
     """Lay the features of pairs behind each other, step by step.
 
         y[b, t] = (x_0[b, t], x_1[b, t], ...)
@@ -396,7 +396,7 @@ def concatenate(*pairs: Pair, mask: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, ..., feature_i], mask)`, one tuple each, or rows with row masks; any
         dtype, the same for all.
-      mask: `"and"`, `"or"` (the features of a pair without the step are 0) or `"first"`.
+      combine: `"and"`, `"or"` (the features of a pair without the step are 0) or `"first"`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time, ..., sum of feature_i]`.
@@ -410,12 +410,12 @@ def concatenate(*pairs: Pair, mask: str = "and") -> Pair:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[[1], [2]]]), jnp.array([[True, True]])
       >>> two = jnp.array([[[5], [9]]]), jnp.array([[True, False]])
-      >>> jm.merge.concatenate(one, two, mask="first")[0].tolist()
+      >>> jm.merge.concatenate(one, two, combine="first")[0].tolist()
       [[[1, 5], [2, 0]]]
 
     Agrees with `keras.layers.Concatenate` where the masks are equal.
     """
     checked = _checked(pairs, "concatenate", features=True)
-    merged = _merged(checked, mask, "concatenate")
+    merged = _merged(checked, combine, "concatenate")
     _check.features(checked[0][0], merged, "concatenate")
     return ops.fill(jnp.concatenate(_filled(checked), axis=-1), merged)

@@ -17,17 +17,17 @@ class _Merge(nnx.Module):
     """A module of several pairs, so it stands outside `Sequential`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`: see `jaxmask.merge`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`: see `jaxmask.merge`.
     """
 
     _function: ClassVar[Callable[..., Pair]]
 
-    def __init__(self, *, mask: str = "and"):
-        self.mask = mask
+    def __init__(self, *, combine: str = "and"):
+        self.combine = combine
 
     def __call__(self, *pairs: Pair) -> Pair:
         """Merge the pairs and return `(y, mask)`."""
-        return type(self)._function(*pairs, mask=self.mask)
+        return type(self)._function(*pairs, combine=self.combine)
 
     def compute_mask(self, *pairs: Pair) -> Mask:
         """The mask that calling the module gives."""
@@ -38,7 +38,7 @@ class Add(_Merge):
     """The sum of pairs, step by step: `jaxmask.merge.add`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -54,7 +54,7 @@ class Subtract(_Merge):
     """The first of two pairs less the second, step by step: `jaxmask.merge.subtract`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -70,7 +70,7 @@ class Multiply(_Merge):
     """The product of pairs, step by step: `jaxmask.merge.multiply`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -86,13 +86,13 @@ class Average(_Merge):
     """The average of the pairs that have the step: `jaxmask.merge.average`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1.0, 2.0]]), None
       >>> two = jnp.array([[5.0, 9.0]]), jnp.array([[True, False]])
-      >>> jm.nn.Average(mask="or")(one, two)[0].tolist()
+      >>> jm.nn.Average(combine="or")(one, two)[0].tolist()
       [[3.0, 2.0]]
     """
 
@@ -103,7 +103,7 @@ class Maximum(_Merge):
     """The largest of the pairs that have the step: `jaxmask.merge.maximum`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -119,7 +119,7 @@ class Minimum(_Merge):
     """The smallest of the pairs that have the step: `jaxmask.merge.minimum`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -136,7 +136,7 @@ class Dot(_Merge):
 
     Args:
       normalize: the cosine of the angle instead.
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -145,20 +145,20 @@ class Dot(_Merge):
       [[[25.0]]]
     """
 
-    def __init__(self, *, normalize: bool = False, mask: str = "and"):
-        super().__init__(mask=mask)
+    def __init__(self, *, normalize: bool = False, combine: str = "and"):
+        super().__init__(combine=combine)
         self.normalize = normalize
 
     def __call__(self, *pairs: Pair) -> Pair:
         """Multiply the two pairs and return `(y, mask)`."""
-        return merge.dot(*pairs, mask=self.mask, normalize=self.normalize)
+        return merge.dot(*pairs, combine=self.combine, normalize=self.normalize)
 
 
 class Concatenate(_Merge):
     """The features of pairs behind each other, step by step: `jaxmask.merge.concatenate`.
 
     Args:
-      mask: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -177,7 +177,7 @@ class Residual(MaskedModule):
 
     Args:
       layer: any layer that `Sequential` takes, whose result has the shape and dtype of `x`.
-      mask: the rule where the layer's mask differs from its input's, `"and"`, `"or"` or `"first"`:
+      combine: the rule where the layer's mask differs from its input's, `"and"`, `"or"` or `"first"`:
         see `jaxmask.merge`.
 
     Raises:
@@ -194,9 +194,9 @@ class Residual(MaskedModule):
     Source: He et al., 2016, arxiv.org/abs/1512.03385.
     """
 
-    def __init__(self, layer: Callable[..., Any], *, mask: str = "and"):
+    def __init__(self, layer: Callable[..., Any], *, combine: str = "and"):
         self.layer = layer
-        self.mask = mask
+        self.combine = combine
 
     def __call__(self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]) -> Pair:
         """Run the layer, add its input and return `(y, mask)`; options as in `Sequential`."""
@@ -217,4 +217,4 @@ class Residual(MaskedModule):
         return carry, self._added(x, mask, pair)
 
     def _added(self, x: Any, mask: Mask, pair: Pair) -> Pair:
-        return merge.add((x, mask), pair, mask=self.mask)
+        return merge.add((x, mask), pair, combine=self.combine)

@@ -41,7 +41,7 @@ ENTRIES = [
     *(
         Entry(
             f"merge.{name}:{rule}",
-            merged(getattr(jm.merge, name), mask=rule),
+            merged(getattr(jm.merge, name), combine=rule),
             TWO_MASKS,
             mask_class="right",
             of_rows=True,
