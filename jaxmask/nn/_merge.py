@@ -177,8 +177,8 @@ class Residual(MaskedModule):
 
     Args:
       layer: any layer that `Sequential` takes, whose result has the shape and dtype of `x`.
-      combine: the rule where the layer's mask differs from its input's, `"and"`, `"or"` or `"first"`:
-        see `jaxmask.merge`.
+      combine: the rule where the layer's mask differs from its input's, `"and"`, `"or"` or
+        `"first"`: see `jaxmask.merge`.
 
     Raises:
       TypeError: on call, if the layer changes the dtype.
