@@ -38,7 +38,7 @@ CALLS = {
     "to_attention_mask: `predicate`": lambda: jm.masks.to_attention_mask(MASK, predicate=MASK),
     "shift: `steps`": lambda: jm.ops.shift(X, MASK, 1.5),
     "reshape: `feature_shape`": lambda: jm.shape.reshape(X, MASK, (1.5, 2)),
-    "split: `sections_or_indices`": lambda: jm.shape.split(X, MASK, 1.5),
+    "split: `indices_or_sections`": lambda: jm.shape.split(X, MASK, 1.5),
     "spatial_dropout: `key`": lambda: jm.random.spatial_dropout(X, MASK, 3, 0.5),
     "spatial_dropout: `key` ": lambda: jm.random.spatial_dropout(
         X, MASK, jax.random.split(KEY, 4), 0.5

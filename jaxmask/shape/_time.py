@@ -52,7 +52,7 @@ def _repeat_steps(mask: Mask, times: int) -> Mask:
 
 
 def split(
-    x: ArrayLike, mask: Mask, sections_or_indices: int | Sequence[int], *, axis: int = 1
+    x: ArrayLike, mask: Mask, indices_or_sections: int | Sequence[int], *, axis: int = 1
 ) -> list[Pair]:
     """Cut an array along one axis, and its mask with it where the axis has one.
 
@@ -64,8 +64,8 @@ def split(
       x: `[batch, time, feature...]`, also `[batch, time]` ids; or `[batch, feature...]` with a row
         mask.
       mask: boolean, or `Segments`, or None.
-      sections_or_indices: a number of equal sections, or the positions of the cuts, as in
-        `jnp.split`.
+      indices_or_sections: positions of the cuts, in order and within the axis, or a number of
+        equal sections, as in `numpy.split`.
       axis: 1 cuts time, 2 and above (or a negative axis that means one of them) features.
 
     Returns:
@@ -84,35 +84,35 @@ def split(
     """
     x, mask = _check.pair(x, mask, "split")
     axis = _check.axis(axis, x.ndim, "split", first=1)
-    if isinstance(sections_or_indices, np.integer):
-        sections_or_indices = int(sections_or_indices)
-    if not isinstance(sections_or_indices, int):
-        if not isinstance(sections_or_indices, Sequence | np.ndarray):
+    if isinstance(indices_or_sections, np.integer):
+        indices_or_sections = int(indices_or_sections)
+    if not isinstance(indices_or_sections, int):
+        if not isinstance(indices_or_sections, Sequence | np.ndarray):
             raise TypeError(
-                "split: `sections_or_indices` must be an int, or a sequence of cuts, got "
-                f"{_check.kind_of(sections_or_indices)}."
+                "split: `indices_or_sections` must be an int, or a sequence of cuts, got "
+                f"{_check.kind_of(indices_or_sections)}."
             )
-        cuts = [0, *sections_or_indices, x.shape[axis]]
+        cuts = [0, *indices_or_sections, x.shape[axis]]
         if cuts != sorted(cuts):
             raise ValueError(
                 f"split: cuts must be in order and lie within 0..{x.shape[axis]} (the size of axis "
-                f"{axis}), got {list(sections_or_indices)}."
+                f"{axis}), got {list(indices_or_sections)}."
             )
-    elif sections_or_indices < 1 or x.shape[axis] % sections_or_indices:
+    elif indices_or_sections < 1 or x.shape[axis] % indices_or_sections:
         raise ValueError(
-            f"split: axis {axis} of size {x.shape[axis]} has no {sections_or_indices} equal "
+            f"split: axis {axis} of size {x.shape[axis]} has no {indices_or_sections} equal "
             "sections. Pass the positions of the cuts, or pad first with `jm.shape.pad`."
         )
     y, _ = ops.fill(x, mask)
     if axis == 1 and mask is not None and mask.ndim == 2 and not isinstance(mask, Segments):
         y, mask = to_left(y, mask)
-    pieces = jnp.split(y, sections_or_indices, axis=axis)
+    pieces = jnp.split(y, indices_or_sections, axis=axis)
     if mask is None or axis >= mask.ndim:
         return [(piece, mask) for piece in pieces]
     if isinstance(mask, Segments):
-        ids = jnp.split(mask.ids, sections_or_indices, axis=axis)
+        ids = jnp.split(mask.ids, indices_or_sections, axis=axis)
         return [(a, Segments(b, mask.max_segments)) for a, b in zip(pieces, ids, strict=True)]
-    return list(zip(pieces, jnp.split(mask, sections_or_indices, axis=axis), strict=True))
+    return list(zip(pieces, jnp.split(mask, indices_or_sections, axis=axis), strict=True))
 
 
 def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
