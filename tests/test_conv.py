@@ -127,7 +127,7 @@ def test_transpose_is_torch_on_the_row_alone(torch, strides, size):
         return torch.nn.functional.conv_transpose1d(row.T[None], weight, bias, **options)[0].T
 
     def ours(x, mask, kernel, bias):
-        return jm.conv.transpose(x, mask, kernel, bias, strides=strides, padding="valid")
+        return jm.conv.conv1d_transpose(x, mask, kernel, bias, strides=strides, padding="valid")
 
     assert_rows_of_torch(torch, ours, theirs, ragged(4), draw(size, 4, 2), draw(2))
 
@@ -233,7 +233,7 @@ def test_transpose_is_keras_on_the_row_alone(keras, padding, size, strides):
     theirs.build((None, None, 4))
     kernel, bias = weights_of(theirs)
     kernel = np.swapaxes(kernel, 1, 2)
-    y, mask = jm.conv.transpose(x, MASK, kernel, bias, strides=strides, padding=padding)
+    y, mask = jm.conv.conv1d_transpose(x, MASK, kernel, bias, strides=strides, padding=padding)
     assert_rows_of_keras(theirs, x, y, mask)
 
 
@@ -321,7 +321,7 @@ EXPORTED = {
     "conv1d full": lambda x, mask: jm.conv.conv1d(
         x, mask, np.ones((3, 2, 4), np.float32), strides=2, padding="full", dilation=2
     ),
-    "transpose": lambda x, mask: jm.conv.transpose(
+    "transpose": lambda x, mask: jm.conv.conv1d_transpose(
         x, mask, np.ones((3, 2, 4), np.float32), strides=2
     ),
     "max_pool1d": lambda x, mask: jm.conv.max_pool1d(x, mask, 2),
@@ -482,7 +482,7 @@ def test_a_hole_inside_a_packed_sequence_takes_nothing_from_the_others(padding):
 
 def test_a_batch_of_no_packed_row_stays_one():
     segments = jm.Segments(np.zeros((0, 3), np.int32), 2)
-    y, mask = jm.conv.transpose(
+    y, mask = jm.conv.conv1d_transpose(
         np.ones((0, 3, 4), np.float32), segments, np.ones((3, 4, 6), np.float32), strides=2
     )
     assert y.shape == (0, 6, 6)
@@ -542,7 +542,7 @@ REFUSED = {
     "bias": (lambda: jm.conv.conv1d(ONES, None, KERNEL, np.ones(5, np.float32)), "`bias`"),
     "padding": (lambda: jm.conv.conv1d(ONES, None, KERNEL, padding="SAME"), "`padding`"),
     "padding of transpose": (
-        lambda: jm.conv.transpose(ONES, None, KERNEL, padding="full"),
+        lambda: jm.conv.conv1d_transpose(ONES, None, KERNEL, padding="full"),
         "`padding`",
     ),
     "rank": (lambda: jm.conv.conv1d(ONES[..., 0], None, KERNEL), "time, feature"),

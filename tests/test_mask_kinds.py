@@ -150,7 +150,7 @@ def test_transposed_convolution_over_holes(padding, stride):
     x = np.where(mask[..., None], np.random.default_rng(0).normal(size=(*mask.shape, 2)), np.nan)
     weights = KERNEL.astype(np.float32), BIAS.astype(np.float32)
     options = {"strides": stride, "padding": padding}
-    y, real = jm.conv.transpose(x.astype(np.float32), mask, *weights, **options)
+    y, real = jm.conv.conv1d_transpose(x.astype(np.float32), mask, *weights, **options)
     cut = max((3 - stride) // 2, 0) if padding == "same" else 0
     tail = max(3 - stride, 0) if padding == "valid" else 0
     for row, bits in enumerate(mask):

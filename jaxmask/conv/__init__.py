@@ -14,12 +14,13 @@ from jaxmask.conv._pooling import (
     min_pool1d,
 )
 from jaxmask.conv._sampling import downsample
-from jaxmask.conv._transposed import transpose
+from jaxmask.conv._transposed import conv1d_transpose
 
 __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "conv1d",
+    "conv1d_transpose",
     "conv2d",
     "depthwise",
     "downsample",
@@ -27,7 +28,6 @@ __all__ = [
     "max_pool1d",
     "max_pool2d",
     "min_pool1d",
-    "transpose",
 ]
 
 

@@ -10,7 +10,7 @@ from jaxmask.conv._convolve import weights
 from jaxmask.conv._packed import put, shortened, spread_positions, take
 
 
-def transpose(
+def conv1d_transpose(
     x: ArrayLike,
     mask: Mask,
     kernel: ArrayLike,
@@ -52,14 +52,14 @@ def transpose(
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[[1.0], [5.0], [9.0]]]), jnp.array([[True, True, False]])
-      >>> y, mask = jm.conv.transpose(x, mask, jnp.ones((2, 1, 1)), strides=2)
+      >>> y, mask = jm.conv.conv1d_transpose(x, mask, jnp.ones((2, 1, 1)), strides=2)
       >>> y[..., 0].tolist(), mask.tolist()
       ([[1.0, 1.0, 5.0, 5.0, 0.0, 0.0]], [[True, True, True, True, False, False]])
 
     Agrees with `keras.layers.Conv1DTranspose`; with `torch.nn.ConvTranspose1d` of
     `output_padding = max(strides - window, 0)` where padding is "valid".
     """
-    where = "transpose"
+    where = "conv1d_transpose"
     x, mask = _check.pair(x, mask, where, over_time=True)
     kernel, bias = weights(x, kernel, bias, 1, where, "[batch, time, feature]")
     size = _check.count(kernel.shape[0], where, "kernel.shape (its window)", least=1)

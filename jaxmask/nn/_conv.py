@@ -248,7 +248,7 @@ class DepthwiseConv1D(_Weighted, Causal):
 
 
 class ConvTranspose1D(_Weighted, MaskedModule):
-    """Transposed convolution over time; the arithmetic is `jaxmask.conv.transpose`.
+    """Transposed convolution over time; the arithmetic is `jaxmask.conv.conv1d_transpose`.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
     `y [batch, time_out, out_features]` and mask `[batch, time_out]`.
@@ -258,7 +258,7 @@ class ConvTranspose1D(_Weighted, MaskedModule):
       out_features: size of the last axis of `y`.
       kernel_size: outputs that a step reaches.
       strides: outputs a step.
-      padding: `"same"`, `"valid"` or `"causal"`, see `jaxmask.conv.transpose`.
+      padding: `"same"`, `"valid"` or `"causal"`, see `jaxmask.conv.conv1d_transpose`.
       use_bias: add a bias.
       kernel_init: initializer of `kernel [kernel_size, in_features, out_features]`.
       bias_init: initializer of `bias [out_features]`.
@@ -269,7 +269,7 @@ class ConvTranspose1D(_Weighted, MaskedModule):
       rngs: source of the `params` random stream.
 
     Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.transpose`.
+      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv1d_transpose`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -314,7 +314,9 @@ class ConvTranspose1D(_Weighted, MaskedModule):
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Convolve and return `(y, mask)`."""
         x, kernel, bias = self._cast(x)
-        return conv.transpose(x, mask, kernel, bias, strides=self.strides, padding=self.padding)
+        return conv.conv1d_transpose(
+            x, mask, kernel, bias, strides=self.strides, padding=self.padding
+        )
 
 
 class Conv2D(_Weighted, MaskedModule):

@@ -212,7 +212,7 @@ _CONV = (
         f"blind: `Conv1d(groups=)`: {_WINDOW}",
     ),
     Facts(
-        "conv.transpose nn.ConvTranspose1D",
+        "conv.conv1d_transpose nn.ConvTranspose1D",
         f"blind: `Conv1DTranspose` {_DROPS}; {_WINDOW}",
         f"blind: `nnx.ConvTranspose`: its `mask=` is one of weights; {_WINDOW}",
         f"blind: `ConvTranspose1d`: {_WINDOW}",

@@ -63,14 +63,14 @@ CONVOLUTION = [
         mask_class=STEPS,
     ),
     Entry(
-        "conv.transpose",
-        weighted(jm.conv.transpose, strides=2),
+        "conv.conv1d_transpose",
+        weighted(jm.conv.conv1d_transpose, strides=2),
         params=weights(5, 3, 4, bias=4),
         mask_class=STEPS,
     ),
     Entry(
-        "conv.transpose:valid",
-        weighted(jm.conv.transpose, strides=2, padding="valid"),
+        "conv.conv1d_transpose:valid",
+        weighted(jm.conv.conv1d_transpose, strides=2, padding="valid"),
         params=weights(3, 3, 4),
         mask_class=STEPS,
         linear=True,
