@@ -378,6 +378,14 @@ def static_number(value: Any, where: str, name: str) -> None:
         )
 
 
+def dropout_rate(value: Any, where: str) -> float:
+    """A probability that is known while the function is traced."""
+    static_number(value, where, "dropout_rate")
+    if not 0 <= value < 1:
+        raise ValueError(f"{where}: `dropout_rate` must lie from 0 to below 1, got {value}.")
+    return value
+
+
 def carries(carry: Any, layers: int, where: str) -> None:
     """The carry of a stack of layers is a tuple with one entry a layer."""
     if not isinstance(carry, tuple) or len(carry) != layers:

@@ -263,10 +263,12 @@ def test_a_model_that_needs_a_mask_needs_one_in_chunks_and_wherever_it_stands():
 def test_a_rate_of_each_feature_is_refused_by_name():
     rngs, many = nnx.Rngs(0), np.full(6, 0.5)
     calls = {
-        "dropout: `rate`": lambda: jm.nn.Dropout(many, rngs=rngs)(X, MASK),
-        "spatial_dropout: `rate`": lambda: jm.nn.SpatialDropout(many, rngs=rngs)(X, MASK),
+        "Dropout: `dropout_rate`": lambda: jm.nn.Dropout(many, rngs=rngs),
+        "SpatialDropout: `dropout_rate`": lambda: jm.nn.SpatialDropout(many, rngs=rngs),
         "gaussian_noise: `stddev`": lambda: jm.nn.GaussianNoise(many, rngs=rngs)(X, MASK),
-        "StackedRNN: `dropout`": lambda: jm.nn.StackedRNN(jnp.tanh, dropout=many, rngs=rngs),
+        "StackedRNN: `dropout_rate`": lambda: jm.nn.StackedRNN(
+            jnp.tanh, dropout_rate=many, rngs=rngs
+        ),
         "MultiHeadAttention: `dropout_rate`": lambda: jm.nn.MultiHeadAttention(
             2, 6, dropout_rate=many, rngs=rngs
         ),
@@ -275,3 +277,16 @@ def test_a_rate_of_each_feature_is_refused_by_name():
     for text, call in calls.items():
         with pytest.raises(ValueError, match=f"{text} must be one number"):
             call()
+
+
+@pytest.mark.parametrize("layer", [jm.nn.Dropout, jm.nn.SpatialDropout])
+@pytest.mark.parametrize("dropout_rate", [-0.1, 1, 2.0])
+def test_dropout_is_refused_where_it_is_built(layer, dropout_rate):
+    with pytest.raises(ValueError, match="`dropout_rate` must lie from 0 to below 1"):
+        layer(dropout_rate)
+
+
+def test_a_dropout_of_flax_may_drop_everything():
+    y, mask = jm.nn.Sequential(nnx.Dropout(1.0, rngs=nnx.Rngs(0)))(X, MASK)
+    assert not y.any()
+    np.testing.assert_array_equal(mask, MASK)

@@ -62,7 +62,7 @@ def stacked(layer):
 
 def stacked_with_dropout(layer):
     rngs = nnx.Rngs(0)
-    return jm.nn.StackedRNN(layer, jm.nn.GRU(6, 6, rngs=rngs), dropout=0.5, rngs=rngs)
+    return jm.nn.StackedRNN(layer, jm.nn.GRU(6, 6, rngs=rngs), dropout_rate=0.5, rngs=rngs)
 
 
 def consumed(layer):

@@ -38,7 +38,7 @@ def zoneout(rngs):
 
 def stacked(rngs):
     layers = jm.nn.GRU(4, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
-    return jm.nn.StackedRNN(*layers, dropout=0.5, residual=True, rngs=rngs)
+    return jm.nn.StackedRNN(*layers, dropout_rate=0.5, residual=True, rngs=rngs)
 
 
 def decoder(rngs):

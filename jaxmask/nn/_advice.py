@@ -31,8 +31,8 @@ _LAYERS: dict[type, str] = {
     nnx.SpectralNorm: "`jm.nn.SpectralNorm(layer, rngs=rngs)`, around the layer inside",
     nnx.WeightNorm: "a masked layer with normalised weights; around a layer that acts on each "
     "step alone, `jm.nn.Passthrough` is right",
-    nnx.Dropout: "`jm.nn.SpatialDropout(rate, rngs=rngs)`, which drops a feature at every step of "
-    "a row",
+    nnx.Dropout: "`jm.nn.SpatialDropout(dropout_rate, rngs=rngs)`, which drops a feature at every "
+    "step of a row",
     nnx.Sequential: "`jm.nn.Sequential(*layers)`",
     nnx.LinearGeneral: f"`nnx.LinearGeneral(..., axis=-1)`: {_STEP_AXIS}",
     nnx.Linear: f"the same layer, and {_FEATURE_AXIS}",

@@ -39,11 +39,7 @@ class _Projections(MaskedModule):
         heads = _check.count(num_heads, where, "num_heads", least=1)
         kv_heads = heads if num_kv_heads is None else num_kv_heads
         kv_heads = _check.count(kv_heads, where, "num_kv_heads", least=1)
-        _check.static_number(dropout_rate, where, "dropout_rate")
-        if not 0 <= dropout_rate < 1:
-            raise ValueError(
-                f"{where}: `dropout_rate` must lie from 0 to below 1, got {dropout_rate}."
-            )
+        _check.dropout_rate(dropout_rate, where)
         qkv = in_features if qkv_features is None else qkv_features
         if qkv % heads or heads % kv_heads:
             raise ValueError(

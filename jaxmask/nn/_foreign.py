@@ -62,6 +62,8 @@ def _dropout(layer: nnx.Dropout, x: Array, mask: Mask, given: Given) -> Pair | N
         return ops.fill(x, mask)
     if layer.broadcast_dims:
         return None
+    if layer.rate == 1:  # which Flax allows
+        return ops.fill(jnp.zeros_like(x), mask)
     key = draw(layer.rngs, given.get("rngs"), "Dropout", layer.rng_collection)
     # Flax draws noise over the padded shape, so padding would change it at real steps.
     return random.dropout(x, mask, key, layer.rate, row_ids=given.get("row_ids"))

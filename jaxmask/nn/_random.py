@@ -88,14 +88,14 @@ class Dropout(_Noise):
     Unlike Flax's, its noise is keyed by row and real step, so padding changes none of it.
 
     Args:
-      rate: probability that a value is dropped.
+      dropout_rate: probability that a value is dropped, from 0 to below 1.
       deterministic: pass values on; `model.train()` and `model.eval()` set it.
       rng_collection: name of the random stream.
       rngs: source of the random stream.
 
     Raises:
-      ValueError: on call, if there is no stream, or the stream of a closed-over model cannot
-        advance.
+      ValueError: if `dropout_rate` is not from 0 to below 1; on call, if there is no stream, or the
+        stream of a closed-over model cannot advance.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -106,25 +106,25 @@ class Dropout(_Noise):
       ([0.0, 2.0], False)
     """
 
-    def __init__(self, rate: float, **options: Unpack[NoiseOptions]):
+    def __init__(self, dropout_rate: float, **options: Unpack[NoiseOptions]):
         super().__init__(**options)
-        self.rate = rate
+        self.dropout_rate = _check.dropout_rate(dropout_rate, type(self).__name__)
 
     def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        return random.dropout(x, mask, key, self.rate, row_ids=row_ids)
+        return random.dropout(x, mask, key, self.dropout_rate, row_ids=row_ids)
 
 
 class SpatialDropout(_Noise):
     """Zero whole feature maps of a row at random: `jaxmask.random.spatial_dropout`.
 
     Args:
-      rate: probability that a feature map is dropped.
+      dropout_rate: probability that a feature map is dropped, from 0 to below 1.
       deterministic: pass values on; `model.train()` and `model.eval()` set it.
       rng_collection: name of the random stream.
       rngs: source of the random stream.
 
     Raises:
-      ValueError: on call, as `Dropout`.
+      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -135,12 +135,12 @@ class SpatialDropout(_Noise):
       True
     """
 
-    def __init__(self, rate: float, **options: Unpack[NoiseOptions]):
+    def __init__(self, dropout_rate: float, **options: Unpack[NoiseOptions]):
         super().__init__(**options)
-        self.rate = rate
+        self.dropout_rate = _check.dropout_rate(dropout_rate, type(self).__name__)
 
     def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        return random.spatial_dropout(x, mask, key, self.rate, row_ids=row_ids)
+        return random.spatial_dropout(x, mask, key, self.dropout_rate, row_ids=row_ids)
 
 
 class GaussianNoise(_Noise):

@@ -28,12 +28,13 @@ class StackedRNN(MaskedModule):
       *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ..., or any layer that
         `Sequential` takes; all but the last one give every step.
       residual: add what a layer gets to what it gives, where both have the same shape.
-      dropout: probability of dropping a feature between two layers, while training.
+      dropout_rate: probability of dropping a feature between two layers, while training; from 0 to
+        below 1.
       variational: one draw for all steps of a row, not one for each.
-      rngs: source of the `dropout` random stream; needed where `dropout` is not 0.
+      rngs: source of the `dropout` random stream; needed where `dropout_rate` is not 0.
 
     Raises:
-      ValueError: if there is no layer, or `dropout` is not within 0 and 1 or lacks `rngs`.
+      ValueError: if there is no layer, or `dropout_rate` is not from 0 to below 1 or lacks `rngs`.
       MaskError: on `run`, if a layer is not causal.
 
     Example:
@@ -41,7 +42,7 @@ class StackedRNN(MaskedModule):
       >>> from flax import nnx
       >>> rngs = nnx.Rngs(0)
       >>> layers = jm.nn.GRU(3, 4, rngs=rngs), jm.nn.GRU(4, 4, rngs=rngs)
-      >>> stack = jm.nn.StackedRNN(*layers, residual=True, dropout=0.1, rngs=rngs)
+      >>> stack = jm.nn.StackedRNN(*layers, residual=True, dropout_rate=0.1, rngs=rngs)
       >>> y, mask = stack(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))
       >>> carry, (y, mask) = stack.run(stack.initial_carry(2), y[..., :3], mask)
       >>> y.shape, len(carry)
@@ -55,20 +56,17 @@ class StackedRNN(MaskedModule):
         self,
         *layers: Callable[..., Pair],
         residual: bool = False,
-        dropout: float = 0.0,
+        dropout_rate: float = 0.0,
         variational: bool = False,
         rngs: nnx.Rngs | None = None,
     ):
         if not layers:
             raise ValueError("StackedRNN: expected at least one layer, got none.")
-        _check.static_number(dropout, "StackedRNN", "dropout")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"StackedRNN: `dropout` must lie within 0 and 1, got {dropout}.")
-        if dropout and rngs is None:
-            raise ValueError("StackedRNN: `dropout` needs a random stream: pass `rngs=`.")
+        if _check.dropout_rate(dropout_rate, "StackedRNN") and rngs is None:
+            raise ValueError("StackedRNN: `dropout_rate` needs a random stream: pass `rngs=`.")
         self.layers = nnx.List(layers)
         self.residual = residual
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout_rate, rngs=rngs)
         self.variational = variational
 
     def __call__(

@@ -42,7 +42,7 @@ def _causal(rngs: nnx.Rngs) -> nnx.Module:
 
 def _stacked(rngs: nnx.Rngs) -> nnx.Module:
     layers = jm.nn.GRU(3, 4, rngs=rngs), jm.nn.RNN(nnx.LSTMCell(4, 4, rngs=rngs))
-    stack = jm.nn.StackedRNN(*layers, residual=True, dropout=0.5, rngs=rngs)
+    stack = jm.nn.StackedRNN(*layers, residual=True, dropout_rate=0.5, rngs=rngs)
     stack.eval()
     return stack
 
