@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 
 
@@ -94,7 +94,7 @@ def at_steps(values: Array, mask: Mask) -> Array:
     """
     if not isinstance(mask, Segments):
         return values
-    index = masks.expand(jnp.maximum(mask.ids - 1, 0), values.ndim)
+    index = _mask_ops.expand(jnp.maximum(mask.ids - 1, 0), values.ndim)
     return jnp.take_along_axis(values, index, axis=1, mode="clip")
 
 
@@ -150,6 +150,6 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
     keys = row_keys(key, x, "step_keys", row_ids)
     if (x.ndim < 3) if mask is None else (mask.ndim == 1):
         return keys
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, x.shape[:2])
     each_step = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
     return each_step(keys, masks.positions(real))

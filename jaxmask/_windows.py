@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops
 from jaxmask._types import Array, Mask, StepMask
 
 # The first rule is the default. A rule that is not listed would make the number of real outputs
@@ -106,7 +106,7 @@ class Window:
         """The mask of the windows over `[batch, time]`; None for None where all are real."""
         if mask is None and self.rule == RULES[self.padding][0]:
             return None
-        return self.real(jnp.ones(shape[:2], bool) if mask is None else masks.as_bool(mask))
+        return self.real(_mask_ops.real_steps(mask, shape[:2]))
 
 
 def window(

@@ -128,8 +128,8 @@ def cotangent(y: jax.Array, mask: Any, rows: jax.Array) -> jax.Array:
     angle = jnp.where(real, 1.0 + 3.0 * row + 5.0 * rank, 0.0)
     features = jnp.arange(np.prod(y.shape[angle.ndim :], dtype=int)).reshape(y.shape[angle.ndim :])
     angle = angle.reshape(*angle.shape, *[1] * features.ndim) + 7.0 * features
-    loud = jm.masks.expand(~real, y.ndim) & jnp.ones(y.shape, bool)
-    return jnp.where(loud, LOUD, jnp.cos(angle)).astype(y.dtype)
+    real = real.reshape(*real.shape, *[1] * features.ndim)
+    return jnp.where(real, jnp.cos(angle), LOUD).astype(y.dtype)
 
 
 def direction(x: np.ndarray, mask: np.ndarray, spec: Input) -> np.ndarray | None:

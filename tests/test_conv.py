@@ -49,7 +49,7 @@ def value_and_gradients(function, x, *weights):
     def total(x, *weights):
         y, mask = function(x, MASK, *weights)
         sent = np.stack([weight_of(y.shape[1:])] * len(x))
-        return jnp.sum(jnp.where(jm.masks.expand(mask, y.ndim), y * sent, 0)), (y, mask)
+        return jnp.sum(jm.ops.fill(y * sent, mask)[0]), (y, mask)
 
     run = jax.jit(jax.value_and_grad(total, argnums=range(1 + len(weights)), has_aux=True))
     (_, (y, mask)), gradients = run(x, *weights)
@@ -364,7 +364,7 @@ def test_gradients_of_pools_after_a_norm(name):
         x = x @ params["kernel"]
         x = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
         y, real = EXTREMES[name](x * params["scale"], MASK)
-        return jnp.sum(jnp.where(jm.masks.expand(real, y.ndim), jnp.tanh(y) ** 2, 0))
+        return jnp.sum(jm.ops.fill(jnp.tanh(y) ** 2, real)[0])
 
     gradient = optimised.jit(jax.vmap(jax.grad(loss), in_axes=(0, None)))
     x = np.where(MASK[..., None], draw(*MASK.shape, 16), 1e3)

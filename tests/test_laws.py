@@ -501,7 +501,9 @@ def test_segments(entry):
     # What stands in the first sequence of each row reaches no other, not in values nor gradients.
     for loud in (1e30, np.nan, np.inf):
         spoiled = [
-            x if spec.kind == "ids" else np.where(jm.masks.expand(ids == 1, x.ndim), loud, x)
+            x
+            if spec.kind == "ids"
+            else np.where((ids == 1).reshape(*ids.shape, *[1] * (x.ndim - 2)), loud, x)
             for x, spec in zip(xs, entry.inputs, strict=True)
         ]
         spoiled = [a.astype(x.dtype) for a, x in zip(spoiled, xs, strict=True)]

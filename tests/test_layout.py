@@ -18,7 +18,7 @@ LAYERS = {
         (
             ["_types"],
             ["_check"],
-            ["_class_ids"],
+            ["_class_ids", "_mask_ops"],
             ["masks"],
             ["_host", "ops"],
             ["batching"],
@@ -36,7 +36,7 @@ LAYERS = {
     for name in names
 }
 FLAX_ROOMS = {"nn"}
-SHARED = {"_types", "_check", "_class_ids", "_host", "_windows", "_chain", "_keys", "_sums"}
+SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
 TO_MOVE = {  # imports from behind a door that are still to go through it or to what is shared
     "jaxmask.attention._cache.check_cache",
     "jaxmask.batching._bucket_stream.Batch",

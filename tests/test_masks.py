@@ -115,7 +115,6 @@ BAD = {
     "int mask": (lambda: jm.masks.lengths(MASK.astype(int)), TypeError, "mask.*boolean"),
     "no predicate": (lambda: jm.masks.both(), ValueError, "predicate"),
     "window": (lambda: jm.masks.window(-1), ValueError, "left"),
-    "intersect": (lambda: jm.masks.intersect(MASK, MASK[:1]), jm.MaskError, "broadcast"),
 }
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
 from jaxmask.attention._dot_product import attend
 
@@ -131,7 +131,7 @@ def attend_cached(
     k, _ = _check.pair(k, mask, where, over_time=True, name="k")
     v, _ = _check.pair(v, mask, where, over_time=True, name="v")
     slots = _check_cache(cache, k, v, window)
-    real = jnp.ones(q.shape[:2], bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, q.shape[:2])
     positions, length = cache.positions(q, mask), cache.length + masks.lengths(real)
     if window is None:
         mask = real = keep = real & (positions < slots)

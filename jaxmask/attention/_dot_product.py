@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops, random
+from jaxmask import _check, _mask_ops, masks, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, promotion_allowed
 from jaxmask.attention._packed import read_values, set_apart
 from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
@@ -186,7 +186,7 @@ def _kept(
         return None
     (q, q_mask), (k, kv_mask) = query, keys
     each_query = random.step_keys(key, q, q_mask, row_ids=row_ids)
-    real = jnp.ones(k.shape[:2], bool) if kv_mask is None else masks.as_bool(kv_mask)
+    real = _mask_ops.real_steps(kv_mask, k.shape[:2])
     each_pair = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None)))
     pairs = each_pair(each_query, masks.positions(real))
     kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, q.shape[2:3]))(pairs.reshape(-1))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Shaped
 
-from jaxmask import masks
+from jaxmask import _mask_ops
 from jaxmask._types import Array
 
 
@@ -28,10 +28,10 @@ def set_apart(
         jnp.any(~jnp.isfinite(x), axis=tuple(range(2, x.ndim))) for x in (q, k, v)
     )
     bad_kv = bad_k | bad_v
-    q = jnp.where(masks.expand(bad_q, q.ndim), 0, q)
-    k, v = (jnp.where(masks.expand(bad_kv, x.ndim), 0, x) for x in (k, v))
+    q = jnp.where(_mask_ops.expand(bad_q, q.ndim), 0, q)
+    k, v = (jnp.where(_mask_ops.expand(bad_kv, x.ndim), 0, x) for x in (k, v))
     met = jnp.any(seen & bad_kv[:, None, None, :], axis=(1, 3))
-    return q, k, v, masks.expand(met | bad_q, 4)
+    return q, k, v, _mask_ops.expand(met | bad_q, 4)
 
 
 def read_values(
@@ -73,7 +73,7 @@ def _backward(held: tuple[Array, Array], sent: Array) -> tuple[Array, Array]:
     by_weights, by_v = pull(jnp.where(bad[:, :, None, None], 0, sent))
     read = jnp.any((weights != 0) & bad[:, None, :, None], axis=(1, 2))  # [batch, key]
     by_weights = jnp.where(bad[:, None, :, None], jnp.nan, by_weights)
-    return by_weights, jnp.where(masks.expand(read, v.ndim), jnp.nan, by_v)
+    return by_weights, jnp.where(_mask_ops.expand(read, v.ndim), jnp.nan, by_v)
 
 
 _weighted_sum_apart.defvjp(lambda *held: (_weighted_sum(*held), held), _backward)

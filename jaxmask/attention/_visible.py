@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 from jaxmask.masks import AttentionPredicate
 
@@ -121,7 +121,7 @@ def only_seen(y: Array, q_mask: Mask, seen: Array | None) -> Array:
       >>> only_seen(y, None, seen)[0, :, 0].tolist()
       [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     """
-    keep = masks.select_in(y, q_mask)
+    keep = _mask_ops.select_in(y, q_mask)
     if seen is not None:
         some = jnp.any(seen, axis=-1)  # [batch|1, heads|1, query|1]
         keep = keep & jnp.moveaxis(some, 1, 2)[..., None]

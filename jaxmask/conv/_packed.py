@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmask import masks, ops
+from jaxmask import _mask_ops, ops
 from jaxmask._types import Array, Ids, Mask, Pair, Segments, StepMask
 from jaxmask._windows import Window
 from jaxmask.ops._moving import to_left
@@ -103,4 +103,4 @@ def take(x: Array, to: Ids) -> Array:
       >>> take(jnp.array([[7, 0, 8]]), jnp.array([[0, 2]])).tolist()
       [[7, 8]]
     """
-    return jnp.take_along_axis(x, masks.expand(to, x.ndim), axis=1, mode="clip")
+    return jnp.take_along_axis(x, _mask_ops.expand(to, x.ndim), axis=1, mode="clip")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, ops
 from jaxmask import _windows as windows
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Window
@@ -359,14 +359,14 @@ def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> A
     start = infinity if is_float else limit
     if real is None:
         return _reduce_window(x, start, join, axes)
-    real = masks.expand(real, x.ndim)
+    real = _mask_ops.expand(real, x.ndim)
     # A finite identity in the padding, since an infinite one trips `jax_debug_infs`; so a window
     # whose real steps are all infinite is put right afterwards.
     y = _reduce_window(jnp.where(real, x, jnp.asarray(limit, x.dtype)), start, join, axes)
     if not is_float:
         return y
     infinite = jnp.where(real, x == infinity, True).astype(jnp.int8)
-    has_step = masks.expand(axes[0].total(real.reshape(real.shape[:2])) > 0, x.ndim)
+    has_step = _mask_ops.expand(axes[0].total(real.reshape(real.shape[:2])) > 0, x.ndim)
     all_infinite = _reduce_window(infinite, 1, jax.lax.min, axes) == 1
     return jnp.where(has_step & all_infinite, infinity, y)
 
@@ -374,7 +374,7 @@ def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> A
 def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
     """Real values of each window, in a shape that divides its sum."""
     steps = jnp.ones((1, shape[1]), bool) if real is None else real
-    count = masks.expand(axes[0].total(steps), len(shape))
+    count = _mask_ops.expand(axes[0].total(steps), len(shape))
     for position, axis in enumerate(axes[1:], start=2):
         inside = axis.total(jnp.ones((1, shape[position]), bool))
         count = count * inside.reshape([-1 if i == position else 1 for i in range(len(shape))])

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 
 Past: TypeAlias = tuple[Array, StepMask]
@@ -41,10 +41,10 @@ def with_past(
     x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
     old, old_real = past
     if old.ndim == 2:  # made before the features were known
-        old = jnp.broadcast_to(masks.expand(old, x.ndim), (*old.shape, *x.shape[2:]))
+        old = jnp.broadcast_to(_mask_ops.expand(old, x.ndim), (*old.shape, *x.shape[2:]))
     expected = (x.shape[0], old.shape[1], *x.shape[2:])
     _check.shape(old, expected, "[batch, steps, feature...]", where, "carry")
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, x.shape[:2])
     # Integers stay what they are, since float32 does not hold them all.
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     wide = common_dtype(old.dtype, x.dtype) if inexact else x.dtype

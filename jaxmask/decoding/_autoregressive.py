@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 
 __all__ = ["beam", "greedy"]
@@ -233,7 +233,7 @@ def _rows(
             f"{where}: `start` must be [batch], integer, and the mask a row mask [batch]; got "
             f"shape {start.shape} and dtype {start.dtype}."
         )
-    real = jnp.ones(start.shape, bool) if row_mask is None else masks.as_bool(row_mask)
+    real = _mask_ops.real_steps(row_mask, start.shape)
     return ops.fill_real(start, row_mask)[0].astype(jnp.int32), real
 
 
@@ -278,7 +278,7 @@ def _hold(going: Array, new: PyTree, old: PyTree) -> PyTree:
     """The new carry where a hypothesis goes on; scalars are of the whole batch."""
 
     def hold(a: Array, b: Array) -> Array:
-        return jnp.where(masks.expand(going, a.ndim), a, b) if b.ndim else a
+        return jnp.where(_mask_ops.expand(going, a.ndim), a, b) if b.ndim else a
 
     return jax.tree.map(hold, new, old)
 

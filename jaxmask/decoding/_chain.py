@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _chain as chain
 
@@ -56,7 +56,7 @@ def viterbi(
 
 @ops.segments_apart
 def _best_path(logits: Array, mask: Mask, weights: chain.Weights) -> Pair:
-    real = masks.select_in(logits, mask)[..., 0]
+    real = _mask_ops.select_in(logits, mask)[..., 0]
     own = jnp.broadcast_to(jnp.arange(logits.shape[2]), logits.shape[::2])
 
     def forward(best: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -118,5 +118,5 @@ def crf_marginals(
     wide, mask, weights = chain.checked(logits, mask, transitions, start, end, where)
     y = jax.grad(lambda x: jnp.sum(chain.log_partition(x, mask, weights)[0]))(wide)
     # They add up to 1, or to 0 where logits or transitions of -inf leave no path.
-    has_path = (jnp.sum(y, axis=2, keepdims=True) > 0) | ~masks.select_in(y, mask)
+    has_path = (jnp.sum(y, axis=2, keepdims=True) > 0) | ~_mask_ops.select_in(y, mask)
     return ops.fill(_class_ids.nan_unless(has_path, y.astype(dtype)), mask)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 
 __all__ = ["ctc_beam", "ctc_greedy"]
@@ -47,7 +47,7 @@ def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     before, _ = ops.shift(best, mask, 1, value=blank_id)
     said = (best != blank_id) & (best != before)
-    return ops.compact(best, masks.intersect(mask, said, "ctc_greedy"))
+    return ops.compact(best, _mask_ops.intersect(mask, said, "ctc_greedy"))
 
 
 def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: int = 0) -> Pair:
@@ -92,9 +92,9 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
     log_p = jax.nn.log_softmax(logits.astype(ops.accumulator(logits.dtype)), axis=-1)
     log_p = jnp.maximum(log_p, _NEVER)
     if not isinstance(mask, Segments):
-        return _search(log_p, masks.select_in(log_p, mask)[..., 0], beam_size, blank_id)
+        return _search(log_p, _mask_ops.select_in(log_p, mask)[..., 0], beam_size, blank_id)
     each = jax.vmap(lambda real: _search(log_p, real, beam_size, blank_id), 1, 1)
-    return _side_by_side(*each(masks.of_each_segment(mask)), mask)
+    return _side_by_side(*each(_mask_ops.of_each_segment(mask)), mask)
 
 
 def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[Array, Mask]:
@@ -153,7 +153,8 @@ def _search(log_p: Array, real: Array, size: int, blank_id: int) -> tuple[Array,
         frame, is_real = inputs
         new = jax.vmap(lambda b, p: _next(_Beam(*b), p, size, blank_id))(tuple(beam), frame)
         held = [
-            jnp.where(masks.expand(is_real, a.ndim), a, b) for a, b in zip(new, beam, strict=True)
+            jnp.where(_mask_ops.expand(is_real, a.ndim), a, b)
+            for a, b in zip(new, beam, strict=True)
         ]
         return _Beam(*held), None
 

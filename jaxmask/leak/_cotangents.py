@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import masks
+from jaxmask import _mask_ops
 from jaxmask._types import Array
 from jaxmask.leak._layouts import Layout
 from jaxmask.leak._outputs import Slot
@@ -73,12 +73,12 @@ def cotangent(
         leading = real.ndim
     if in_time:
         weight = weight * rows.timed
-    seeds = masks.expand(seeds, y.ndim) + jnp.uint32(number * 0x2545F491 & 0xFFFFFFFF)
+    seeds = _mask_ops.expand(seeds, y.ndim) + jnp.uint32(number * 0x2545F491 & 0xFFFFFFFF)
     for axis in range(leading, y.ndim):
         step = jnp.uint32(_PRIMES[(axis - leading + 2) % len(_PRIMES)])
         seeds = seeds + step * jax.lax.broadcasted_iota(jnp.uint32, y.shape, axis)
     drawn = _uniform(seeds)
-    return jnp.where(masks.expand(weight, y.ndim) > 0, drawn, 0).astype(y.dtype)
+    return jnp.where(_mask_ops.expand(weight, y.ndim) > 0, drawn, 0).astype(y.dtype)
 
 
 def _seeds(real: Array, rows: Rows) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, masks, ops, pool
+from jaxmask import _check, _class_ids, _mask_ops, masks, ops, pool
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask.losses._logs import log_sum_exp
 
@@ -156,7 +156,7 @@ def log_partition(logits: Array, mask: Mask, weights: Weights) -> Pair:
         before = jnp.where(is_first[:, None], weights.start[None], before)
         return jnp.where(is_real[:, None], before + logit, alpha), None
 
-    real = masks.select_in(logits, mask)[..., 0]
+    real = _mask_ops.select_in(logits, mask)[..., 0]
     by_time = logits.swapaxes(0, 1), first_steps(logits, mask).T, real.T
     alpha, _ = jax.lax.scan(step, jnp.zeros(logits.shape[::2], logits.dtype), by_time)
     return ops.fill(log_sum_exp(alpha + weights.end[None], axis=1), masks.rows(mask))

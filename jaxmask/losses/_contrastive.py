@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
@@ -185,10 +185,10 @@ def ntxent(
     # One sum for each pair: all negatives, and the positive itself.
     negatives, some = ops.logsumexp(scores, ~same & real[None])
     each = jax.nn.softplus(negatives[:, None] - scores)
-    each = jnp.where(masks.expand(masks.as_bool(some), 2), each, 0)
+    each = jnp.where(_mask_ops.expand(masks.as_bool(some), 2), each, 0)
     total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)
     y = (total / jnp.maximum(count, 1).astype(total.dtype)).reshape(leading)
-    return ops.fill(y, masks.intersect(mask, (count > 0).reshape(leading), where))
+    return ops.fill(y, _mask_ops.intersect(mask, (count > 0).reshape(leading), where))
 
 
 def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tuple[int, ...], Mask]:
@@ -208,7 +208,7 @@ def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tupl
 
 
 def _flat(mask: Mask, items: Array) -> Array:
-    return jnp.ones(len(items), bool) if mask is None else masks.as_bool(mask).reshape(-1)
+    return _mask_ops.real_steps(mask, (len(items),)).reshape(-1)
 
 
 def _unit(x: Array) -> Array:

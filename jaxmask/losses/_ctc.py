@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses._logs import log_add
 
@@ -81,14 +81,14 @@ def ctc_loss(
     labels, valid = _class_ids.real_ids(given, given_mask, classes, where, "labels", but=blank_id)
     labels, in_front = ops.compact(labels, label_mask)
     log_p = jax.nn.log_softmax(ops.fill(logits, mask)[0].astype(dtype), axis=2)
-    real = masks.select_in(logits, mask)[..., 0]
+    real = _mask_ops.select_in(logits, mask)[..., 0]
     # A row without a frame says nothing, so no infinity arises where 0 is given.
-    spelled = masks.select_in(labels, in_front) & jnp.any(real, axis=1, keepdims=True)
+    spelled = _mask_ops.select_in(labels, in_front) & jnp.any(real, axis=1, keepdims=True)
     cost = _cost(log_p, real, labels, spelled, blank_id)
     cost = _class_ids.nan_unless(jnp.all(valid, axis=1), cost)
     rows: Mask = masks.rows(mask)
     if zero_infinity:
-        rows = masks.intersect(rows, cost != jnp.inf, where)
+        rows = _mask_ops.intersect(rows, cost != jnp.inf, where)
     return ops.fill(cost, rows)
 
 

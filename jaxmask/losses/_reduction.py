@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops, pool
+from jaxmask import _check, _mask_ops, ops, pool
 from jaxmask._types import Array, ArrayLike, Mask, RowMask, Scalar, Segments, common_dtype
 
 __all__ = ["reduce", "sum_and_count"]
@@ -121,7 +121,7 @@ def add_up(
       (5.0, 2.0)
     """
     values, mask = _one_value_a_step(per_step, mask, where)
-    real = jnp.ones(values.shape, bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, values.shape)
     of_steps, of_rows = _weights(weights, real, values.dtype, where)
     rows = mask if by == "row" else real
     # Rows first, then the batch: 1 + 1 + ... in one float32 stands still at 2^24.

@@ -5,17 +5,13 @@ calls a mask is turned into that here, once: lengths, paddings (1 = pad), segmen
 offsets, 0/1 attention masks, sentinel values.
 """
 
+from jaxmask._mask_ops import as_bool
 from jaxmask._types import Segments
 from jaxmask.masks._ask import (
-    as_bool,
-    expand,
-    intersect,
     is_right_padded,
     lengths,
-    of_each_segment,
     positions,
     rows,
-    select_in,
 )
 from jaxmask.masks._attention import (
     AttentionPredicate,
@@ -27,7 +23,6 @@ from jaxmask.masks._attention import (
     window,
 )
 from jaxmask.masks._convert import (
-    differs_from,
     from_attention_mask,
     from_lengths,
     from_offsets,
@@ -43,23 +38,18 @@ __all__ = [
     "as_bool",
     "both",
     "causal",
-    "differs_from",
     "either",
-    "expand",
     "from_attention_mask",
     "from_lengths",
     "from_offsets",
     "from_paddings",
     "from_segments",
     "from_values",
-    "intersect",
     "is_right_padded",
     "lengths",
-    "of_each_segment",
     "positions",
     "rows",
     "same_segment",
-    "select_in",
     "to_attention_mask",
     "to_paddings",
     "window",

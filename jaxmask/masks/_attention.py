@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmask import _check
+from jaxmask._mask_ops import as_bool
 from jaxmask._types import Array, Mask, Segments, promotion_allowed
-from jaxmask.masks._ask import as_bool
 
 AttentionPredicate: TypeAlias = Callable[
     [Int[Array, "query 1"], Int[Array, "1 key"]], Bool[Array, "*batch query key"]

@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Shaped
 
 from jaxmask import _check
+from jaxmask._mask_ops import as_bool, differs_from
 from jaxmask._types import Array, ArrayLike, Mask, StepMask
-from jaxmask.masks._ask import as_bool
 
 
 def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
@@ -81,19 +80,6 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
         raise ValueError(f"from_values: `x` must be [batch, time, ...], got shape {values.shape}.")
     real = _check.unfolded(x, differs_from(values, padding_value))
     return jnp.any(real, axis=tuple(range(2, values.ndim)))
-
-
-def differs_from(x: Shaped[Array, "*shape"], value: complex) -> Bool[Array, "*shape"]:
-    """Elementwise `x != value`, with nan equal to nan.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> differs_from(jnp.array([jnp.nan, 1.0]), float("nan")).tolist()
-      [False, True]
-    """
-    if value != value:  # nan
-        return ~jnp.isnan(x)
-    return x != value
 
 
 def from_paddings(paddings: ArrayLike) -> StepMask:

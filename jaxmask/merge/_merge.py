@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, ops
 from jaxmask._types import Array, Mask, Pair, Segments
 
 _RULES = ("and", "or", "first")
@@ -52,7 +52,7 @@ def _merged(pairs: list[Pair], combine: str, where: str) -> Mask:
 
 
 def _real(x: Array, mask: Mask, ndim: int) -> Array:
-    return jnp.ones(x.shape[:ndim], bool) if mask is None else masks.as_bool(mask)
+    return _mask_ops.real_steps(mask, x.shape[:ndim])
 
 
 def _merged_segments(pairs: list[Pair], combine: str, where: str) -> Segments:
@@ -219,7 +219,7 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
     have = functools.reduce(
         jnp.add, [_real(x, m, merged.ndim).astype(jnp.int32) for x, m in checked]
     )
-    count = masks.expand(jnp.maximum(have, 1), total.ndim).astype(ops.accumulator(dtype))
+    count = _mask_ops.expand(jnp.maximum(have, 1), total.ndim).astype(ops.accumulator(dtype))
     return ops.fill((total / count).astype(dtype), merged)
 
 
@@ -292,7 +292,7 @@ def _extreme(
     y, *others = _filled(checked)
     if merged is None:
         return functools.reduce(lambda y, x: _better(x, y, beats), others, y), None
-    has, *have = [masks.expand(_real(x, m, merged.ndim), x.ndim) for x, m in checked]
+    has, *have = [_mask_ops.expand(_real(x, m, merged.ndim), x.ndim) for x, m in checked]
     for other, real in zip(others, have, strict=True):
         # No number is the identity (a real -inf is below every finite one): who lacks the step is
         # left out by a select.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
@@ -76,8 +76,8 @@ class ConfusionMatrix:
         """
         where, classes = f"{type(self).__name__}.update", self.num_classes
         read = class_ids(predictions, mask, targets, where, classes)
-        real = jnp.ones((), bool) if mask is None else masks.as_bool(mask)
-        real = jnp.broadcast_to(masks.expand(real, read.targets.ndim), read.targets.shape)
+        real = _mask_ops.real_steps(mask, ())
+        real = jnp.broadcast_to(_mask_ops.expand(real, read.targets.ndim), read.targets.shape)
         known = read.valid & (read.predictions != NO_CLASS)
         cell = jnp.where(real & known, read.targets * classes + read.predictions, 0)
         ones = (real & known).astype(jnp.float32)

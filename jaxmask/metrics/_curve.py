@@ -6,7 +6,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
@@ -107,8 +107,8 @@ class AUC:
                 f"{where}: `targets` must be yes or no, boolean or integer, got {yes.dtype}."
             )
         yes, is_answer = _class_ids.real_ids(targets, given, 2, where, "targets")
-        real = jnp.ones((), bool) if mask is None else masks.as_bool(mask)
-        real = jnp.broadcast_to(masks.expand(real, predictions.ndim), predictions.shape)
+        real = _mask_ops.real_steps(mask, ())
+        real = jnp.broadcast_to(_mask_ops.expand(real, predictions.ndim), predictions.shape)
         scores = jnp.where(real, predictions.astype(ops.accumulator(predictions.dtype)), 0)
         levels = len(self.positives.high)
         # Refuses nan too, which is in no order with anything.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn import _join as join
 from jaxmask.nn._base import MaskedModule, quiet_copy
@@ -89,7 +89,7 @@ class Bidirectional(MaskedModule):
             return y, None
         both = mask_forward if mask_backward is None else mask_backward
         if mask_forward is not None and mask_backward is not None:
-            both = masks.intersect(mask_forward, masks.as_bool(mask_backward), "Bidirectional")
+            both = _mask_ops.intersect(mask_forward, masks.as_bool(mask_backward), "Bidirectional")
         if isinstance(self.forward, Recurrent) and isinstance(self.backward, Recurrent):
             return y, both
         # A step that only one of them has is padding, so what the other made of it goes.
@@ -123,4 +123,4 @@ def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, given: Given
     # Back by the mask that it was reversed by: the layer may have made padding of some steps.
     turned = full if out.shape == full.shape else out
     real, _ = ops.flip(masks.as_bool(out), turned)
-    return ops.fill(ops.flip(y, turned)[0], masks.intersect(turned, real, "Bidirectional"))
+    return ops.fill(ops.flip(y, turned)[0], _mask_ops.intersect(turned, real, "Bidirectional"))

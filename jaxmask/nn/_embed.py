@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, _class_ids, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -83,7 +83,7 @@ class Embed(MaskedModule):
             raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
         if self.mask_zero:
             _check.mask_axes(ids.shape, "Embed")
-            given_mask = mask = masks.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
+            given_mask = mask = _mask_ops.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
         ids, valid = _class_ids.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
         # Sent where "fill" gives nan, so that no gradient reaches the table.
         ids = jnp.where(valid, ids, self.num_embeddings)
@@ -127,6 +127,6 @@ class Masking(MaskedModule):
         given, (x, mask) = x, _check.pair(x, mask, "Masking")
         _check.mask_axes(x.shape[:-1], "Masking")
         # The barrier stands behind the comparison: before it, a nan would trip `jax_debug_nans`.
-        differs = _check.unfolded(given, masks.differs_from(x, self.mask_value))
+        differs = _check.unfolded(given, _mask_ops.differs_from(x, self.mask_value))
         real = jnp.any(differs, axis=-1)
-        return ops.fill(x, masks.intersect(mask, real, "Masking"))
+        return ops.fill(x, _mask_ops.intersect(mask, real, "Masking"))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, attention, masks, ops
+from jaxmask import _check, _mask_ops, attention, masks, ops
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -42,7 +42,7 @@ class _Positions(MaskedModule):
         where = type(self).__name__
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         carry = _counted(carry, x, where)
-        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+        real = _mask_ops.real_steps(mask, x.shape[:2])
         return carry + masks.lengths(real), self._add(x, mask, carry)
 
 
@@ -159,6 +159,6 @@ class LearnedPositions(_Positions):
         where = "LearnedPositions"
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         carry = _counted(carry, x, where)
-        real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+        real = _mask_ops.real_steps(mask, x.shape[:2])
         fits = real & (carry[:, None] + masks.positions(real) < self.max_length)
         return carry + masks.lengths(real), self._add(x, fits, carry)

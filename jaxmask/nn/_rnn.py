@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, masks, ops, recurrent
+from jaxmask import _check, _mask_ops, masks, ops, recurrent
 from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps, common_dtype
 from jaxmask.nn._cells import ZoneoutCarry
 from jaxmask.nn._options import NoiseCall, named, opened
@@ -190,7 +190,7 @@ def _run_ranked(
     A later segment or episode would else repeat the noise of the one before it.
     """
     x, mask, starts = masked_scan.with_starts(x, mask, None, resets, "RNN")
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, x.shape[:2])
     rank, length = masks.positions(real), masks.lengths(real)
     rank = carry.rank[:, None] + (length[:, None] - 1 - rank if reverse else rank)
 

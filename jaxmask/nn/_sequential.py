@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, _keys, masks
+from jaxmask import _check, _keys, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
 from jaxmask.nn import _join as join
 from jaxmask.nn import _streaming as streaming
@@ -190,7 +190,7 @@ class TimeDistributed(MaskedModule):
                     "TimeDistributed: `mask` must be [batch, outer] or [batch, outer, time], the "
                     f"shape of the leading axes of `x`, {x.shape}, got {mask.shape}."
                 )
-            x = jnp.where(masks.expand(mask, x.ndim), x, jnp.zeros((), x.dtype))
+            x = jnp.where(_mask_ops.expand(mask, x.ndim), x, jnp.zeros((), x.dtype))
         if x.ndim < 2:
             raise ValueError(
                 f"TimeDistributed: `x` must be [batch, outer, ...], got shape {x.shape}."

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask
 
 AxisName: TypeAlias = str | tuple[str, ...] | None
@@ -28,7 +28,7 @@ def checked(
     _check.features(x, mask, where, axes=2 if over_time else 1)
     if mask is None:
         return x, None, jnp.ones((1,) * x.ndim, bool)
-    return x, mask, masks.expand(masks.as_bool(mask), x.ndim)
+    return x, mask, _mask_ops.expand(masks.as_bool(mask), x.ndim)
 
 
 def widened(x: Array, real: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, ops
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.norm._moments import checked, finish, inverse_root, moments, widened
 
@@ -142,7 +142,7 @@ def standardize(x: ArrayLike, mask: Mask, *, epsilon: float = 1e-7, variance: bo
     """
     x, mask = _check.pair(x, mask, "standardize", over_time=True)
     _check.floating(x, "standardize")
-    real = masks.select_in(x, mask)
+    real = _mask_ops.select_in(x, mask)
     y, _, squares, _ = moments(widened(x, real), real, (1,))
     if variance:
         y = y * inverse_root(squares, epsilon, "standardize")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
@@ -41,7 +41,7 @@ def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
     value = _check.by_row_or_step(value, x, "fill", "value", dtype=x.dtype)
     if mask is None:
         return x, None
-    real = masks.expand(masks.as_bool(mask), x.ndim)
+    real = _mask_ops.expand(masks.as_bool(mask), x.ndim)
     # A select, never `x * mask`: 0 * nan is nan.
     return jnp.where(real, x, value), mask
 
@@ -89,8 +89,8 @@ def fill_real(x: ArrayLike, mask: Mask, value: ArrayLike | complex | None = None
         copy = jnp.take_along_axis(copy, first, axis=1)  # [batch, 1, feature...]
     has_step = real if real.ndim == 1 else jnp.any(real, axis=1)
     other = jnp.where(jnp.any(has_step), copy[jnp.argmax(has_step)][None], value)
-    copy = jnp.where(masks.expand(has_step, x.ndim), copy, other)
-    return jnp.where(masks.expand(real, x.ndim), x, copy), mask
+    copy = jnp.where(_mask_ops.expand(has_step, x.ndim), copy, other)
+    return jnp.where(_mask_ops.expand(real, x.ndim), x, copy), mask
 
 
 def each_step(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask.ops._filling import fill
 from jaxmask.ops._segments import segments_apart
@@ -16,7 +16,7 @@ def _order(real: StepMask) -> Array:
 
 def _take(x: Array, index: Array) -> Array:
     # `x` is filled before it gets here: an index that has no real step to point at meets padding.
-    return jnp.take_along_axis(x, masks.expand(index, x.ndim), axis=1, mode="clip")
+    return jnp.take_along_axis(x, _mask_ops.expand(index, x.ndim), axis=1, mode="clip")
 
 
 def compact(x: ArrayLike, mask: Mask) -> Pair:
@@ -141,9 +141,9 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | comple
     x, mask = _check.pair(x, mask, "shift", over_time=True)
     value = _check.by_row_or_step(value, x, "shift", "value", dtype=x.dtype)
     steps = _check.count(steps, "shift", "steps", least=None)
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, x.shape[:2])
     source = masks.positions(real) - steps
     inside = (source >= 0) & (source < masks.lengths(real)[:, None])
     y = _take(fill(x, mask)[0], _take(_order(real), source))
-    y = jnp.where(masks.expand(inside, x.ndim), y, value)
+    y = jnp.where(_mask_ops.expand(inside, x.ndim), y, value)
     return fill(y, mask)

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask.ops._dtypes import accumulator, of_sum
 from jaxmask.ops._segments import segments_apart
@@ -13,7 +13,7 @@ from jaxmask.ops._segments import segments_apart
 
 def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
     x, mask = _check.pair(x, mask, where, over_time=True)
-    return x, masks.select_in(x, mask), mask
+    return x, _mask_ops.select_in(x, mask), mask
 
 
 def _exponentials(x: Array, real: StepMask) -> tuple[Array, Array, Array, Array]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import ArrayLike, Mask, Pair, Segments
 
 
@@ -30,7 +30,7 @@ def segments_apart(function: Callable[..., Pair], *, pooled: bool = False) -> Ca
             return function(x, mask, *args, **kwargs)
         x, mask = _check.pair(x, mask, function.__name__, over_time=True)
         assert isinstance(mask, Segments)
-        each = masks.of_each_segment(mask)
+        each = _mask_ops.of_each_segment(mask)
         axis = 1 if pooled else 0
         y, _ = jax.vmap(lambda m: function(x, m, *args, **kwargs), in_axes=1, out_axes=axis)(each)
         if pooled:

@@ -9,7 +9,7 @@ import functools
 
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 
 __all__ = ["attend", "first", "last", "max", "mean", "min", "sum"]
@@ -20,7 +20,7 @@ _by_segment = functools.partial(ops.segments_apart, pooled=True)
 def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
     """Values, the boolean mask with axes of 1 for the features, and the row mask."""
     x, mask = _check.pair(x, mask, where, over_time=True)
-    return x, masks.select_in(x, mask), masks.rows(mask)
+    return x, _mask_ops.select_in(x, mask), masks.rows(mask)
 
 
 @_by_segment
@@ -243,6 +243,6 @@ def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
     weights, _ = ops.softmax(scores, mask)
     wide = ops.accumulator(x.dtype)
     filled, _ = ops.fill(x, mask)
-    weighted = masks.expand(weights.astype(wide), x.ndim) * filled.astype(wide)
+    weighted = _mask_ops.expand(weights.astype(wide), x.ndim) * filled.astype(wide)
     y, row_mask = sum(weighted, mask)
     return y.astype(x.dtype), row_mask

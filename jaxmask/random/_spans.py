@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._keys import at_features, at_steps, sequence_keys
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 
@@ -63,7 +63,7 @@ def time_masking(
     real = jnp.ones(x.shape[:2], bool) if mask is None else mask
     start, stop = (at_steps(bound, mask) for bound in spans)
     hidden = _covered(masks.positions(real)[..., None], start, stop)
-    return jnp.where(masks.expand(hidden, x.ndim), 0, ops.fill(x, mask)[0]), mask
+    return jnp.where(_mask_ops.expand(hidden, x.ndim), 0, ops.fill(x, mask)[0]), mask
 
 
 def feature_masking(
@@ -121,7 +121,7 @@ def feature_masking(
 def _sequence_lengths(x: Array, mask: Mask) -> Array:
     """How many steps each sequence has: `[batch, 1]`, or `[batch, max_segments]`."""
     if isinstance(mask, Segments):
-        return jnp.sum(masks.of_each_segment(mask), axis=2, dtype=jnp.int32)
+        return jnp.sum(_mask_ops.of_each_segment(mask), axis=2, dtype=jnp.int32)
     return jnp.asarray(x.shape[1]) if mask is None else masks.lengths(mask)[:, None]
 
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
 
@@ -114,7 +114,7 @@ def _linear(
 
 
 def _cleared(x: Array, where: Array) -> Array:
-    return jnp.where(masks.expand(where, x.ndim), jnp.zeros((), x.dtype), x)
+    return jnp.where(_mask_ops.expand(where, x.ndim), jnp.zeros((), x.dtype), x)
 
 
 def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
@@ -140,7 +140,7 @@ def _growth(a: Array, starts: StepMask | None, reverse: bool) -> Array:
         (size_1, cut_1), (size_2, cut_2) = left, right
         return jnp.where(cut_2, size_2, size_1 * size_2), cut_1 | cut_2
 
-    parts = (size, masks.expand(starts, a.ndim))
+    parts = (size, _mask_ops.expand(starts, a.ndim))
     return jax.lax.associative_scan(compose, parts, reverse=reverse, axis=1)[0]
 
 
@@ -181,5 +181,5 @@ def _at_once(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Arra
         a_1, b_1 = jnp.where(cut, 1, a_1), jnp.where(cut, 0, b_1)
         return a_1 * a_2, a_2 * b_1 + b_2, cut_1[0] | cut
 
-    parts = (a, b) if starts is None else (a, b, masks.expand(starts, a.ndim))
+    parts = (a, b) if starts is None else (a, b, _mask_ops.expand(starts, a.ndim))
     return jax.lax.associative_scan(compose, parts, reverse=reverse, axis=1)[1]

@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import (
     Array,
     ArrayLike,
@@ -216,7 +216,7 @@ def _select(condition: Array, on_true: Carry, on_false: Carry) -> Carry:
     """A select row by row over two pytrees."""
 
     def select(a: Array, b: Array) -> Array:
-        return jnp.where(masks.expand(condition, a.ndim), a, b)
+        return jnp.where(_mask_ops.expand(condition, a.ndim), a, b)
 
     return jax.tree.map(select, on_true, on_false)
 

@@ -6,7 +6,7 @@
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.shape._width import width_of
 
@@ -154,5 +154,5 @@ def _gather(x: Array, mask: Mask, rank: Array, inside: Array) -> Pair:
         return jnp.zeros((*rank.shape, *x.shape[2:]), x.dtype), inside
     closed, _ = ops.compact(x, mask)
     # Clipped, since a rank that no step has must not wrap around.
-    y = jnp.take_along_axis(closed, masks.expand(rank, x.ndim), axis=1, mode="clip")
+    y = jnp.take_along_axis(closed, _mask_ops.expand(rank, x.ndim), axis=1, mode="clip")
     return ops.fill(y, inside)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.ops._moving import to_left
 from jaxmask.shape._width import width_of
@@ -224,7 +224,7 @@ def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
         return None
     packed = [mask for _, mask in pairs if isinstance(mask, Segments)]
     if not packed:
-        real = [jnp.ones(x.shape[:2], bool) if m is None else masks.as_bool(m) for x, m in pairs]
+        real = [_mask_ops.real_steps(m, x.shape[:2]) for x, m in pairs]
         return jnp.concatenate(real, axis=1)
     if len(packed) < len(pairs):
         raise _check.MaskError(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check, ops
 from tests.registry import Entry, Input
 from tests.registry.entry import simple
 
@@ -30,7 +30,7 @@ def layer(body: Body, *, pooled: bool = False, name: str = "mutant") -> Callable
 
 def clean(x: jax.Array, real: jax.Array, value: float = 0) -> jax.Array:
     """`x` with a constant in its padding."""
-    return jnp.where(masks.expand(real, x.ndim), x, value)
+    return jnp.where(real.reshape(*real.shape, *[1] * (x.ndim - real.ndim)), x, value)
 
 
 def steps(y: jax.Array, real: jax.Array) -> tuple:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import masks
+from jaxmask import _mask_ops, masks
 from jaxmask._types import Array
 from jaxmask.ragged._arguments import Arguments
 from jaxmask.ragged._interpreter.context import stop_gradient
@@ -144,7 +144,7 @@ def _moved(array: Array, plan: _Plan) -> Array:
 def _moved_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     array, plan = primals
     tangent = _permuted(tangents[0], plan)[:, : plan.own.shape[1]]
-    own = masks.expand(plan.own, array.ndim)
+    own = _mask_ops.expand(plan.own, array.ndim)
     return _moved(array, plan), jnp.where(own, tangent, jnp.zeros((), array.dtype))
 
 
@@ -190,7 +190,7 @@ def _gathered(array: Array, places: Any) -> Array:
 def _of_rows(array: Array, valid: Any, rows: Any) -> Array:
     """An array without time."""
     other = stop_gradient(_gathered(array, jnp.asarray(rows)[:, None]))
-    return jnp.where(masks.expand(jnp.asarray(valid), array.ndim), array, other)
+    return jnp.where(_mask_ops.expand(jnp.asarray(valid), array.ndim), array, other)
 
 
 def _or_harmless(array: Array, some: Array) -> Array:

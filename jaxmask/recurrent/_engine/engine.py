@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import masks, ops
+from jaxmask import _mask_ops, ops
 from jaxmask._types import Array, Mask, StepMask, Steps, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._engine import dense as without_tiles
@@ -76,7 +76,7 @@ def tiled(
     biases = (
         b if b is None else (b + zeros(x, (), b.dtype)).astype(dtype)[None] for b in (b_x, b_h)
     )
-    real = jnp.ones(x.shape[:2], bool) if mask is None else masks.as_bool(mask)
+    real = _mask_ops.real_steps(mask, x.shape[:2])
     ends, h = run(
         Setting(kind, tiles, reverse, way),
         Batch(x, real, starts),

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from jaxmask import masks
+from jaxmask import _mask_ops
 from jaxmask._types import Array
 
 # What a round costs beside its slots, in slots: the starting of its operations, and the reading of
@@ -189,7 +189,7 @@ def place(
       [[2, 3, 4], [6, 7, 0]]
     """
     slots = _slots(dealt, tiles)
-    first, lengths = (masks.expand(a, step.ndim) for a in (dealt.first, lengths))
+    first, lengths = (_mask_ops.expand(a, step.ndim) for a in (dealt.first, lengths))
     unit = jnp.where(step < lengths, first + step // tiles.steps * slots, 0)
     return unit * tiles.steps + step % tiles.steps
 
@@ -232,7 +232,7 @@ def in_line(index: Int[Array, "member *n"], size: int) -> Array:
       [0, 1, 5, 6]
     """
     member = jnp.arange(len(index), dtype=jnp.int32)
-    return flat(index + size * masks.expand(member, index.ndim)).astype(jnp.uint32)
+    return flat(index + size * _mask_ops.expand(member, index.ndim)).astype(jnp.uint32)
 
 
 def flat(a: Array) -> Array:
