@@ -112,12 +112,18 @@ def test_given_positions_may_be_narrow_or_unsigned(dtype):
         close(y, jm.attention.attend(x, None, x, x, None, **options)[0])
 
 
-def test_a_predicate_is_of_physical_positions():
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_predicate_is_of_physical_positions(size):
+    """And it counts a window as `attend` does."""
     x, mask = heads(5), MASKS["right"]
-    by_hand = jm.masks.both(jm.masks.causal(), jm.masks.window(1))
-    ours, _ = jm.attention.attend(x, mask, x, x, mask, predicate=by_hand)
-    theirs, _ = jm.attention.attend(x, mask, x, x, mask, causal=True, window=2)
-    close(ours, theirs)
+    for causal, by_hand in (
+        (True, jm.masks.window(size)),
+        (True, jm.masks.both(jm.masks.causal(), jm.masks.window(size, 9))),
+        (False, jm.masks.window(size, size)),
+    ):
+        ours, _ = jm.attention.attend(x, mask, x, x, mask, predicate=by_hand)
+        theirs, _ = jm.attention.attend(x, mask, x, x, mask, causal=causal, window=size)
+        close(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_attention_predicates_against_loops():
     ids = segments.ids[0]
     cases = {
         "causal": (m.causal(), lambda q, k: k <= q),
-        "window": (m.window(1, 2), lambda q, k: q - 1 <= k <= q + 2),
-        "both": (m.both(m.causal(), m.window(1)), lambda q, k: q - 1 <= k <= q),
-        "either": (m.either(m.window(0), lambda q, k: k == 0), lambda q, k: k in (q, 0)),
+        "window": (m.window(2, 3), lambda q, k: q - 1 <= k <= q + 2),
+        "both": (m.both(m.causal(), m.window(2, 2)), lambda q, k: q - 1 <= k <= q),
+        "either": (m.either(m.window(1), lambda q, k: k == 0), lambda q, k: k in (q, 0)),
         "segment": (m.same_segment(segments), lambda q, k: ids[q] == ids[k] > 0),
     }
     for name, (predicate, expected) in cases.items():
@@ -114,7 +114,7 @@ BAD = {
     "values": (lambda: jm.masks.from_values(np.zeros(3)), ValueError, "x"),
     "int mask": (lambda: jm.masks.lengths(MASK.astype(int)), TypeError, "mask.*boolean"),
     "no predicate": (lambda: jm.masks.both(), ValueError, "predicate"),
-    "window": (lambda: jm.masks.window(-1), ValueError, "left"),
+    "window": (lambda: jm.masks.window(0), ValueError, "left"),
 }
 
 

@@ -49,8 +49,8 @@ def attend(
       kv_mask: `[batch, key]`, boolean, or `Segments` (with `q_mask`; equal ids see each other), or
         None: every key is real. Self-attention passes the same mask twice.
       causal: a query sees keys up to its own position.
-      window: static; a query sees keys fewer than so many positions away from it: with `causal`
-        the last `window` real steps, itself among them.
+      window: static; a query sees keys at most `window - 1` real steps away: with `causal` the
+        last `window` real steps, its own included, and with 1 only its own.
       bias: `[batch or 1, heads or 1, query, key]`, added to the logits; -inf hides a key.
       predicate: of *physical* positions, as in `jm.masks.to_attention_mask`.
       scale: of the logits; `1 / sqrt(head_features)` where None.

@@ -32,28 +32,34 @@ def causal() -> AttentionPredicate:
     return lambda query, key: key <= query
 
 
-def window(left: int, right: int = 0) -> AttentionPredicate:
-    """A query sees keys from `left` positions before it to `right` positions after it.
+def window(left: int, right: int = 1) -> AttentionPredicate:
+    """A query sees the `left` keys up to its own position and the `right` keys from it on.
+
+        query - left < key < query + right
+
+    Both counts include the query's own position, as `window` of `attention.attend` does:
+    `window(n)` is its `causal=True, window=n`, and `window(n, n)` its `window=n`, where they
+    compare physical positions.
 
     Args:
-      left: positions before the query.
-      right: positions after the query.
+      left: keys up to the query's position, at least 1.
+      right: keys from the query's position on, at least 1.
 
     Returns:
       A predicate of query and key positions.
 
     Raises:
-      TypeError, ValueError: if one is not an int, or is negative.
+      TypeError, ValueError: if one is not an int, or is below 1.
 
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> mask = np.ones((1, 3), bool)
-      >>> jm.masks.to_attention_mask(mask, predicate=jm.masks.window(1))[0, 0].tolist()
+      >>> jm.masks.to_attention_mask(mask, predicate=jm.masks.window(2))[0, 0].tolist()
       [[True, False, False], [True, True, False], [False, True, True]]
     """
-    left = _check.count(left, "window", "left")
-    right = _check.count(right, "window", "right")
-    return lambda query, key: (key >= query - left) & (key <= query + right)
+    left = _check.count(left, "window", "left", least=1)
+    right = _check.count(right, "window", "right", least=1)
+    return lambda query, key: (key > query - left) & (key < query + right)
 
 
 def same_segment(query: Segments, key: Segments | None = None) -> AttentionPredicate:
@@ -102,7 +108,7 @@ def both(*predicates: AttentionPredicate) -> AttentionPredicate:
 
     Example:
       >>> import numpy as np, jaxmask as jm
-      >>> near = jm.masks.both(jm.masks.causal(), jm.masks.window(1, 1))
+      >>> near = jm.masks.both(jm.masks.causal(), jm.masks.window(2, 2))
       >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=near)[0, 0].tolist()
       [[True, False, False], [True, True, False], [False, True, True]]
     """

@@ -106,7 +106,7 @@ class MultiHeadAttention(_Projections):
       out_features: size of the last axis of `y`; `in_features` where None.
       num_kv_heads: heads of keys and values, which divide `num_heads`; as many where None.
       causal: a step sees itself and those before it.
-      window: a step sees steps fewer than so many real steps away.
+      window: a step sees steps at most `window - 1` real steps away.
       rotary: turn queries and keys by their positions, `jaxmask.attention.rotary`.
       rotary_base: of its wavelengths.
       dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.

@@ -88,7 +88,7 @@ FUNCTIONS = [
     Entry("attention.attend:causal,window", attend(causal=True, window=2), SELF),
     Entry(
         "attention.attend:predicate",
-        attend(predicate=jm.masks.window(1, 1)),
+        attend(predicate=jm.masks.window(2, 2)),
         SELF,
         mask_class="contiguous",
     ),
