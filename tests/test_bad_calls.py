@@ -43,7 +43,9 @@ CALLS = {
     "spatial_dropout: `key` ": lambda: jm.random.spatial_dropout(
         X, MASK, jax.random.split(KEY, 4), 0.5
     ),
-    "dropout: `rate`": lambda: jax.jit(lambda r: jm.random.dropout(X, MASK, KEY, r)[0])(0.5),
+    "dropout: `dropout_rate`": lambda: jax.jit(lambda r: jm.random.dropout(X, MASK, KEY, r)[0])(
+        0.5
+    ),
     "gaussian_noise: `stddev`": lambda: jm.random.gaussian_noise(X, MASK, KEY, None),
     "time_masking: `max_ratio`": lambda: jm.random.time_masking(X, MASK, KEY, 2, max_ratio="a"),
     "attend: `scale`": lambda: jm.attention.attend(HEADS, MASK, HEADS, HEADS, MASK, scale="a"),

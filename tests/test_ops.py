@@ -181,7 +181,7 @@ ONE_NUMBER = {
             *(x[:, :, None], mask, x[:, :, None], x[:, :, None], mask), scale=a
         )
     ],
-    "rate": [
+    "dropout_rate": [
         lambda x, mask, a: jm.random.dropout(x, mask, jax.random.key(0), a),
         lambda x, mask, a: jm.random.spatial_dropout(x, mask, jax.random.key(0), a),
     ],

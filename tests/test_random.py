@@ -37,20 +37,23 @@ def test_row_ids_name_rows_independently_of_their_place():
     np.testing.assert_array_equal(y, other[::-1])
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_the_ends_of_the_rate(rate):
+def test_a_rate_of_0_keeps_all():
     x, mask = jnp.full((1, 2, 3), 5.0), jnp.array([[True, False]])
-    value, gradient = jax.value_and_grad(lambda x: jm.random.dropout(x, mask, KEY, rate)[0].sum())(
-        x
-    )
-    assert float(value) == 15 * (1 - rate)
-    assert gradient.ravel().tolist() == [1 - rate] * 3 + [0.0] * 3
+    total = jax.value_and_grad(lambda x: jm.random.dropout(x, mask, KEY, 0.0)[0].sum())
+    value, gradient = total(x)
+    assert float(value) == 15
+    assert gradient.ravel().tolist() == [1.0] * 3 + [0.0] * 3
+
+
+@pytest.mark.parametrize("noise", [jm.random.dropout, jm.random.spatial_dropout])
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_rate_lies_from_0_to_below_1(noise, rate):
+    with pytest.raises(ValueError, match=f"{noise.__name__}: `dropout_rate` must lie from 0"):
+        noise(jnp.ones((1, 2, 3)), None, KEY, rate)
 
 
 def test_bad_arguments_are_named():
     x, mask = jnp.ones((1, 2, 3)), jnp.ones((1, 2), bool)
-    with pytest.raises(ValueError, match="rate"):
-        jm.random.dropout(x, mask, KEY, 1.5)
     with pytest.raises(TypeError, match="floating"):
         jm.random.dropout(x.astype(int), mask, KEY, 0.5)
     with pytest.raises(ValueError, match="row_ids"):
@@ -195,7 +198,6 @@ def test_modules_say_where_a_stream_comes_from():
 
 X3 = jnp.ones((1, 2, 3))
 BAD = {
-    "spatial rate": (lambda: jm.random.spatial_dropout(X3, None, KEY, -1), ValueError, "rate"),
     "spatial features": (
         lambda: jm.random.spatial_dropout(X3[..., 0], np.ones((1, 2), bool), KEY, 0.5),
         ValueError,

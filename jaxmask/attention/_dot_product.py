@@ -146,10 +146,7 @@ def _check_heads(q: Array, k: Array, v: ArrayLike) -> Array:
 
 
 def _check_rate(rate: float, key: Array | None) -> None:
-    _check.static_number(rate, "attend", "dropout_rate")
-    if not 0 <= rate < 1:
-        raise ValueError(f"attend: `dropout_rate` must lie from 0 to below 1, got {rate}.")
-    if rate and key is None:
+    if _check.dropout_rate(rate, "attend") and key is None:
         raise ValueError("attend: `dropout_rate` needs a random `key`; without noise leave it 0.")
 
 

@@ -1,8 +1,8 @@
 """Noise that padding cannot change.
 
-Every draw is keyed by the row's id and, where steps differ, by the rank of the step among the row's
-real steps, so a real step gets the same noise wherever the padding lies and however much of it
-there is.
+Each draw is keyed by the id of its row and, where steps have draws of their own, by the rank of the
+step among the real steps of the row. So the noise of a real step depends neither on where the
+padding lies nor on how much of it there is.
 """
 
 from jaxmask._keys import step_keys

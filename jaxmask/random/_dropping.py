@@ -1,4 +1,4 @@
-"""Dropout of features, step by step or over all steps of a row."""
+"""Dropout of single values, and of a feature at all steps of a row."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,12 @@ from jaxmask._keys import at_features, sequence_keys, step_keys
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
-def _check_rate(rate: float, where: str) -> None:
-    _check.static_number(rate, where, "rate")
-    if not 0 <= rate <= 1:
-        raise ValueError(f"{where}: `rate` must lie within 0 and 1, got {rate}.")
-
-
 def dropout(
-    x: ArrayLike, mask: Mask, key: Array, rate: float, *, row_ids: ArrayLike | None = None
+    x: ArrayLike, mask: Mask, key: Array, dropout_rate: float, *, row_ids: ArrayLike | None = None
 ) -> Pair:
-    """Zero each feature with probability `rate` and scale the others by `1 / (1 - rate)`.
+    """Zero each value with probability `dropout_rate`, and scale the others up.
+
+        y[b, t] = kept[b, t] * x[b, t] / (1 - dropout_rate),   kept ~ Bernoulli(1 - dropout_rate)
 
     Mask class: any. Extra padding changes no noise at a real step.
 
@@ -25,15 +21,16 @@ def dropout(
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
       mask: boolean, or `Segments`, or None.
       key: a JAX random key.
-      rate: static, from 0 (keep all) to 1 (drop all).
-      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+      dropout_rate: static, from 0 to below 1.
+      row_ids: as in `step_keys`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `rate` is not within 0 and 1, or `mask` does not belong to `x`.
+      ValueError, MaskError: if `dropout_rate` is not from 0 to below 1, or `mask` does not belong
+        to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
@@ -46,23 +43,25 @@ def dropout(
     """
     x, mask = _check.pair(x, mask, "dropout")
     _check.floating(x, "dropout")
-    _check_rate(rate, "dropout")
+    _check.dropout_rate(dropout_rate, "dropout")
     x, _ = ops.fill(x, mask)
-    if rate in (0, 1):
-        return (x if rate == 0 else jnp.zeros_like(x)), mask
+    if dropout_rate == 0:
+        return x, mask
     keys = step_keys(key, x, mask, row_ids=row_ids)
     features = x.shape[keys.ndim :]
-    kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, features))(keys.reshape(-1))
-    return jnp.where(kept.reshape(x.shape), x / (1 - rate), 0).astype(x.dtype), mask
+    draw = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - dropout_rate, features))
+    kept = draw(keys.reshape(-1))
+    return _scaled_up(x, kept.reshape(x.shape), dropout_rate), mask
 
 
 def spatial_dropout(
-    x: ArrayLike, mask: Mask, key: Array, rate: float, *, row_ids: ArrayLike | None = None
+    x: ArrayLike, mask: Mask, key: Array, dropout_rate: float, *, row_ids: ArrayLike | None = None
 ) -> Pair:
     """Zero whole feature maps: a feature is dropped at every step of a row, or at none.
 
-    A feature is dropped with probability `rate`, and the others are scaled by `1 / (1 - rate)`.
-    Neighbouring steps are alike, so that dropping single values hides little. Mask class: any.
+        y[b, t] = kept[b] * x[b, t] / (1 - dropout_rate),   kept ~ Bernoulli(1 - dropout_rate)
+
+    Neighbouring steps are correlated, so dropping single values hides little. Mask class: any.
     Extra padding changes no noise at a real step.
 
     Args:
@@ -70,16 +69,16 @@ def spatial_dropout(
         several feature axes, maps are those of the last.
       mask: boolean, or `Segments` (each sequence has its own draw), or None.
       key: a JAX random key.
-      rate: static, from 0 (keep all) to 1 (drop all).
-      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+      dropout_rate: static, from 0 to below 1.
+      row_ids: as in `step_keys`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `rate` is not within 0 and 1, there is no feature axis, or `mask`
-        does not belong to `x`.
+      ValueError, MaskError: if `dropout_rate` is not from 0 to below 1, there is no feature axis,
+        or `mask` does not belong to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
@@ -93,11 +92,15 @@ def spatial_dropout(
     """
     x, mask = _check.pair(x, mask, "spatial_dropout")
     _check.floating(x, "spatial_dropout")
-    _check_rate(rate, "spatial_dropout")
+    _check.dropout_rate(dropout_rate, "spatial_dropout")
     _check.features(x, mask, "spatial_dropout")
     x, _ = ops.fill(x, mask)
-    if rate in (0, 1):
-        return (x if rate == 0 else jnp.zeros_like(x)), mask
+    if dropout_rate == 0:
+        return x, mask
     keys = sequence_keys(key, x, mask, "spatial_dropout", row_ids)
-    draw = jax.vmap(jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[-1:])))
-    return jnp.where(at_features(draw(keys), x, mask), x / (1 - rate), 0).astype(x.dtype), mask
+    draw = jax.vmap(jax.vmap(lambda k: jax.random.bernoulli(k, 1 - dropout_rate, x.shape[-1:])))
+    return _scaled_up(x, at_features(draw(keys), x, mask), dropout_rate), mask
+
+
+def _scaled_up(x: Array, kept: Array, dropout_rate: float) -> Array:
+    return jnp.where(kept, x / (1 - dropout_rate), 0).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Noise that is added."""
+"""Additive noise."""
 
 import jax
 
@@ -21,7 +21,7 @@ def gaussian_noise(
       mask: boolean, or `Segments`, or None.
       key: a JAX random key.
       stddev: static; standard deviation of the noise, at least 0.
-      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+      row_ids: as in `step_keys`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
@@ -48,7 +48,7 @@ def gaussian_noise(
     if stddev == 0:
         return ops.fill(x, mask)
     keys = step_keys(key, x, mask, row_ids=row_ids)
-    # Drawn wide, so that the noise of a seed does not depend on the dtype.
+    # Drawn in the accumulator's dtype, so that the noise of a seed does not depend on that of `x`.
     wide, features = ops.accumulator(x.dtype), x.shape[keys.ndim :]
     noise = jax.vmap(lambda k: jax.random.normal(k, features, wide))(keys.reshape(-1))
     x, _ = ops.fill(x, mask)

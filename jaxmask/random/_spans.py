@@ -18,29 +18,28 @@ def time_masking(
     max_ratio: float = 1.0,
     row_ids: ArrayLike | None = None,
 ) -> Pair:
-    """Set spans of real steps of each row to 0; they stay real.
+    """Set spans of real steps of each row to 0; they stay real in the mask.
 
-    The width of a span is drawn from 0 to `max_width` (or `max_ratio` times the real steps of the
-    row, if that is less), and its start from all real steps at which it fits. Both are counted in
-    real steps, so a short row is not hidden more often than a long one, and no span is spent on
-    padding. Mask class: any. Extra padding changes no span.
+    The width of a span is drawn uniformly from 0 to `max_width` (or to `max_ratio` times the real
+    steps of the row, if that is less), and its start from the real steps at which it fits. Both
+    count real steps, so no span falls on padding. Mask class: any. Extra padding changes no span.
 
     Args:
       x: `[batch, time, feature...]`, floating.
       mask: `[batch, time]`, boolean, or `Segments` (each sequence has its own spans), or None.
       key: a JAX random key.
       max_width: static, the widest span; T in the paper.
-      num_masks: static, how many spans, which may overlap.
-      max_ratio: the widest span as a part of the row, from 0 to 1; p in the paper.
-      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+      num_masks: static, the number of spans, which may overlap.
+      max_ratio: the widest span as a fraction of the row, from 0 to 1; p in the paper.
+      row_ids: as in `step_keys`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`, with the mask that came in.
 
     Raises:
-      TypeError: if `x` is not floating, `mask` not boolean, or a width or number not an int.
-      ValueError, MaskError: if a width or number is negative, `max_ratio` is not within 0 and 1, or
-        `mask` does not belong to `x`.
+      TypeError: if `x` is not floating, `mask` not boolean, or a width or `num_masks` not an int.
+      ValueError, MaskError: if a width or `num_masks` is negative, `max_ratio` is not within 0 and
+        1, or `mask` does not belong to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
@@ -77,8 +76,8 @@ def feature_masking(
 ) -> Pair:
     """Set bands of features to 0, the same at every step of a row.
 
-    The width of a band is drawn from 0 to `max_width`, and its start from all features at which it
-    fits. Mask class: any. Extra padding changes no band.
+    The width of a band is drawn uniformly from 0 to `max_width`, and its start from the features at
+    which it fits. Mask class: any. Extra padding changes no band.
 
     Args:
       x: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask; floating. Bands
@@ -86,16 +85,16 @@ def feature_masking(
       mask: boolean, or `Segments` (each sequence has its own bands), or None.
       key: a JAX random key.
       max_width: static, the widest band; F in the paper.
-      num_masks: static, how many bands, which may overlap.
-      row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+      num_masks: static, the number of bands, which may overlap.
+      row_ids: as in `step_keys`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x` is not floating, `mask` not boolean, or a width or number not an int.
-      ValueError, MaskError: if a width or number is negative, there is no feature axis, or `mask`
-        does not belong to `x`.
+      TypeError: if `x` is not floating, `mask` not boolean, or a width or `num_masks` not an int.
+      ValueError, MaskError: if a width or `num_masks` is negative, there is no feature axis, or
+        `mask` does not belong to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
@@ -119,7 +118,7 @@ def feature_masking(
 
 
 def _sequence_lengths(x: Array, mask: Mask) -> Array:
-    """How many steps each sequence has: `[batch, 1]`, or `[batch, max_segments]`."""
+    """Real steps of each sequence: `[batch, 1]`, or `[batch, max_segments]` for packed rows."""
     if isinstance(mask, Segments):
         return jnp.sum(_mask_ops.of_each_segment(mask), axis=2, dtype=jnp.int32)
     return jnp.asarray(x.shape[1]) if mask is None else masks.lengths(mask)[:, None]
@@ -128,17 +127,17 @@ def _sequence_lengths(x: Array, mask: Mask) -> Array:
 def _spans(
     keys: Array, size: Array, widest: Array, max_width: int, num_masks: int, where: str
 ) -> tuple[Array, Array]:
-    """Where each span starts and stops, `[batch, sequence, num_masks]`."""
-    number = _check.count(num_masks, where, "num_masks")
+    """The starts and stops of the spans, each `[batch, sequence, num_masks]`."""
+    num_masks = _check.count(num_masks, where, "num_masks")
     widest = jnp.minimum(widest, _check.count(max_width, where, "max_width"))[..., None]
-    draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (2, number))))(keys)
-    width = _whole(draw[..., 0, :], widest)
-    start = _whole(draw[..., 1, :], size[..., None] - width)
+    draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (2, num_masks))))(keys)
+    width = _uniform_int(draw[..., 0, :], widest)
+    start = _uniform_int(draw[..., 1, :], size[..., None] - width)
     return start, start + width
 
 
-def _whole(uniform: Array, most: Array) -> Array:
-    """A whole number from 0 to `most`, each as likely."""
+def _uniform_int(uniform: Array, most: Array) -> Array:
+    """Integers from 0 to `most`, each equally likely, from `uniform` in [0, 1)."""
     # The product can round up to `most + 1`.
     return jnp.minimum((uniform * (most + 1).astype(uniform.dtype)).astype(jnp.int32), most)
 
