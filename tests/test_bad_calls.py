@@ -61,7 +61,23 @@ CALLS = {
     "Embed: `num_embeddings`": lambda: jm.nn.Embed(-5, 3, rngs=R),
     "Embed: `features`": lambda: jm.nn.Embed(5, 3.5, rngs=R),
     "LSTM: `hidden_features`": lambda: jm.nn.LSTM(3, -1, rngs=R),
-    "Conv1D: `kernel_size and features`": lambda: jm.nn.Conv1D(3, 4, 0, rngs=R),
+    "Conv1D: `padding`": lambda: jm.nn.Conv1D(3, 4, 3, padding="x", rngs=R),
+    "Conv1D: `mask_rule`": lambda: jm.nn.Conv1D(3, 4, 3, mask_rule="any", rngs=R),
+    "Conv1D: `groups`": lambda: jm.nn.Conv1D(3, 4, 3, groups=2, rngs=R),
+    "DepthwiseConv1D: `dilation`": lambda: jm.nn.DepthwiseConv1D(3, 4, dilation=0, rngs=R),
+    "ConvTranspose1D: `padding`": lambda: jm.nn.ConvTranspose1D(3, 4, 3, padding="full", rngs=R),
+    "Conv2D: `kernel_size`": lambda: jm.nn.Conv2D(3, 4, 3, rngs=R),
+    "Conv2D: `strides`": lambda: jm.nn.Conv2D(3, 4, (3, 3), strides=(0, 1), rngs=R),
+    "SimpleRNN: `activation`": lambda: jm.nn.SimpleRNN(3, 4, activation="gelu", rngs=R),
+    "MinGRU: `hidden_features`": lambda: jm.nn.MinGRU(3, 0, rngs=R),
+    "MultiHeadAttention: got an unexpected keyword argument 'axis'": lambda: (
+        jm.nn.MultiHeadAttention(2, 4, axis=1, rngs=R)
+    ),
+    "TransformerEncoderBlock: `activation`": lambda: jm.nn.TransformerEncoderBlock(
+        2, 4, activation="gelu", rngs=R
+    ),
+    "AdditiveAttention: `hidden_features`": lambda: jm.nn.AdditiveAttention(3, 4, 0, rngs=R),
+    "Conv1D: `kernel_size`": lambda: jm.nn.Conv1D(3, 4, 0, rngs=R),
     "ragged_vmap: `in_axes`": lambda: jm.ragged_vmap(lambda r, a: r, in_axes=(0, 3))(X, MASK, X),
 }
 

@@ -10,9 +10,19 @@ from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import AdditiveWeights, KVCache
 from jaxmask.attention._cache import check_cache
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, check_sizes
 from jaxmask.nn._memory import Memory, ProjectedMemory, memory_pair
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
+
+
+class AttentionOptions(ParamOptions, total=False):
+    """What `MultiHeadAttention` and `CrossAttention` take; the former documents each."""
+
+    num_kv_heads: int | None
+    dropout_rate: float
+    use_bias: bool
+    kernel_init: nnx.Initializer
+    bias_init: nnx.Initializer
 
 
 class _Projections(MaskedModule):
@@ -25,17 +35,14 @@ class _Projections(MaskedModule):
         kv_features: int,
         qkv_features: int | None,
         out_features: int | None,
-        num_kv_heads: int | None,
         *,
-        dropout_rate: float,
-        use_bias: bool,
-        kernel_init: nnx.Initializer,
-        bias_init: nnx.Initializer,
-        dtype: jax.typing.DTypeLike | None,
-        param_dtype: jax.typing.DTypeLike,
+        num_kv_heads: int | None = None,
+        dropout_rate: float = 0.0,
         rngs: nnx.Rngs,
+        **options: Any,
     ):
         where = type(self).__name__
+        check_options(where, options, AttentionOptions)
         heads = _check.count(num_heads, where, "num_heads", least=1)
         kv_heads = heads if num_kv_heads is None else num_kv_heads
         kv_heads = _check.count(kv_heads, where, "num_kv_heads", least=1)
@@ -46,14 +53,7 @@ class _Projections(MaskedModule):
                 f"{where}: `num_heads` must divide `qkv_features`, and `num_kv_heads` divide "
                 f"`num_heads`, got {heads} heads, {kv_heads} for keys and {qkv} features."
             )
-        options: dict[str, Any] = {
-            "use_bias": use_bias,
-            "kernel_init": kernel_init,
-            "bias_init": bias_init,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
+        options["rngs"] = rngs
         size, out = qkv // heads, in_features if out_features is None else out_features
         self.query = nnx.LinearGeneral(in_features, (heads, size), **options)
         self.key = nnx.LinearGeneral(kv_features, (kv_heads, size), **options)
@@ -147,30 +147,14 @@ class MultiHeadAttention(_Projections):
         qkv_features: int | None = None,
         out_features: int | None = None,
         *,
-        num_kv_heads: int | None = None,
         causal: bool = False,
         window: int | None = None,
         rotary: bool = False,
         rotary_base: float = 10000.0,
-        dropout_rate: float = 0.0,
         max_length: int | None = None,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[AttentionOptions],
     ):
-        super().__init__(
-            *(num_heads, in_features, in_features, qkv_features, out_features, num_kv_heads),
-            dropout_rate=dropout_rate,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        super().__init__(num_heads, in_features, in_features, qkv_features, out_features, **options)
         if window is not None:
             _check.count(window, "MultiHeadAttention", "window", least=1)
         if rotary and self.head_features % 2:
@@ -257,14 +241,8 @@ class CrossAttention(_Projections):
       memory_features: size of the last axis of `memory`; `in_features` where None.
       qkv_features: of all query heads together; `in_features` where None.
       out_features: size of the last axis of `y`; `in_features` where None.
-      num_kv_heads: heads of keys and values, which divide `num_heads`; as many where None.
-      dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
-      use_bias: of the projections.
-      kernel_init: of the projections.
-      bias_init: of the projections.
-      dtype: of the computation; that of `x` and the parameters where None.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` and, with dropout, `dropout` random streams.
+      **options: `num_kv_heads`, `dropout_rate`, `use_bias`, `kernel_init`, `bias_init`, `dtype`,
+        `param_dtype` and `rngs`, as in `MultiHeadAttention`.
 
     Raises:
       ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if
@@ -289,29 +267,14 @@ class CrossAttention(_Projections):
         self,
         num_heads: int,
         in_features: int,
-        *,
         memory_features: int | None = None,
         qkv_features: int | None = None,
         out_features: int | None = None,
-        num_kv_heads: int | None = None,
-        dropout_rate: float = 0.0,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[AttentionOptions],
     ):
         memory_features = in_features if memory_features is None else memory_features
         super().__init__(
-            *(num_heads, in_features, memory_features, qkv_features, out_features, num_kv_heads),
-            dropout_rate=dropout_rate,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            num_heads, in_features, memory_features, qkv_features, out_features, **options
         )
 
     def __call__(  # type: ignore[override]
@@ -358,7 +321,7 @@ class CrossAttention(_Projections):
 
 
 class AdditiveAttention(MaskedModule):
-    """Attention by a small network of query and key: `jaxmask.attention._additive`.
+    """Attention by a small network of query and key: `jaxmask.attention.additive`.
 
     It takes two pairs, `layer(x, mask, memory, memory_mask)`. Mask class: any, of both masks.
 
@@ -376,7 +339,7 @@ class AdditiveAttention(MaskedModule):
       rngs: source of the `params` random stream.
 
     Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.attention._additive`.
+      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.attention.additive`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -403,6 +366,8 @@ class AdditiveAttention(MaskedModule):
     ):
         memory_features = in_features if memory_features is None else memory_features
         hidden = in_features if hidden_features is None else hidden_features
+        sizes = {"in_features": in_features, "memory_features": memory_features}
+        check_sizes("AdditiveAttention", **sizes, hidden_features=hidden)
         self.w_q = nnx.Param(kernel_init(rngs.params(), (in_features, hidden), param_dtype))
         self.w_k = nnx.Param(kernel_init(rngs.params(), (memory_features, hidden), param_dtype))
         self.scale = nnx.Param(scale_init(rngs.params(), (hidden,), param_dtype))

@@ -1,12 +1,17 @@
 """What the modules of jaxmask share."""
 
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Required, TypedDict, TypeVar
 
+import jax
 from flax import nnx
 
-from jaxmask._types import Mask
+from jaxmask import _check
+from jaxmask._types import Array, ArrayLike, Mask
 
 M = TypeVar("M", bound=nnx.Module)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class MaskedModule(nnx.Module):
@@ -31,13 +36,53 @@ class MaskedModule(nnx.Module):
         return quiet_copy(self)(x, mask)[1]
 
 
-def quiet_copy(module: M) -> M:
-    """A copy with variables of its own and no noise, to ask for a mask: nothing else changes.
+class ParamOptions(TypedDict, total=False):
+    """What every module with parameters takes."""
 
-    Example:
-      >>> quiet_copy(nnx.Dropout(0.5)).deterministic
-      True
-    """
+    dtype: jax.typing.DTypeLike | None
+    param_dtype: jax.typing.DTypeLike
+    rngs: Required[nnx.Rngs]
+
+
+class Weighted(MaskedModule):
+    """A module that makes its own parameters and casts them, with `x`, to `dtype`."""
+
+    dtype: jax.typing.DTypeLike | None
+
+    def _param(
+        self,
+        init: nnx.Initializer,
+        shape: tuple[int, ...],
+        metadata: Mapping[str, Any],
+        rngs: nnx.Rngs,
+        param_dtype: jax.typing.DTypeLike,
+    ) -> nnx.Param:
+        return nnx.Param(init(rngs.params(), shape, param_dtype), **metadata)
+
+    def _cast(self, x: ArrayLike, *params: nnx.Param | None) -> tuple[Any, ...]:
+        """`x` and the parameters as arrays, in `dtype` where there is one."""
+        x = _check.array(x, "x", type(self).__name__)
+        arrays: tuple[Array | None, ...] = (x, *(None if p is None else p[...] for p in params))
+        if self.dtype is None:
+            return arrays
+        return jax.tree.map(lambda a: a.astype(self.dtype), arrays)
+
+
+def check_sizes(where: str, **sizes: Any) -> None:
+    """Sizes that a module is built for, each at least 1."""
+    for name, size in sizes.items():
+        _check.count(size, where, name, least=1)
+
+
+def check_options(where: str, options: Mapping[str, Any], known: type) -> None:
+    """Refuse what a `**options` would hand on to another class, whose error would name that one."""
+    unknown = sorted(options.keys() - known.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{where}: got an unexpected keyword argument {unknown[0]!r}.")
+
+
+def quiet_copy(module: M) -> M:
+    """A copy with variables of its own and no noise, to ask for a mask: nothing else changes."""
     copy = nnx.merge(*nnx.split(module), copy=True)
     # No mask depends on noise, and layers may get their streams only when they are called.
     copy.set_attributes(deterministic=True, raise_if_not_found=False)

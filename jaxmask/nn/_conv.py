@@ -1,55 +1,96 @@
 """Convolution modules: parameters and configuration; the arithmetic is `jaxmask.conv`."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, conv
+from jaxmask import _check, _windows, conv
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import NOTHING, ParamOptions, Weighted, check_sizes
 from jaxmask.nn._causal import Causal
 
+_NAMES = ("kernel_size", "strides")
 
-class _Weighted(nnx.Module):
-    """A kernel and a bias, and the dtype to compute in."""
+
+class ConvOptions(ParamOptions, total=False):
+    """What all convolution modules take; `Conv1D` documents each."""
+
+    use_bias: bool
+    kernel_init: nnx.Initializer
+    bias_init: nnx.Initializer
+    kernel_metadata: Mapping[str, Any]
+    bias_metadata: Mapping[str, Any]
+
+
+class _Conv(Weighted):
+    """A kernel and a bias."""
 
     def _make_weights(
         self,
         kernel_shape: tuple[int, ...],
-        features_out: int,
+        out_features: int,
         *,
-        use_bias: bool,
-        kernel_init: nnx.Initializer,
-        bias_init: nnx.Initializer,
-        kernel_metadata: Mapping[str, Any] | None,
-        bias_metadata: Mapping[str, Any] | None,
-        dtype: jax.typing.DTypeLike | None,
-        param_dtype: jax.typing.DTypeLike,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        bias_init: nnx.Initializer = nnx.initializers.zeros,
+        kernel_metadata: Mapping[str, Any] = NOTHING,
+        bias_metadata: Mapping[str, Any] = NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        for size in (*kernel_shape, features_out):
-            _check.count(size, type(self).__name__, "kernel_size and features", least=1)
-        kernel = kernel_init(rngs.params(), kernel_shape, param_dtype)
-        self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
-        self.bias = nnx.data(None)
+        self.kernel = self._param(kernel_init, kernel_shape, kernel_metadata, rngs, param_dtype)
+        self.bias: nnx.Param | None = nnx.data(None)
         if use_bias:
-            bias = bias_init(rngs.params(), (features_out,), param_dtype)
-            self.bias = nnx.Param(bias, **(bias_metadata or {}))
+            self.bias = self._param(bias_init, (out_features,), bias_metadata, rngs, param_dtype)
         self.dtype = dtype
 
-    def _cast(self, x: ArrayLike) -> tuple[Array, Array, Array | None]:
-        x = _check.array(x, "x", type(self).__name__)
-        kernel = self.kernel[...]
-        bias = None if self.bias is None else self.bias[...]
-        if self.dtype is None:
-            return x, kernel, bias
-        return jax.tree.map(lambda a: a.astype(self.dtype), (x, kernel, bias))
+
+class _WindowedConv(_Conv, Causal):
+    """A convolution over windows of time, which runs chunk by chunk if it is causal."""
+
+    _function: ClassVar[Callable[..., Pair]]
+    in_features: int
+
+    def _set_windows(
+        self, kernel_size: int, padding: str, strides: int, dilation: int, mask_rule: str | None
+    ) -> None:
+        where = type(self).__name__
+        _windows.window(
+            *(kernel_size, strides, padding, mask_rule, where), dilation=dilation, names=_NAMES
+        )
+        self.padding = padding
+        self.strides = strides
+        self.dilation = dilation
+        self.mask_rule = mask_rule
+
+    def _options(self) -> dict[str, Any]:
+        return {"strides": self.strides, "dilation": self.dilation}
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Convolve and return `(y, mask)`."""
+        return self._convolve(x, mask, self.padding, self.mask_rule)
+
+    def _convolve(self, x: ArrayLike, mask: Mask, padding: str, mask_rule: str | None) -> Pair:
+        x, kernel, bias = self._cast(x, self.kernel, self.bias)
+        options = self._options() | {"padding": padding, "mask_rule": mask_rule}
+        return type(self)._function(x, mask, kernel, bias, **options)
+
+    def _reach(self) -> int:
+        return (self.kernel.shape[0] - 1) * self.dilation
+
+    def _past_features(self) -> tuple[int, ...]:
+        return (self.in_features,)
+
+    def _over_chunk(self, x: Array, real: Array) -> Array:
+        # `x` is 0 in the padding already.
+        return self._convolve(x, None, "valid", None)[0]
 
 
-class Conv1D(_Weighted, Causal):
+class Conv1D(_WindowedConv):
     """Convolution over time; the arithmetic, the mask and its class are `jaxmask.conv.conv1d`'s.
 
     With `padding="causal"` and `strides=1` it runs chunk by chunk: the carry holds the last
@@ -77,7 +118,8 @@ class Conv1D(_Weighted, Causal):
       rngs: source of the `params` random stream.
 
     Raises:
-      ValueError: if `groups` does not divide the features.
+      TypeError, ValueError: if a size is no int of at least 1, `padding` or `mask_rule` is unknown,
+        or `groups` does not divide the features.
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv1d`; from
         `run`, if the layer is not causal.
 
@@ -90,6 +132,8 @@ class Conv1D(_Weighted, Causal):
       ((1, 3, 4), [[True, True, False]])
     """
 
+    _function = staticmethod(conv.conv1d)
+
     def __init__(
         self,
         in_features: int,
@@ -101,57 +145,20 @@ class Conv1D(_Weighted, Causal):
         dilation: int = 1,
         groups: int = 1,
         mask_rule: str | None = None,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        kernel_metadata: Mapping[str, Any] | None = None,
-        bias_metadata: Mapping[str, Any] | None = None,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[ConvOptions],
     ):
-        _check_groups("Conv1D", groups, in_features, out_features)
-        self._make_weights(
-            (kernel_size, in_features // groups, out_features),
-            out_features,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        _check_features("Conv1D", groups, in_features, out_features)
+        self._set_windows(kernel_size, padding, strides, dilation, mask_rule)
+        shape = (kernel_size, in_features // groups, out_features)
+        self._make_weights(shape, out_features, **options)
         self.in_features = in_features
-        self.padding = padding
-        self.strides = strides
-        self.dilation = dilation
         self.groups = groups
-        self.mask_rule = mask_rule
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        return self._convolve(x, mask, self.padding, self.mask_rule)
-
-    def _convolve(self, x: ArrayLike, mask: Mask, padding: str, mask_rule: str | None) -> Pair:
-        x, kernel, bias = self._cast(x)
-        options: dict[str, Any] = {"strides": self.strides, "dilation": self.dilation}
-        options |= {"groups": self.groups, "padding": padding, "mask_rule": mask_rule}
-        return conv.conv1d(x, mask, kernel, bias, **options)
-
-    def _reach(self) -> int:
-        return (self.kernel.shape[0] - 1) * self.dilation
-
-    def _past_features(self) -> tuple[int, ...]:
-        return (self.in_features,)
-
-    def _over_chunk(self, x: Array, real: Array) -> Array:
-        # `x` is 0 in the padding already.
-        return self._convolve(x, None, "valid", None)[0]
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | {"groups": self.groups}
 
 
-class DepthwiseConv1D(_Weighted, Causal):
+class DepthwiseConv1D(_WindowedConv):
     """Convolution of each feature over time; the arithmetic is `jaxmask.conv.depthwise`.
 
     With `padding="causal"` and `strides=1` it runs chunk by chunk, as `Conv1D` does.
@@ -163,21 +170,12 @@ class DepthwiseConv1D(_Weighted, Causal):
       in_features: size of the last axis of `x`.
       kernel_size: steps of a window.
       multiplier: results of each feature.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
-      strides: steps from one window to the next.
-      dilation: steps from one tap of a window to the next.
-      mask_rule: see `jaxmask.conv.conv1d`.
-      use_bias: add a bias.
-      kernel_init: initializer of `kernel [kernel_size, 1, in_features * multiplier]`, reshaped to
-        `[kernel_size, in_features, multiplier]`, so that it counts the inputs of a result right.
-      bias_init: initializer of `bias [in_features * multiplier]`.
-      kernel_metadata: metadata of `kernel`, such as its sharding.
-      bias_metadata: metadata of `bias`.
-      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      padding, strides, dilation, mask_rule: as in `Conv1D`.
+      **options: as in `Conv1D`. `kernel_init` makes `[kernel_size, 1, in_features * multiplier]`,
+        so that it sees the right fan-in, reshaped to `[kernel_size, in_features, multiplier]`.
 
     Raises:
+      TypeError, ValueError: as `Conv1D`.
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.depthwise`; from
         `run`, if the layer is not causal.
 
@@ -189,6 +187,8 @@ class DepthwiseConv1D(_Weighted, Causal):
       (2, 6, 3)
     """
 
+    _function = staticmethod(conv.depthwise)
+
     def __init__(
         self,
         in_features: int,
@@ -199,55 +199,18 @@ class DepthwiseConv1D(_Weighted, Causal):
         strides: int = 1,
         dilation: int = 1,
         mask_rule: str | None = None,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        kernel_metadata: Mapping[str, Any] | None = None,
-        bias_metadata: Mapping[str, Any] | None = None,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[ConvOptions],
     ):
-        self._make_weights(
-            (kernel_size, in_features, multiplier),
-            in_features * multiplier,
-            use_bias=use_bias,
-            kernel_init=_each_feature(kernel_init),
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        check_sizes("DepthwiseConv1D", in_features=in_features, multiplier=multiplier)
+        self._set_windows(kernel_size, padding, strides, dilation, mask_rule)
+        init = options.get("kernel_init", nnx.initializers.lecun_normal())
+        options["kernel_init"] = _each_feature(init)
+        shape = (kernel_size, in_features, multiplier)
+        self._make_weights(shape, in_features * multiplier, **options)
         self.in_features = in_features
-        self.padding = padding
-        self.strides = strides
-        self.dilation = dilation
-        self.mask_rule = mask_rule
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        return self._convolve(x, mask, self.padding, self.mask_rule)
-
-    def _convolve(self, x: ArrayLike, mask: Mask, padding: str, mask_rule: str | None) -> Pair:
-        x, kernel, bias = self._cast(x)
-        options: dict[str, Any] = {"strides": self.strides, "dilation": self.dilation}
-        options |= {"padding": padding, "mask_rule": mask_rule}
-        return conv.depthwise(x, mask, kernel, bias, **options)
-
-    def _reach(self) -> int:
-        return (self.kernel.shape[0] - 1) * self.dilation
-
-    def _past_features(self) -> tuple[int, ...]:
-        return (self.in_features,)
-
-    def _over_chunk(self, x: Array, real: Array) -> Array:
-        # `x` is 0 in the padding already.
-        return self._convolve(x, None, "valid", None)[0]
 
 
-class ConvTranspose1D(_Weighted, MaskedModule):
+class ConvTranspose1D(_Conv):
     """Transposed convolution over time; the arithmetic is `jaxmask.conv.conv1d_transpose`.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
@@ -259,16 +222,10 @@ class ConvTranspose1D(_Weighted, MaskedModule):
       kernel_size: outputs that a step reaches.
       strides: outputs a step.
       padding: `"same"`, `"valid"` or `"causal"`, see `jaxmask.conv.conv1d_transpose`.
-      use_bias: add a bias.
-      kernel_init: initializer of `kernel [kernel_size, in_features, out_features]`.
-      bias_init: initializer of `bias [out_features]`.
-      kernel_metadata: metadata of `kernel`, such as its sharding.
-      bias_metadata: metadata of `bias`.
-      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      **options: as in `Conv1D`; the kernel is `[kernel_size, in_features, out_features]`.
 
     Raises:
+      TypeError, ValueError: as `Conv1D`.
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv1d_transpose`.
 
     Example:
@@ -287,39 +244,23 @@ class ConvTranspose1D(_Weighted, MaskedModule):
         *,
         strides: int = 1,
         padding: str = "same",
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        kernel_metadata: Mapping[str, Any] | None = None,
-        bias_metadata: Mapping[str, Any] | None = None,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[ConvOptions],
     ):
-        self._make_weights(
-            (kernel_size, in_features, out_features),
-            out_features,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        sizes = {"in_features": in_features, "out_features": out_features}
+        check_sizes("ConvTranspose1D", **sizes, kernel_size=kernel_size, strides=strides)
+        _check.choice(padding, ("same", "valid", "causal"), "ConvTranspose1D", "padding")
+        self._make_weights((kernel_size, in_features, out_features), out_features, **options)
         self.strides = strides
         self.padding = padding
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x)
-        return conv.conv1d_transpose(
-            x, mask, kernel, bias, strides=self.strides, padding=self.padding
-        )
+        x, kernel, bias = self._cast(x, self.kernel, self.bias)
+        options: dict[str, Any] = {"strides": self.strides, "padding": self.padding}
+        return conv.conv1d_transpose(x, mask, kernel, bias, **options)
 
 
-class Conv2D(_Weighted, MaskedModule):
+class Conv2D(_Conv):
     """Convolution over time and frequency; the arithmetic is `jaxmask.conv.conv2d`.
 
     Shapes: `x [batch, time, frequency, in_features]` and mask `[batch, time]` to
@@ -335,17 +276,11 @@ class Conv2D(_Weighted, MaskedModule):
       dilation: over time and over frequency.
       groups: divides `in_features` and `out_features`.
       mask_rule: see `jaxmask.conv.conv1d`.
-      use_bias: add a bias.
-      kernel_init: initializer of `kernel [*kernel_size, in_features // groups, out_features]`.
-      bias_init: initializer of `bias [out_features]`.
-      kernel_metadata: metadata of `kernel`, such as its sharding.
-      bias_metadata: metadata of `bias`.
-      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      **options: as in `Conv1D`; the kernel is
+        `[*kernel_size, in_features // groups, out_features]`.
 
     Raises:
-      ValueError: if `groups` does not divide the features.
+      TypeError, ValueError: as `Conv1D`.
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv2d`.
 
     Example:
@@ -368,28 +303,15 @@ class Conv2D(_Weighted, MaskedModule):
         dilation: tuple[int, int] = (1, 1),
         groups: int = 1,
         mask_rule: str | None = None,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        kernel_metadata: Mapping[str, Any] | None = None,
-        bias_metadata: Mapping[str, Any] | None = None,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[ConvOptions],
     ):
-        _check_groups("Conv2D", groups, in_features, out_features)
-        self._make_weights(
-            (*kernel_size, in_features // groups, out_features),
-            out_features,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        _check_features("Conv2D", groups, in_features, out_features)
+        _check_axes(kernel_size=kernel_size, strides=strides, dilation=dilation)
+        rules = (padding, mask_rule), (frequency_padding, None)
+        for size, stride, apart, rule in zip(kernel_size, strides, dilation, rules, strict=True):
+            _windows.window(size, stride, *rule, "Conv2D", dilation=apart, names=_NAMES)
+        shape = (*kernel_size, in_features // groups, out_features)
+        self._make_weights(shape, out_features, **options)
         self.padding = padding
         self.frequency_padding = frequency_padding
         self.strides = strides
@@ -399,7 +321,7 @@ class Conv2D(_Weighted, MaskedModule):
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x)
+        x, kernel, bias = self._cast(x, self.kernel, self.bias)
         return conv.conv2d(
             *(x, mask, kernel, bias),
             padding=self.padding,
@@ -411,13 +333,21 @@ class Conv2D(_Weighted, MaskedModule):
         )
 
 
-def _check_groups(where: str, groups: int, in_features: int, out_features: int) -> None:
-    groups = _check.count(groups, where, "groups", least=1)
+def _check_features(where: str, groups: int, in_features: int, out_features: int) -> None:
+    check_sizes(where, in_features=in_features, out_features=out_features, groups=groups)
     if in_features % groups or out_features % groups:
         raise ValueError(
             f"{where}: `groups` must divide in_features ({in_features}) and out_features "
             f"({out_features}), got {groups}."
         )
+
+
+def _check_axes(**options: tuple[int, int]) -> None:
+    for name, value in options.items():
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise TypeError(
+                f"Conv2D: `{name}` must be a pair of ints (time, frequency), got {value!r}."
+            )
 
 
 def _each_feature(init: nnx.Initializer) -> nnx.Initializer:

@@ -1,6 +1,6 @@
 """Gated linear recurrences: gates of the input alone; the arithmetic is `recurrent.linear`."""
 
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,15 @@ from flax import nnx
 
 from jaxmask import _check, ops, recurrent
 from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.nn._base import ParamOptions, check_options, check_sizes
 from jaxmask.nn._recurrent import Recurrent
+
+
+class LinearOptions(ParamOptions, total=False):
+    """What all gated linear recurrences take; `MinGRU` documents each."""
+
+    return_sequences: bool
+    reverse: bool
 
 
 class _Linear(Recurrent):
@@ -16,6 +24,31 @@ class _Linear(Recurrent):
 
     in_features: int
     hidden_features: int
+    update: nnx.Linear
+    candidate: nnx.Linear
+    forget: nnx.Linear
+    input: nnx.Linear
+    recurrence: nnx.Linear
+
+    def _make(
+        self,
+        in_features: int,
+        hidden_features: int,
+        gates: tuple[str, ...],
+        *,
+        return_sequences: bool = True,
+        reverse: bool = False,
+        **options: Unpack[ParamOptions],
+    ) -> None:
+        sizes = {"in_features": in_features, "hidden_features": hidden_features}
+        check_sizes(type(self).__name__, **sizes)
+        check_options(type(self).__name__, options, ParamOptions)
+        for gate in gates:
+            setattr(self, gate, nnx.Linear(in_features, hidden_features, **options))
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.return_sequences = return_sequences
+        self.reverse = reverse
 
     def initial_carry(self, batch: int) -> Array:
         """Zeros, float32."""
@@ -72,24 +105,8 @@ class MinGRU(_Linear):
     Source: Feng et al., 2024, Were RNNs all we needed?, arXiv:2410.01201.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.update = nnx.Linear(in_features, hidden_features, **options)
-        self.candidate = nnx.Linear(in_features, hidden_features, **options)
-        self.in_features = in_features
-        self.hidden_features = hidden_features
-        self.return_sequences = return_sequences
-        self.reverse = reverse
+    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[LinearOptions]):
+        self._make(in_features, hidden_features, ("update", "candidate"), **options)
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         score = self.update(x)
@@ -104,18 +121,12 @@ class MinLSTM(_Linear):
 
     Mask class: any. The paper's first form, without its logarithms.
 
-    Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
-    `y [batch, time, hidden_features]` and the same mask; with `return_sequences=False` to
-    `last [batch, hidden_features]` and a row mask `[batch]`.
+    Shapes as in `MinGRU`.
 
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y`.
-      return_sequences: give every step, not the last one computed.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
-      dtype: what the gates are computed in; that of `x` and the parameters where None.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      **options: as in `MinGRU`.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.linear`.
@@ -130,25 +141,8 @@ class MinLSTM(_Linear):
     Source: Feng et al., 2024, Were RNNs all we needed?, arXiv:2410.01201.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.forget = nnx.Linear(in_features, hidden_features, **options)
-        self.input = nnx.Linear(in_features, hidden_features, **options)
-        self.candidate = nnx.Linear(in_features, hidden_features, **options)
-        self.in_features = in_features
-        self.hidden_features = hidden_features
-        self.return_sequences = return_sequences
-        self.reverse = reverse
+    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[LinearOptions]):
+        self._make(in_features, hidden_features, ("forget", "input", "candidate"), **options)
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         # f / (f + i) by the difference of logarithms: both gates may round to 0.
@@ -163,18 +157,14 @@ class RGLRU(_Linear):
         a = sigmoid(decay) ** (8 r)
         h = a * h + sqrt(1 - a**2) * (i * x[t])     where mask[t]; elsewhere h stays
 
-    Mask class: any. The gates are full matrices; blocks on the diagonal are a later economy.
+    Mask class: any. The gates are full matrices, not block-diagonal ones.
 
     Shapes: `x [batch, time, features]` and mask `[batch, time]` to `y` of the same shape and the
     same mask; with `return_sequences=False` to `last [batch, features]` and a row mask `[batch]`.
 
     Args:
       features: size of the last axis of `x` and of `y`.
-      return_sequences: give every step, not the last one computed.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
-      dtype: what the gates are computed in; that of `x` and the parameters where None.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      **options: as in `MinGRU`.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.linear`.
@@ -191,23 +181,10 @@ class RGLRU(_Linear):
 
     sharpness = 8.0  # the paper's c
 
-    def __init__(
-        self,
-        features: int,
-        *,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.recurrence = nnx.Linear(features, features, **options)
-        self.input = nnx.Linear(features, features, **options)
-        self.decay = nnx.Param(self._slow_decay(rngs.params(), features).astype(param_dtype))
-        self.in_features = self.hidden_features = features
-        self.return_sequences = return_sequences
-        self.reverse = reverse
+    def __init__(self, features: int, **options: Unpack[LinearOptions]):
+        self._make(features, features, ("recurrence", "input"), **options)
+        decay = self._slow_decay(options["rngs"].params(), features)
+        self.decay = nnx.Param(decay.astype(options.get("param_dtype", jnp.float32)))
 
     def _slow_decay(self, key: Array, features: int) -> Array:
         """So that `a` lies within 0.9 and 0.999 where the gate is open, as in the paper."""

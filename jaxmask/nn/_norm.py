@@ -264,7 +264,7 @@ class Standardize(MaskedModule):
 
 
 class BatchNorm(_Norm):
-    """Each feature by its mean and variance over the real steps of all rows: `jaxmask.norm._batch`.
+    """Each feature by its mean and variance over the real steps of all rows: `jaxmask.norm.batch`.
 
     In training the statistics are those of the batch, and `mean` and `var` keep running averages of
     them, which evaluation uses. A batch without any real step leaves the averages as they are.

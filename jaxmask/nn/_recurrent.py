@@ -1,8 +1,7 @@
 """Recurrent modules: parameters and configuration; the arithmetic is `jaxmask.recurrent`."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +9,7 @@ from flax import nnx
 
 from jaxmask import _check, masks, pool, recurrent
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
-from jaxmask.nn._base import MaskedModule
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-_ZEROS = nnx.initializers.zeros_init()
-_KERNEL = nnx.initializers.lecun_normal()
-_ORTHOGONAL = nnx.initializers.orthogonal()
+from jaxmask.nn._base import NOTHING, MaskedModule, ParamOptions, Weighted, check_sizes
 
 
 def unit_forget_bias(
@@ -104,7 +98,21 @@ class Recurrent(MaskedModule):
         return mask if self.return_sequences else masks.rows(mask)
 
 
-class _Weighted(Recurrent):
+class RecurrentOptions(ParamOptions, total=False):
+    """What `LSTM`, `GRU` and `SimpleRNN` take; `LSTM` documents each."""
+
+    return_sequences: bool
+    reverse: bool
+    method: str
+    kernel_init: nnx.Initializer
+    recurrent_kernel_init: nnx.Initializer
+    bias_init: nnx.Initializer
+    kernel_metadata: Mapping[str, Any]
+    recurrent_kernel_metadata: Mapping[str, Any]
+    bias_metadata: Mapping[str, Any]
+
+
+class _Gated(Recurrent, Weighted):
     """A layer with the matrices `w_x` and `w_h` and a bias, and a function that runs them."""
 
     gates: ClassVar[int]
@@ -114,31 +122,29 @@ class _Weighted(Recurrent):
         in_features: int,
         hidden_features: int,
         *,
-        return_sequences: bool,
-        reverse: bool,
-        method: str,
-        kernel_init: nnx.Initializer,
-        recurrent_kernel_init: nnx.Initializer,
-        bias_init: nnx.Initializer,
-        kernel_metadata: Mapping[str, Any],
-        recurrent_kernel_metadata: Mapping[str, Any],
-        bias_metadata: Mapping[str, Any],
-        dtype: jax.typing.DTypeLike | None,
-        param_dtype: jax.typing.DTypeLike,
+        return_sequences: bool = True,
+        reverse: bool = False,
+        method: str = "auto",
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        recurrent_kernel_init: nnx.Initializer = nnx.initializers.orthogonal(),
+        bias_init: nnx.Initializer = nnx.initializers.zeros,
+        kernel_metadata: Mapping[str, Any] = NOTHING,
+        recurrent_kernel_metadata: Mapping[str, Any] = NOTHING,
+        bias_metadata: Mapping[str, Any] = NOTHING,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        where = type(self).__name__
-        _check.count(in_features, where, "in_features")
-        _check.count(hidden_features, where, "hidden_features", least=1)
-        width = self.gates * hidden_features
+        _check.count(in_features, type(self).__name__, "in_features")
+        check_sizes(type(self).__name__, hidden_features=hidden_features)
         self.hidden_features = hidden_features
         self.in_features = in_features
-        w_x = kernel_init(rngs.params(), (in_features, width), param_dtype)
-        w_h = recurrent_kernel_init(rngs.params(), (hidden_features, width), param_dtype)
-        b = bias_init(rngs.params(), self._bias_shape(), param_dtype)
-        self.w_x = nnx.Param(w_x, **kernel_metadata)
-        self.w_h = nnx.Param(w_h, **recurrent_kernel_metadata)
-        self.b = nnx.Param(b, **bias_metadata)
+        width, made = self.gates * hidden_features, (rngs, param_dtype)
+        self.w_x = self._param(kernel_init, (in_features, width), kernel_metadata, *made)
+        self.w_h = self._param(
+            recurrent_kernel_init, (hidden_features, width), recurrent_kernel_metadata, *made
+        )
+        self.b = self._param(bias_init, self._bias_shape(), bias_metadata, *made)
         self.return_sequences = return_sequences
         self.reverse = reverse
         self.method = method
@@ -158,15 +164,12 @@ class _Weighted(Recurrent):
     def _run(
         self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
     ) -> tuple[PyTree, Pair]:
-        x = _check.array(x, "x", type(self).__name__)
-        weights = (self.w_x[...], self.w_h[...], self.b[...])
-        if self.dtype is not None:
-            x, weights = jax.tree.map(lambda a: a.astype(self.dtype), (x, weights))
+        x, *weights = self._cast(x, self.w_x, self.w_h, self.b)
         options = {"reverse": reverse, "resets": resets, "method": self.method}
         return self._layer(x, mask, weights, carry, **options)
 
 
-class LSTM(_Weighted):
+class LSTM(_Gated):
     """Long short-term memory; the arithmetic is `jaxmask.recurrent.lstm`.
 
     A masked step neither updates the state nor emits: `y` is exactly 0 there, so the final state
@@ -210,39 +213,9 @@ class LSTM(_Weighted):
 
     gates = 4
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        method: str = "auto",
-        kernel_init: nnx.Initializer = _KERNEL,
-        recurrent_kernel_init: nnx.Initializer = _ORTHOGONAL,
-        bias_init: nnx.Initializer = unit_forget_bias,
-        kernel_metadata: Mapping[str, Any] = _NOTHING,
-        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
-        bias_metadata: Mapping[str, Any] = _NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            *(in_features, hidden_features),
-            return_sequences=return_sequences,
-            reverse=reverse,
-            method=method,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            recurrent_kernel_metadata=recurrent_kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[RecurrentOptions]):
+        options.setdefault("bias_init", unit_forget_bias)
+        super().__init__(in_features, hidden_features, **options)
 
     def initial_carry(self, batch: int) -> recurrent.LSTMCarry:
         """Zeros, float32."""
@@ -252,15 +225,10 @@ class LSTM(_Weighted):
         return recurrent.lstm(x, mask, recurrent.LSTMWeights(*weights), carry, **options)
 
 
-class GRU(_Weighted):
+class GRU(_Gated):
     """Gated recurrent unit; the arithmetic is `jaxmask.recurrent.gru`.
 
-    A masked step neither updates the state nor emits: `y` is exactly 0 there, so the final state
-    is the one after the last real step wherever the padding lies (mask class: any).
-
-    Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
-    `y [batch, time, hidden_features]` and the same mask; with `return_sequences=False` to
-    `last [batch, hidden_features]` and a row mask `[batch]`.
+    Padding and shapes as in `LSTM`.
 
     Args:
       in_features: size of the last axis of `x`.
@@ -270,9 +238,8 @@ class GRU(_Weighted):
       method: see `jaxmask.recurrent.gru`.
       bias_init: initializer of `b`, `[2, 3 * hidden_features]` with `reset_after`, else
         `[3 * hidden_features]`; gates in the order r, z, n.
-      return_sequences, reverse, kernel_init, recurrent_kernel_init, kernel_metadata,
-        recurrent_kernel_metadata, bias_metadata, dtype, param_dtype, rngs: as in `LSTM`, for
-        `w_x [in_features, 3 * hidden_features]` and `w_h [hidden_features, 3 * hidden_features]`.
+      **options: as in `LSTM`, for `w_x [in_features, 3 * hidden_features]` and
+        `w_h [hidden_features, 3 * hidden_features]`.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.gru`.
@@ -297,35 +264,10 @@ class GRU(_Weighted):
         hidden_features: int,
         *,
         reset_after: bool = True,
-        return_sequences: bool = True,
-        reverse: bool = False,
-        method: str = "auto",
-        kernel_init: nnx.Initializer = _KERNEL,
-        recurrent_kernel_init: nnx.Initializer = _ORTHOGONAL,
-        bias_init: nnx.Initializer = _ZEROS,
-        kernel_metadata: Mapping[str, Any] = _NOTHING,
-        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
-        bias_metadata: Mapping[str, Any] = _NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[RecurrentOptions],
     ):
         self.reset_after = reset_after
-        super().__init__(
-            *(in_features, hidden_features),
-            return_sequences=return_sequences,
-            reverse=reverse,
-            method=method,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            recurrent_kernel_metadata=recurrent_kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        super().__init__(in_features, hidden_features, **options)
 
     def _bias_shape(self) -> tuple[int, ...]:
         width = super()._bias_shape()
@@ -336,15 +278,10 @@ class GRU(_Weighted):
         return recurrent.gru(x, mask, recurrent.GRUWeights(*weights), carry, **options)
 
 
-class SimpleRNN(_Weighted):
+class SimpleRNN(_Gated):
     """Simple recurrent network; the arithmetic is `jaxmask.recurrent.simple`.
 
-    A masked step neither updates the state nor emits: `y` is exactly 0 there, so the final state
-    is the one after the last real step wherever the padding lies (mask class: any).
-
-    Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
-    `y [batch, time, hidden_features]` and the same mask; with `return_sequences=False` to
-    `last [batch, hidden_features]` and a row mask `[batch]`.
+    Padding and shapes as in `LSTM`.
 
     Args:
       in_features: size of the last axis of `x`.
@@ -352,9 +289,8 @@ class SimpleRNN(_Weighted):
       activation: `"tanh"` or `"relu"`.
       method: see `jaxmask.recurrent.simple`.
       bias_init: initializer of `b [hidden_features]`.
-      return_sequences, reverse, kernel_init, recurrent_kernel_init, kernel_metadata,
-        recurrent_kernel_metadata, bias_metadata, dtype, param_dtype, rngs: as in `LSTM`, for
-        `w_x [in_features, hidden_features]` and `w_h [hidden_features, hidden_features]`.
+      **options: as in `LSTM`, for `w_x [in_features, hidden_features]` and
+        `w_h [hidden_features, hidden_features]`.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.simple`.
@@ -378,35 +314,11 @@ class SimpleRNN(_Weighted):
         hidden_features: int,
         *,
         activation: str = "tanh",
-        return_sequences: bool = True,
-        reverse: bool = False,
-        method: str = "auto",
-        kernel_init: nnx.Initializer = _KERNEL,
-        recurrent_kernel_init: nnx.Initializer = _ORTHOGONAL,
-        bias_init: nnx.Initializer = _ZEROS,
-        kernel_metadata: Mapping[str, Any] = _NOTHING,
-        recurrent_kernel_metadata: Mapping[str, Any] = _NOTHING,
-        bias_metadata: Mapping[str, Any] = _NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[RecurrentOptions],
     ):
+        _check.choice(activation, ("tanh", "relu"), "SimpleRNN", "activation")
         self.activation = activation
-        super().__init__(
-            *(in_features, hidden_features),
-            return_sequences=return_sequences,
-            reverse=reverse,
-            method=method,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            kernel_metadata=kernel_metadata,
-            recurrent_kernel_metadata=recurrent_kernel_metadata,
-            bias_metadata=bias_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        super().__init__(in_features, hidden_features, **options)
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
         options["activation"] = self.activation

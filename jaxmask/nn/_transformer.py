@@ -11,9 +11,22 @@ from jaxmask import _check, ops, random
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import KVCache
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
 from jaxmask.nn._memory import Memory, ProjectedMemory
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
+
+
+class BlockOptions(ParamOptions, total=False):
+    """What both blocks take; `TransformerEncoderBlock` documents each."""
+
+    norm_first: bool
+    activation: Callable[[Array], Array]
+    dropout_rate: float
+    epsilon: float
+    num_kv_heads: int | None
+    window: int | None
+    rotary: bool
+    max_length: int | None
 
 
 class _Block(MaskedModule):
@@ -25,15 +38,16 @@ class _Block(MaskedModule):
         in_features: int,
         mlp_features: int | None,
         *,
-        norm_first: bool,
-        activation: Callable[[Array], Array],
-        dropout_rate: float,
-        epsilon: float,
-        attention: dict[str, Any],
-        dtype: jax.typing.DTypeLike | None,
-        param_dtype: jax.typing.DTypeLike,
+        norm_first: bool = True,
+        activation: Callable[[Array], Array] = jax.nn.gelu,
+        dropout_rate: float = 0.0,
+        epsilon: float = 1e-6,
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **attention: Any,
     ):
+        _check.function(activation, type(self).__name__, "activation")
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         hidden = 4 * in_features if mlp_features is None else mlp_features
         self.attention = MultiHeadAttention(
@@ -138,35 +152,10 @@ class TransformerEncoderBlock(_Block):
         mlp_features: int | None = None,
         *,
         causal: bool = False,
-        norm_first: bool = True,
-        activation: Callable[[Array], Array] = jax.nn.gelu,
-        dropout_rate: float = 0.0,
-        num_kv_heads: int | None = None,
-        window: int | None = None,
-        rotary: bool = False,
-        max_length: int | None = None,
-        epsilon: float = 1e-6,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[BlockOptions],
     ):
-        super().__init__(
-            *(num_heads, in_features, mlp_features),
-            norm_first=norm_first,
-            activation=activation,
-            dropout_rate=dropout_rate,
-            epsilon=epsilon,
-            attention={
-                "num_kv_heads": num_kv_heads,
-                "causal": causal,
-                "window": window,
-                "rotary": rotary,
-                "max_length": max_length,
-            },
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        check_options("TransformerEncoderBlock", options, BlockOptions)
+        super().__init__(num_heads, in_features, mlp_features, causal=causal, **options)
 
     def __call__(self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]) -> Pair:
         """Run both branches and return `(y, mask)`; options as in `Sequential`."""
@@ -205,14 +194,7 @@ class TransformerDecoderBlock(_Block):
       in_features: size of the last axis of `x` and `y`.
       mlp_features: hidden features of the network; `4 * in_features` where None.
       memory_features: size of the last axis of `memory`; `in_features` where None.
-      norm_first: pre-norm, or else post-norm.
-      activation: of the network.
-      dropout_rate: of attention weights and of the branches, in training mode.
-      num_kv_heads, window, rotary, max_length: as in `MultiHeadAttention`, of self-attention.
-      epsilon: of the norms.
-      dtype: of the computation; that of `x` and the parameters where None.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` and, with dropout, `dropout` random streams.
+      **options: as in `TransformerEncoderBlock`.
 
     Raises:
       ValueError: if heads do not divide; on call, if `x` or `memory` has other features.
@@ -238,43 +220,16 @@ class TransformerDecoderBlock(_Block):
         mlp_features: int | None = None,
         *,
         memory_features: int | None = None,
-        norm_first: bool = True,
-        activation: Callable[[Array], Array] = jax.nn.gelu,
-        dropout_rate: float = 0.0,
-        num_kv_heads: int | None = None,
-        window: int | None = None,
-        rotary: bool = False,
-        max_length: int | None = None,
-        epsilon: float = 1e-6,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        **options: Unpack[BlockOptions],
     ):
-        super().__init__(
-            *(num_heads, in_features, mlp_features),
-            norm_first=norm_first,
-            activation=activation,
-            dropout_rate=dropout_rate,
-            epsilon=epsilon,
-            attention={
-                "num_kv_heads": num_kv_heads,
-                "causal": True,
-                "window": window,
-                "rotary": rotary,
-                "max_length": max_length,
-            },
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.cross_attention = CrossAttention(
-            *(num_heads, in_features),
-            memory_features=memory_features,
-            dropout_rate=dropout_rate,
-            **options,
-        )
-        self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **options)
+        check_options("TransformerDecoderBlock", options, BlockOptions)
+        super().__init__(num_heads, in_features, mlp_features, causal=True, **options)
+        given: dict[str, Any] = {"dropout_rate": 0.0, "epsilon": 1e-6, **options}
+        shared = {name: given[name] for name in ParamOptions.__annotations__ if name in given}
+        sizes = num_heads, in_features, memory_features
+        rate, epsilon = given["dropout_rate"], given["epsilon"]
+        self.cross_attention = CrossAttention(*sizes, dropout_rate=rate, **shared)
+        self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **shared)
 
     def __call__(  # type: ignore[override]
         self,
