@@ -31,7 +31,6 @@ BY_STEP = {
     "ops.shift": (jm.ops.shift, lambda r: np.concatenate([np.zeros_like(r[:1]), r[:-1]])),
     "ops.compact": (jm.ops.compact, lambda r: r),
     "ops.fill": (jm.ops.fill, lambda r: r),
-    "ops.fill_real": (jm.ops.fill_real, lambda r: r),
     "ops.each_step": (lambda x, m: jm.ops.each_step(lambda x: x, x, m), lambda r: r),
     "shape.upsample": (lambda x, m: jm.shape.upsample(x, m, 2), lambda r: r.repeat(2, 0)),
     "shape.pad": (lambda x, m: jm.shape.pad(x, m, (1, 1)), lambda r: r),
@@ -100,7 +99,7 @@ def test_values_and_dtypes_are_those_of_numpy(name, dtype):
         if name in POOLED:
             got = list(np.asarray(y)[... if mask is None else np.asarray(mask)])
         else:
-            got = sequences(y, given if name == "ops.fill_real" else mask)
+            got = sequences(y, mask)
         with np.errstate(over="ignore"):
             want = [by_numpy(oracle, row) for row in sequences(x, given)]
         want = want if name in POOLED else [row for row in want if len(row)]

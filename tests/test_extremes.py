@@ -145,16 +145,6 @@ def test_complex_numbers_have_no_order(name):
             getattr(jm.pool, name)(jnp.ones((1, 2), jnp.complex64), mask)
 
 
-def test_other_axes_and_masks_of_values():
-    """As windows have them."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)), jnp.float32)
-    keep = x < 0.5
-    for axis in range(3):
-        y = jm.ops.extreme(x, keep, axis=axis, highest=True)
-        want = np.max(np.where(keep, x, -np.inf), axis=axis)
-        assert np.array_equal(y, np.where(np.isinf(want), 0, want))
-
-
 MERGES = pytest.mark.parametrize("name", ["maximum", "minimum"])
 
 

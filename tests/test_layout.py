@@ -17,10 +17,11 @@ LAYERS = {
     for number, names in enumerate(
         (
             ["_types"],
-            ["_check"],
+            ["_check", "_sums"],
             ["_class_ids", "_mask_ops"],
             ["masks"],
-            ["_host", "ops"],
+            ["_host", "_steps"],
+            ["ops"],
             ["batching"],
             ["_windows", "_keys", "packing"],
             ["merge", "norm", "pool", "shape", "random", "recurrent", "conv"],
@@ -46,7 +47,6 @@ TO_MOVE = {  # imports from behind a door that are still to go through it or to 
     "jaxmask.losses._chain",
     "jaxmask.losses._reduction",
     "jaxmask.nn._state",
-    "jaxmask.ops._moving.to_left",
     "jaxmask.packing._pack.Overflow",
     "jaxmask.packing._stream.pack_source",
     "jaxmask.ragged._transform",

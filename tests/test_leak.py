@@ -780,7 +780,7 @@ class Normalised(nnx.Module):
 
     def __call__(self, x, mask):
         self.dropout(x)
-        return self.norm(jm.ops.fill_real(x, mask)[0]), mask
+        return jm.ops.each_step(self.norm, x, mask)
 
 
 def test_a_module_in_training_mode_is_left_as_it_was():
@@ -865,7 +865,7 @@ def test_an_acquittal_states_its_scope():
     ("fn", "hint"),
     [
         (times_mask, "0 * nan is nan"),
-        (root_with_where_after, "jm.ops.fill_real"),
+        (root_with_where_after, "jm.ops.each_step"),
         (mask_of_its_own, "A mask is made from the mask that came in"),
         (divides_by_padded_length, "The result depends on the padded length"),
         (backward_pass_reaches_padding, "custom_vjp"),

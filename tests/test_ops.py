@@ -115,20 +115,26 @@ def test_sums_in_half_precision_neither_stall_nor_overflow():
     assert float(jm.pool.mean(large, mask)[0][0]) == pytest.approx(6e4, rel=1e-3)
 
 
-def test_fill_real_takes_another_row_then_a_constant():
+def shown(x, mask, value=None):
+    """What `each_step` shows its function."""
+    seen = []
+    jm.ops.each_step(lambda x: seen.append(x) or x, x, mask, value=value)
+    return seen[0]
+
+
+def test_each_step_shows_another_row_then_a_constant():
     x = jnp.array([[9.0, 4.0], [8.0, 7.0]])
     mask = jnp.array([[False, True], [False, False]])
-    assert jm.ops.fill_real(x, mask)[0].tolist() == [[4.0, 4.0], [4.0, 4.0]]
+    assert shown(x, mask).tolist() == [[4.0, 4.0], [4.0, 4.0]]
     empty = jnp.zeros((2, 2), bool)
-    assert jm.ops.fill_real(x, empty)[0].tolist() == [[1.0, 1.0], [1.0, 1.0]]
-    assert jm.ops.fill_real(x, empty, 3)[0].tolist() == [[3.0, 3.0], [3.0, 3.0]]
-    assert jm.ops.fill_real(x.astype(int), empty)[0].tolist() == [[0, 0], [0, 0]]
+    assert shown(x, empty).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert shown(x, empty, 3).tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    assert shown(x.astype(int), empty).tolist() == [[0, 0], [0, 0]]
 
 
-def test_fill_real_copies_carry_no_gradient():
+def test_copies_that_each_step_shows_carry_no_gradient():
     x, mask = jnp.array([[4.0, 9.0]]), jnp.array([[True, False]])
-    gradient = jax.grad(lambda x: jm.ops.fill_real(x, mask)[0].sum())(x)
-    assert gradient.tolist() == [[1.0, 0.0]]
+    assert jax.grad(lambda x: shown(x, mask).sum())(x).tolist() == [[1.0, 0.0]]
 
 
 # Batch and time have one size, so NumPy's broadcasting would lay a value by row along time.
@@ -147,14 +153,13 @@ def test_a_value_is_spread_by_its_leading_axes(by, features):
     assert np.array_equal(jm.ops.fill(x, mask, value)[0][:, 2], full[:, 2])
     assert np.array_equal(jm.ops.shift(x, mask, value=value)[0][:, 0], full[:, 0])
     none = jnp.zeros((3, 3), bool)
-    assert np.array_equal(jm.ops.fill_real(x, none, value)[0], full)
+    assert np.array_equal(shown(x, none, value), full)
 
 
 @pytest.mark.parametrize(
     "call",
     [
         lambda x, mask, value: jm.ops.fill(x, mask, value),
-        lambda x, mask, value: jm.ops.fill_real(x, mask, value),
         lambda x, mask, value: jm.ops.shift(x, mask, value=value),
         lambda x, mask, value: jm.ops.each_step(jnp.sqrt, x, mask, value=value),
     ],

@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.attention._packed import read_values, set_apart
 from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
@@ -89,7 +90,7 @@ def additive(
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)
     with jax.named_scope("jaxmask.additive"):
-        wide = ops.accumulator(common_dtype(q.dtype, k.dtype))
+        wide = accumulator(common_dtype(q.dtype, k.dtype))
         by_query = jnp.matmul(q, weights.w_q, preferred_element_type=wide)
         by_key = jnp.matmul(k, weights.w_k, preferred_element_type=wide)
         summed = by_query[:, :, None] + by_key[:, None]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops, random
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, promotion_allowed
 from jaxmask.attention._packed import read_values, set_apart
 from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
@@ -193,7 +194,7 @@ def _kept(
 def _logits(q: Array, k: Array, scale: float | None) -> Array:
     """`[batch, heads, query, key]`, in at least float32."""
     grouped = q.reshape(*q.shape[:2], k.shape[2], q.shape[2] // k.shape[2], q.shape[3])
-    wide = ops.accumulator(q.dtype)
+    wide = accumulator(q.dtype)
     logits = jnp.einsum("btkgf,bskf->bkgts", grouped, k, preferred_element_type=wide)
     logits = logits * (q.shape[3] ** -0.5 if scale is None else scale)
     return logits.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention._visible import ranks
 
@@ -56,7 +57,7 @@ def rotary(
             f"{where}: `x` must be [batch, time, ..., head_features] with `head_features` even, "
             f"since features turn in pairs, got {x.shape}."
         )
-    wide = ops.accumulator(x.dtype)
+    wide = accumulator(x.dtype)
     _check.number(base, where, "base")
     angles = _angles(ranks(x, mask, positions, where, "positions"), x.shape[-1], base, wide)
     angles = jnp.expand_dims(angles, tuple(range(2, x.ndim - 1)))

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxmask import _check, ops
 from jaxmask import _windows as windows
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Window
 from jaxmask.conv._packed import slide
@@ -148,7 +149,7 @@ def _stft(
         raise ValueError(f"{where}: `x` must be [batch, time], samples, got shape {x.shape}.")
     size = _check.count(size, where, "size", least=1)
     points = _check.count(size if fft_size is None else fft_size, where, "fft_size", least=size)
-    wide = x.astype(ops.accumulator(x.dtype))
+    wide = x.astype(accumulator(x.dtype))
     y, mask = frames(wide, mask, size, step, padding=padding, mask_rule=mask_rule)
     tapered = y * _taper(taper, size, where).astype(y.dtype)[None, None]
     if not y.size:  # not every backend transforms nothing

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _mask_ops, ops
+from jaxmask._steps import to_left
 from jaxmask._types import Array, Ids, Mask, Pair, Segments, StepMask
 from jaxmask._windows import Window
-from jaxmask.ops._moving import to_left
 
 Compute = Callable[[Array, StepMask | None], Array]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmask import _check, _mask_ops, ops
 from jaxmask import _windows as windows
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Window
 from jaxmask.conv._convolve import both_axes
@@ -382,7 +383,7 @@ def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
 
 
 def _average(x: Array, real: StepMask | None, axes: Axes) -> Array:
-    wide = ops.accumulator(x.dtype)
+    wide = accumulator(x.dtype)
     safe, _ = ops.fill(x, real)
     total = _reduce_window(safe.astype(wide), 0, jax.lax.add, axes)
     return total / _counts(real, axes, x.shape).astype(total.real.dtype)
@@ -390,7 +391,7 @@ def _average(x: Array, real: StepMask | None, axes: Axes) -> Array:
 
 def _norm(x: Array, real: StepMask | None, axes: Axes, *, p: float) -> Array:
     safe, _ = ops.fill(x, real)
-    size = jnp.abs(safe.astype(ops.accumulator(x.dtype)))
+    size = jnp.abs(safe.astype(accumulator(x.dtype)))
     # At 0 a power below 2 has no second derivative and the root not even a first one: select a
     # safe base before the power, and 0 after it.
     above = size != 0  # not `> 0`, which would hide a nan

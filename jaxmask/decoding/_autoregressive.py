@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 
 __all__ = ["beam", "greedy"]
@@ -234,7 +235,7 @@ def _rows(
             f"shape {start.shape} and dtype {start.dtype}."
         )
     real = _mask_ops.real_steps(row_mask, start.shape)
-    return ops.fill_real(start, row_mask)[0].astype(jnp.int32), real
+    return filled_with_copies(start, row_mask).astype(jnp.int32), real
 
 
 def _safe(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
@@ -250,7 +251,7 @@ def _safe(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
                 f"{leaf.shape}."
             )
         # Tokens have no gradient; nothing of the search needs to be kept for one.
-        return jax.lax.stop_gradient(ops.fill_real(leaf, row_mask)[0])
+        return jax.lax.stop_gradient(filled_with_copies(leaf, row_mask))
 
     return jax.tree.map(safe, carry)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, ops
+from jaxmask._steps import segments_apart
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _chain as chain
 
@@ -54,7 +55,7 @@ def viterbi(
     return _best_path(*jax.lax.stop_gradient((logits, mask, weights)))
 
 
-@ops.segments_apart
+@segments_apart
 def _best_path(logits: Array, mask: Mask, weights: chain.Weights) -> Pair:
     real = _mask_ops.select_in(logits, mask)[..., 0]
     own = jnp.broadcast_to(jnp.arange(logits.shape[2]), logits.shape[::2])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 
 __all__ = ["ctc_beam", "ctc_greedy"]
@@ -89,7 +90,7 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
     where = "ctc_beam"
     _check.count(beam_size, where, "beam_size", least=1)
     logits, mask = _frames(logits, mask, blank_id, where)
-    log_p = jax.nn.log_softmax(logits.astype(ops.accumulator(logits.dtype)), axis=-1)
+    log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=-1)
     log_p = jnp.maximum(log_p, _NEVER)
     if not isinstance(mask, Segments):
         return _search(log_p, _mask_ops.select_in(log_p, mask)[..., 0], beam_size, blank_id)

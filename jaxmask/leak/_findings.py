@@ -179,8 +179,8 @@ HINTS = {
     ),
     "gradient": (
         "The value is right. Masking the result is not enough for its gradient: nan times a zero "
-        "cotangent is nan. Replace the padding before the function runs, e.g. with "
-        "`jm.ops.fill_real(x, mask)`, which copies a real step."
+        "cotangent is nan. Replace the padding before the function runs: "
+        "`jm.ops.each_step(f, x, mask)` shows `f` copies of real steps."
     ),
     "backward": (
         "The value is right, its gradient is not: a `custom_vjp` whose backward pass ignores the "

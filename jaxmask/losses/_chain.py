@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, masks, ops, pool
+from jaxmask._steps import segments_apart
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask.losses._logs import log_sum_exp
 
@@ -139,7 +140,7 @@ def first_steps(x: Array, mask: Mask) -> StepMask:
     return masks.as_bool(mask) & (masks.positions(mask) == 0)
 
 
-@functools.partial(ops.segments_apart, pooled=True)
+@functools.partial(segments_apart, pooled=True)
 def log_partition(logits: Array, mask: Mask, weights: Weights) -> Pair:
     """Log of the sum over all paths, `[batch]`, of what `checked` gives.
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
@@ -204,7 +205,7 @@ def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tupl
         )
     # Not 0: the gradient of a norm is nan there.
     safe, _ = ops.fill(x, mask, 1)
-    return safe.reshape(-1, x.shape[-1]).astype(ops.accumulator(x.dtype)), leading, mask
+    return safe.reshape(-1, x.shape[-1]).astype(accumulator(x.dtype)), leading, mask
 
 
 def _flat(mask: Mask, items: Array) -> Array:

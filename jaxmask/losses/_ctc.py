@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, masks, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses._logs import log_add
 
@@ -75,7 +76,7 @@ def ctc_loss(
     )
     _check_arguments(logits, labels, blank_id, where)
     batch, time, classes = logits.shape
-    dtype = ops.accumulator(logits.dtype)
+    dtype = accumulator(logits.dtype)
     if not time:
         return jnp.zeros(batch, dtype), masks.rows(mask)
     labels, valid = _class_ids.real_ids(given, given_mask, classes, where, "labels", but=blank_id)

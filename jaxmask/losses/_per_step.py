@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype, promotion_allowed
 
 
@@ -152,7 +153,7 @@ def _options(options: dict[str, Any], like: Array, mask: Mask, where: str) -> di
         if given is None:
             spread[name] = None
             continue
-        dtype = ops.accumulator(like.dtype)
+        dtype = accumulator(like.dtype)
         value = _check.by_row_or_step(given, like, where, name, dtype=dtype)
         if value.ndim:
             # Filled too: the gradient in an option sums over steps, and 0 * nan is nan.
@@ -170,7 +171,7 @@ def _apply(
 ) -> Pair:
     """The loss in at least float32, of what is safe in the padding; targets in the same dtype."""
     floats = [x.dtype for x in targets if jnp.issubdtype(x.dtype, jnp.floating)]
-    dtype = common_dtype(ops.accumulator(predictions.dtype), *floats)
+    dtype = common_dtype(accumulator(predictions.dtype), *floats)
     # Not 0: the gradient of a norm or of log is nan there. It is selected away again in
     # `predictions`, but not in the gradient of an option such as `delta`, which sums over steps.
     safe = [ops.fill(x.astype(dtype), mask, 1)[0] for x in (predictions, *targets)]

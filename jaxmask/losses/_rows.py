@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses._logs import times
 
@@ -54,7 +55,7 @@ def ranking_softmax_loss(
             f"{where}: `predictions` must be [batch, time], one score an item, got shape "
             f"{predictions.shape}."
         )
-    wide = ops.fill(predictions, mask)[0].astype(ops.accumulator(predictions.dtype))
+    wide = ops.fill(predictions, mask)[0].astype(accumulator(predictions.dtype))
     log_p, _ = ops.log_softmax(wide, mask)
     # Each filled before the product: 0 * nan is nan, in the gradient too.
     relevance, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
@@ -127,7 +128,7 @@ def dice_loss(
             f"{where}: `predictions` must be [batch, time, ..., classes], got shape "
             f"{predictions.shape}."
         )
-    wide = ops.fill(predictions, mask)[0].astype(ops.accumulator(predictions.dtype))
+    wide = ops.fill(predictions, mask)[0].astype(accumulator(predictions.dtype))
     there, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
     p = jax.nn.sigmoid(wide) if wide.shape[-1] == 1 else jax.nn.softmax(wide, axis=-1)
     both, said, real = (_total(x, mask) for x in (p * there, p, there))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, ops
+from jaxmask._sums import accumulator, divide, mean_dtype
 from jaxmask._types import Array, Mask, Pair, Segments
 
 _RULES = ("and", "or", "first")
@@ -212,15 +213,14 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
     """
     checked = _checked(pairs, "average")
     merged = _merged(checked, combine, "average")
-    dtype = ops.of_mean(checked[0][0].dtype)
-    total = functools.reduce(jnp.add, [x.astype(ops.accumulator(dtype)) for x in _filled(checked)])
+    dtype = mean_dtype(checked[0][0].dtype)
+    total = functools.reduce(jnp.add, [x.astype(accumulator(dtype)) for x in _filled(checked)])
     if merged is None:
         return (total / len(checked)).astype(dtype), None
     have = functools.reduce(
         jnp.add, [_real(x, m, merged.ndim).astype(jnp.int32) for x, m in checked]
     )
-    count = _mask_ops.expand(jnp.maximum(have, 1), total.ndim).astype(ops.accumulator(dtype))
-    return ops.fill((total / count).astype(dtype), merged)
+    return ops.fill(divide(total, _mask_ops.expand(have, total.ndim)).astype(dtype), merged)
 
 
 def maximum(*pairs: Pair, combine: str = "and") -> Pair:
@@ -346,7 +346,7 @@ def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
     _check.features(checked[0][0], merged, "dot")
     _check.floating(checked[0][0], "dot")
     dtype = checked[0][0].dtype
-    one, two = (x.astype(ops.accumulator(dtype)) for x in _filled(checked))
+    one, two = (x.astype(accumulator(dtype)) for x in _filled(checked))
     if normalize:
         one, two = _unit(one), _unit(two)
     return ops.fill(jnp.sum(one * two, axis=-1, keepdims=True).astype(dtype), merged)

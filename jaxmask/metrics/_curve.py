@@ -6,7 +6,8 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, _mask_ops, ops
+from jaxmask import _check, _class_ids, _mask_ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
@@ -109,7 +110,7 @@ class AUC:
         yes, is_answer = _class_ids.real_ids(targets, given, 2, where, "targets")
         real = _mask_ops.real_steps(mask, ())
         real = jnp.broadcast_to(_mask_ops.expand(real, predictions.ndim), predictions.shape)
-        scores = jnp.where(real, predictions.astype(ops.accumulator(predictions.dtype)), 0)
+        scores = jnp.where(real, predictions.astype(accumulator(predictions.dtype)), 0)
         levels = len(self.positives.high)
         # Refuses nan too, which is in no order with anything.
         valid = (scores >= 0) & (scores <= 1)

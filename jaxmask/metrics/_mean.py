@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, losses, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
@@ -314,7 +315,7 @@ class MeanSquaredError(Ratio):
           TypeError, ValueError, MaskError: as `jm.losses.squared_error` and `jm.losses.reduce`.
         """
         wide = _check.array(predictions, "predictions", "MeanSquaredError.update")
-        wide = wide.astype(ops.accumulator(wide.dtype))  # a square may not fit in 16 bits
+        wide = wide.astype(accumulator(wide.dtype))  # a square may not fit in 16 bits
         per_step, mask = losses.squared_error(wide, mask, targets)
         where = "MeanSquaredError.update"
         return self._plus(*reduction.add_up(per_step, mask, weights, "step", where))

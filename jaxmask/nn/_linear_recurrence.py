@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, ops, recurrent
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import ParamOptions, check_options, check_sizes
 from jaxmask.nn._recurrent import Recurrent
@@ -193,7 +194,7 @@ class RGLRU(_Linear):
         return log_a - jnp.log(-jnp.expm1(log_a))
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
-        state = ops.accumulator(x.dtype)
+        state = accumulator(x.dtype)
         r = jax.nn.sigmoid(self.recurrence(x).astype(state))
         i = jax.nn.sigmoid(self.input(x).astype(state))
         decay = jax.nn.log_sigmoid(self.decay[...].astype(state))

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, norm, ops
+from jaxmask import _check, norm
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -304,7 +305,7 @@ class BatchNorm(_Norm):
         _check.static_number(momentum, "BatchNorm", "momentum")
         options.setdefault("epsilon", 1e-5)
         super().__init__(num_features, **options)
-        wide = ops.accumulator(options.get("param_dtype", jnp.float32))
+        wide = accumulator(options.get("param_dtype", jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((num_features,), wide))
         self.var = nnx.BatchStat(jnp.ones((num_features,), wide))
         self.use_running_average = use_running_average

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, _mask_ops, attention, masks, ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -25,7 +26,7 @@ class _Positions(MaskedModule):
         _check.shape(x, (*x.shape[:2], self.features), "[batch, time, features]", where, "x")
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
         positions = masks.positions(real) + (0 if start is None else start[:, None])
-        encoded = self._encode(positions, ops.accumulator(x.dtype))
+        encoded = self._encode(positions, accumulator(x.dtype))
         return ops.fill(ops.fill(x, mask)[0] + encoded.astype(x.dtype), mask)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, _mask_ops, masks, ops, recurrent
+from jaxmask import _check, _mask_ops, masks, recurrent
+from jaxmask._steps import filled_with_copies
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps, common_dtype
 from jaxmask.nn._cells import ZoneoutCarry
 from jaxmask.nn._options import NoiseCall, named, opened
@@ -94,7 +96,7 @@ class RNN(Recurrent):
         noise = {"noise_rngs": given.get("rngs"), "row_ids": given.get("row_ids")}
         noise = named(initialize, noise)
         carry = initialize((batch, *feature_shape), _AnyStream(), **noise)
-        return jax.tree.map(lambda a: a.astype(ops.accumulator(a.dtype)), carry)
+        return jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), carry)
 
     def _with_features(self, x: ArrayLike) -> Array:
         x = _check.array(x, "x", "RNN")
@@ -197,7 +199,7 @@ def _run_ranked(
     def step(held: ZoneoutCarry, at: Any) -> Any:
         return cell(held._replace(rank=at.rank), at.x)
 
-    steps: Any = _Ranked(ops.fill_real(x, mask)[0], rank)
+    steps: Any = _Ranked(filled_with_copies(x, mask), rank)
     fresh = fresh._replace(seed=carry.seed, rank=carry.rank)
     after, pair = masked_scan.run(
         step, steps, mask, starts, carry, reverse=reverse, reset_carry=fresh

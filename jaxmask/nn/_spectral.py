@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, ops
+from jaxmask import _check
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, Mask, Pair, PyTree
 from jaxmask.nn import _join as join
 from jaxmask.nn import _streaming as streaming
@@ -67,7 +68,7 @@ class SpectralNorm(MaskedModule):
         self.use_running_average = use_running_average
         draw = nnx.initializers.normal()
         self.u = nnx.List(
-            nnx.BatchStat(draw(rngs.params(), (weight.shape[-1],), ops.accumulator(weight.dtype)))
+            nnx.BatchStat(draw(rngs.params(), (weight.shape[-1],), accumulator(weight.dtype)))
             for weight in _matrices(jax.tree.leaves(nnx.state(layer, nnx.Param)))
         )
 
@@ -107,7 +108,7 @@ class SpectralNorm(MaskedModule):
         return nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
 
     def _divided(self, weight: Array, u: nnx.BatchStat) -> Array:
-        wide = ops.accumulator(weight.dtype)
+        wide = accumulator(weight.dtype)
         matrix = weight.reshape(-1, weight.shape[-1]).astype(wide)
         left, right = matrix[:, 0], u[...].astype(wide)
         for _ in range(self.n_steps):

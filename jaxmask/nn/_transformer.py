@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, ops, random
+from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import KVCache
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
@@ -68,7 +69,7 @@ class _Block(MaskedModule):
         _check.shape(x, (*x.shape[:2], self.in_features), axes, where, "x")
         # Once, so that nothing inside has to fill: attention sees no padded key, every other part
         # acts on each step alone, and no cotangent comes back from padding.
-        return ops.fill_real(x, mask)
+        return filled_with_copies(x, mask), mask
 
     def _before(self, norm: nnx.LayerNorm, x: Array) -> Array:
         return norm(x) if self.norm_first else x

@@ -6,7 +6,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask import _check, _mask_ops, masks
+from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask
 
 AxisName: TypeAlias = str | tuple[str, ...] | None
@@ -39,7 +40,7 @@ def widened(x: Array, real: Array) -> Array:
       >>> widened(jnp.array([1.0, jnp.nan], jnp.bfloat16), jnp.array([True, False]))
       Array([1., 0.], dtype=float32)
     """
-    return jnp.where(real, x, 0).astype(ops.accumulator(x.dtype))
+    return jnp.where(real, x, 0).astype(accumulator(x.dtype))
 
 
 def moments(
@@ -69,13 +70,12 @@ def moments(
     if axis_name is not None:
         # Apart: JAX 0.7 cannot differentiate one sum of floats and integers in `shard_map`.
         total, count = jax.lax.psum(total, axis_name), jax.lax.psum(count, axis_name)
-    size = jnp.maximum(count, 1).astype(x.dtype)
-    mean = total / size
+    mean = divide(total, count)
     centred = jnp.where(real, x - mean, 0)
     squares = jnp.sum(jnp.square(centred), axis=axes, keepdims=True)
     if axis_name is not None:
         squares = jax.lax.psum(squares, axis_name)
-    return centred, mean, squares / size, count
+    return centred, mean, divide(squares, count), count
 
 
 def inverse_root(variance: Array, epsilon: float, where: str) -> Array:

@@ -2,12 +2,13 @@
 
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, ops
+from jaxmask import _check, _mask_ops
+from jaxmask._steps import segments_apart
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.norm._moments import checked, finish, inverse_root, moments, widened
 
 
-@ops.segments_apart
+@segments_apart
 def group(
     x: ArrayLike,
     mask: Mask,
@@ -64,7 +65,7 @@ def group(
     return finish(y, x, real, scale, bias, "group"), mask
 
 
-@ops.segments_apart
+@segments_apart
 def instance(
     x: ArrayLike,
     mask: Mask,
@@ -109,7 +110,7 @@ def instance(
     return finish(y, x, real, scale, bias, "instance"), mask
 
 
-@ops.segments_apart
+@segments_apart
 def standardize(x: ArrayLike, mask: Mask, *, epsilon: float = 1e-7, variance: bool = True) -> Pair:
     """Give inputs mean 0 and variance 1 over the real steps of each row, feature by feature.
 

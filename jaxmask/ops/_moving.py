@@ -1,22 +1,15 @@
 """Move the real steps of each row, and leave the padding out of it."""
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._steps import filled, gather, segments_apart
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
-from jaxmask.ops._filling import fill
-from jaxmask.ops._segments import segments_apart
 
 
 def _order(real: StepMask) -> Array:
     """Physical index of the k-th real step of each row; padding comes after all of them."""
     return jnp.argsort(~real, axis=1, stable=True)
-
-
-def _take(x: Array, index: Array) -> Array:
-    # `x` is filled before it gets here: an index that has no real step to point at meets padding.
-    return jnp.take_along_axis(x, _mask_ops.expand(index, x.ndim), axis=1, mode="clip")
 
 
 def compact(x: ArrayLike, mask: Mask) -> Pair:
@@ -49,38 +42,8 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
     packed = jnp.arange(real.shape[1])[None] < masks.lengths(real)[:, None]
     new: Mask = packed
     if isinstance(mask, Segments):
-        new = Segments(jnp.where(packed, _take(mask.ids, order), 0), mask.max_segments)
-    return fill(_take(fill(x, mask)[0], order), new)
-
-
-def to_left(x: Array, real: StepMask) -> tuple[Array, StepMask]:
-    """Move each row so that it begins at the first column, and its holes with it.
-
-    For windows that count from the beginning of a row. `compact` closes the holes as well.
-
-    Args:
-      x: `[batch, time, feature...]`, any dtype.
-      real: `[batch, time]`, boolean.
-
-    Returns:
-      `x` and `real` without padding on the left, of the same shapes; 0 in the padding of `x`.
-
-    Example:
-      >>> real = jnp.array([[False, True, False, True]])
-      >>> x, real = to_left(jnp.array([[9, 7, 9, 8]]), real)
-      >>> x.tolist(), real.tolist()
-      ([[7, 0, 8, 0]], [[True, False, True, False]])
-    """
-    x, _ = fill(x, real)
-    known = _check.known(real)
-    if not x.shape[1] or (known is not None and (known[:, 0] | ~known.any(axis=1)).all()):
-        return x, real
-    first = jnp.argmax(real, axis=1)[:, None]  # 0 in an empty row
-    index = first + jnp.arange(real.shape[1], dtype=first.dtype)[None]
-    moved = _take(real, index) & (index < real.shape[1])
-    # Only a batch with padding on the left pays for the gather, and for its scatter backwards.
-    shifted = jax.lax.cond(jnp.any(first), lambda x: _take(x, index), lambda x: x, x)
-    return fill(shifted, moved)[0], moved
+        new = Segments(jnp.where(packed, gather(mask.ids, order), 0), mask.max_segments)
+    return filled(gather(filled(x, mask), order), new), new
 
 
 @segments_apart
@@ -107,7 +70,7 @@ def flip(x: ArrayLike, mask: Mask) -> Pair:
         return jnp.flip(x, axis=1), None
     real = masks.as_bool(mask)
     mirrored = masks.lengths(real)[:, None] - 1 - masks.positions(real)
-    return fill(_take(fill(x, mask)[0], _take(_order(real), mirrored)), mask)
+    return filled(gather(filled(x, mask), gather(_order(real), mirrored)), mask), mask
 
 
 @segments_apart
@@ -144,6 +107,6 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | comple
     real = _mask_ops.real_steps(mask, x.shape[:2])
     source = masks.positions(real) - steps
     inside = (source >= 0) & (source < masks.lengths(real)[:, None])
-    y = _take(fill(x, mask)[0], _take(_order(real), source))
+    y = gather(filled(x, mask), gather(_order(real), source))
     y = jnp.where(_mask_ops.expand(inside, x.ndim), y, value)
-    return fill(y, mask)
+    return filled(y, mask), mask

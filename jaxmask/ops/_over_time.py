@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._steps import filled, segments_apart
+from jaxmask._sums import accumulator, sum_dtype
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
-from jaxmask.ops._dtypes import accumulator, of_sum
-from jaxmask.ops._segments import segments_apart
 
 
 def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
@@ -154,6 +154,6 @@ def cumsum(x: ArrayLike, mask: Mask) -> Pair:
     Agrees with `numpy.cumsum` of the unpadded row.
     """
     x, real, mask = _steps(x, mask, "cumsum")
-    filled = jnp.where(real, x, jnp.zeros((), x.dtype))
-    total = jnp.cumsum(filled, axis=1, dtype=accumulator(of_sum(x.dtype)))
-    return jnp.where(real, total, 0).astype(of_sum(x.dtype)), mask
+    dtype = sum_dtype(x.dtype)
+    total = jnp.cumsum(filled(x, mask), axis=1, dtype=accumulator(dtype))
+    return jnp.where(real, total, 0).astype(dtype), mask

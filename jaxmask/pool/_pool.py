@@ -1,20 +1,16 @@
-"""From the steps of a row to one value: `(x, mask) -> (y, row_mask)`.
-
-Every function acts on the real steps alone, wherever the padding lies (mask class: any). A row
-without a real step gives 0 and False, and passes no gradient. `Segments` in the mask's place give
-one row a segment, `[batch * max_segments, feature...]`. With `mask=None` the row mask is None.
-"""
+"""From the steps of a row to one value."""
 
 import functools
 
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._steps import filled, segments_apart
+from jaxmask._sums import accumulator, divide, mean_dtype
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask.pool._extreme import extreme
 
-__all__ = ["attend", "first", "last", "max", "mean", "min", "sum"]
-
-_by_segment = functools.partial(ops.segments_apart, pooled=True)
+_by_segment = functools.partial(segments_apart, pooled=True)
 
 
 def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
@@ -77,11 +73,9 @@ def mean(x: ArrayLike, mask: Mask) -> Pair:
       ([[3.0], [0.0]], [True, False])
     """
     x, real, row_mask = _steps(x, mask, "mean")
-    dtype = ops.of_mean(x.dtype)
-    wide = ops.accumulator(dtype)
-    total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=wide)
-    steps = jnp.maximum(jnp.sum(real, axis=1, dtype=jnp.int32), 1)
-    return (total / steps.astype(wide)).astype(dtype), row_mask
+    dtype = mean_dtype(x.dtype)
+    total = jnp.sum(jnp.where(real, x, 0), axis=1, dtype=accumulator(dtype))
+    return divide(total, jnp.sum(real, axis=1, dtype=jnp.int32)).astype(dtype), row_mask
 
 
 @_by_segment
@@ -119,7 +113,7 @@ def max(x: ArrayLike, mask: Mask) -> Pair:
     """
     x, real, row_mask = _steps(x, mask, "max")
     _check.ordered(x, "max")
-    return ops.extreme(x, real, axis=1, highest=True), row_mask
+    return extreme(x, real, highest=True), row_mask
 
 
 @_by_segment
@@ -148,7 +142,7 @@ def min(x: ArrayLike, mask: Mask) -> Pair:
     """
     x, real, row_mask = _steps(x, mask, "min")
     _check.ordered(x, "min")
-    return ops.extreme(x, real, axis=1, highest=False), row_mask
+    return extreme(x, real, highest=False), row_mask
 
 
 @_by_segment
@@ -241,8 +235,7 @@ def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
     _check.floating(x, "attend")
     _check.shape(scores, x.shape[:2], "[batch, time]", "attend", "scores")
     weights, _ = ops.softmax(scores, mask)
-    wide = ops.accumulator(x.dtype)
-    filled, _ = ops.fill(x, mask)
-    weighted = _mask_ops.expand(weights.astype(wide), x.ndim) * filled.astype(wide)
+    wide = accumulator(x.dtype)
+    weighted = _mask_ops.expand(weights.astype(wide), x.ndim) * filled(x, mask).astype(wide)
     y, row_mask = sum(weighted, mask)
     return y.astype(x.dtype), row_mask

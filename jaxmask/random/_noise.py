@@ -4,6 +4,7 @@ import jax
 
 from jaxmask import _check, ops
 from jaxmask._keys import step_keys
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
@@ -49,7 +50,7 @@ def gaussian_noise(
         return ops.fill(x, mask)
     keys = step_keys(key, x, mask, row_ids=row_ids)
     # Drawn in the accumulator's dtype, so that the noise of a seed does not depend on that of `x`.
-    wide, features = ops.accumulator(x.dtype), x.shape[keys.ndim :]
+    wide, features = accumulator(x.dtype), x.shape[keys.ndim :]
     noise = jax.vmap(lambda k: jax.random.normal(k, features, wide))(keys.reshape(-1))
     x, _ = ops.fill(x, mask)
     return ops.fill((x.astype(wide) + stddev * noise.reshape(x.shape)).astype(x.dtype), mask)

@@ -6,7 +6,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask import _check, _mask_ops, masks
+from jaxmask._steps import filled_with_copies
 from jaxmask._types import (
     Array,
     ArrayLike,
@@ -76,7 +77,7 @@ def scan(
     """
     _check.function(cell, "scan", "cell")
     x, mask, starts = with_starts(x, mask, segments, resets, "scan")
-    safe, _ = ops.fill_real(x, mask)
+    safe = filled_with_copies(x, mask)
     return run(cell, safe, mask, starts, carry, reverse=reverse, reset_carry=reset_carry)
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._steps import to_left
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
-from jaxmask.ops._moving import to_left
 from jaxmask.shape._width import width_of
 
 

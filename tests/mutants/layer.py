@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, ops
+from jaxmask import _check
+from jaxmask._steps import segments_apart
 from tests.registry import Entry, Input
 from tests.registry.entry import simple
 
@@ -25,7 +26,7 @@ def layer(body: Body, *, pooled: bool = False, name: str = "mutant") -> Callable
         return y, None if mask is None else out
 
     run.__name__ = name
-    return ops.segments_apart(run, pooled=pooled)
+    return segments_apart(run, pooled=pooled)
 
 
 def clean(x: jax.Array, real: jax.Array, value: float = 0) -> jax.Array:

@@ -101,7 +101,7 @@ _OPS = (
     ),
     Facts("ops.shift", "blind: `ops.roll`", torch="blind: `torch.roll`"),
     Facts("ops.fill", torch="right: `Tensor.masked_fill`"),
-    Facts("ops.fill_real ops.compact"),
+    Facts("ops.compact"),
     Facts(
         "ops.each_step nn.Passthrough",
         "partly: `Activation`, `Lambda(mask=)`: the mask passes, and the function meets whatever"

@@ -22,12 +22,6 @@ OPS = [
 ] + [
     Entry("ops.fill", simple(jm.ops.fill), of_rows=True, linear=True),
     Entry(
-        "ops.fill_real",
-        simple(jm.ops.fill_real),
-        of_rows=True,
-        exempt={"zero_padding": "its purpose is to put something else there"},
-    ),
-    Entry(
         "ops.each_step",
         lambda params, xs, masks, rows: [
             jm.ops.each_step(lambda x: jnp.log(jnp.sqrt(x)), xs[0], masks[0])
@@ -109,10 +103,5 @@ SHAPE = [
 ENTRIES = [*POOL, *OPS, *SHAPE]
 
 NOT_MASKED = {
-    "ops.accumulator": "a dtype",
-    "ops.of_mean": "a dtype",
-    "ops.of_sum": "a dtype",
-    "ops.extreme": "of any axis; the laws run over what calls it, tested in test_extremes.py",
-    "ops.segments_apart": "a decorator: the law of segments runs over what it decorates",
     "shape.repeat": "makes steps of rows; tested in test_shape.py",
 }
