@@ -4,16 +4,14 @@
     python -m bench calibrate --few
 
 Times a training step of one LSTM layer, by the scan, by the engine with each of several numbers of
-slots and with those of the rule, from which it chooses, and by its dense way: for a range of hidden
+slots and with those of the rule, from which it chooses, and by `"dense"`: for a range of hidden
 sizes, on ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full.
 The constants at the head of `jaxmask/recurrent/_choice.py` and `ROUND` of the engine are chosen by
 hand from what this writes to `bench/results/calibration.json` and `calibration-few.json`.
 """
 
 import argparse
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,8 +22,7 @@ from rich.progress import track
 from bench import pages, timing
 from bench.workloads import log_normal
 from jaxmask import recurrent
-from jaxmask.recurrent import _choice as methods
-from jaxmask.recurrent._engine.schedule import Tiles
+from jaxmask.recurrent import Choice
 
 BATCH, TIME = 64, 128
 HIDDEN = (8, 16, 32, 64, 128, 256, 512)
@@ -35,28 +32,16 @@ SHORT, SHORT_HIDDEN, SHORT_FILL = (8, 16, 24, 32, 48), (64, 128, 256), 0.7
 FEW, FEW_HIDDEN = (1, 4, 16, 32, 64), (16, 32, 64, 128, 256)
 
 
-def layer(method: str, tiles: Tiles | None, weights: Any, x: jax.Array, mask: jax.Array) -> Any:
-    """The outputs of one layer; the tiles, if any, are put in the place of the rule."""
-    with _ruled_by(tiles):
-        return recurrent.lstm(x, mask, weights, method=method)[1][0]
+def layer(method: str | Choice, weights: Any, x: jax.Array, mask: jax.Array) -> Any:
+    """The outputs of one layer."""
+    return recurrent.lstm(x, mask, weights, method=method)[1][0]
 
 
-@contextlib.contextmanager
-def _ruled_by(tiles: Tiles | None) -> Iterator[None]:
-    rules = methods.tiles_for, methods.one_tile
-    if tiles is not None:
-        methods.tiles_for = methods.one_tile = lambda *sizes: tiles
-    try:
-        yield
-    finally:
-        methods.tiles_for, methods.one_tile = rules
-
-
-def training_step(method: str, tiles: Tiles | None) -> Any:
+def training_step(method: str | Choice) -> Any:
     """The gradient of one layer."""
 
     def loss(weights: recurrent.LSTMWeights, x: jax.Array, mask: jax.Array) -> jax.Array:
-        return jnp.sum(layer(method, tiles, weights, x, mask) ** 2)
+        return jnp.sum(layer(method, weights, x, mask) ** 2)
 
     return jax.jit(jax.grad(loss))
 
@@ -72,17 +57,16 @@ def arguments(batch: int, time: int, hidden: int, fill: float) -> tuple[Any, ...
 
 
 def measure(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dict[str, float]:
-    """Median milliseconds of a step by the scan, by each number of slots, and by the dense way."""
+    """Median milliseconds of a step by the scan, by each number of slots, and by `"dense"`."""
     data = arguments(batch, time, hidden, fill)
-    choices = {"scan": ("scan", None), "dense": ("dense", None)}
-    rule = methods.tiles_for(batch, time)
-    choices |= {"chosen": ("tiled", rule)}
+    rule = recurrent.explain(batch, time, hidden, method="tiled")
+    choices = {"scan": "scan", "dense": "dense", "chosen": rule}
     choices |= {
-        str(slots): ("tiled", Tiles((slots,), rule.steps))
+        str(slots): Choice("tiled", (slots,), rule.steps)
         for slots in SLOTS
         if slots <= max(batch, SLOTS[0])
     }
-    steps = {name: training_step(*choice) for name, choice in choices.items()}
+    steps = {name: training_step(choice) for name, choice in choices.items()}
     run = {name: functools.partial(step, *data) for name, step in steps.items()}
     return {name: t["median"] for name, t in timing.interleaved(run, rounds, least=0.02).items()}
 
@@ -98,7 +82,6 @@ def main() -> None:
         grid = [(batch, TIME, hidden, 1.0) for batch in FEW for hidden in FEW_HIDDEN]
     results = []
     for sizes in track(grid, "calibrating"):
-        jax.clear_caches()  # the layer is jitted by its tiles alone
         named = dict(zip(("batch", "time", "hidden", "fill"), sizes, strict=True))
         results.append(named | {"ms": measure(*sizes, options.rounds)})
     path = timing.save("calibration-few" if options.few else "calibration", {"steps": results})
@@ -113,7 +96,7 @@ def main() -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A line a number of rows: the scan over the dense way, and over the engine."""
+    """One line per number of rows: the scan over `"dense"`, and over the engine."""
 
     def ratio(row: dict[str, Any]) -> str:
         ms = row["ms"]

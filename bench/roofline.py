@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from bench.problem import GATES, Problem
-from jaxmask.recurrent import _choice as methods
+from jaxmask import recurrent
 from jaxmask.recurrent._engine.schedule import cheapest
 
 REPEATS = 5
@@ -90,9 +90,10 @@ def measured_rates(problem: Problem) -> dict[str, float]:
 
 def tile_rows(problem: Problem) -> int:
     """The number of slots that the engine chooses for the lengths of a problem."""
-    tiles = methods.tiles_for(problem.batch, problem.time)
-    chunks = -(-jnp.asarray(problem.lengths) // tiles.steps)
-    return tiles.slots[int(cheapest(chunks, tiles.slots))]
+    sizes = problem.batch, problem.time, problem.hidden
+    choice = recurrent.explain(*sizes, method="tiled")
+    chunks = -(-jnp.asarray(problem.lengths) // choice.steps)
+    return choice.slots[int(cheapest(chunks, choice.slots))]
 
 
 def on_accelerator() -> bool:
@@ -120,8 +121,8 @@ def _torch_seconds(size: int, dtype: str) -> float:
 
 
 def _turns(turn: Callable[[jax.Array], jax.Array], turns: int, first: jax.Array) -> jax.Array:
-    """A loop; with as many turns written out as the dense way writes out steps on accelerators."""
-    unroll = methods.UNROLL if on_accelerator() else 1
+    """A loop, unrolled as the recurrence is on an accelerator."""
+    unroll = recurrent.explain(1, turns, 1, method="dense").unroll
     return jax.lax.fori_loop(0, turns, lambda _, value: turn(value), first, unroll=unroll)
 
 

@@ -1,10 +1,10 @@
-"""How many steps the dense way should write out in a turn of its loops on an accelerator.
+"""How many steps `method="dense"` should unroll per loop iteration on an accelerator.
 
     python -m bench unroll
 
-One LSTM layer over full rows, forward and training, by the plain scan and by the dense way with
+One LSTM layer over full rows, forward and training, by the plain scan and by `"dense"` with
 several numbers of steps. `UNROLL` at the head of `jaxmask/recurrent/_choice.py`, and that `auto`
-takes the dense way on a GPU, are chosen by hand from `bench/results/unroll.json`.
+takes `"dense"` on a GPU, are chosen by hand from `bench/results/unroll.json`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import jax
 from rich.progress import track
 
 from bench import calibrate, pages, timing
-from jaxmask.recurrent._engine.schedule import Tiles
+from jaxmask.recurrent import Choice
 
 UNROLL = (1, 4, 8, 16)
 SIZES = (  # batch, time, hidden
@@ -30,11 +30,11 @@ LEAST = 0.02  # seconds that a sample takes at least
 
 
 class Program(NamedTuple):
-    """One way to run one layer: `run(*data)`, lowered and then compiled."""
+    """One layer by one method: `run(*data)`, lowered and then compiled."""
 
     sizes: tuple[int, int, int]
     what: str
-    way: str
+    method: str
     run: Any
     data: tuple[Any, ...]
 
@@ -42,25 +42,28 @@ class Program(NamedTuple):
 def programs() -> Iterator[Program]:
     for sizes in SIZES:
         data = calibrate.arguments(*sizes, fill=1.0)
-        ways: dict[str, Any] = {"scan": ("scan", None)}
-        ways |= {str(n): ("dense", Tiles(sizes[:1], 1, n)) for n in UNROLL}
-        for name, way in ways.items():
-            forward = jax.jit(functools.partial(calibrate.layer, *way))
+        # Without gradients one step at a time is the engine's forward: a round of one step.
+        methods = {"scan": Choice("scan")}
+        methods |= {str(n): Choice("dense", steps=1, unroll=n) for n in UNROLL}
+        for name, method in methods.items():
+            forward = jax.jit(functools.partial(calibrate.layer, method))
+            train = calibrate.training_step(method)
             yield Program(sizes, "forward", name, forward.lower(*data), data)
-            yield Program(sizes, "train", name, calibrate.training_step(*way).lower(*data), data)
+            yield Program(sizes, "train", name, train.lower(*data), data)
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Median milliseconds of each way, a row for each size and pass."""
+    """Median milliseconds by each method, a row for each size and pass."""
     lowered = list(programs())
     with ThreadPoolExecutor() as pool:  # to compile takes most of the time
         done = pool.map(lambda one: one._replace(run=one.run.compile()), lowered)
         compiled = list(track(done, "compiling", total=len(lowered)))
-    ways: dict[Any, dict[str, Any]] = {}
+    groups: dict[Any, dict[str, Any]] = {}
     for one in compiled:
-        ways.setdefault((one.sizes, one.what), {})[one.way] = functools.partial(one.run, *one.data)
+        group = groups.setdefault((one.sizes, one.what), {})
+        group[one.method] = functools.partial(one.run, *one.data)
     rows = []
-    for (sizes, what), run in track(ways.items(), "timing"):
+    for (sizes, what), run in track(groups.items(), "timing"):
         times = timing.interleaved(run, rounds, least=LEAST)
         named = dict(zip(("batch", "time", "hidden"), sizes, strict=True))
         rows.append(named | {"what": what, "ms": {n: t["median"] for n, t in times.items()}})
@@ -69,7 +72,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]], machine: str) -> str:
     lines = [
-        f"The plain scan over the dense way with so many steps a turn, on {machine}.",
+        f'Time of the plain scan over that of `"dense"`, by steps an iteration, on {machine}.',
         "",
         "| rows x steps, features | pass | plain scan, ms | "
         + " | ".join(f"{n} at a time" for n in UNROLL)

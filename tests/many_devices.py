@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxmask.recurrent import _choice as methods
+import jaxmask as jm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
@@ -53,7 +53,12 @@ def collectives(program):
 
 @functools.cache
 def pronouncer():
-    graphdef, params = model.split(model.Size(8, 1, methods.LEAST_HIDDEN), 0)
+    net = nnx.merge(*model.split(model.Size(8, 1, hidden=16), 0))
+    for _, layer in nnx.iter_graph(net):
+        if isinstance(layer, jm.nn.LSTM):
+            # Words are short and rows are few, and the engine is to be seen here.
+            layer.method = jm.recurrent.Choice("tiled", slots=(2, 4, 16))
+    graphdef, params = nnx.split(net)
     return graphdef, jax.device_get(params)
 
 
@@ -116,15 +121,16 @@ def restored(params, optimizer):
 
 def main():
     given = batches()
-    # Words are short and rows are few, and the engine is to be seen here.
-    methods.LEAST_TIME, methods.FEW = 1, 2
-    tiled, rule = [], methods.tiles_for
-    methods.tiles_for = lambda rows, time: (tiled.append(rows), rule(rows, time))[1]
+    rows, lstm = [], jm.recurrent.lstm
+    jm.recurrent.lstm = lambda x, *rest, **options: (
+        rows.append(len(x)),
+        lstm(x, *rest, **options),
+    )[1]
     found, first = {}, None
     for learn in (pronounce, letters_to_phonemes):
         ways = {}
         for way, (count, spread) in WAYS.items():
-            tiled.clear()
+            rows.clear()
             mesh = Mesh(np.array(jax.devices()[:count]), (devices.ROWS,))
             program, losses, params, optimizer = learn(mesh, spread, given)
             host = jax.device_get(params)
@@ -133,7 +139,7 @@ def main():
                 "collectives": collectives(program),
                 "losses": losses,
                 "difference": most_different(host, first),
-                "rows_of_engine": sorted(set(tiled)),
+                "rows_of_engine": sorted(set(rows)),
                 "share": [share(params), share(optimizer)],
                 "parameters": sum(x.size for x in jax.tree.leaves(host)),
                 "arrays": len(jax.tree.leaves(host)),

@@ -7,16 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import HealthCheck, given, settings
+from flax import nnx
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
-from jaxmask.recurrent import _choice as methods
-from jaxmask.recurrent._engine import on_chip
-from jaxmask.recurrent._engine.arrange import arrange, line_up
-from jaxmask.recurrent._engine.room import at_gates, room_for
-from jaxmask.recurrent._engine.schedule import Tiles, units_for
+from jaxmask.recurrent import Choice, explain
 
 DRAW = np.random.default_rng(0)
 BATCH, TIME, FEATURE, HIDDEN = 7, 11, 3, 4
@@ -24,6 +21,7 @@ X = DRAW.normal(size=(BATCH, TIME, FEATURE)).astype(np.float32)
 RIGHT = np.arange(TIME) < np.array([11, 9, 0, 4, 4, 1, 10])[:, None]
 RESETS = DRAW.random((BATCH, TIME)) < 0.3
 ENGINES = ("tiled", "dense", "pallas")
+THREE = Choice("tiled", slots=(1, 3, 7), steps=4)  # for so few rows "tiled" has one number of slots
 MASKS = {
     "none": None,
     "right": RIGHT,
@@ -82,10 +80,10 @@ def assert_same(ours, theirs, rtol=1e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
-def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, **options):
+def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, methods=ENGINES, **options):
     narrow = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), (weights, carry))
     scanned, *others = (
-        run_and_pull(cell, x, mask, *narrow, method, **options) for method in ("scan", *ENGINES)
+        run_and_pull(cell, x, mask, *narrow, method, **options) for method in ("scan", *methods)
     )
     for other in others:
         assert_same(other, scanned, rtol)
@@ -118,31 +116,66 @@ def test_segments(cell):
     assert_engine_is_scan(cell, X[:2], mask, weights_of(cell), carry_of(cell, 2))
 
 
-@pytest.mark.parametrize("tiles", [((1,), 2), ((2, 4), 3), ((3,), 11), ((8,), 4), ((1, 2, 7), 1)])
+@pytest.mark.parametrize("sizes", [((1,), 2), ((2, 4), 3), ((3,), 11), ((8,), 4), ((1, 2, 7), 1)])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_any_tile_gives_the_same(cell, tiles, monkeypatch):
-    monkeypatch.setattr(methods, "tiles_for", lambda *sizes: Tiles(*tiles))
-    run_and_pull.clear_cache()  # what is compiled knows other tiles
-    assert_engine_is_scan(cell, X, RIGHT, weights_of(cell), carry_of(cell), resets=RESETS)
-    run_and_pull.clear_cache()
+def test_any_slots_and_steps_give_the_same(cell, sizes):
+    inputs = cell, X, RIGHT, weights_of(cell), carry_of(cell)
+    assert_engine_is_scan(*inputs, methods=[Choice("tiled", *sizes)], resets=RESETS)
 
 
 @pytest.mark.parametrize("unroll", [4, 16])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["none", "holes"])
 @pytest.mark.parametrize("cell", ["lstm", "gru with two biases", "relu"])
-def test_several_steps_in_a_turn_give_the_same(cell, name, reverse, unroll, monkeypatch):
-    """Those that fill up the last turn leave the state, wherever it comes from."""
-    monkeypatch.setattr(methods, "one_tile", lambda batch, time: Tiles((batch,), 1, unroll))
-    run_and_pull.clear_cache()
+def test_unrolled_steps_give_the_same(cell, name, reverse, unroll):
+    """Those that fill up the last iteration leave the state, wherever it comes from."""
     options = {"reverse": reverse, "resets": RESETS}
     inputs = X, MASKS[name], weights_of(cell), carry_of(cell)
-    dense, scanned = (run_and_pull(cell, *inputs, m, **options) for m in ("dense", "scan"))
+    unrolled = Choice("dense", unroll=unroll)
+    dense, scanned = (run_and_pull(cell, *inputs, m, **options) for m in (unrolled, "scan"))
     assert_same(dense, scanned)
     layer, _, more = CELLS[cell]
-    alone, (y, _) = layer(*inputs, method="dense", **more, **options)  # keeps nothing
+    alone, (y, _) = layer(*inputs, method=unrolled, **more, **options)  # keeps nothing
     assert_same((alone, y), scanned[0])
-    run_and_pull.clear_cache()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_rows_and_steps_that_do_not_fill_the_last_block_of_the_kernel(cell, reverse):
+    inputs = cell, X, RIGHT, weights_of(cell), carry_of(cell)
+    kernel = Choice("pallas", slots=(4,), steps=3)
+    assert_engine_is_scan(*inputs, methods=[kernel], resets=RESETS, reverse=reverse)
+
+
+def test_more_slots_than_rows_are_as_many_as_there_are_rows():
+    found = explain(BATCH, TIME, HIDDEN, method=Choice("tiled", slots=[9, 2, 12], steps=3))
+    assert found == Choice("tiled", slots=(2, 7), steps=3, unroll=found.unroll)
+    rows = 2  # in a shard, say
+    inputs = "lstm", X[:rows], RIGHT[:rows], weights_of("lstm"), carry_of("lstm", rows)
+    assert_engine_is_scan(*inputs, methods=[Choice("tiled", slots=(2, 5))])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [({"slots": (0,)}, ValueError), ({"steps": -1}, ValueError), ({"unroll": 1.5}, TypeError)],
+)
+def test_sizes_are_whole_numbers(sizes, error):
+    (name,) = sizes
+    with pytest.raises(error, match=f"Choice: `{name}`"):
+        Choice("tiled", **sizes)
+
+
+def test_an_unknown_method_is_named():
+    with pytest.raises(ValueError, match="Choice: `method`"):
+        Choice("fast")
+
+
+def test_a_module_takes_a_choice():
+    layers = [
+        jm.nn.LSTM(FEATURE, HIDDEN, method=method, rngs=nnx.Rngs(0)) for method in (THREE, "scan")
+    ]
+    run = nnx.jit(nnx.value_and_grad(lambda layer: jnp.sum(layer(X, RIGHT)[0] ** 2)))
+    assert_same(*(jax.tree.leaves(run(layer)) for layer in layers))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -152,33 +185,19 @@ def test_a_step_alone_is_not_dealt_to_slots(cell):
     alone, scanned = (layer(*inputs, method=method) for method in ("dense", "scan"))
     assert_same(alone, scanned)
     program = jax.make_jaxpr(lambda x: layer(x, *inputs[1:], method="dense"))(inputs[0])
-    assert "sort" not in str(program)
+    assert "sort[" not in str(program)
 
 
-@pytest.fixture
-def three_numbers_of_slots(monkeypatch):
-    """Of few rows the engine would make one tile."""
-    monkeypatch.setattr(methods, "FEW", 1)
-    monkeypatch.setattr(methods, "LEAST_SLOTS", 1)
-    run_and_pull.clear_cache()  # what is compiled knows other tiles
-    assert methods.tiles_for(BATCH, TIME).slots == (1, 3, 7)
-    yield
-    run_and_pull.clear_cache()
-
-
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
-def test_any_lengths_and_holes(data, three_numbers_of_slots):
+def test_any_lengths_and_holes(data):
     """One shape, hence one compile; the masks are whatever Hypothesis thinks of."""
     rows = st.lists(st.booleans(), min_size=TIME, max_size=TIME)
     bits = data.draw(st.lists(rows, min_size=BATCH, max_size=BATCH))
     resets = data.draw(st.lists(rows, min_size=BATCH, max_size=BATCH))
     options = {"reverse": data.draw(st.booleans()), "resets": np.array(resets)}
-    assert_engine_is_scan(
-        "lstm", X, np.array(bits), weights_of("lstm"), carry_of("lstm"), **options
-    )
+    inputs = "lstm", X, np.array(bits), weights_of("lstm"), carry_of("lstm")
+    assert_engine_is_scan(*inputs, methods=(THREE, "dense", "pallas"), **options)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -216,81 +235,17 @@ def test_lengths_are_data():
     assert len(traces) == 1
 
 
-@settings(deadline=None, max_examples=50)
-@given(lengths=st.lists(st.integers(0, 12), min_size=9, max_size=9))
-def test_every_chunk_is_dealt_once_and_in_order(lengths):
-    tiles = Tiles((2, 4, 9), 3)
-    real = jnp.arange(12) < jnp.array(lengths)[:, None]
-    arranged = jax.jit(arrange, static_argnums=0)(tiles, real[None])
-    dealt, (units, begins, numbers, used, _) = arranged.dealt, line_up(tiles, arranged)
-    which = int(dealt.which[0])
-    slots = tiles.slots[which]
-    assert [int(n) > 0 for n in numbers] == [any(lengths) and i == which for i in range(3)]
-    seen = {}
-    for begin in np.asarray(begins[which])[: int(numbers[which])]:
-        for unit in range(begin, begin + slots):
-            row, is_first, left = (int(a[unit]) for a in units[:3])
-            if left:
-                seen.setdefault(row, []).append((left, unit))
-                assert is_first == (left == lengths[row])
-                steps = row * 12 + lengths[row] - left + np.arange(min(left, 3))
-                np.testing.assert_array_equal(units.source[unit, : len(steps)], steps)
-    for row, length in enumerate(lengths):
-        first, chunks = int(dealt.first[0, row]), range(-(-length // 3))
-        assert seen.get(row, []) == [(length - 3 * c, first + c * slots) for c in chunks]
-    assert int(units.left[0]) == 0
-    assert int(used[0]) == 1 + slots * int(dealt.rounds[0])
-
-
-@pytest.mark.parametrize("states", [1, 2])
-@pytest.mark.parametrize("member", [0, 2])
-def test_no_gates_stand_where_something_else_does(states, member):
-    tiles = Tiles((2, 5, 12), 4)
-    room = room_for(tiles, units_for(tiles, batch=12, time=40), states, gates=4)
-    for slots in tiles.slots[:-1]:
-        for rounds in range(1, (room.states - 1) // slots + 1):
-            taken = np.zeros(room.all, int)
-            taken[: 1 + rounds * slots] += 1
-            kept, size = [], slots * room.gates
-            for turn in range(rounds):
-                begin = member * room.states + 1 + turn * slots
-                start, fits = at_gates(room, member, begin, slots, 1 + rounds * slots)
-                start = int(start) - member * room.all
-                kept.append(bool(fits))
-                taken[start : start + size] += fits
-                assert fits or start == room.all - size  # all in one place
-            taken[room.all - size :] += not all(kept)
-            assert taken.max() == 1
-            assert kept == sorted(kept, reverse=True)
-            # All, where as many steps are real as the smaller numbers of slots are chosen for.
-            assert all(kept) or rounds * slots > (room.states - 1) * (0.37 if states == 2 else 0.2)
-
-
-def test_a_row_without_a_step_passes_its_carry_on(three_numbers_of_slots):
-    """There is a slot with nothing to do, whose unit is not that row's."""
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_row_without_a_step_passes_its_carry_on(cell):
+    """Two rows in three slots: one of them has nothing to do, and its unit is not that row's."""
     mask = np.arange(TIME) < np.array([[11, 9, 0, 0, 0, 0, 0]]).T
-    arranged = arrange(methods.tiles_for(BATCH, TIME), jnp.asarray(mask[None]))
-    assert arranged.dealt.which.tolist() == [1]
-    for cell in ("lstm", "gru"):
-        assert_engine_is_scan(cell, X, mask, weights_of(cell), carry_of(cell))
+    assert_engine_is_scan(cell, X, mask, weights_of(cell), carry_of(cell), methods=[THREE])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_rows_of_one_chunk_have_no_room_for_gates(cell, three_numbers_of_slots):
+def test_rows_of_one_chunk_have_no_room_for_gates(cell):
     x, mask = X[:, :2], np.arange(2) < np.array([[2, 0, 0, 1, 0, 0, 0]]).T
-    assert_engine_is_scan(cell, x, mask, weights_of(cell), carry_of(cell))
-
-
-def test_rows_that_do_not_fit_evenly_all_step_at_once():
-    """49 rows of one length in 24 slots would take three turns, and more room than there is."""
-    tiles, time = Tiles((8, 24, 64), 4), 40
-    for rows, slots in ((48, 24), (49, 64)):
-        real = jnp.broadcast_to(jnp.arange(64)[:, None] < rows, (64, time))
-        arranged = arrange(tiles, real[None])
-        assert tiles.slots[int(arranged.dealt.which[0])] == slots
-        places = np.asarray(arranged.places[0])[:rows]
-        assert len(np.unique(places)) == places.size
-        assert places.max() < 4 * units_for(tiles, 64, time)
+    assert_engine_is_scan(cell, x, mask, weights_of(cell), carry_of(cell), methods=[THREE])
 
 
 def test_training_ends_where_that_with_the_scan_ends():
@@ -368,19 +323,17 @@ UNEVEN = np.stack(
 )
 
 
-def test_members_choose_their_own_number_of_slots(three_numbers_of_slots):
-    dealt = arrange(methods.tiles_for(BATCH, TIME), jnp.asarray(UNEVEN)).dealt
-    assert dealt.which.tolist() == [0, 1, 2]
+def test_members_choose_their_own_number_of_slots():
     weights = weights_of("lstm")
 
     def mapped(method):
         run = functools.partial(run_and_pull, "lstm", X, method=method)
         return jax.vmap(lambda mask: run(mask, weights, None))(UNEVEN)
 
-    assert_same(mapped("tiled"), mapped("scan"))
+    assert_same(mapped(THREE), mapped("scan"))
 
 
-def test_what_was_saved_one_by_one_may_be_pulled_back_together(three_numbers_of_slots):
+def test_what_was_saved_one_by_one_may_be_pulled_back_together():
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
 
     def gradients(method):
@@ -390,7 +343,7 @@ def test_what_was_saved_one_by_one_may_be_pulled_back_together(three_numbers_of_
         y, pull = jax.lax.map(run, UNEVEN)
         return jax.vmap(lambda pull, given: pull(given))(pull, jnp.cos(y))
 
-    assert_same(gradients("tiled"), gradients("scan"))
+    assert_same(gradients(THREE), gradients("scan"))
 
 
 def test_the_gradient_of_a_map_sums_over_it():
@@ -507,54 +460,23 @@ def test_lowers(method, cell, platform):
     )
 
 
-# ------------------------------------------------------------------------------ on the chip
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_tiles_and_chunks_of_the_kernel(cell, reverse, monkeypatch):
-    """Rows that do not fill the last tile, steps that do not fill the last chunk."""
-    monkeypatch.setattr(on_chip, "ROWS", 4)
-    monkeypatch.setattr(on_chip, "STEPS", 3)
-    run_and_pull.clear_cache()
-    jax.clear_caches()  # the layer within is compiled too
-    arguments = cell, X, RIGHT, weights_of(cell), carry_of(cell)
-    assert_engine_is_scan(*arguments, resets=RESETS, reverse=reverse)
-    run_and_pull.clear_cache()
-    jax.clear_caches()
-
-
-def test_the_kernel_computes_no_chunk_that_no_row_needs():
-    def step(weights, state, x):
-        return (state[0] + x @ weights,), state[0] + 1
-
-    time = 3 * on_chip.STEPS
-    needed = np.ones((time, 2), bool)
-    needed[on_chip.STEPS : 2 * on_chip.STEPS] = False
-    x = np.where(needed[..., None], 1.0, np.nan).astype(np.float32)
-    ends, out = on_chip.scan(step, jnp.ones((1, 1)), (jnp.zeros((2, 1)),), x, jnp.asarray(needed))
-    np.testing.assert_array_equal(ends[0], [[2.0 * on_chip.STEPS]] * 2)
-    expected = np.where(needed[:, 0], np.cumsum(needed[:, 0]), 0)
-    np.testing.assert_array_equal(out[:, 0, 0], expected)
-
-
 # ------------------------------------------------------------------------------ the choice
+
+
+# From where on each method is faster, as docs/recurrent.md has it.
+FEW_ROWS, LEAST_TIME, LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 32, 16, 64
 
 
 @pytest.mark.parametrize(
     ("rows", "full", "method"),
-    [
-        (methods.FEW + 1, False, "tiled"),
-        (methods.FEW, False, "dense"),
-        (methods.FEW + 1, True, "dense"),
-    ],
+    [(FEW_ROWS + 1, False, "tiled"), (FEW_ROWS, False, "dense"), (FEW_ROWS + 1, True, "dense")],
 )
 def test_auto_takes_the_engine_for_a_real_layer(rows, full, method):
-    draw, time, hidden = np.random.default_rng(0), methods.LEAST_TIME, methods.LEAST_HIDDEN_FULL
+    draw, time, hidden = np.random.default_rng(0), LEAST_TIME, LEAST_HIDDEN_FULL
     x = jnp.asarray(draw.normal(size=(rows, time, 8)), jnp.float32)
     mask = None if full else np.arange(time) < draw.integers(0, time, (rows, 1))
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm", 8, hidden))
-    assert jm.recurrent.explain(rows, time, hidden, full=full).method == method
+    assert explain(rows, time, hidden, full=full).method == method
     program = str(jax.make_jaxpr(lambda x: jm.recurrent.lstm(x, mask, weights))(x))
     assert "custom_vmap" in program
     auto, scanned = (run_and_pull("lstm", x, mask, weights, None, m) for m in ("auto", "scan"))
@@ -562,28 +484,35 @@ def test_auto_takes_the_engine_for_a_real_layer(rows, full, method):
 
 
 def test_auto_takes_the_scan_where_it_is_faster():
-    rows, time, hidden = methods.FEW + 1, methods.LEAST_TIME, methods.LEAST_HIDDEN
+    rows, time, hidden = FEW_ROWS + 1, LEAST_TIME, LEAST_HIDDEN
     for short in ((rows, time - 1, hidden), (rows, time, hidden - 1), (1, time, hidden - 1)):
-        assert jm.recurrent.explain(*short).method == "scan"
-    assert jm.recurrent.explain(rows, time, hidden, full=True).method == "scan"
+        assert explain(*short).method == "scan"
+    assert explain(rows, time, hidden, full=True).method == "scan"
 
 
 @pytest.mark.parametrize(
-    ("backend", "method", "unroll"), [("gpu", "dense", methods.UNROLL), ("tpu", "scan", None)]
+    ("backend", "choice"), [("gpu", Choice("dense", (64,), 4, 8)), ("tpu", Choice("scan"))]
 )
-def test_auto_on_an_accelerator(backend, method, unroll, monkeypatch):
+def test_auto_on_an_accelerator(backend, choice, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    chosen = jm.recurrent.explain(64, 128, 256)
-    assert chosen.method == method
-    assert unroll is None or chosen.tiles == Tiles((64,), methods.STEPS, unroll)
-    assert jm.recurrent.explain(64, 128, 256, cell="gru", reset_after=False).method == "scan"
+    assert explain(64, 128, 256) == choice
+    assert explain(64, 128, 256, cell="gru", reset_after=False).method == "scan"
 
 
 def test_packed_rows_are_full():
-    ids = jnp.ones((2, 3), jnp.int32)
-    assert methods.is_full(jm.Segments(ids, 1), None)
-    assert methods.is_full(ids > 0, ids)
-    assert not methods.is_full(ids > 0, None)
+    """Their rows all step at once; the rows under a mask are sorted to be dealt to slots."""
+    rows, hidden = FEW_ROWS + 1, LEAST_HIDDEN_FULL
+    x = jnp.zeros((rows, LEAST_TIME, FEATURE))
+    ids = jnp.ones(x.shape[:2], jnp.int32)
+    weights = weights_of("lstm", hidden=hidden)
+
+    def sorts(mask, **options):
+        run = jax.make_jaxpr(lambda x: jm.recurrent.lstm(x, mask, weights, **options))
+        return "sort[" in str(run(x))
+
+    assert sorts(ids > 0)
+    assert not sorts(jm.Segments(ids, 1))
+    assert not sorts(ids > 0, segments=ids)
 
 
 def test_a_symbolic_size_takes_the_scan():
@@ -596,7 +525,7 @@ def test_a_symbolic_size_takes_the_scan():
     draw = np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32)
     mask = np.array([[True, True, False], [True, True, True]])
     assert_same(exported.call(draw, mask), run(draw, mask))
-    assert "symbolic" in jm.recurrent.explain(batch, time, 64).reason
+    assert "symbolic" in explain(batch, time, 64).reason
     with pytest.raises(ValueError, match="symbolic"):
         jax.eval_shape(lambda x: jm.recurrent.lstm(x, None, weights, method="tiled"), x)
     with pytest.raises(ValueError, match="symbolic"):
@@ -606,13 +535,13 @@ def test_a_symbolic_size_takes_the_scan():
 def test_a_mesh_takes_the_scan_and_shard_map_the_engine():
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     with jax.set_mesh(mesh):
-        choice = jm.recurrent.explain(80, methods.LEAST_TIME, 64)
+        choice = explain(80, LEAST_TIME, 64)
     assert choice.method == "scan"
     assert "shard_map" in choice.reason
     inside = []
 
     def look(x):
-        inside.append(jm.recurrent.explain(80, methods.LEAST_TIME, 64).method)
+        inside.append(explain(80, LEAST_TIME, 64).method)
         return x
 
     rows = PartitionSpec("rows")
@@ -622,9 +551,6 @@ def test_a_mesh_takes_the_scan_and_shard_map_the_engine():
 
 
 def test_a_gru_that_resets_before_takes_the_scan():
-    assert (
-        jm.recurrent.explain(8, methods.LEAST_TIME, 64, cell="gru", reset_after=False).method
-        == "scan"
-    )
+    assert explain(8, LEAST_TIME, 64, cell="gru", reset_after=False).method == "scan"
     with pytest.raises(ValueError, match="two products in a row"):
         jm.recurrent.gru(X, RIGHT, weights_of("gru"), reset_after=False, method="tiled")

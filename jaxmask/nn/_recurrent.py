@@ -124,7 +124,7 @@ class _Gated(Recurrent, Weighted):
         *,
         return_sequences: bool = True,
         reverse: bool = False,
-        method: str = "auto",
+        method: str | recurrent.Choice = "auto",
         kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
         recurrent_kernel_init: nnx.Initializer = nnx.initializers.orthogonal(),
         bias_init: nnx.Initializer = nnx.initializers.zeros,

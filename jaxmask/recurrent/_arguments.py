@@ -18,11 +18,6 @@ def check_weights(
     """Check `w_x [feature, gates * hidden]`, `w_h [hidden, gates * hidden]` and `b`.
 
     `biases`: how many may stand in `b`; where there are 2, as `[2, gates * hidden]`.
-
-    Example:
-      >>> weights = SimpleWeights(jnp.zeros((3, 4)), jnp.zeros((4, 4)), jnp.zeros(4))
-      >>> check_weights(jnp.zeros((2, 5, 3)), weights, SimpleWeights, 1, "simple").b.shape
-      (4,)
     """
     if not isinstance(weights, tuple) or len(weights) != 3:
         raise TypeError(
@@ -53,13 +48,7 @@ def check_weights(
 def lstm_carry(
     x: Array, weights: LSTMWeights, carry: LSTMCarry | tuple[Array, Array] | None
 ) -> LSTMCarry:
-    """The carry in its dtype; zeros where None.
-
-    Example:
-      >>> weights = LSTMWeights(jnp.zeros((3, 8)), jnp.zeros((2, 8)), jnp.zeros(8))
-      >>> lstm_carry(jnp.zeros((5, 4, 3)), weights, None).c.shape
-      (5, 2)
-    """
+    """The carry in its dtype; zeros where None."""
     if carry is None:
         zeros = _zeros(x, weights)
         return LSTMCarry(zeros, zeros)
@@ -79,13 +68,7 @@ def lstm_carry(
 def h_carry(
     x: Array, weights: GRUWeights | SimpleWeights, carry: Array | None, where: str
 ) -> Array:
-    """The carry `h` in its dtype; zeros where None.
-
-    Example:
-      >>> weights = SimpleWeights(jnp.zeros((3, 4)), jnp.zeros((4, 4)), jnp.zeros(4))
-      >>> h_carry(jnp.zeros((5, 2, 3)), weights, None, "simple").shape
-      (5, 4)
-    """
+    """The carry `h` in its dtype; zeros where None."""
     if carry is None:
         return _zeros(x, weights)
     h = _check_state(carry, x, weights, where, "carry")

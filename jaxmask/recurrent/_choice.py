@@ -1,13 +1,13 @@
-"""Which method runs a recurrence, and why."""
+"""Which method runs a recurrence, with which sizes, and why."""
 
+import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from jaxmask import _check
 from jaxmask._types import Mask, Segments, Steps
-from jaxmask.recurrent._engine.schedule import Tiles
 
 METHODS = ("auto", "scan", "tiled", "dense", "pallas")
 
@@ -17,27 +17,62 @@ LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
 LEAST_TIME = 32
 FEW = 16  # rows
 SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots, as shares of the rows
-EVEN = 32  # rows; XLA:CPU multiplies a few more than so many, say 48, at two thirds of the rate
-STEPS, STEPS_FEW, STEPS_ONE = 4, 8, 16  # of a chunk: of many rows, of few, of one alone
-UNROLL = 8  # steps that a turn of the dense way writes out where a turn must be launched
+EVEN = 32  # rows; a few more, say 48, XLA:CPU multiplies at two thirds of the rate
+STEPS, STEPS_FEW, STEPS_ONE = 4, 8, 16  # of a chunk: for many rows, for few, for one
+KERNEL_ROWS, KERNEL_STEPS = 128, 8
+UNROLL = 8  # steps per loop iteration where launching a kernel dominates its time
 
 
-class Choice(NamedTuple):
-    """A method, the sizes that it cuts with unless it is the scan, and the reason.
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A method and its sizes: what `method=` takes beside a name, and what `explain` returns.
+
+    Sizes left at `()` or 0 are chosen as for the method's name alone, and a method ignores those
+    that it does not use. Choices that differ only in `reason` are equal: they share what is
+    compiled.
+
+    Attributes:
+      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
+      slots: numbers of rows to step at once. `"tiled"` chooses one of them by the lengths, when the
+        program runs; `"pallas"` keeps at most the largest on the chip. More than there are rows
+        count as that many.
+      steps: time steps of a chunk, of `"tiled"` and `"pallas"`.
+      unroll: time steps per loop iteration, of `"dense"` and of the backward of `"pallas"`.
+      reason: why this method was chosen.
+
+    Raises:
+      TypeError, ValueError: if `method` is unknown, or a size is negative or no whole number.
 
     Example:
-      >>> import jaxmask as jm
-      >>> jm.recurrent.explain(64, 256, 256).method
-      'tiled'
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.recurrent.explain(64, 256, 256).slots
+      (8, 24, 64)
+      >>> weights = jm.recurrent.SimpleWeights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
+      >>> choice = jm.recurrent.Choice("tiled", slots=(1, 2), steps=2)
+      >>> _, (y, _) = jm.recurrent.simple(
+      ...     jnp.ones((2, 3, 1)), None, weights, activation="relu", method=choice
+      ... )
+      >>> y[0, :, 0].tolist()
+      [1.0, 2.0, 3.0]
     """
 
     method: str
-    tiles: Tiles | None
-    reason: str
+    slots: tuple[int, ...] = ()
+    steps: int = 0
+    unroll: int = 0
+    reason: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        _check.choice(self.method, METHODS, "Choice", "method")
+        object.__setattr__(self, "slots", tuple(self.slots))  # it has to be hashable
+        for slots in self.slots:
+            _check.count(slots, "Choice", "slots", least=1)
+        _check.count(self.steps, "Choice", "steps")
+        _check.count(self.unroll, "Choice", "unroll")
 
 
 def choose(
-    method: str,
+    method: str | Choice,
     x: Steps | jax.ShapeDtypeStruct,
     hidden: int,
     *,
@@ -45,13 +80,13 @@ def choose(
     full: bool = False,
     where: str,
 ) -> Choice:
-    """Choose the method that runs, by the first of these rules that holds.
+    """The method that runs and all of its sizes, by the first of these rules that holds.
 
     1. What the caller asked for; but only the scan can have a symbolic dimension or a GRU that
        resets before the product, and an empty array is left to it.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
     3. The scan for a GRU that resets before the product: a step has two products in a row.
-    4. `"dense"` on a GPU, where a turn of a loop must be launched: it takes `UNROLL` steps a turn.
+    4. `"dense"` on a GPU, where launching kernels dominates: it takes `UNROLL` steps an iteration.
     5. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
        gathered.
     6. The scan on anything but a CPU, where nothing else was measured.
@@ -60,39 +95,28 @@ def choose(
        no mask or rows are packed, with `LEAST_HIDDEN_FULL` features or more, else the scan.
     9. The scan for rows of less than `LEAST_TIME` steps.
     10. `"tiled"`.
-
-    Raises:
-      ValueError: where `method` is not known, or cannot be had.
-
-    Example:
-      >>> x = jax.ShapeDtypeStruct((64, 256, 3), "float32")
-      >>> choose("auto", x, 256, where="lstm")[:2]
-      ('tiled', Tiles(slots=(8, 24, 64), steps=4, unroll=1))
-      >>> choose("auto", x, 8, where="lstm").reason
-      'states of less than 16 features are faster in a scan'
     """
-    _check.choice(method, METHODS, where, "method")
+    if not isinstance(method, Choice):
+        _check.choice(method, METHODS, where, "method")
+    asked = method if isinstance(method, Choice) else Choice(method)
     batch, time = x.shape[:2]
     cannot = _cannot(batch, time, reset_after)
-    if cannot is not None and method not in ("auto", "scan"):
-        raise ValueError(f'{where}: `method="{method}"` cannot run: {cannot}. Pass "auto".')
+    if cannot is not None and asked.method not in ("auto", "scan"):
+        raise ValueError(f'{where}: `method="{asked.method}"` cannot run: {cannot}. Pass "auto".')
     if cannot is None and x.size == 0:
-        return Choice("scan", None, "there is nothing to run")
-    if method == "auto":
-        method, reason = _best(x, hidden, full, cannot)
-    else:
-        reason = "asked for"
-    cut = {"tiled": tiles_for, "dense": one_tile, "pallas": one_tile}
-    return Choice(method, cut[method](batch, time) if method in cut else None, reason)
+        return Choice("scan", reason="there is nothing to run")
+    name, reason = asked.method, asked.reason or "asked for"
+    if name == "auto":
+        name, reason = _best(x, hidden, full, cannot)
+    if name == "scan":
+        return Choice("scan", reason=reason)
+    slots, steps, unroll = _sizes(name, batch, time)
+    slots = tuple(sorted({min(n, batch) for n in asked.slots or slots}))
+    return Choice(name, slots, asked.steps or steps, asked.unroll or unroll, reason)
 
 
 def is_full(mask: Mask, segments: Any) -> bool:
-    """Whether all steps are real, or nearly all, as in packed rows.
-
-    Example:
-      >>> is_full(None, None), is_full(jax.numpy.ones((2, 3), bool), None)
-      (True, False)
-    """
+    """Whether all steps are real, or nearly all, as in packed rows."""
     return mask is None or segments is not None or isinstance(mask, Segments)
 
 
@@ -104,11 +128,11 @@ def explain(
     cell: str = "lstm",
     reset_after: bool = True,
     full: bool = False,
+    method: str | Choice = "auto",
 ) -> Choice:
-    """Say which method `method="auto"` takes here and now, and why.
+    """Say which method runs here and now, with which sizes, and why.
 
-    Every method serves any mask, and what a mask looks like costs nothing: each real step is read
-    where it stands.
+    Every method serves any mask, and where its real steps lie does not change what they cost.
 
     Args:
       batch: number of rows.
@@ -117,59 +141,48 @@ def explain(
       cell: `"lstm"`, `"gru"` or `"simple"`.
       reset_after: of the GRU, see `jaxmask.recurrent.gru`.
       full: there is no mask, or rows are packed.
+      method: what is passed as `method` to `jaxmask.recurrent.lstm`.
 
     Returns:
-      `(method, tiles, reason)`; `tiles` is None for the scan, else the numbers of rows to step at
-      once, of which the lengths choose one when the program runs, and the steps of a chunk.
+      A `Choice`, which may be passed as `method` in turn. The scan has no sizes.
 
     Raises:
-      ValueError: if `cell` is unknown.
+      ValueError: if `cell` or `method` is unknown, or the method cannot run.
 
     Example:
       >>> import jaxmask as jm
+      >>> jm.recurrent.explain(64, 256, 8).reason
+      'states of less than 16 features are faster in a scan'
+      >>> jm.recurrent.explain(64, 256, 256, method="dense").slots
+      (64,)
       >>> jm.recurrent.explain(64, 256, 256, cell="gru", reset_after=False).reason
       'a GRU that resets before the product has two products in a row'
     """
     _check.choice(cell, ("lstm", "gru", "simple"), "explain", "cell")
     x = jax.ShapeDtypeStruct((batch, time, 1), "float32")
-    return choose("auto", x, hidden, reset_after=reset_after, full=full, where="explain")
+    return choose(method, x, hidden, reset_after=reset_after, full=full, where="explain")
 
 
-def tiles_for(batch: int, time: int) -> Tiles:
-    """Few slots leave less idle while the longest row ends, many take more rows with each product.
+def _sizes(method: str, batch: int, time: int) -> tuple[tuple[int, ...], int, int]:
+    """Slots, steps of a chunk, and steps per iteration, where the caller left them open.
 
-    Which of the numbers is best depends on the lengths, and the engine chooses when it runs. The
-    whole batch is stepped at once where there is an accelerator, and where there are few rows.
-
-    Args:
-      batch: number of rows.
-      time: number of steps.
-
-    Example:
-      >>> [tiles_for(batch, 96)[:2] for batch in (128, 1)]
-      [((16, 32, 128), 4), ((1,), 16)]
+    Few slots leave less idle while the longest row ends, many take more rows with each product.
+    The whole batch is stepped at once on an accelerator, and where there are few rows.
     """
-    if jax.default_backend() != "cpu" or batch <= FEW:
-        return one_tile(batch, time)
-    slots = {_slots(share, batch) for share in SHARES}
-    return Tiles(tuple(sorted(slots)), min(STEPS, time))
+    on_cpu = jax.default_backend() == "cpu"
+    unroll = 1 if on_cpu else min(UNROLL, time)
+    if method == "pallas":
+        return (KERNEL_ROWS,), KERNEL_STEPS, unroll
+    if method == "tiled" and on_cpu and batch > FEW:
+        slots = {_slots(share, batch) for share in SHARES}
+        return tuple(sorted(slots)), min(STEPS, time), unroll
+    steps = STEPS_ONE if batch == 1 else STEPS_FEW if batch <= FEW else STEPS
+    return (batch,), min(steps, time), unroll
 
 
 def _slots(share: float, batch: int) -> int:
     slots = max(LEAST_SLOTS, math.ceil(share * batch))
     return min(batch, slots // EVEN * EVEN if slots > EVEN and share < 1 else slots)
-
-
-def one_tile(batch: int, time: int) -> Tiles:
-    """All rows step together; several steps are one turn of a loop that must be launched.
-
-    Example:
-      >>> one_tile(batch=64, time=5)
-      Tiles(slots=(64,), steps=4, unroll=1)
-    """
-    steps = STEPS_ONE if batch == 1 else STEPS_FEW if batch <= FEW else STEPS
-    unroll = 1 if jax.default_backend() == "cpu" else UNROLL
-    return Tiles((batch,), min(steps, time), min(unroll, time))
 
 
 def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
@@ -188,7 +201,10 @@ def _best(
     if cannot is not None:
         return "scan", cannot
     if backend == "gpu":
-        return "dense", "a GPU waits for each turn of a loop, and several steps are one turn"
+        return (
+            "dense",
+            "loop overhead dominates on a GPU, so several steps are unrolled per iteration",
+        )
     mesh = jax.sharding.get_abstract_mesh()
     spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
     if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):

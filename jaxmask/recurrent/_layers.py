@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxmask import _check, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask.recurrent import _arguments
-from jaxmask.recurrent import _choice as methods
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._cells import (
     ACTIVATIONS,
@@ -22,8 +21,8 @@ from jaxmask.recurrent._cells import (
     lstm_cell,
     simple_cell,
 )
+from jaxmask.recurrent._choice import Choice, choose, is_full
 from jaxmask.recurrent._engine import engine, kinds
-from jaxmask.recurrent._engine.schedule import Tiles
 
 
 def lstm(
@@ -35,7 +34,7 @@ def lstm(
     reverse: bool = False,
     segments: Segments | ArrayLike | None = None,
     resets: ArrayLike | None = None,
-    method: str = "auto",
+    method: str | Choice = "auto",
 ) -> tuple[LSTMCarry, tuple[Array, Mask]]:
     """Long short-term memory over the real steps of each row.
 
@@ -87,19 +86,18 @@ def lstm(
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
     weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
     carry = _arguments.lstm_carry(x, weights, carry)
-    full = methods.is_full(mask, segments)
-    chosen = methods.choose(method, x, weights.w_h.shape[0], full=full, where="lstm")
+    full = is_full(mask, segments)
+    chosen = choose(method, x, weights.w_h.shape[0], full=full, where="lstm")
     with _naming_the_scan("lstm"):
         return _lstm(
             *(x, mask, starts, weights, carry),
             reverse=reverse,
-            method=chosen.method,
-            tiles=chosen.tiles,
+            choice=chosen,
         )
 
 
 # Compiled here, since the scan closes over the weights: op by op it would compile at every call.
-@functools.partial(jax.jit, static_argnames=("reverse", "method", "tiles"))
+@functools.partial(jax.jit, static_argnames=("reverse", "choice"))
 def _lstm(
     x: Array,
     mask: Mask,
@@ -108,13 +106,12 @@ def _lstm(
     carry: LSTMCarry,
     *,
     reverse: bool,
-    method: str,
-    tiles: Tiles | None,
+    choice: Choice,
 ) -> tuple[LSTMCarry, Pair]:
     with jax.named_scope("jaxmask.lstm"):
-        if tiles is not None:
+        if choice.method != "scan":
             options = x, mask, starts, weights, carry
-            states, pair = engine.tiled(kinds.LSTM, tiles, *options, reverse=reverse, way=method)
+            states, pair = engine.recurrence(kinds.LSTM, choice, *options, reverse=reverse)
             return LSTMCarry(*states), pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(lstm_cell, weights)
@@ -145,7 +142,7 @@ def gru(
     reverse: bool = False,
     segments: Segments | ArrayLike | None = None,
     resets: ArrayLike | None = None,
-    method: str = "auto",
+    method: str | Choice = "auto",
 ) -> tuple[Array, Pair]:
     """Gated recurrent unit over the real steps of each row.
 
@@ -203,20 +200,19 @@ def gru(
     biases = 2 if reset_after else 1
     weights = _arguments.check_weights(x, weights, GRUWeights, 3, "gru", biases=biases)
     carry = _arguments.h_carry(x, weights, carry, "gru")
-    full = methods.is_full(mask, segments)
+    full = is_full(mask, segments)
     hidden = weights.w_h.shape[0]
-    chosen = methods.choose(method, x, hidden, reset_after=reset_after, full=full, where="gru")
+    chosen = choose(method, x, hidden, reset_after=reset_after, full=full, where="gru")
     with _naming_the_scan("gru"):
         return _gru(
             *(x, mask, starts, weights, carry),
             reset_after=reset_after,
             reverse=reverse,
-            method=chosen.method,
-            tiles=chosen.tiles,
+            choice=chosen,
         )
 
 
-@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "method", "tiles"))
+@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "choice"))
 def _gru(
     x: Array,
     mask: Mask,
@@ -226,13 +222,12 @@ def _gru(
     *,
     reset_after: bool,
     reverse: bool,
-    method: str,
-    tiles: Tiles | None,
+    choice: Choice,
 ) -> tuple[Array, Pair]:
     with jax.named_scope("jaxmask.gru"):
-        if tiles is not None:
+        if choice.method != "scan":
             options = x, mask, starts, weights, (carry,)
-            (h,), pair = engine.tiled(kinds.GRU, tiles, *options, reverse=reverse, way=method)
+            (h,), pair = engine.recurrence(kinds.GRU, choice, *options, reverse=reverse)
             return h, pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(gru_cell, weights, reset_after=reset_after)
@@ -249,7 +244,7 @@ def simple(
     reverse: bool = False,
     segments: Segments | ArrayLike | None = None,
     resets: ArrayLike | None = None,
-    method: str = "auto",
+    method: str | Choice = "auto",
 ) -> tuple[Array, Pair]:
     """Simple recurrent network over the real steps of each row.
 
@@ -297,19 +292,18 @@ def simple(
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
     weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
     carry = _arguments.h_carry(x, weights, carry, "simple")
-    full = methods.is_full(mask, segments)
-    chosen = methods.choose(method, x, weights.w_h.shape[0], full=full, where="simple")
+    full = is_full(mask, segments)
+    chosen = choose(method, x, weights.w_h.shape[0], full=full, where="simple")
     with _naming_the_scan("simple"):
         return _simple(
             *(x, mask, starts, weights, carry),
             activation=activation,
             reverse=reverse,
-            method=chosen.method,
-            tiles=chosen.tiles,
+            choice=chosen,
         )
 
 
-@functools.partial(jax.jit, static_argnames=("activation", "reverse", "method", "tiles"))
+@functools.partial(jax.jit, static_argnames=("activation", "reverse", "choice"))
 def _simple(
     x: Array,
     mask: Mask,
@@ -319,14 +313,13 @@ def _simple(
     *,
     activation: str,
     reverse: bool,
-    method: str,
-    tiles: Tiles | None,
+    choice: Choice,
 ) -> tuple[Array, Pair]:
     with jax.named_scope("jaxmask.simple"):
-        if tiles is not None:
+        if choice.method != "scan":
             options = x, mask, starts, weights, (carry,)
             kind = kinds.SIMPLE[activation]
-            (h,), pair = engine.tiled(kind, tiles, *options, reverse=reverse, way=method)
+            (h,), pair = engine.recurrence(kind, choice, *options, reverse=reverse)
             return h, pair
         safe, _ = ops.fill(x, mask)
         cell = functools.partial(simple_cell, weights, activation=activation)

@@ -1,14 +1,11 @@
 """Recurrences."""
 
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
 import jaxmask as jm
-from jaxmask.recurrent import _choice as methods
-from jaxmask.recurrent._engine.schedule import Tiles
 from tests.registry.entry import Call, Entry, Input, recurrent
 
 SHAPES = {
@@ -60,17 +57,7 @@ def layer(name: str, **options: Any) -> Call:
     )
 
 
-def as_on_a_gpu(call: Call) -> Call:
-    """Several steps of the dense way are one turn of its loops."""
-
-    def run(*args: Any) -> Any:
-        tiles = mock.patch.object(
-            methods, "one_tile", lambda batch, time: Tiles((batch,), 1, min(3, time))
-        )
-        with tiles:
-            return call(*args)
-
-    return run
+UNROLLED = jm.recurrent.Choice("dense", unroll=3)  # as on a GPU
 
 
 def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -100,12 +87,12 @@ ENTRIES = [
     Entry("recurrent.gru:dense", layer("gru", method="dense"), params=gru_weights()),
     Entry(
         "recurrent.lstm:dense,unrolled",
-        as_on_a_gpu(layer("lstm", method="dense")),
+        layer("lstm", method=UNROLLED),
         params=lstm_weights(),
     ),
     Entry(
         "recurrent.gru:dense,unrolled,reverse",
-        as_on_a_gpu(layer("gru", method="dense", reverse=True)),
+        layer("gru", method=UNROLLED, reverse=True),
         params=gru_weights(),
     ),
     Entry(

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
 from jaxmask._types import Array, StepMask
+from jaxmask.recurrent._choice import Choice
 from jaxmask.recurrent._engine.episodes import episodes
 from jaxmask.recurrent._engine.schedule import (
     Dealt,
     Schedule,
-    Tiles,
     Units,
     at,
     deal,
@@ -37,68 +37,46 @@ class Arranged(NamedTuple):
 # Both are traced once for a forward that is pulled back, and one that is not.
 @functools.partial(jax.jit, static_argnums=0, static_argnames="reverse", inline=True)
 def arrange(
-    tiles: Tiles, real: StepMask, starts: StepMask | None = None, *, reverse: bool = False
+    choice: Choice, real: StepMask, starts: StepMask | None = None, *, reverse: bool = False
 ) -> Arranged:
     """Count real steps in order or reversed, deal the rows, and say for each unit what it does.
 
     Args:
-      tiles: the sizes to cut with.
+      choice: the sizes to cut with.
       real: `[member, batch, time]`.
       starts: where the state starts from zeros, or None.
       reverse: whether the last real step comes first.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> real = jnp.array([[[False, True, True], [True, False, False]]])
-      >>> arranged = arrange(Tiles((1,), 2), real)
-      >>> arranged.places.tolist(), arranged.lengths.tolist()
-      ([[[0, 2, 3], [4, 1, 1]]], [[2, 1]])
-      >>> arranged.units.source[0, 1:3].tolist(), arranged.units.left[0, 1:3].tolist()
-      ([[1, 2], [3, 0]], [2, 1])
     """
-    return each(functools.partial(_arrange, tiles, reverse), real, starts)
+    return each(functools.partial(_arrange, choice, reverse), real, starts)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def line_up(tiles: Tiles, arranged: Arranged) -> Schedule:
-    """All members' units in a line.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> tiles = Tiles((1,), 2)
-      >>> line_up(tiles, arrange(tiles, jnp.ones((2, 1, 2), bool))).units.source.tolist()
-      [[0, 0], [0, 1], [2, 2], [2, 3]]
-    """
-    return schedule(arranged.dealt, arranged.units, tiles, *arranged.places.shape[1:])
+def line_up(choice: Choice, arranged: Arranged) -> Schedule:
+    """All members' units in a line."""
+    return schedule(arranged.dealt, arranged.units, choice, *arranged.places.shape[1:])
 
 
 def each(f: Callable, *rest: Any) -> Any:
-    """`f` of each member; one alone without a mapped axis of size 1, which products would have.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> each(jnp.sum, jnp.ones((1, 3))).tolist()
-      [3.0]
-    """
+    """`f` of each member; one alone without a mapped axis of size 1, which products would have."""
     if len(jax.tree.leaves(rest)[0]) > 1:
         return jax.vmap(f)(*rest)
     return jax.tree.map(lambda a: a[None], f(*jax.tree.map(lambda a: a[0], rest)))
 
 
-def _arrange(tiles: Tiles, reverse: bool, real: Array, starts: Array | None) -> Arranged:
+def _arrange(choice: Choice, reverse: bool, real: Array, starts: Array | None) -> Arranged:
     batch, time = real.shape
     lengths, ranks = _count(real, reverse)
-    dealt, units = deal(lengths, tiles, time), units_for(tiles, batch, time)
+    dealt, units = deal(lengths, choice, time), units_for(choice, batch, time)
     places, last = (
-        place(dealt, tiles, lengths, step) for step in (ranks, jnp.maximum(lengths - 1, 0))
+        place(dealt, choice, lengths, step) for step in (ranks, jnp.maximum(lengths - 1, 0))
     )
     begins, ends_anew = None, None
     if starts is not None:
         begins, ends_anew = episodes(starts, real, reverse=reverse)
     number = jnp.where(real, jnp.arange(real.size, dtype=jnp.int32).reshape(real.shape), -1)
-    source = jnp.full_like(lengths, -1, shape=(units * tiles.steps,))
+    source = jnp.full_like(lengths, -1, shape=(units * choice.steps,))
     source = source.at[places.astype(jnp.uint32)].set(number, mode="promise_in_bounds")
-    own = _units(source.reshape(units, tiles.steps), ranks, lengths, begins)
+    own = _units(source.reshape(units, choice.steps), ranks, lengths, begins)
     return Arranged(lengths, places, last, dealt, own, ends_anew)
 
 

@@ -55,24 +55,13 @@ def backward(
     Returns:
       That of `x`, `[unit, step, feature]`; those of the weights `[member, ...]`, added up in
       the dtype of the state; those of the carry, each `[row, hidden]`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.forward import forward
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> from jaxmask.recurrent._engine.room import Room
-      >>> from jaxmask.recurrent._engine.schedule import Tiles
-      >>> plan = Plan(SIMPLE["relu"], Tiles((1,), 2), Room(2, 0, 0))
-      >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((1, 1, 2), bool)))
-      >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
-      >>> options = plan, line, x, weights, carry
-      >>> d_x, _, _ = backward(*options, forward(*options), carry, jnp.ones((1, 2, 1)))
-      >>> d_x[1, :, 0].tolist()
-      [2.0, 1.0]
     """
-    tiles, units, hidden, dtype = plan.tiles, len(line.units.row), carry[0].shape[1], carry[0].dtype
+    choice, units, hidden, dtype = (
+        plan.choice,
+        len(line.units.row),
+        carry[0].shape[1],
+        carry[0].dtype,
+    )
     # Transposed once: a transposed product in the loop is slow.
     turned = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
     # XLA copies a cheap chain of arithmetic into each of its consumers, here into all later steps;
@@ -82,7 +71,7 @@ def backward(
     def loop(index: int, done: Any) -> Any:
         def body(i: Array, loop: Any) -> Any:
             (d_x, total, d_carry), d = loop
-            turn = take(line, tiles, index, line.numbers[index] - 1 - i)
+            turn = take(line, choice, index, line.numbers[index] - 1 - i)
             own, own_turned = (member(plan, w, turn) for w in (weights, turned))
             inputs, (before, after) = gather(x, turn), _around(plan, carry, kept, turn)
             z = _gates(plan, line, index, own, inputs, before[0], kept, turn)
@@ -95,15 +84,15 @@ def backward(
             total = _add(plan, total, share(own, inputs, before[0], *d_zs), turn)
             return (d_x, total, d_carry), d
 
-        d = tuple(zeros(x, (tiles.slots[index], hidden), dtype) for _ in carry)
+        d = tuple(zeros(x, (choice.slots[index], hidden), dtype) for _ in carry)
         return jax.lax.fori_loop(0, line.numbers[index], body, (done, d))[0]
 
     done = (
-        zeros(x, (units, tiles.steps, x.shape[2]), dtype),
+        zeros(x, (units, choice.steps, x.shape[2]), dtype),
         jax.tree.map(lambda w: zeros(x, (plan.members, *w.shape[1:]), dtype), weights),
         d_ends,
     )
-    for index in range(len(tiles.slots)):
+    for index in range(len(choice.slots)):
         done = loop(index, done)
     return done
 
@@ -199,7 +188,7 @@ def _steps_back(
 ) -> tuple[State, tuple[Array, Array]]:
     """The cotangents of the states before a chunk, and those of both products at each step."""
     passed: list[tuple[Array, Array]] = []
-    for step in reversed(range(plan.tiles.steps)):
+    for step in reversed(range(plan.choice.steps)):
         d_new = tuple(a + g[:, step] for a, g in zip(d, given, strict=True))
         taken = jax.tree.map(lambda a, step=step: a[:, step], factors)
         d, d_zs = _step_back(plan.kind, w_h, one, taken, d_new)
@@ -221,12 +210,7 @@ def _step_back(
 
 
 def flat_gates(d: Array) -> Array:
-    """Gates side by side, as the products have them.
-
-    Example:
-      >>> flat_gates(jnp.zeros((5, 4, 3))).shape
-      (5, 12)
-    """
+    """Gates side by side, as the products have them."""
     return d.reshape(*d.shape[:-2], -1)
 
 
@@ -239,12 +223,6 @@ def share(weights: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Wei
       h: `[..., hidden]`, the state that each step read.
       d_zx: `[..., gates]`, cotangent of `x @ w_x + b_x`.
       d_zh: that of `h @ w_h + b_h`.
-
-    Example:
-      >>> own = Weights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), None)
-      >>> x, h, d = (jnp.full((2, 1), a) for a in (3.0, 5.0, 1.0))
-      >>> [d.tolist() for d in share(own, x, h, d, d)[:3]]
-      [[[6.0]], [[10.0]], [2.0]]
     """
 
     def flat(a: Array) -> Array:

@@ -1,6 +1,6 @@
 """Training where there is nothing to skip, or nothing gained by it: a scan, and its own backward.
 
-Both loops are over all rows and all steps, `Tiles.unroll` of them in a turn: one on a CPU, several
+Both loops are over all rows and all steps, `Choice.unroll` of them in a turn: one on a CPU, several
 where a turn must be launched. The forward keeps what a step computed, so that nothing is computed
 twice, and the backward leaves to one product after the loop what autodiff adds up in it: the
 gradient of each weight, and that of `x`. With `"pallas"` the forward's loop is a kernel.
@@ -34,40 +34,14 @@ class Kept(NamedTuple):
 def forward_members(
     setting: Setting, weights: Weights, batch: Batch, carry: State
 ) -> tuple[tuple[State, Steps], Kept | None]:
-    """The last states and `h` after each step, each `[member, batch, ...]`, and what is kept.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> from jaxmask.recurrent._engine.schedule import Tiles
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False, way="dense")
-      >>> batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.ones((2, 1, 2), bool), None)
-      >>> matrix = jnp.array([[[1.0]], [[2.0]]])
-      >>> weights = Weights(matrix, matrix, jnp.zeros((2, 1)), None)
-      >>> (_, h), _ = forward_members(setting, weights, batch, (jnp.zeros((2, 1, 1)),))
-      >>> h[..., 0].tolist()
-      [[[1.0, 2.0]], [[2.0, 6.0]]]
-    """
+    """The last states and `h` after each step, each `[member, batch, ...]`, and what is kept."""
     return _each(functools.partial(_forward, setting), weights, batch, carry)
 
 
 def back_members(
     setting: Setting, weights: Weights, batch: Batch, carry: State, kept: Kept, given: Any
 ) -> tuple[Array, Weights, State]:
-    """Cotangents of `x`, of each member's weights and of the carry.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> from jaxmask.recurrent._engine.schedule import Tiles
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False, way="dense")
-      >>> batch = Batch(jnp.ones((1, 1, 2, 1)), jnp.ones((1, 1, 2), bool), None)
-      >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
-      >>> carry = (jnp.zeros((1, 1, 1)),)
-      >>> result, kept = forward_members(setting, weights, batch, carry)
-      >>> back_members(setting, weights, batch, carry, kept, result)[0].tolist()
-      [[[[5.0], [4.0]]]]
-    """
+    """Cotangents of `x`, of each member's weights and of the carry."""
     return _each(functools.partial(_back, setting), weights, batch, kept, given)
 
 
@@ -90,7 +64,7 @@ def _inputs(setting: Setting, batch: Batch) -> tuple[Array, Array, Array | None]
 
 def _in_chunks(setting: Setting, a: Array) -> Array:
     """Time first, and filled up with zeros to whole chunks."""
-    rest = -a.shape[1] % setting.tiles.unroll
+    rest = -a.shape[1] % setting.choice.unroll
     return jnp.pad(time_first(a), ((0, rest), (0, 0), (0, 0)))
 
 
@@ -98,7 +72,7 @@ def _by_chunk(
     setting: Setting, chunk: Callable, state: State, inputs: Any, *, reverse: bool
 ) -> tuple[State, Any]:
     """A scan whose turns are chunks: `chunk(state, inputs [step, batch, ...])`, time in and out."""
-    steps = setting.tiles.unroll
+    steps = setting.choice.unroll
     inputs = jax.tree.map(lambda a: a.reshape(-1, steps, *a.shape[1:]), inputs)
     state, out = jax.lax.scan(chunk, state, inputs, reverse=reverse)
     return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
@@ -125,11 +99,16 @@ def _forward(
         each_step = functools.partial(step, recurrent)
         return jax.lax.scan(each_step, state, inputs, reverse=reverse, unroll=True)
 
-    if setting.way == "pallas":
+    if setting.choice.method == "pallas":
         from jaxmask.recurrent._engine import on_chip
 
         inputs, needed = (project(x), real, starts), real if starts is None else real | starts
-        result = on_chip.scan(step, recurrent, carry, inputs, needed[..., 0], reverse=reverse)
+        result = on_chip.scan(
+            *(step, recurrent, carry, inputs, needed[..., 0]),
+            reverse=reverse,
+            rows=setting.choice.slots[-1],
+            steps=setting.choice.steps,
+        )
     else:
         result = _by_chunk(setting, chunk, carry, (x, real, starts), reverse=reverse)
     ends, (h, kept) = result
@@ -196,7 +175,7 @@ def _along_time(a: Array, w: Array, dtype: Any) -> Array:
 
 def _outer(setting: Setting, own: Weights, read: Array, d: Array) -> Array:
     """The gradient of a matrix, from what it read and the cotangent of what it gave."""
-    if setting.tiles.unroll == 1:  # XLA:CPU transposes what is to be added up along two axes
+    if setting.choice.unroll == 1:  # XLA:CPU transposes what is to be added up along two axes
         read, d = (a.reshape(-1, a.shape[-1]) for a in (read, d))
     axes = tuple(range(read.ndim - 1))
     compute = own.w_x.dtype

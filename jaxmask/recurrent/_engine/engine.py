@@ -10,6 +10,7 @@ Each of these calls the next:
 So `vmap` and derivatives may come in any order.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from jaxmask import _mask_ops, ops
 from jaxmask._types import Array, Mask, StepMask, Steps, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
+from jaxmask.recurrent._choice import Choice
 from jaxmask.recurrent._engine import dense as without_tiles
 from jaxmask.recurrent._engine.forward import Weights, join, product, zeros
 from jaxmask.recurrent._engine.kinds import Kind, State
@@ -32,12 +34,11 @@ from jaxmask.recurrent._engine.members import (
     forward_members,
     over_members,
 )
-from jaxmask.recurrent._engine.schedule import Tiles
 
 
-def tiled(
+def recurrence(
     kind: Kind,
-    tiles: Tiles,
+    choice: Choice,
     x: Steps,
     mask: Mask,
     starts: StepMask | None,
@@ -45,28 +46,18 @@ def tiled(
     carry: State,
     *,
     reverse: bool,
-    way: str = "tiled",
 ) -> tuple[State, tuple[Steps, Mask]]:
     """A recurrence over any mask.
 
     Args:
       kind: the recurrence.
-      tiles: the sizes to cut with.
+      choice: the sizes to cut with.
       x: `[batch, time, feature]`.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       starts: where the state starts from zeros, or None.
       weights: `w_x`, `w_h` and `b`, or two biases in one array, that of `x` and that of `h`.
       carry: the first states, each `[batch, hidden]`.
       reverse: from the last real step of each row to the first.
-      way: see `Setting`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> tiles, weights = Tiles((1,), 2), (jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1))
-      >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
-      >>> tiled(SIMPLE["relu"], tiles, x, None, None, weights, carry, reverse=True)[1][0].tolist()
-      [[[2.0], [1.0]]]
     """
     w_x, w_h, b = weights
     compute, dtype = common_dtype(x.dtype, w_x.dtype), carry[0].dtype
@@ -78,7 +69,7 @@ def tiled(
     )
     real = _mask_ops.real_steps(mask, x.shape[:2])
     ends, h = run(
-        Setting(kind, tiles, reverse, way),
+        Setting(kind, choice, reverse),
         Batch(x, real, starts),
         Weights(*matrices, *biases),
         tuple(a + zeros(x, (), a.dtype) for a in carry),
@@ -91,28 +82,20 @@ def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple
     """The state after the last real step of each row, and `h` after each real step, else 0.
 
     Args:
-      setting: the recurrence, the tiles, and the direction.
+      setting: the recurrence, the method, and the direction.
       batch: `x [batch, time, feature]`.
       weights: of one member.
       carry: the first states, each `[batch, hidden]`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
-      >>> batch = Batch(jnp.ones((1, 3, 1)), jnp.array([[True, False, True]]), None)
-      >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> ends, h = run(setting, batch, weights, (jnp.zeros((1, 1)),))
-      >>> ends[0].tolist(), h[0, :, 0].tolist()
-      ([[2.0]], [1.0, 0.0, 2.0])
     """
     return _forward(_without_backward(setting, batch.x.shape[1]), batch, weights, carry)[0]
 
 
 def _without_backward(setting: Setting, time: int) -> Setting:
     """Nothing is kept. On a CPU the dense way is for its backward, and for a step alone."""
-    cuts = setting.way == "dense" and setting.tiles.unroll == 1 and time > 1
-    return setting._replace(keeps=False, way="tiled" if cuts else setting.way)
+    choice = setting.choice
+    if choice.method == "dense" and choice.unroll == 1 and time > 1:
+        choice = dataclasses.replace(choice, method="tiled")
+    return setting._replace(keeps=False, choice=choice)
 
 
 def _run_forward(setting: Setting, batch: Batch, weights: Weights, carry: State) -> Any:
@@ -135,17 +118,7 @@ run.defvjp(_run_forward, _run_back)
 def reference(
     setting: Setting, batch: Batch, weights: Weights, carry: State
 ) -> tuple[State, Steps]:
-    """What `run` computes, by a `lax.scan` over all steps.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
-      >>> batch = Batch(jnp.ones((1, 3, 1)), jnp.array([[True, False, True]]), None)
-      >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> reference(setting, batch, weights, (jnp.zeros((1, 1)),))[1][0, :, 0].tolist()
-      [1.0, 0.0, 2.0]
-    """
+    """What `run` computes, by a `lax.scan` over all steps."""
     own: Weights = jax.tree.map(lambda w: w[0], weights)
     dtype = carry[0].dtype
 
@@ -166,7 +139,7 @@ def reference(
 def _forward(
     setting: Setting, batch: Batch, weights: Weights, carry: State
 ) -> tuple[tuple[State, Steps], Saved | without_tiles.Kept | None]:
-    way = forward_members if setting.way == "tiled" else without_tiles.forward_members
+    way = forward_members if setting.choice.method == "tiled" else without_tiles.forward_members
     inner = functools.partial(way, setting)
     return over_members(inner)(weights, batch, carry)
 
@@ -183,7 +156,7 @@ def _forward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
 def _back(
     setting: Setting, batch: Batch, weights: Weights, carry: State, saved: Any, given: Any
 ) -> tuple[Array, Weights, State]:
-    way = back_members if setting.way == "tiled" else without_tiles.back_members
+    way = back_members if setting.choice.method == "tiled" else without_tiles.back_members
     inner = functools.partial(way, setting)
     d_x, d_weights, d_carry = over_members(inner)(weights, batch, carry, saved, given)
     d_weights = jax.tree.map(lambda d, w: d[None].astype(w.dtype), d_weights, weights)

@@ -19,13 +19,6 @@ def episodes(
       Where the step and the one that came before it, or the carry, are of two episodes, and whether
       one begins after the last real step, so that the last state is zeros. Where `real` is False
       the first says nothing.
-
-    Example:
-      >>> real = jnp.array([[True, False, True, True, False]])
-      >>> starts = jnp.array([[False, True, False, False, True]])
-      >>> begins, ends_anew = episodes(starts, real, reverse=False)
-      >>> (begins & real).tolist(), ends_anew.tolist()
-      ([[False, False, True, False, False]], [True])
     """
     # Numbers of episodes grow with time, so those of the real steps before a step are at most, and
     # going backward at least, that of the one that comes right before it.

@@ -12,9 +12,10 @@ from jaxtyping import Float
 
 from jaxmask._types import Array, Steps
 from jaxmask.recurrent._cells import with_bias
+from jaxmask.recurrent._choice import Choice
 from jaxmask.recurrent._engine.kinds import Kind, State
 from jaxmask.recurrent._engine.room import Room, at_gates, at_states
-from jaxmask.recurrent._engine.schedule import Schedule, Tiles, Turn, at, block, gather, put, take
+from jaxmask.recurrent._engine.schedule import Schedule, Turn, at, block, gather, put, take
 
 
 class Plan(NamedTuple):
@@ -24,7 +25,7 @@ class Plan(NamedTuple):
     """
 
     kind: Kind
-    tiles: Tiles
+    choice: Choice
     room: Room
     members: int = 1
 
@@ -39,114 +40,50 @@ class Weights(NamedTuple):
 
 
 def member(plan: Plan, arrays: Any, turn: Turn) -> Any:
-    """The weights that a turn's rows are multiplied by.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import LSTM
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> plan = Plan(LSTM, Tiles((1,), 1), Room(2, 0, 0), 2)
-      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((2, 1, 1), bool)))
-      >>> turn = take(line, plan.tiles, 0, jnp.array(1))
-      >>> member(plan, jnp.array([[3.0], [4.0]]), turn).tolist()
-      [4.0]
-    """
+    """The weights that a turn's rows are multiplied by."""
     shared = jax.tree.leaves(arrays)[0].shape[0] == 1
     place = number(plan, turn)
     return jax.tree.map(lambda w: w[0] if shared else block(w, place, 1)[0], arrays)
 
 
 def number(plan: Plan, turn: Turn) -> Array:
-    """Which member a turn's rows are of.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import LSTM
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> plan = Plan(LSTM, Tiles((1,), 1), Room(2, 0, 0), 2)
-      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((2, 1, 1), bool)))
-      >>> number(plan, take(line, plan.tiles, 0, jnp.array(1))).tolist()
-      1
-    """
+    """Which member a turn's rows are of."""
     if plan.members == 1:
         return jnp.zeros_like(turn.begin)
     return turn.begin // jnp.uint32(plan.room.states)
 
 
 def product(a: Array, w: Array, state: Any) -> Array:
-    """Multiply in the dtype of `w`, add up in that of the state.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> product(jnp.ones((1, 2)), jnp.ones((2, 1), jnp.bfloat16), jnp.float32).dtype
-      dtype('float32')
-    """
+    """Multiply in the dtype of `w`, add up in that of the state."""
     # Two axes, whatever `a` has: XLA makes `a` once for each form that products want.
     flat = a.reshape(-1, a.shape[-1]).astype(w.dtype)
     return jnp.matmul(flat, w, preferred_element_type=state).reshape(*a.shape[:-1], w.shape[-1])
 
 
 def join(kind: Kind, own: Weights, z_x: Array, h: Array) -> Array:
-    """What a step reads of both products, from `x @ w_x` and `h`; the weights are of one member.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> own = Weights(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), None)
-      >>> join(SIMPLE["relu"], own, jnp.array([[2.0]]), jnp.array([[3.0]])).tolist()
-      [[6.0]]
-    """
+    """What a step reads of both products, from `x @ w_x` and `h`; the weights are of one member."""
     return kind.join(with_bias(z_x, own.b_x), with_bias(product(h, own.w_h, h.dtype), own.b_h))
 
 
 def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Zeros that vary over the axes of a `shard_map` that an array varies over.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> zeros(jnp.ones(3), (2,), jnp.float32).tolist()
-      [0.0, 0.0]
-    """
+    """Zeros that vary over the axes of a `shard_map` that an array varies over."""
     return jnp.zeros_like(like, shape=shape, dtype=dtype)
 
 
 def choose(condition: Array, on_true: State, on_false: State) -> State:
-    """A select over a state.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> [a.tolist() for a in choose(jnp.array(True), (jnp.ones(2),), (jnp.zeros(2),))]
-      [[1.0, 1.0]]
-    """
+    """A select over a state."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(on_true, on_false, strict=True))
 
 
 def anew(turn: Turn, t: int, state: State) -> State:
-    """The state before a step: zeros where a segment or an episode begins.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> tiles, real = Tiles((1,), 1), jnp.ones((1, 1, 1), bool)
-      >>> line = line_up(tiles, arrange(tiles, real, starts=real))
-      >>> anew(take(line, tiles, 0, jnp.array(0)), 0, (jnp.ones((1, 1)),))[0].tolist()
-      [[0.0]]
-    """
+    """The state before a step: zeros where a segment or an episode begins."""
     if turn.starts is None:
         return state
     return choose(turn.starts[:, t, None], tuple(jnp.zeros_like(s) for s in state), state)
 
 
 def side_by_side(room: Room, state: State) -> tuple[Array, ...]:
-    """A state as it is kept: in one array if gates stand behind, or XLA drops what nobody reads.
-
-    Example:
-      >>> state = jnp.ones((1, 2)), jnp.zeros((1, 2))
-      >>> [a.tolist() for a in side_by_side(Room(17, 4, 2), state)]
-      [[[1.0, 1.0, 0.0, 0.0]]]
-      >>> side_by_side(Room(17, 0, 0), state) == state
-      True
-    """
+    """A state as it is kept: in one array if gates stand behind, or XLA drops what nobody reads."""
     return (jnp.concatenate(state, axis=-1),) if room.gates else state
 
 
@@ -154,28 +91,12 @@ def keeps_gates(plan: Plan, index: int) -> bool:
     """Whether the gates of rounds with this number of slots are kept where there is room.
 
     Not those of the largest, which is chosen where next to no room is left.
-
-    Example:
-      >>> from jaxmask.recurrent._engine.kinds import LSTM
-      >>> plan = Plan(LSTM, Tiles((1, 4), 2), Room(17, 6, 2))
-      >>> keeps_gates(plan, 0), keeps_gates(plan, 1)
-      (True, False)
     """
-    return plan.room.gates > 0 and index < len(plan.tiles.slots) - 1
+    return plan.room.gates > 0 and index < len(plan.choice.slots) - 1
 
 
 def gates_of(plan: Plan, turn: Turn, line: Schedule) -> tuple[Array, Array]:
-    """Where a round's gates begin in the room of all members, and whether they stay there.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import LSTM
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> plan = Plan(LSTM, Tiles((1, 2), 1), Room(9, 4, 2))
-      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((1, 2, 4), bool)))
-      >>> [int(a) for a in gates_of(plan, take(line, plan.tiles, 0, jnp.array(0)), line)]
-      [9, 1]
-    """
+    """Where a round's gates begin in the room of all members, and whether they stay there."""
     place = number(plan, turn)
     return at_gates(plan.room, place, turn.begin, len(turn.row), at(line.used, place))
 
@@ -194,24 +115,13 @@ def forward(
 
     Returns:
       What is kept, see `Room` and `side_by_side`. What stands past the end of a row is finite.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> weights = Weights(jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), None)
-      >>> plan = Plan(SIMPLE["relu"], Tiles((1,), 2), Room(2, 0, 0))
-      >>> line = line_up(plan.tiles, arrange(plan.tiles, jnp.ones((1, 1, 2), bool)))
-      >>> x, carry = jnp.ones((1, 2, 1)), (jnp.zeros((1, 1)),)
-      >>> forward(plan, line, x, weights, carry)[0][1, :, 0].tolist()
-      [1.0, 2.0]
     """
-    tiles, hidden, dtype = plan.tiles, carry[0].shape[1], carry[0].dtype
+    choice, hidden, dtype = plan.choice, carry[0].shape[1], carry[0].dtype
 
     def loop(index: int, kept: State) -> State:
         def body(i: Array, loop: tuple[State, State]) -> tuple[State, State]:
             kept, state = loop
-            turn = take(line, tiles, index, i)
+            turn = take(line, choice, index, i)
             state = choose(turn.is_first[:, None], tuple(at(a, turn.row) for a in carry), state)
             own = member(plan, weights, turn)
             state, passed, gates = _chunk(plan, own, gather(x, turn), turn, state)
@@ -222,14 +132,14 @@ def forward(
                 kept = (put(kept[0], gates, gates_of(plan, turn, line)[0]),)
             return kept, state
 
-        state = tuple(zeros(x, (tiles.slots[index], hidden), dtype) for _ in carry)
+        state = tuple(zeros(x, (choice.slots[index], hidden), dtype) for _ in carry)
         return jax.lax.fori_loop(0, line.numbers[index], body, (kept, state))[0]
 
     units = plan.members * plan.room.all
     kept = tuple(
-        zeros(x, (units, tiles.steps, a.shape[1]), dtype) for a in side_by_side(plan.room, carry)
+        zeros(x, (units, choice.steps, a.shape[1]), dtype) for a in side_by_side(plan.room, carry)
     )
-    for index in range(len(tiles.slots)):
+    for index in range(len(choice.slots)):
         kept = loop(index, kept)
     return kept
 
@@ -241,7 +151,7 @@ def _chunk(
     z_x = product(x, own.w_x, state[0].dtype)
     passed: list[State] = []
     gates: list[Array] = []
-    for step in range(plan.tiles.steps):  # written out: a loop in the loop is slow
+    for step in range(plan.choice.steps):  # written out: a loop in the loop is slow
         state = anew(turn, step, state)
         z, new = _step(plan.kind, own, z_x[:, step], state)
         gates.append(z)

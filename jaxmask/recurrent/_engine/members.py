@@ -9,12 +9,13 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Float, Int
 
 from jaxmask._types import Array, PyTree, StepMask, Steps
+from jaxmask.recurrent._choice import Choice
 from jaxmask.recurrent._engine.arrange import Arranged, arrange, line_up
 from jaxmask.recurrent._engine.backward import backward
 from jaxmask.recurrent._engine.forward import Plan, Weights, forward
 from jaxmask.recurrent._engine.kinds import Kind, State
 from jaxmask.recurrent._engine.room import room_for
-from jaxmask.recurrent._engine.schedule import Tiles, at, flat, in_line, units_for
+from jaxmask.recurrent._engine.schedule import at, flat, in_line, units_for
 
 
 class Setting(NamedTuple):
@@ -22,17 +23,14 @@ class Setting(NamedTuple):
 
     Attributes:
       kind: the recurrence.
-      tiles: the sizes to cut with.
+      choice: the method, and its sizes.
       reverse: from the last real step of each row to the first.
-      way: `"tiled"`; or `"dense"`, which cuts nothing where a backward comes; or `"pallas"`, the
-        same with its forward on the chip, see `dense.py`.
       keeps: whether a backward comes.
     """
 
     kind: Kind
-    tiles: Tiles
+    choice: Choice
     reverse: bool
-    way: str = "tiled"
     keeps: bool = True
 
 
@@ -54,23 +52,10 @@ class Saved(NamedTuple):
 def forward_members(
     setting: Setting, weights: Weights, batch: Batch, carry: State
 ) -> tuple[tuple[State, Steps], Saved]:
-    """The last states and `h` after each step, each `[member, batch, ...]`, and what is saved.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
-      >>> batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.ones((2, 1, 2), bool), None)
-      >>> matrix = jnp.array([[[1.0]], [[2.0]]])
-      >>> weights = Weights(matrix, matrix, jnp.zeros((2, 1)), None)
-      >>> carry = (jnp.zeros((2, 1, 1)),)
-      >>> (_, h), _ = forward_members(setting, weights, batch, carry)
-      >>> h[..., 0].tolist()
-      [[[1.0, 2.0]], [[2.0, 6.0]]]
-    """
-    tiles, members, plan = setting.tiles, len(batch.real), _plan(setting, batch, carry)
-    arranged = arrange(tiles, batch.real, batch.starts, reverse=setting.reverse)
-    kept = forward(plan, line_up(tiles, arranged), flat(batch.x), weights, _flat(carry))
+    """The last states and `h` after each step, each `[member, batch, ...]`, and what is saved."""
+    choice, members, plan = setting.choice, len(batch.real), _plan(setting, batch, carry)
+    arranged = arrange(choice, batch.real, batch.starts, reverse=setting.reverse)
+    kept = forward(plan, line_up(choice, arranged), flat(batch.x), weights, _flat(carry))
     some = arranged.lengths[..., None] > 0
     ends = tuple(
         jnp.where(some, _look_up(kept, arranged.last, i, c.shape[2]), c)
@@ -84,35 +69,23 @@ def forward_members(
 def back_members(
     setting: Setting, weights: Weights, batch: Batch, carry: State, saved: Saved, given: Any
 ) -> tuple[Array, Weights, State]:
-    """Cotangents of `x`, of each member's weights and of the carry.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.kinds import SIMPLE
-      >>> setting = Setting(SIMPLE["relu"], Tiles((1,), 2), reverse=False)
-      >>> batch = Batch(jnp.ones((1, 1, 2, 1)), jnp.ones((1, 1, 2), bool), None)
-      >>> weights = Weights(*[jnp.ones((1, 1, 1))] * 2, jnp.zeros((1, 1)), None)
-      >>> carry = (jnp.zeros((1, 1, 1)),)
-      >>> result, saved = forward_members(setting, weights, batch, carry)
-      >>> back_members(setting, weights, batch, carry, saved, result)[0].tolist()
-      [[[[5.0], [4.0]]]]
-    """
-    tiles, arranged = setting.tiles, saved.arranged
+    """Cotangents of `x`, of each member's weights and of the carry."""
+    choice, arranged = setting.choice, saved.arranged
     plan = _plan(setting, batch, carry)
     d_ends = _anew(arranged, given[0])
     read = batch.x, carry, saved.kept, d_ends, given[1]
     x, *rest = _flat(read)
-    d_x, d_weights, d_carry = backward(plan, line_up(tiles, arranged), x, weights, *rest)
+    d_x, d_weights, d_carry = backward(plan, line_up(choice, arranged), x, weights, *rest)
     d_carry = tuple(d.reshape(c.shape) for d, c in zip(d_carry, carry, strict=True))
     d_x = _look_up((d_x,), arranged.places, 0, x.shape[2])
     return d_x, d_weights, d_carry
 
 
 def _plan(setting: Setting, batch: Batch, carry: State) -> Plan:
-    kind, tiles, (members, *sizes) = setting.kind, setting.tiles, batch.real.shape
+    kind, choice, (members, *sizes) = setting.kind, setting.choice, batch.real.shape
     gates = kind.gates if setting.keeps else 0
-    room = room_for(tiles, units_for(tiles, *sizes), len(carry), gates)
-    return Plan(kind, tiles, room, members)
+    room = room_for(choice, units_for(choice, *sizes), len(carry), gates)
+    return Plan(kind, choice, room, members)
 
 
 def _look_up(
@@ -147,12 +120,6 @@ def _flat(tree: PyTree) -> PyTree:
 
 def over_members(f: Callable) -> Callable:
     """Call `f(weights, *rest)` with a leading axis of members, one here, which `vmap` multiplies.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> sizes = over_members(lambda weights, x: jnp.full(x.shape[:1], x.shape[0]))
-      >>> jax.vmap(sizes, (None, 0))(jnp.ones((1, 3)), jnp.zeros(5)).tolist()
-      [5, 5, 5, 5, 5]
 
     A loop with a trip count of its own for every mapped index would select among whole buffers at
     every turn; one loop over the pairs of all members does not.

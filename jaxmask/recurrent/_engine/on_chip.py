@@ -20,7 +20,6 @@ from jaxmask._types import Array, PyTree, StepMask
 from jaxmask.recurrent._engine.forward import zeros
 from jaxmask.recurrent._engine.kinds import State
 
-ROWS, STEPS = 128, 8  # of a tile at most, and of a chunk
 ROOM = 8 * 2**20  # bytes of VMEM for what goes in and out, which is there twice
 
 
@@ -31,6 +30,8 @@ def scan(
     inputs: PyTree,
     needed: StepMask,
     *,
+    rows: int,
+    steps: int,
     reverse: bool = False,
 ) -> tuple[State, PyTree]:
     """A `lax.scan` of rows that do not depend on one another.
@@ -45,22 +46,14 @@ def scan(
       needed: `[time, batch]`. A chunk that no row of a tile needs leaves the state and gives zeros.
         Time is filled up with steps that are not needed, and all inputs 0 or False: `step` must
         leave the state then.
+      rows: of a tile, at most.
+      steps: of a chunk.
       reverse: from the last step to the first.
 
     Returns:
       The last state, and what came out of the steps, each `[time, batch, n]`.
-
-    Example:
-      >>> def step(weights, state, inputs):
-      ...     x, real = inputs
-      ...     return (jnp.where(real, state[0] @ weights + x, state[0]),), state[0]
-      >>> x, real = jnp.ones((3, 1, 1)), jnp.ones((3, 1, 1), bool)
-      >>> carry = (jnp.zeros((1, 1)),)
-      >>> ends, before = scan(step, jnp.array([[2.0]]), carry, (x, real), real[..., 0])
-      >>> ends[0].tolist(), before[:, 0, 0].tolist()
-      ([[7.0]], [0.0, 1.0, 3.0])
     """
-    call = functools.partial(_call, step, reverse)
+    call = functools.partial(_call, step, reverse, rows, steps)
     return jax.lax.platform_dependent(
         weights,
         carry,
@@ -74,6 +67,8 @@ def scan(
 def _call(
     step: Callable,
     reverse: bool,
+    most_rows: int,
+    steps: int,
     weights: PyTree,
     carry: State,
     inputs: PyTree,
@@ -84,8 +79,8 @@ def _call(
     time, batch = needed.shape
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), inputs)
     _, out = jax.eval_shape(step, weights, carry, one)
-    rows = _rows(batch, (one, needed[0, :, None], out))
-    tiles, chunks = -(-batch // rows), -(-time // STEPS)
+    rows = _rows(min(batch, most_rows), steps, (one, needed[0, :, None], out))
+    tiles, chunks = -(-batch // rows), -(-time // steps)
 
     def shape(like: Any, *leading: int) -> jax.ShapeDtypeStruct:
         # In a `shard_map` what comes out varies as what goes in.
@@ -101,15 +96,17 @@ def _call(
         def place(tile: Any, chunk: Any) -> tuple[Any, ...]:
             return chunks - 1 - chunk if reverse else chunk, tile, 0
 
-        return pl.BlockSpec((STEPS, rows, a.shape[-1]), place)
+        return pl.BlockSpec((steps, rows, a.shape[-1]), place)
 
     streams = jax.tree.map(
-        lambda a: _fill_up(a, chunks * STEPS, tiles * rows), (inputs, needed[..., None])
+        lambda a: _fill_up(a, chunks * steps, tiles * rows), (inputs, needed[..., None])
     )
     states = jax.tree.map(lambda a: _fill_up(a, tiles * rows), carry)
-    out = jax.tree.map(lambda a: shape(a, chunks * STEPS, tiles * rows), out)
+    out = jax.tree.map(lambda a: shape(a, chunks * steps, tiles * rows), out)
     ends, outputs = pl.pallas_call(
-        functools.partial(_kernel, step, reverse, jax.tree.map(lambda a: a.dtype == bool, inputs)),
+        functools.partial(
+            _kernel, step, steps, reverse, jax.tree.map(lambda a: a.dtype == bool, inputs)
+        ),
         grid=(tiles, chunks),
         in_specs=(
             jax.tree.map(whole, weights),
@@ -127,11 +124,11 @@ def _call(
     return ends, jax.tree.map(lambda a: a[:time, :batch], outputs)
 
 
-def _rows(batch: int, streams: PyTree) -> int:
+def _rows(most: int, steps: int, streams: PyTree) -> int:
     """The rows of a tile: as many as have room, in eights, as the chip has them."""
     widths = (-(-a.shape[-1] // 128) * 128 for a in jax.tree.leaves(streams))
-    fit = ROOM // (2 * 4 * STEPS * sum(widths))
-    return min(batch, ROWS, max(8, fit // 8 * 8))
+    fit = ROOM // (2 * 4 * steps * sum(widths))
+    return min(most, max(8, fit // 8 * 8))
 
 
 def _fill_up(a: Array, *sizes: int) -> Array:
@@ -143,6 +140,7 @@ def _fill_up(a: Array, *sizes: int) -> Array:
 
 def _kernel(
     step: Callable,
+    steps: int,
     reverse: bool,
     boolean: PyTree,
     weights: PyTree,
@@ -162,7 +160,7 @@ def _kernel(
     @pl.when(is_needed)
     def _() -> None:
         own, state = (jax.tree.map(lambda ref: ref[...], tree) for tree in (weights, states))
-        for t in reversed(range(STEPS)) if reverse else range(STEPS):
+        for t in reversed(range(steps)) if reverse else range(steps):
             now = jax.tree.map(lambda ref, b, t=t: ref[t] > 0 if b else ref[t], inputs, boolean)
             state, out = step(own, state, now)
             jax.tree.map(functools.partial(_put, t), outputs, out)

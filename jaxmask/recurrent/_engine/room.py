@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
 from jaxmask._types import Array
-from jaxmask.recurrent._engine.schedule import Tiles
+from jaxmask.recurrent._choice import Choice
 
 
 class Room(NamedTuple):
@@ -30,32 +30,23 @@ class Room(NamedTuple):
         return self.states + self.more
 
 
-def room_for(tiles: Tiles, units: int, states: int, gates: int) -> Room:
+def room_for(choice: Choice, units: int, states: int, gates: int) -> Room:
     """Room for the states of all units, and beside it for a quarter of what `h` takes, for gates.
 
     Args:
-      tiles: the sizes to cut with. Where there is one number of slots no gates are kept.
+      choice: the sizes to cut with. Where there is one number of slots no gates are kept.
       units: of states.
       states: how many arrays a state has.
       gates: how often the gates of a step are as wide as one of them; 0 keeps none.
-
-    Example:
-      >>> room_for(Tiles((1, 4), 2), units=17, states=2, gates=4)
-      Room(states=17, more=4, gates=2)
     """
-    if not gates or len(tiles.slots) == 1:
+    if not gates or len(choice.slots) == 1:
         return Room(units, 0, 0)
     each = gates // states
-    return Room(units, units // (4 * states) + each * tiles.slots[-2], each)
+    return Room(units, units // (4 * states) + each * choice.slots[-2], each)
 
 
 def at_states(room: Room, member: Any, begin: Any) -> Any:
-    """Where a round's states begin, from its first unit, in the room of all members.
-
-    Example:
-      >>> at_states(Room(17, 6, 2), member=1, begin=18)
-      24
-    """
+    """Where a round's states begin, from its first unit, in the room of all members."""
     return begin + member * room.more
 
 
@@ -72,10 +63,6 @@ def at_gates(
       begin: the first unit of the round, counted over all members.
       slots: that a round has.
       used: the units of the member's states, and the first.
-
-    Example:
-      >>> [[int(a) for a in at_gates(Room(17, 6, 2), 0, begin, 1, 13)] for begin in (1, 4, 5)]
-      [[13, 1], [19, 1], [21, 0]]
     """
     size = slots * room.gates
     start = used + (begin - member * room.states - 1) * room.gates

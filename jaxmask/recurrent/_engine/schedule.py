@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxmask import _mask_ops
 from jaxmask._types import Array
+from jaxmask.recurrent._choice import Choice
 
 # What a round costs beside its slots, in slots: the starting of its operations, and the reading of
 # the matrices.
@@ -32,24 +33,10 @@ ROUND = 10
 _NEVER = jnp.iinfo(jnp.int32).max // 2
 
 
-class Tiles(NamedTuple):
-    """Static sizes.
-
-    Attributes:
-      slots: the numbers of slots to choose from.
-      steps: of a chunk.
-      unroll: of the dense way, how many steps a turn of its loops writes out.
-    """
-
-    slots: tuple[int, ...]
-    steps: int
-    unroll: int = 1
-
-
 class Dealt(NamedTuple):
     """The queues of the rows of one member, or of each."""
 
-    which: Int[Array, "*member"]  # the number of slots, by its index in `Tiles.slots`
+    which: Int[Array, "*member"]  # the number of slots, by its index in `Choice.slots`
     rounds: Int[Array, "*member"]  # that hold a real step
     first: Int[Array, "*member row"]  # the unit of a row's first chunk; 0 for a row of none
 
@@ -87,48 +74,38 @@ class Turn(NamedTuple):
     starts: Bool[Array, "slot steps"] | None
 
 
-def units_for(tiles: Tiles, batch: int, time: int) -> int:
+def units_for(choice: Choice, batch: int, time: int) -> int:
     """How many units hold the steps of all rows, and the first.
 
     Where all rows may have a slot of their own, full rows need no more than that. Else no slot has
     more than `ceil(batch / slots)` of them: when a row is dealt, some slot has at most
     `batch // slots` of those dealt before, and the one with the least has no more.
-
-    Example:
-      >>> units_for(Tiles((2, 3), 2), batch=3, time=3), units_for(Tiles((2,), 2), 3, 3)
-      (7, 9)
     """
-    rows = batch if batch in tiles.slots else max(s * -(-batch // s) for s in tiles.slots)
-    return 1 + rows * -(-time // tiles.steps)
+    rows = batch if batch in choice.slots else max(s * -(-batch // s) for s in choice.slots)
+    return 1 + rows * -(-time // choice.steps)
 
 
-def deal(lengths: Int[Array, "row"], tiles: Tiles, time: int) -> Dealt:
+def deal(lengths: Int[Array, "row"], choice: Choice, time: int) -> Dealt:
     """Deal rows to slots, the longest first, each to the slot with the least to do.
 
     (Largest processing time first: Graham, 1969, doi:10.1137/0117039.)
 
     Args:
       lengths: real steps of each row.
-      tiles: see `Tiles`.
+      choice: see `Choice`.
       time: steps of a row, padding included.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> dealt = deal(jnp.array([2, 7, 3, 4]), Tiles((2,), 2), 7)  # 1, then 2, 3, 0
-      >>> dealt.first.tolist(), dealt.rounds.tolist()
-      ([9, 1, 2, 6], 5)
     """
-    counts, batch = -(-lengths // tiles.steps), len(lengths)
+    counts, batch = -(-lengths // choice.steps), len(lengths)
     all_at_once = jnp.where(counts > 0, jnp.arange(1, batch + 1, dtype=jnp.int32), 0)
-    alone = Dealt(jnp.full_like(counts[0], len(tiles.slots) - 1), jnp.max(counts), all_at_once)
-    if tiles.slots == (batch,):
+    alone = Dealt(jnp.full_like(counts[0], len(choice.slots) - 1), jnp.max(counts), all_at_once)
+    if choice.slots == (batch,):
         return alone
-    which = cheapest(counts, tiles.slots)
-    slots = jnp.asarray(tiles.slots, jnp.int32)[which]
-    dealt = Dealt(which, *_longest_first(counts, slots, max(tiles.slots)))
-    if batch not in tiles.slots:
+    which = cheapest(counts, choice.slots)
+    slots = jnp.asarray(choice.slots, jnp.int32)[which]
+    dealt = Dealt(which, *_longest_first(counts, slots, max(choice.slots)))
+    if batch not in choice.slots:
         return dealt
-    fits = dealt.rounds * slots < units_for(tiles, batch, time)
+    fits = dealt.rounds * slots < units_for(choice, batch, time)
     return jax.tree.map(lambda a, b: jnp.where(fits, a, b), dealt, alone)
 
 
@@ -141,13 +118,6 @@ def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""
     Args:
       counts: chunks of each row.
       slots: to choose from.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> cheapest(jnp.array([9, 1, 1, 1]), (1, 2, 4)).tolist()
-      1
-      >>> cheapest(jnp.array([9, 9, 9, 9]), (1, 2, 4)).tolist()
-      2
     """
     choices = jnp.asarray(slots, counts.dtype)
     rounds = jnp.maximum(jnp.max(counts), -(-jnp.sum(counts) // choices))
@@ -169,43 +139,26 @@ def _longest_first(counts: Array, slots: Array, most: int) -> tuple[Array, Array
     return rounds, jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True)
 
 
-def _slots(dealt: Dealt, tiles: Tiles) -> Array:
+def _slots(dealt: Dealt, choice: Choice) -> Array:
     """How many slots were chosen."""
-    return jnp.asarray(tiles.slots, jnp.int32)[dealt.which]
+    return jnp.asarray(choice.slots, jnp.int32)[dealt.which]
 
 
 def place(
-    dealt: Dealt, tiles: Tiles, lengths: Int[Array, "row"], step: Int[Array, "row *n"]
+    dealt: Dealt, choice: Choice, lengths: Int[Array, "row"], step: Int[Array, "row *n"]
 ) -> Int[Array, "row *n"]:
     """Where a step of each row, counted as it comes, is kept: its place in its unit, all in a line.
 
     For padding a place in the first unit, which never has a step.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> lengths, tiles = jnp.array([3, 2]), Tiles((1,), 2)
-      >>> dealt, steps = deal(lengths, tiles, 3), jnp.array([[0, 1, 2], [0, 1, 2]])
-      >>> place(dealt, tiles, lengths, steps).tolist()
-      [[2, 3, 4], [6, 7, 0]]
     """
-    slots = _slots(dealt, tiles)
+    slots = _slots(dealt, choice)
     first, lengths = (_mask_ops.expand(a, step.ndim) for a in (dealt.first, lengths))
-    unit = jnp.where(step < lengths, first + step // tiles.steps * slots, 0)
-    return unit * tiles.steps + step % tiles.steps
+    unit = jnp.where(step < lengths, first + step // choice.steps * slots, 0)
+    return unit * choice.steps + step % choice.steps
 
 
-def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) -> Schedule:
-    """One member's rounds after another's, `batch` rows of `time` steps each.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.arrange import arrange
-      >>> tiles, real = Tiles((1,), 1), jnp.array([[[True, False]], [[True, True]]])
-      >>> arranged = arrange(tiles, real)
-      >>> line = schedule(arranged.dealt, arranged.units, tiles, 1, 2)
-      >>> line.begins[0][: line.numbers[0]].tolist(), line.units.row.tolist()
-      ([1, 4, 5], [0, 0, 0, 1, 1, 1])
-    """
+def schedule(dealt: Dealt, units: Units, choice: Choice, batch: int, time: int) -> Schedule:
+    """One member's rounds after another's, `batch` rows of `time` steps each."""
     members, number = units.row.shape
 
     def rounds(index: int, slots: int) -> tuple[Array, Array]:
@@ -216,50 +169,30 @@ def schedule(dealt: Dealt, units: Units, tiles: Tiles, batch: int, time: int) ->
             begin = begin[jnp.argsort(~runs.reshape(-1), stable=True)]
         return begin, jnp.sum(runs, dtype=jnp.int32)
 
-    begins, numbers = zip(*(rounds(*choice) for choice in enumerate(tiles.slots)), strict=True)
+    begins, numbers = zip(*(rounds(*one) for one in enumerate(choice.slots)), strict=True)
     row, source = in_line(units.row, batch), in_line(units.source, batch * time)
     line = jax.tree.map(flat, units)._replace(row=row, source=source)
-    used = 1 + dealt.rounds * _slots(dealt, tiles)
+    used = 1 + dealt.rounds * _slots(dealt, choice)
     return Schedule(line, begins, numbers, used.astype(jnp.uint32), dealt.first)
 
 
 def in_line(index: Int[Array, "member *n"], size: int) -> Array:
-    """Each member's indices, in an array that has `size` of one member after those of another.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> in_line(jnp.array([[0, 1], [0, 1]]), 5).tolist()
-      [0, 1, 5, 6]
-    """
+    """Each member's indices, in an array that has `size` of one member after those of another."""
     member = jnp.arange(len(index), dtype=jnp.int32)
     return flat(index + size * _mask_ops.expand(member, index.ndim)).astype(jnp.uint32)
 
 
 def flat(a: Array) -> Array:
-    """What one member has, after what another has.
-
-    Example:
-      >>> flat(jnp.ones((2, 3, 4))).shape
-      (6, 4)
-    """
+    """What one member has, after what another has."""
     return a.reshape(-1, *a.shape[2:])
 
 
-def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
-    """What the slots do at a turn, for one of the numbers of slots.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> tiles, real = Tiles((1,), 2), jnp.array([[[True, True, False, True]]])
-      >>> done = take(line_up(tiles, arrange(tiles, real)), tiles, 0, jnp.array(1))
-      >>> done.source[0, 0].tolist(), done.real.tolist()
-      (3, [[True, False]])
-    """
+def take(line: Schedule, choice: Choice, index: int, turn: Array) -> Turn:
+    """What the slots do at a turn, for one of the numbers of slots."""
     begin = block(line.begins[index], turn, 1)[0]
-    units = jax.tree.map(lambda a: block(a, begin, tiles.slots[index]), line.units)
-    left_at = units.left[:, None] - jnp.arange(tiles.steps, dtype=jnp.int32)[None]
-    goes_on = units.left > tiles.steps
+    units = jax.tree.map(lambda a: block(a, begin, choice.slots[index]), line.units)
+    left_at = units.left[:, None] - jnp.arange(choice.steps, dtype=jnp.int32)[None]
+    goes_on = units.left > choice.steps
     return Turn(
         begin,
         units.row,
@@ -273,50 +206,23 @@ def take(line: Schedule, tiles: Tiles, index: int, turn: Array) -> Turn:
 
 
 def gather(x: Float[Array, "row time feature"], turn: Turn) -> Float[Array, "slot steps feature"]:
-    """What comes with the steps of a turn, and 0 past the end of a row.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxmask.recurrent._engine.arrange import arrange, line_up
-      >>> tiles, real = Tiles((1,), 2), jnp.array([[[True, False]]])
-      >>> turn = take(line_up(tiles, arrange(tiles, real)), tiles, 0, jnp.array(0))
-      >>> gather(jnp.ones((1, 2, 1)), turn)[0, :, 0].tolist()
-      [1.0, 0.0]
-    """
+    """What comes with the steps of a turn, and 0 past the end of a row."""
     return jnp.where(turn.real[..., None], at(x.reshape(-1, x.shape[-1]), turn.source), 0)
 
 
 def at(x: Array, *place: Array) -> Array:
-    """`x[place]`, for places that are inside.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> at(jnp.arange(5), jnp.array([3, 1])).tolist()
-      [3, 1]
-    """
+    """`x[place]`, for places that are inside."""
     # Unsigned, an index is used as it is; a signed one is first looked at for its sign.
     return x.at[tuple(p.astype(jnp.uint32) for p in place)].get(mode="promise_in_bounds")
 
 
 def block(x: Array, start: Any, size: int) -> Array:
-    """A slice of the leading axis; where it would leave the array, the nearest that does not.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> block(jnp.arange(4), 1, 2).tolist()
-      [1, 2]
-    """
+    """A slice of the leading axis; where it would leave the array, the nearest that does not."""
     return jax.lax.dynamic_slice(x, _indices(x, start), (size, *x.shape[1:]))
 
 
 def put(buffer: Array, value: Array, start: Any) -> Array:
-    """Write a block into a buffer, in the dtype of the buffer.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> put(jnp.zeros((3, 1)), jnp.ones((1, 1)), 2).tolist()
-      [[0.0], [0.0], [1.0]]
-    """
+    """Write a block into a buffer, in the dtype of the buffer."""
     return jax.lax.dynamic_update_slice(buffer, value.astype(buffer.dtype), _indices(buffer, start))
 
 
