@@ -368,6 +368,13 @@ def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
     return number
 
 
+def two_counts(value: Any, where: str, name: str, of: str, *, least: int = 0) -> tuple[int, int]:
+    """Two static whole numbers, `of` the two words that say which is which."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{where}: `{name}` must be a pair of ints ({of}), got {value!r}.")
+    return count(value[0], where, name, least=least), count(value[1], where, name, least=least)
+
+
 def static_number(value: Any, where: str, name: str) -> None:
     """One number that is known while the function is traced."""
     number(value, where, name)

@@ -265,7 +265,7 @@ def test_a_rate_of_each_feature_is_refused_by_name():
     calls = {
         "Dropout: `dropout_rate`": lambda: jm.nn.Dropout(many, rngs=rngs),
         "SpatialDropout: `dropout_rate`": lambda: jm.nn.SpatialDropout(many, rngs=rngs),
-        "gaussian_noise: `stddev`": lambda: jm.nn.GaussianNoise(many, rngs=rngs)(X, MASK),
+        "GaussianNoise: `stddev`": lambda: jm.nn.GaussianNoise(many, rngs=rngs),
         "StackedRNN: `dropout_rate`": lambda: jm.nn.StackedRNN(
             jnp.tanh, dropout_rate=many, rngs=rngs
         ),

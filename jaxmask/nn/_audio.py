@@ -2,12 +2,16 @@
 
 import functools
 
-from jaxmask import audio
+from jaxmask import _windows, audio
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
 # On the host, and so a constant where a call is traced: a model makes it once.
 _filterbank = functools.lru_cache(maxsize=32)(audio.mel_filterbank)
+
+
+def _check_frames(where: str, size: int, step: int, padding: str, mask_rule: str | None) -> None:
+    _windows.window(size, step, padding, mask_rule, where, names=("size", "step"))
 
 
 class Frames(MaskedModule):
@@ -35,6 +39,7 @@ class Frames(MaskedModule):
     def __init__(
         self, size: int, step: int, *, padding: str = "valid", mask_rule: str | None = None
     ):
+        _check_frames("Frames", size, step, padding, mask_rule)
         self.size = size
         self.step = step
         self.padding = padding
@@ -98,6 +103,7 @@ class LogMelSpectrogram(MaskedModule):
         padding: str = "valid",
         mask_rule: str | None = None,
     ):
+        _check_frames("LogMelSpectrogram", size, step, padding, mask_rule)
         if fft_size is not None and fft_size % 2:
             raise ValueError(f"LogMelSpectrogram: `fft_size` must be even, got {fft_size}.")
         self.mels = mels

@@ -42,6 +42,7 @@ class Bidirectional(MaskedModule):
       merge: `"concat"` (along features), `"sum"`, `"mul"`, `"ave"`, or None for a tuple of both.
 
     Raises:
+      TypeError: if a layer is not callable.
       ValueError: if `forward` is a reversed layer, or `merge` is unknown.
       MaskError: on call, if the two layers return masks of different shapes.
 
@@ -65,6 +66,8 @@ class Bidirectional(MaskedModule):
         merge: str | None = "concat",
     ):
         _check.choice(merge, _MERGES, "Bidirectional", "merge")
+        join.refuse_no_layer(forward, "Bidirectional: `forward`")
+        join.refuse_no_layer(backward, _BACKWARD)
         if getattr(forward, "reverse", False) is True:
             raise ValueError(
                 "Bidirectional: `forward` has `reverse=True`, so both directions would run "

@@ -306,7 +306,9 @@ class Conv2D(_Conv):
         **options: Unpack[ConvOptions],
     ):
         _check_features("Conv2D", groups, in_features, out_features)
-        _check_axes(kernel_size=kernel_size, strides=strides, dilation=dilation)
+        axes = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
+        for name, value in axes.items():
+            _check.two_counts(value, "Conv2D", name, "time, frequency", least=1)
         rules = (padding, mask_rule), (frequency_padding, None)
         for size, stride, apart, rule in zip(kernel_size, strides, dilation, rules, strict=True):
             _windows.window(size, stride, *rule, "Conv2D", dilation=apart, names=_NAMES)
@@ -340,14 +342,6 @@ def _check_features(where: str, groups: int, in_features: int, out_features: int
             f"{where}: `groups` must divide in_features ({in_features}) and out_features "
             f"({out_features}), got {groups}."
         )
-
-
-def _check_axes(**options: tuple[int, int]) -> None:
-    for name, value in options.items():
-        if not isinstance(value, tuple | list) or len(value) != 2:
-            raise TypeError(
-                f"Conv2D: `{name}` must be a pair of ints (time, frequency), got {value!r}."
-            )
 
 
 def _each_feature(init: nnx.Initializer) -> nnx.Initializer:

@@ -148,6 +148,16 @@ def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
     _user_table[layer] = adapter
 
 
+def refuse_no_layer(layer: Any, at: str) -> None:
+    """What a wrapper is built of must be layers, not their classes nor lists of them."""
+    if isinstance(layer, type):
+        name = layer.__name__
+        raise TypeError(f"{at} is the class `{name}`, not a layer. Build it: `{name}(...)`.")
+    if not callable(layer):
+        hint = " Pass layers one by one: `Sequential(*layers)`." if isinstance(layer, list) else ""
+        raise TypeError(f"{at} must be callable, got {type(layer).__name__}.{hint}")
+
+
 def call(
     layer: Callable[..., Any],
     x: Any,

@@ -5,24 +5,37 @@ from typing import Any, ClassVar, Unpack
 
 from flax import nnx
 
-from jaxmask import merge
+from jaxmask import _check, merge
 from jaxmask._types import Mask, Pair, PyTree
 from jaxmask.nn import _join as join
 from jaxmask.nn import _streaming as streaming
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import CallOptions, opened
 
+_RULES = ("and", "or", "first")
+_DOC = """{what}, step by step: `jaxmask.merge.{function}`.
+
+It takes several pairs, so it stands outside `Sequential`.
+
+Args:
+  combine: the rule where masks differ, `"and"`, `"or"` or `"first"`: see `jaxmask.merge`.
+
+Example:
+  >>> import jax.numpy as jnp, jaxmask as jm
+  >>> mask = jnp.array([[True, False]])
+  >>> pairs = (jnp.array([[[5.0], [9.0]]]), mask), (jnp.array([[[2.0], [1.0]]]), mask)
+  >>> jm.nn.{name}()(*pairs)[0].tolist()
+  {result}
+"""
+
 
 class _Merge(nnx.Module):
-    """A module of several pairs, so it stands outside `Sequential`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`: see `jaxmask.merge`.
-    """
+    """A function of `jaxmask.merge` and its options."""
 
     _function: ClassVar[Callable[..., Pair]]
 
     def __init__(self, *, combine: str = "and"):
+        _check.choice(combine, _RULES, type(self).__name__, "combine")
         self.combine = combine
 
     def __call__(self, *pairs: Pair) -> Pair:
@@ -34,101 +47,32 @@ class _Merge(nnx.Module):
         return self(*pairs)[1]
 
 
-class Add(_Merge):
-    """The sum of pairs, step by step: `jaxmask.merge.add`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> pair = jnp.array([[1, 9]]), jnp.array([[True, False]])
-      >>> jm.nn.Add()(pair, pair)[0].tolist()
-      [[2, 0]]
-    """
-
-    _function = staticmethod(merge.add)
+def _module(name: str, function: Callable[..., Pair], what: str, result: str) -> type[_Merge]:
+    doc = _DOC.format(name=name, function=function.__name__, what=what, result=result)
+    members = {"__doc__": doc, "__module__": __name__, "_function": staticmethod(function)}
+    return type(name, (_Merge,), members)
 
 
-class Subtract(_Merge):
-    """The first of two pairs less the second, step by step: `jaxmask.merge.subtract`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> mask = jnp.array([[True, False]])
-      >>> jm.nn.Subtract()((jnp.array([[5, 9]]), mask), (jnp.array([[2, 1]]), mask))[0].tolist()
-      [[3, 0]]
-    """
-
-    _function = staticmethod(merge.subtract)
-
-
-class Multiply(_Merge):
-    """The product of pairs, step by step: `jaxmask.merge.multiply`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> pair = jnp.array([[3, 9]]), jnp.array([[True, False]])
-      >>> jm.nn.Multiply()(pair, pair)[0].tolist()
-      [[9, 0]]
-    """
-
-    _function = staticmethod(merge.multiply)
-
-
-class Average(_Merge):
-    """The average of the pairs that have the step: `jaxmask.merge.average`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> one = jnp.array([[1.0, 2.0]]), None
-      >>> two = jnp.array([[5.0, 9.0]]), jnp.array([[True, False]])
-      >>> jm.nn.Average(combine="or")(one, two)[0].tolist()
-      [[3.0, 2.0]]
-    """
-
-    _function = staticmethod(merge.average)
-
-
-class Maximum(_Merge):
-    """The largest of the pairs that have the step: `jaxmask.merge.maximum`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> mask = jnp.array([[True, False]])
-      >>> jm.nn.Maximum()((jnp.array([[5, 9]]), mask), (jnp.array([[2, 1]]), mask))[0].tolist()
-      [[5, 0]]
-    """
-
-    _function = staticmethod(merge.maximum)
-
-
-class Minimum(_Merge):
-    """The smallest of the pairs that have the step: `jaxmask.merge.minimum`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> mask = jnp.array([[True, False]])
-      >>> jm.nn.Minimum()((jnp.array([[5, 9]]), mask), (jnp.array([[2, 1]]), mask))[0].tolist()
-      [[2, 0]]
-    """
-
-    _function = staticmethod(merge.minimum)
+Add = _module("Add", merge.add, "The sum of pairs", "[[[7.0], [0.0]]]")
+Subtract = _module(
+    "Subtract", merge.subtract, "The first of two pairs less the second", "[[[3.0], [0.0]]]"
+)
+Multiply = _module("Multiply", merge.multiply, "The product of pairs", "[[[10.0], [0.0]]]")
+Average = _module(
+    "Average", merge.average, "The average of the pairs that have the step", "[[[3.5], [0.0]]]"
+)
+Maximum = _module(
+    "Maximum", merge.maximum, "The largest of the pairs that have the step", "[[[5.0], [0.0]]]"
+)
+Minimum = _module(
+    "Minimum", merge.minimum, "The smallest of the pairs that have the step", "[[[2.0], [0.0]]]"
+)
+Concatenate = _module(
+    "Concatenate",
+    merge.concatenate,
+    "The features of pairs, one after another",
+    "[[[5.0, 2.0], [0.0, 0.0]]]",
+)
 
 
 class Dot(_Merge):
@@ -136,7 +80,7 @@ class Dot(_Merge):
 
     Args:
       normalize: the cosine of the angle instead.
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
+      combine: as in `Add`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -154,22 +98,6 @@ class Dot(_Merge):
         return merge.dot(*pairs, combine=self.combine, normalize=self.normalize)
 
 
-class Concatenate(_Merge):
-    """The features of pairs behind each other, step by step: `jaxmask.merge.concatenate`.
-
-    Args:
-      combine: the rule where masks differ, `"and"`, `"or"` or `"first"`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> pair = jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool)
-      >>> jm.nn.Concatenate()(pair, pair)[0].shape
-      (2, 3, 8)
-    """
-
-    _function = staticmethod(merge.concatenate)
-
-
 class Residual(MaskedModule):
     """A layer and a path around it: y = x + layer(x).
 
@@ -181,8 +109,8 @@ class Residual(MaskedModule):
         `"first"`: see `jaxmask.merge`.
 
     Raises:
-      TypeError: on call, if the layer changes the dtype.
-      ValueError: on call, if the layer changes the shape.
+      TypeError: if the layer is not callable; on call, if it changes the dtype.
+      ValueError: if `combine` is unknown; on call, if the layer changes the shape.
       MaskError: on call, if the layer meets a mask and does not know masks.
 
     Example:
@@ -195,6 +123,8 @@ class Residual(MaskedModule):
     """
 
     def __init__(self, layer: Callable[..., Any], *, combine: str = "and"):
+        join.refuse_no_layer(layer, "Residual: `layer`")
+        _check.choice(combine, _RULES, "Residual", "combine")
         self.layer = layer
         self.combine = combine
 

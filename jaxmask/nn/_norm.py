@@ -1,8 +1,7 @@
 """Normalisation modules: parameters and statistics; the arithmetic is `jaxmask.norm`."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, Required, TypedDict, Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,32 +10,34 @@ from flax import nnx
 from jaxmask import _check, norm
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import (
+    NOTHING,
+    MaskedModule,
+    ParamOptions,
+    Weighted,
+    check_options,
+    check_sizes,
+)
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-
-class NormOptions(TypedDict, total=False):
-    """What all normalisation modules with parameters take; `LayerNorm` documents each.
-
-    Example:
-      >>> NormOptions(use_bias=False)
-      {'use_bias': False}
-    """
+class ScaleOptions(ParamOptions, total=False):
+    """What all normalisation modules with parameters take; `LayerNorm` documents each."""
 
     epsilon: float
     use_scale: bool
-    use_bias: bool
     scale_init: nnx.Initializer
-    bias_init: nnx.Initializer
     scale_metadata: Mapping[str, Any]
+
+
+class NormOptions(ScaleOptions, total=False):
+    """What those take that have a bias."""
+
+    use_bias: bool
+    bias_init: nnx.Initializer
     bias_metadata: Mapping[str, Any]
-    dtype: jax.typing.DTypeLike | None
-    param_dtype: jax.typing.DTypeLike
-    rngs: Required[nnx.Rngs]
 
 
-class _Norm(MaskedModule):
+class _Norm(Weighted):
     """Scale and bias of the last axis, and the dtype of what is normalised."""
 
     def __init__(
@@ -48,19 +49,21 @@ class _Norm(MaskedModule):
         use_bias: bool = True,
         scale_init: nnx.Initializer = nnx.initializers.ones,
         bias_init: nnx.Initializer = nnx.initializers.zeros,
-        scale_metadata: Mapping[str, Any] = _NOTHING,
-        bias_metadata: Mapping[str, Any] = _NOTHING,
+        scale_metadata: Mapping[str, Any] = NOTHING,
+        bias_metadata: Mapping[str, Any] = NOTHING,
         dtype: jax.typing.DTypeLike | None = None,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_sizes(type(self).__name__, num_features=num_features)
+        _check.static_number(epsilon, type(self).__name__, "epsilon")
         shape = (num_features,)
         self.scale: nnx.Param | None = nnx.data(None)
         if use_scale:
-            self.scale = nnx.Param(scale_init(rngs.params(), shape, param_dtype), **scale_metadata)
+            self.scale = self._param(scale_init, shape, scale_metadata, rngs, param_dtype)
         self.bias: nnx.Param | None = nnx.data(None)
         if use_bias:
-            self.bias = nnx.Param(bias_init(rngs.params(), shape, param_dtype), **bias_metadata)
+            self.bias = self._param(bias_init, shape, bias_metadata, rngs, param_dtype)
         self.num_features = num_features
         self.epsilon = epsilon
         self.dtype = dtype
@@ -121,13 +124,7 @@ class RMSNorm(_Norm):
 
     Args:
       num_features: size of the last axis of `x`.
-      epsilon: added to the mean square.
-      use_scale: whether there is a scale, `[num_features]`.
-      scale_init: initializer of the scale.
-      scale_metadata: metadata of the scale, such as its sharding.
-      dtype: what `x` is cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` random stream.
+      **options: as in `LayerNorm`; there is no bias.
 
     Raises:
       ValueError: on call, if the last axis of `x` has another size.
@@ -145,29 +142,9 @@ class RMSNorm(_Norm):
 
     per_step = True
 
-    def __init__(
-        self,
-        num_features: int,
-        *,
-        epsilon: float = 1e-6,
-        use_scale: bool = True,
-        scale_init: nnx.Initializer = nnx.initializers.ones,
-        scale_metadata: Mapping[str, Any] = _NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            num_features,
-            epsilon=epsilon,
-            use_scale=use_scale,
-            use_bias=False,
-            scale_init=scale_init,
-            scale_metadata=scale_metadata,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+    def __init__(self, num_features: int, **options: Unpack[ScaleOptions]):
+        check_options("RMSNorm", options, ScaleOptions)
+        super().__init__(num_features, use_bias=False, **options)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Normalise each step and return `(y, mask)`."""

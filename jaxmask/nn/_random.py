@@ -11,12 +11,7 @@ from jaxmask.nn._options import Rngs, draw
 
 
 class NoiseOptions(TypedDict, total=False):
-    """What all noise modules take; `Dropout` documents each.
-
-    Example:
-      >>> NoiseOptions(deterministic=True)
-      {'deterministic': True}
-    """
+    """What all noise modules take; `Dropout` documents each."""
 
     deterministic: bool
     rng_collection: str
@@ -26,13 +21,11 @@ class NoiseOptions(TypedDict, total=False):
 class _Noise(MaskedModule):
     """What noise modules share: when they act, and the key that they act with.
 
-    What begins an episode (`resets`) changes no noise: it is keyed by row and real step.
-
     In evaluation (`model.eval()`, or `deterministic=True`) they pass values on, with 0 in the
     padding. In training each call takes a new key from the stream.
     """
 
-    ignores_resets: ClassVar[bool] = True
+    ignores_resets: ClassVar[bool] = True  # noise is keyed by row and real step
 
     def __init__(
         self,
@@ -119,9 +112,7 @@ class SpatialDropout(_Noise):
 
     Args:
       dropout_rate: probability that a feature map is dropped, from 0 to below 1.
-      deterministic: pass values on; `model.train()` and `model.eval()` set it.
-      rng_collection: name of the random stream.
-      rngs: source of the random stream.
+      **options: as in `Dropout`.
 
     Raises:
       ValueError: as `Dropout`.
@@ -148,12 +139,10 @@ class GaussianNoise(_Noise):
 
     Args:
       stddev: standard deviation of the noise.
-      deterministic: pass values on; `model.train()` and `model.eval()` set it.
-      rng_collection: name of the random stream.
-      rngs: source of the random stream.
+      **options: as in `Dropout`.
 
     Raises:
-      ValueError: on call, as `Dropout`.
+      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -166,6 +155,9 @@ class GaussianNoise(_Noise):
 
     def __init__(self, stddev: float, **options: Unpack[NoiseOptions]):
         super().__init__(**options)
+        _check.static_number(stddev, "GaussianNoise", "stddev")
+        if stddev < 0:
+            raise ValueError(f"GaussianNoise: `stddev` must be at least 0, got {stddev}.")
         self.stddev = stddev
 
     def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
@@ -179,12 +171,10 @@ class TimeMasking(_Noise):
       max_width: the widest span.
       num_masks: how many spans.
       max_ratio: the widest span as a part of the row.
-      deterministic: pass values on; `model.train()` and `model.eval()` set it.
-      rng_collection: name of the random stream.
-      rngs: source of the random stream.
+      **options: as in `Dropout`.
 
     Raises:
-      ValueError: on call, as `Dropout`.
+      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -204,8 +194,11 @@ class TimeMasking(_Noise):
         **options: Unpack[NoiseOptions],
     ):
         super().__init__(**options)
-        self.max_width = max_width
-        self.num_masks = num_masks
+        _check.static_number(max_ratio, "TimeMasking", "max_ratio")
+        if not 0 <= max_ratio <= 1:
+            raise ValueError(f"TimeMasking: `max_ratio` must lie within 0 and 1, got {max_ratio}.")
+        self.max_width = _check.count(max_width, "TimeMasking", "max_width")
+        self.num_masks = _check.count(num_masks, "TimeMasking", "num_masks")
         self.max_ratio = max_ratio
 
     def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
@@ -219,12 +212,10 @@ class FeatureMasking(_Noise):
     Args:
       max_width: the widest band.
       num_masks: how many bands.
-      deterministic: pass values on; `model.train()` and `model.eval()` set it.
-      rng_collection: name of the random stream.
-      rngs: source of the random stream.
+      **options: as in `Dropout`.
 
     Raises:
-      ValueError: on call, as `Dropout`.
+      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -236,8 +227,8 @@ class FeatureMasking(_Noise):
 
     def __init__(self, max_width: int, *, num_masks: int = 1, **options: Unpack[NoiseOptions]):
         super().__init__(**options)
-        self.max_width = max_width
-        self.num_masks = num_masks
+        self.max_width = _check.count(max_width, "FeatureMasking", "max_width")
+        self.num_masks = _check.count(num_masks, "FeatureMasking", "num_masks")
 
     def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
         return random.feature_masking(

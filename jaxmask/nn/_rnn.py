@@ -32,6 +32,7 @@ class RNN(Recurrent):
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
 
     Raises:
+      TypeError: if `cell` is no cell.
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.scan`.
 
     Example:
@@ -48,6 +49,11 @@ class RNN(Recurrent):
     def __init__(
         self, cell: nnx.RNNCellBase, *, return_sequences: bool = True, reverse: bool = False
     ):
+        if isinstance(cell, type) or not (callable(cell) and hasattr(cell, "initialize_carry")):
+            raise TypeError(
+                "RNN: `cell` must be a cell `cell(carry, x) -> (carry, y)` with "
+                f"`initialize_carry`, such as `nnx.LSTMCell(...)`, got {_check.kind_of(cell)}."
+            )
         self.cell = cell
         self.return_sequences = return_sequences
         self.reverse = reverse

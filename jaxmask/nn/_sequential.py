@@ -68,7 +68,7 @@ class Sequential(MaskedModule):
     ):
         _check.choice(on_unsupported, join.ON_UNSUPPORTED, "Sequential", "on_unsupported")
         for position, layer in enumerate(layers):
-            _refuse_no_layer(layer, position)
+            join.refuse_no_layer(layer, f"Sequential: layer {position}")
         self.layers = nnx.List(layers)
         self.on_unsupported = on_unsupported
         self.needs_mask = needs_mask
@@ -130,19 +130,6 @@ class Sequential(MaskedModule):
         return tuple(after), (x, mask)
 
 
-def _refuse_no_layer(layer: Any, position: int) -> None:
-    if isinstance(layer, type):
-        raise TypeError(
-            f"Sequential: layer {position} is the class `{layer.__name__}`, not a layer. Build it: "
-            f"`{layer.__name__}(...)`."
-        )
-    if not callable(layer):
-        hint = " Pass layers one by one: `Sequential(*layers)`." if isinstance(layer, list) else ""
-        raise TypeError(
-            f"Sequential: layer {position} must be callable, got {type(layer).__name__}.{hint}"
-        )
-
-
 class TimeDistributed(MaskedModule):
     """Apply a layer to each step of an outer axis: to each sentence of a document.
 
@@ -157,7 +144,7 @@ class TimeDistributed(MaskedModule):
       layer: a masked layer, or any layer that `Sequential` takes.
 
     Raises:
-      TypeError: on call, if `mask` is not boolean.
+      TypeError: if the layer is not callable; on call, if `mask` is not boolean.
       MaskError: on call, if `mask` does not belong to `x`, or the layer cannot take it.
 
     Example:
@@ -173,6 +160,7 @@ class TimeDistributed(MaskedModule):
     per_step = True
 
     def __init__(self, layer: Callable[..., Any]):
+        join.refuse_no_layer(layer, "TimeDistributed: `layer`")
         self.layer = layer
 
     def __call__(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxmask import ops, shape
+from jaxmask import _check, ops, shape
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -80,7 +80,7 @@ class Repeat(MaskedModule):
     """
 
     def __init__(self, time: int):
-        self.time = time
+        self.time = _check.count(time, "Repeat", "time")
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Repeat the rows and return `(y, mask)`."""
@@ -103,7 +103,7 @@ class Upsample(MaskedModule):
     per_step = True
 
     def __init__(self, factor: int):
-        self.factor = factor
+        self.factor = _check.count(factor, "Upsample", "factor", least=1)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Repeat the steps and return `(y, mask)`."""
@@ -124,7 +124,7 @@ class Pad(MaskedModule):
     """
 
     def __init__(self, width: tuple[int, int]):
-        self.width = width
+        self.width = _check.two_counts(width, "Pad", "width", "left, right")
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Pad and return `(y, mask)`."""
@@ -145,7 +145,7 @@ class Crop(MaskedModule):
     """
 
     def __init__(self, width: tuple[int, int]):
-        self.width = width
+        self.width = _check.two_counts(width, "Crop", "width", "left, right")
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Crop and return `(y, mask)`."""

@@ -36,6 +36,7 @@ class SpectralNorm(MaskedModule):
       rngs: source of the `params` random stream.
 
     Raises:
+      TypeError: if `layer` is no module.
       TypeError, ValueError: if `n_steps` is not an int of at least 1.
       MaskError: on call, if the layer meets a mask and does not know masks; on `run`, if it is not
         causal.
@@ -62,6 +63,10 @@ class SpectralNorm(MaskedModule):
         use_running_average: bool = False,
         rngs: nnx.Rngs,
     ):
+        if not isinstance(layer, nnx.Module):
+            raise TypeError(
+                f"SpectralNorm: `layer` must be a module with weights, got {_check.kind_of(layer)}."
+            )
         self.layer = layer
         self.n_steps = _check.count(n_steps, "SpectralNorm", "n_steps", least=1)
         self.epsilon = epsilon

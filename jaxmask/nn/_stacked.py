@@ -34,6 +34,7 @@ class StackedRNN(MaskedModule):
       rngs: source of the `dropout` random stream; needed where `dropout_rate` is not 0.
 
     Raises:
+      TypeError: if a layer is not callable.
       ValueError: if there is no layer, or `dropout_rate` is not from 0 to below 1 or lacks `rngs`.
       MaskError: on `run`, if a layer is not causal.
 
@@ -64,6 +65,8 @@ class StackedRNN(MaskedModule):
             raise ValueError("StackedRNN: expected at least one layer, got none.")
         if _check.dropout_rate(dropout_rate, "StackedRNN") and rngs is None:
             raise ValueError("StackedRNN: `dropout_rate` needs a random stream: pass `rngs=`.")
+        for position, layer in enumerate(layers):
+            join.refuse_no_layer(layer, f"StackedRNN: layer {position}")
         self.layers = nnx.List(layers)
         self.residual = residual
         self.dropout = nnx.Dropout(dropout_rate, rngs=rngs)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from jaxmask import conv
+from jaxmask import _check, _windows, conv
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._causal import Causal
@@ -21,6 +21,9 @@ class _WindowPool(Causal):
         mask_rule: str | None = None,
         in_features: int | None = None,
     ):
+        _windows.window(
+            window, window if strides is None else strides, padding, mask_rule, type(self).__name__
+        )
         self.window = window
         self.strides = window if strides is None else strides
         self.padding = padding
@@ -122,6 +125,7 @@ class LpPool1D(_WindowPool):
 
     def __init__(self, window: int, *, p: float = 2, **options: Any):
         super().__init__(window, **options)
+        _check.static_number(p, "LpPool1D", "p")
         self.p = p
 
     def _options(self) -> dict[str, Any]:
@@ -138,7 +142,7 @@ class Downsample(MaskedModule):
     """
 
     def __init__(self, factor: int):
-        self.factor = factor
+        self.factor = _check.count(factor, "Downsample", "factor", least=1)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Keep every `factor`-th step and return `(y, mask)`."""
