@@ -1,17 +1,21 @@
-"""Where windows over time lie, and which of them are real: shared by every function here."""
+"""Windows over time: where they lie, which of them are real, and how they meet packed rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from jaxmask import _check, _mask_ops
-from jaxmask._types import Array, Mask, StepMask
+from jaxmask import _check, _mask_ops, ops
+from jaxmask._steps import filled, gather, to_left
+from jaxmask._types import Array, Ids, Mask, Pair, Segments, StepMask
 
-# The first rule is the default. A rule that is not listed would make the number of real outputs
-# depend on how much padding there is: a `valid` window that counts as real by one step, say, has
-# a place in a padded row and none in the row alone.
+Compute = Callable[[Array, StepMask | None], Array]
+
+# The first rule is the default. By a rule that is not listed, the number of real outputs would
+# depend on how much padding there is: a `valid` window that is real if any step is, say, exists in
+# a padded row and not in the row alone.
 RULES = {
     "same": ("anchor", "all"),
     "causal": ("anchor", "all"),
@@ -23,13 +27,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Window:
-    """A window that slides over one axis; output i is anchored at step `i * stride`.
-
-    Example:
-      >>> window = Window(size=3, stride=2, padding="same")
-      >>> window.steps_out(5), window.pads
-      (3, (1, 1))
-    """
+    """A window that slides over one axis; output i is anchored at step `i * stride`."""
 
     size: int
     stride: int = 1
@@ -65,23 +63,13 @@ class Window:
         return self.left, {"valid": 0, "full": right}.get(self.padding, right - self.left)
 
     def total(self, values: Int[Array, "batch time"]) -> Int[Array, "batch window"]:
-        """Sum of `values` over all steps from the first to the last of each window.
-
-        Example:
-          >>> Window(size=2).total(jnp.array([[1, 0, 1, 1]])).tolist()
-          [[1, 1, 2]]
-        """
+        """Sum of `values` over all steps from the first to the last of each window."""
         count, (left, right) = self.steps_out(values.shape[1]), self.pads
         before = jnp.cumsum(jnp.pad(values, ((0, 0), (left + 1, right))), axis=1, dtype=jnp.int32)
         return self.each(before, count, self.span) - self.each(before, count)
 
     def each(self, x: Array, count: int, first: int = 0) -> Array:
-        """The `count` columns of `x` at which windows are anchored, from column `first` on.
-
-        Example:
-          >>> Window(size=2, stride=2).each(jnp.arange(5)[None], 2, first=1).tolist()
-          [[1, 3]]
-        """
+        """The `count` columns of `x` at which windows are anchored, from column `first` on."""
         # A slice with a step gives a symbolic size another form than convolutions do, and JAX does
         # not see that the two are equal.
         if not count:
@@ -90,12 +78,7 @@ class Window:
         return jax.lax.slice_in_dim(x, first, end, self.stride, axis=1)
 
     def real(self, mask: StepMask) -> StepMask:
-        """Which windows are real, by the rule.
-
-        Example:
-          >>> Window(size=2).real(jnp.array([[True, True, False]])).tolist()
-          [[True, False]]
-        """
+        """Which windows are real, by the rule."""
         count = self.steps_out(mask.shape[1])
         if self.rule == "anchor":
             return self.each(jnp.pad(mask, ((0, 0), (0, self.pads[1]))), count)
@@ -119,12 +102,7 @@ def window(
     dilation: int = 1,
     names: tuple[str, str] = ("window", "strides"),
 ) -> Window:
-    """A checked `Window`; `names` are what the caller calls its size and its stride.
-
-    Example:
-      >>> window(3, 1, "causal", None, "conv1d").left
-      2
-    """
+    """A checked `Window`; `names` are what the caller calls its size and its stride."""
     size = _check.count(size, where, names[0], least=1)
     stride = _check.count(stride, where, names[1], least=1)
     dilation = _check.count(dilation, where, "dilation", least=1)
@@ -140,10 +118,73 @@ def window(
 
 
 def inexact(x: Array, where: str) -> None:
-    """Floating point or complex values only.
-
-    Example:
-      >>> inexact(jnp.zeros(3), "conv1d")
-    """
+    """Floating point or complex values only."""
     if not jnp.issubdtype(x.dtype, jnp.complexfloating):
         _check.floating(x, where)
+
+
+def slide(compute: Compute, x: Array, mask: Mask, window: Window) -> Pair:
+    """Run `compute(x, real) -> y [batch, window, ...]`, and give the result its mask.
+
+    `compute` must not let padding, where `real` is False, into a window; a gap of `span - 1` steps
+    of padding keeps the sequences of a packed row apart.
+    """
+    if isinstance(mask, Segments):
+        return _slide_apart(compute, x, mask, window)
+    if mask is not None and window.stride > 1:  # strides count from the first step of the row
+        x, mask = to_left(x, mask)
+    y, new = compute(x, mask), window.mask_out(mask, x.shape)
+    return filled(y, new), new
+
+
+def _slide_apart(compute: Compute, x: Array, segments: Segments, window: Window) -> Pair:
+    """One pass over a longer row: it costs `span - 1` steps a sequence, whatever `compute` is."""
+    ids, max_segments = segments.ids, max(segments.max_segments, 1)
+    target, time = spread(ids, max_segments, window.span - 1, window.stride)
+    far_x, far_ids = scatter(filled(x, segments), target, time), scatter(ids, target, time)
+    y, real = compute(far_x, far_ids > 0), window.real(far_ids > 0)
+    if window.keeps_time:
+        y, real = gather(y, target), gather(real, target)
+        new = Segments(jnp.where(real, ids, 0), segments.max_segments)
+        return filled(y, new), new
+    # A window meets one sequence only, so the mean of the ids that it meets is the id.
+    owner = window.total(far_ids) // jnp.maximum(window.total(far_ids > 0), 1)
+    new = Segments(jnp.where(real, owner, 0).astype(ids.dtype), segments.max_segments)
+    if max_segments == 1:
+        return close_up(y, new, window.steps_out(x.shape[1]))
+    extra = window.span - 1 if window.padding == "full" else 0
+    return close_up(
+        y, new, (x.shape[1] + max_segments * (extra + window.stride - 1)) // window.stride
+    )
+
+
+def close_up(y: Array, segments: Segments, time: int) -> Pair:
+    """Close the gaps between sequences, and keep the first `time` steps."""
+    y, new = ops.compact(y, segments)
+    assert isinstance(new, Segments)
+    return y[:, :time], Segments(new.ids[:, :time], new.max_segments)
+
+
+def spread(ids: Ids, max_segments: int, gap: int, stride: int = 1) -> tuple[Ids, int]:
+    """Where each step goes so that sequences lie `gap` apart and start at multiples of `stride`.
+
+    Returns the target of each step, and the number of steps of the longer row.
+    """
+    time = ids.shape[1]
+    gap = gap + stride - 1  # rounding up to a multiple of the stride may eat that many
+    step = jnp.arange(time, dtype=jnp.int32)[None]
+    # A hole inside a sequence does not begin another: compare with the last real step before.
+    latest = jax.lax.cummax(jnp.where(ids > 0, step + 1, 0), axis=1)
+    before = jnp.take_along_axis(jnp.pad(ids, ((0, 0), (1, 0))), latest, axis=1, mode="clip")
+    starts = (ids > 0) & (ids != jnp.pad(before, ((0, 0), (1, 0)))[:, :time])
+    rank = jnp.maximum(jnp.cumsum(starts, axis=1, dtype=jnp.int32) - 1, 0)
+    start = jax.lax.cummax(jnp.where(starts, step, 0), axis=1)
+    target = -(-(start + rank * gap) // stride) * stride + step - start
+    return target, time + (max_segments - 1) * gap + stride - 1
+
+
+def scatter(x: Array, target: Ids, time: int) -> Array:
+    """`x` with step t moved to `target[t]` of `time` steps, 0 elsewhere; `gather` takes it back."""
+    row = jnp.arange(x.shape[0])[:, None]
+    longer = jnp.zeros((x.shape[0], time, *x.shape[2:]), x.dtype)
+    return longer.at[row, target].set(x, mode="drop", unique_indices=True)

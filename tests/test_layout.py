@@ -42,8 +42,6 @@ TO_MOVE = {  # imports from behind a door that are still to go through it or to 
     "jaxmask.attention._cache.check_cache",
     "jaxmask.batching._bucket_stream.Batch",
     "jaxmask.batching._bucket_stream.bucket_source",
-    "jaxmask.conv._packed.slide",
-    "jaxmask.conv._streaming",
     "jaxmask.losses._chain",
     "jaxmask.losses._reduction",
     "jaxmask.nn._state",

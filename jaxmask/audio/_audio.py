@@ -15,10 +15,10 @@ from jaxtyping import Float
 
 from jaxmask import _check, ops
 from jaxmask import _windows as windows
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
-from jaxmask._windows import Window
-from jaxmask.conv._packed import slide
+from jaxmask._windows import Window, slide
 
 __all__ = ["frames", "log_mel", "mel_filterbank", "stft"]
 
@@ -79,7 +79,7 @@ def _cut(x: Array, real: StepMask | None, *, window: Window) -> Array:
     if not count:
         return jnp.zeros((x.shape[0], 0, window.size, *x.shape[2:]), x.dtype)
     rest = ((0, 0),) * (x.ndim - 2)
-    padded = jnp.pad(ops.fill(x, real)[0], ((0, 0), window.pads, *rest))
+    padded = jnp.pad(filled(x, real), ((0, 0), window.pads, *rest))
     index = jnp.arange(count)[:, None] * window.stride + jnp.arange(window.size)[None]
     return jnp.take(padded, index, axis=1)
 

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, ops
+from jaxmask import _check
 from jaxmask import _windows as windows
+from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
-from jaxmask._windows import Window
-from jaxmask.conv._packed import slide
+from jaxmask._windows import Window, slide
 
 KERNEL_NAMES = ("kernel.shape (its window)", "strides")
 
@@ -269,8 +269,7 @@ def _slide(
     groups: int,
 ) -> Pair:
     def compute(x: Array, real: StepMask | None) -> Array:
-        safe, _ = ops.fill(x, real)
-        y = _convolve(safe, kernel, axes, groups)
+        y = _convolve(filled(x, real), kernel, axes, groups)
         return (y if bias is None else y + bias).astype(x.dtype)
 
     with jax.named_scope("jaxmask.conv"):

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, _mask_ops, ops
+from jaxmask import _check, _mask_ops
 from jaxmask import _windows as windows
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
-from jaxmask._windows import Window
+from jaxmask._windows import Window, slide
 from jaxmask.conv._convolve import both_axes
-from jaxmask.conv._packed import slide
 
 Axes = tuple[Window, ...]
 Reduce = Callable[[Array, StepMask | None, Axes], Array]
@@ -384,13 +384,13 @@ def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
 
 def _average(x: Array, real: StepMask | None, axes: Axes) -> Array:
     wide = accumulator(x.dtype)
-    safe, _ = ops.fill(x, real)
+    safe = filled(x, real)
     total = _reduce_window(safe.astype(wide), 0, jax.lax.add, axes)
     return total / _counts(real, axes, x.shape).astype(total.real.dtype)
 
 
 def _norm(x: Array, real: StepMask | None, axes: Axes, *, p: float) -> Array:
-    safe, _ = ops.fill(x, real)
+    safe = filled(x, real)
     size = jnp.abs(safe.astype(accumulator(x.dtype)))
     # At 0 a power below 2 has no second derivative and the root not even a first one: select a
     # safe base before the power, and 0 after it.

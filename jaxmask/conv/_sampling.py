@@ -1,9 +1,10 @@
 """Fewer steps: every so many-th step of each row."""
 
-from jaxmask import _check, ops
+from jaxmask import _check
 from jaxmask import _windows as windows
+from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
-from jaxmask.conv._packed import slide
+from jaxmask._windows import slide
 
 
 def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
@@ -41,6 +42,6 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     window = windows.window(1, factor, "causal", None, where, names=("window", "factor"))
 
     def compute(x: Array, real: StepMask | None) -> Array:
-        return window.each(ops.fill(x, real)[0], window.steps_out(x.shape[1]))
+        return window.each(filled(x, real), window.steps_out(x.shape[1]))
 
     return slide(compute, x, mask, window)

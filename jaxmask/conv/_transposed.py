@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, masks, ops
+from jaxmask import _check
+from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
-from jaxmask._windows import Window
+from jaxmask._windows import Compute, Window, close_up, scatter, spread
 from jaxmask.conv._convolve import weights
-from jaxmask.conv._packed import put, shortened, spread_positions, take
 
 
 def conv1d_transpose(
@@ -69,23 +69,30 @@ def conv1d_transpose(
     cut = max((size - strides) // 2, 0) if padding == "same" else 0
 
     def compute(x: Array, mask: StepMask | None) -> Array:
-        safe, _ = ops.fill(x, mask)
-        y = _transpose(safe, kernel, strides, cut, tail)
+        y = _transpose(filled(x, mask), kernel, strides, cut, tail)
         return (y if bias is None else y + bias).astype(x.dtype)
 
     if isinstance(mask, Segments):
-        reach = -(-max(size - strides, 0) // strides)
-        to, time = spread_positions(mask.ids, max(mask.max_segments, 1), reach)
-        y = compute(put(ops.fill(x, mask)[0], to, time), put(masks.as_bool(mask), to, time))
-        if tail:
-            ids = _longer(put(mask.ids, to, time), strides, tail)
-            enough = x.shape[1] * strides + mask.max_segments * tail
-            return shortened(y, Segments(ids, mask.max_segments), enough)
-        # Outputs of a step stay together, so they move back as one.
-        together = y.reshape(y.shape[0], time, strides * y.shape[2])
-        y = take(together, to).reshape(y.shape[0], x.shape[1] * strides, y.shape[2])
-        return ops.fill(y, Segments(_longer(mask.ids, strides, 0), mask.max_segments))
-    return ops.fill(compute(x, mask), None if mask is None else _longer(mask, strides, tail))
+        return _apart(compute, x, mask, size, strides, tail)
+    new = None if mask is None else _longer(mask, strides, tail)
+    return filled(compute(x, mask), new), new
+
+
+def _apart(
+    compute: Compute, x: Array, segments: Segments, size: int, strides: int, tail: int
+) -> Pair:
+    reach = -(-max(size - strides, 0) // strides)
+    ids, max_segments = segments.ids, segments.max_segments
+    target, time = spread(ids, max(max_segments, 1), reach)
+    y = compute(scatter(filled(x, segments), target, time), scatter(ids > 0, target, time))
+    if tail:
+        ids = _longer(scatter(ids, target, time), strides, tail)
+        return close_up(y, Segments(ids, max_segments), x.shape[1] * strides + max_segments * tail)
+    # Outputs of a step stay together, so they move back as one.
+    together = y.reshape(y.shape[0], time, strides * y.shape[2])
+    y = gather(together, target).reshape(y.shape[0], x.shape[1] * strides, y.shape[2])
+    new = Segments(_longer(ids, strides, 0), max_segments)
+    return filled(y, new), new
 
 
 def _longer(values: Array, strides: int, tail: int) -> Array:

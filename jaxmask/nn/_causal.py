@@ -1,11 +1,17 @@
 """What windowed modules share that run chunk by chunk: the carry is what windows reach back for."""
 
-import jax
+from collections.abc import Callable
+from typing import TypeAlias
 
-from jaxmask import _check
-from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.conv import _streaming as streaming
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, _mask_ops
+from jaxmask._steps import filled
+from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask.nn._base import MaskedModule
+
+Past: TypeAlias = tuple[Array, StepMask]
 
 
 class Causal(MaskedModule):
@@ -36,17 +42,40 @@ class Causal(MaskedModule):
                 f"mask_rule={self.mask_rule!r}."
             )
 
-    def initial_carry(self, batch: int) -> streaming.Past:
+    def initial_carry(self, batch: int) -> Past:
         """What a call starts from, for `batch` rows: padding, float32."""
         self._require_causal()
-        return streaming.no_past(batch, self._reach(), self._past_features())
+        steps = self._reach()
+        past = jnp.zeros((batch, steps, *self._past_features()), jnp.float32)
+        return past, jnp.zeros((batch, steps), bool)
 
-    def run(
-        self, carry: streaming.Past, x: ArrayLike, mask: Mask = None
-    ) -> tuple[streaming.Past, Pair]:
+    def run(self, carry: Past, x: ArrayLike, mask: Mask = None) -> tuple[Past, Pair]:
         """Run a chunk from `carry` and return `(carry, (y, mask))`."""
         self._require_causal()
         where = type(self).__name__
         if self.dtype is not None:
             x = _check.array(x, "x", where).astype(self.dtype)
-        return streaming.with_past(self._over_chunk, carry, x, mask, where)
+        return _with_past(self._over_chunk, carry, x, mask, where)
+
+
+def _with_past(
+    function: Callable[[Array, StepMask], Array],
+    past: Past,
+    x: ArrayLike,
+    mask: Mask,
+    where: str,
+) -> tuple[Past, Pair]:
+    """Run `function(x, real) -> y` over the past and a chunk; `y` has the steps of the chunk."""
+    x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
+    old, old_real = past
+    if old.ndim == 2:  # made before the features were known
+        old = jnp.broadcast_to(_mask_ops.expand(old, x.ndim), (*old.shape, *x.shape[2:]))
+    expected = (x.shape[0], old.shape[1], *x.shape[2:])
+    _check.shape(old, expected, "[batch, steps, feature...]", where, "carry")
+    # Integers stay what they are, since float32 does not hold them all.
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    wide = common_dtype(old.dtype, x.dtype) if inexact else x.dtype
+    longer = jnp.concatenate([old.astype(wide), filled(x, mask).astype(wide)], axis=1)
+    real = jnp.concatenate([old_real, _mask_ops.real_steps(mask, x.shape[:2])], axis=1)
+    y = filled(function(longer, real).astype(x.dtype), mask)
+    return (longer[:, x.shape[1] :], real[:, x.shape[1] :]), (y, mask)
