@@ -402,6 +402,15 @@ def carries(carry: Any, layers: int, where: str) -> None:
         )
 
 
+def cache(value: Any, kind: type, where: str, name: str) -> None:
+    """The carry of attention has a type of its own, which counts positions."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{where}: `{name}` must be `jm.attention.{kind.__name__}`, as `empty_cache` or "
+            f"`initial_carry(batch)` makes it, got {kind_of(value)}."
+        )
+
+
 def pairs(values: Sequence[Any], where: str) -> None:
     """A variadic function takes pairs, one tuple each."""
     if not values:

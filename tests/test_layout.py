@@ -39,7 +39,6 @@ LAYERS = {
 FLAX_ROOMS = {"nn"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
 TO_MOVE = {  # imports from behind a door that are still to go through it or to what is shared
-    "jaxmask.attention._cache.check_cache",
     "jaxmask.batching._bucket_stream.Batch",
     "jaxmask.batching._bucket_stream.bucket_source",
     "jaxmask.losses._chain",

@@ -126,11 +126,11 @@ def attend_cached(
       ([2.0, 3.0, 0.0], [[True, True, False]], [True])
     """
     where = "attend_cached"
-    check_cache(cache, where, "cache")
+    _check.cache(cache, KVCache, where, "cache")
     q, mask = _check.pair(q, mask, where, over_time=True, segments=False, name="q")
     k, _ = _check.pair(k, mask, where, over_time=True, name="k")
     v, _ = _check.pair(v, mask, where, over_time=True, name="v")
-    slots = _check_cache(cache, k, v, window)
+    slots = _check_fit(cache, k, v, window)
     real = _mask_ops.real_steps(mask, q.shape[:2])
     positions, length = cache.positions(q, mask), cache.length + masks.lengths(real)
     if window is None:
@@ -195,20 +195,7 @@ def _and_chunk(
     return keys, values, kv_mask, jnp.concatenate([held, positions], axis=1)
 
 
-def check_cache(cache: KVCache, where: str, name: str) -> None:
-    """A cache has a type of its own, which counts positions.
-
-    Example:
-      >>> check_cache(empty_cache(1, 2, kv_heads=1, head_features=1), "attend_cached", "cache")
-    """
-    if not isinstance(cache, KVCache):
-        raise TypeError(
-            f"{where}: `{name}` must be `jm.attention.KVCache`, as `empty_cache` or "
-            f"`initial_carry(batch)` makes it, got {_check.kind_of(cache)}."
-        )
-
-
-def _check_cache(cache: KVCache, k: Array, v: Array, window: int | None) -> int:
+def _check_fit(cache: KVCache, k: Array, v: Array, window: int | None) -> int:
     where, axes = "attend_cached", "[batch, time, kv_heads, head_features]"
     batch, slots, *heads = cache.k.shape
     for x, name in ((k, "k"), (v, "v")):

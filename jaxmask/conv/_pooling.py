@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,19 @@ import numpy as np
 from jaxmask import _check, _mask_ops
 from jaxmask import _windows as windows
 from jaxmask._steps import filled
-from jaxmask._sums import accumulator
+from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Window, slide
 from jaxmask.conv._convolve import both_axes
 
 Axes = tuple[Window, ...]
-Reduce = Callable[[Array, StepMask | None, Axes], Array]
+
+
+class Reduction(NamedTuple):
+    """What is done with the real steps of each window, and to which values."""
+
+    reduce: Callable[[Array, StepMask | None, Axes], Array]
+    check: Callable[[Array, str], None]
 
 
 def max_pool1d(
@@ -59,8 +65,7 @@ def max_pool1d(
 
     Agrees with `keras.layers.MaxPooling1D` (strided "same" apart) and `torch.nn.MaxPool1d`.
     """
-    reduce = functools.partial(_extreme, highest=True)
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "max_pool1d", reduce)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "max_pool1d", _MAX)
 
 
 def min_pool1d(
@@ -98,8 +103,7 @@ def min_pool1d(
       >>> jm.conv.min_pool1d(x, mask, 2, padding="reverse_causal")[0].tolist()
       [[1.0, 3.0]]
     """
-    reduce = functools.partial(_extreme, highest=False)
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "min_pool1d", reduce)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "min_pool1d", _MIN)
 
 
 def avg_pool1d(
@@ -141,7 +145,7 @@ def avg_pool1d(
     Agrees with `keras.layers.AveragePooling1D` (strided "same" apart), and with
     `torch.nn.AvgPool1d(count_include_pad=False)`.
     """
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "avg_pool1d", _average)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "avg_pool1d", _AVERAGE)
 
 
 def lp_pool1d(
@@ -190,8 +194,8 @@ def lp_pool1d(
             f"lp_pool1d: `p` must be a finite number of at least 1, got {p!r}. Its limit, the "
             "largest size, is `max_pool1d` of `abs(x)`."
         )
-    reduce = functools.partial(_norm, p=p)
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "lp_pool1d", reduce)
+    norm = Reduction(functools.partial(_norm, p=p), _check.floating)
+    return _pool1d(x, mask, window, strides, padding, mask_rule, "lp_pool1d", norm)
 
 
 def max_pool2d(
@@ -231,9 +235,8 @@ def max_pool2d(
 
     Agrees with `keras.layers.MaxPooling2D` of the unpadded row.
     """
-    reduce = functools.partial(_extreme, highest=True)
     options = (strides, padding, frequency_padding, mask_rule)
-    return _pool2d(x, mask, window, *options, "max_pool2d", reduce)
+    return _pool2d(x, mask, window, *options, "max_pool2d", _MAX)
 
 
 def avg_pool2d(
@@ -275,7 +278,7 @@ def avg_pool2d(
     Agrees with `keras.layers.AveragePooling2D` of the unpadded row.
     """
     options = (strides, padding, frequency_padding, mask_rule)
-    return _pool2d(x, mask, window, *options, "avg_pool2d", _average)
+    return _pool2d(x, mask, window, *options, "avg_pool2d", _AVERAGE)
 
 
 def _pool1d(
@@ -286,12 +289,12 @@ def _pool1d(
     padding: str,
     mask_rule: str | None,
     where: str,
-    reduce: Reduce,
+    reduction: Reduction,
 ) -> Pair:
     x, mask = _check.pair(x, mask, where, over_time=True)
     stride = size if strides is None else strides
     axes = (windows.window(size, stride, padding, mask_rule, where),)
-    return _pool(x, mask, axes, where, reduce)
+    return _pool(x, mask, axes, where, reduction)
 
 
 def _pool2d(
@@ -303,7 +306,7 @@ def _pool2d(
     frequency_padding: str,
     mask_rule: str | None,
     where: str,
-    reduce: Reduce,
+    reduction: Reduction,
 ) -> Pair:
     x, mask = _check.pair(x, mask, where, over_time=True)
     if x.ndim < 3:
@@ -314,21 +317,21 @@ def _pool2d(
         windows.window(steps, strides[0], padding, mask_rule, where),
         windows.window(bins, strides[1], frequency_padding, None, where),
     )
-    return _pool(x, mask, axes, where, reduce)
+    return _pool(x, mask, axes, where, reduction)
 
 
-def _pool(x: Array, mask: Mask, axes: Axes, where: str, reduce: Reduce) -> Pair:
-    if reduce is _average:
-        windows.inexact(x, where)
-    elif where.startswith("lp"):
-        _check.floating(x, where)
-    elif jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype == jnp.bool_:
-        raise TypeError(f"{where}: `x` must hold real numbers, got dtype {x.dtype}.")
+def _pool(x: Array, mask: Mask, axes: Axes, where: str, reduction: Reduction) -> Pair:
+    reduction.check(x, where)
 
     def compute(x: Array, real: StepMask | None) -> Array:
-        return reduce(x, real, axes).astype(x.dtype)
+        return reduction.reduce(x, real, axes).astype(x.dtype)
 
     return slide(compute, x, mask, axes[0])
+
+
+def _check_numbers(x: Array, where: str) -> None:
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype == jnp.bool_:
+        raise TypeError(f"{where}: `x` must hold real numbers, got dtype {x.dtype}.")
 
 
 def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
@@ -350,8 +353,8 @@ def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
 
 
 def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> Array:
-    # JAX differentiates the reduction only from its exact identity, which no result shows: every
-    # window meets the array.
+    # JAX differentiates the reduction only if it starts from the exact identity. No result is that
+    # identity, since every window meets the array.
     is_float = jnp.issubdtype(x.dtype, jnp.floating)
     limits = jnp.finfo(x.dtype) if is_float else jnp.iinfo(x.dtype)
     limit = limits.min if highest else limits.max
@@ -361,8 +364,8 @@ def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> A
     if real is None:
         return _reduce_window(x, start, join, axes)
     real = _mask_ops.expand(real, x.ndim)
-    # A finite identity in the padding, since an infinite one trips `jax_debug_infs`; so a window
-    # whose real steps are all infinite is put right afterwards.
+    # A finite identity in the padding, since an infinite one trips `jax_debug_infs`; a window whose
+    # real steps are all infinite is corrected afterwards.
     y = _reduce_window(jnp.where(real, x, jnp.asarray(limit, x.dtype)), start, join, axes)
     if not is_float:
         return y
@@ -373,20 +376,18 @@ def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> A
 
 
 def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
-    """Real values of each window, in a shape that divides its sum."""
+    """Real values of each window, in a shape that broadcasts against its sum."""
     steps = jnp.ones((1, shape[1]), bool) if real is None else real
     count = _mask_ops.expand(axes[0].total(steps), len(shape))
     for position, axis in enumerate(axes[1:], start=2):
         inside = axis.total(jnp.ones((1, shape[position]), bool))
         count = count * inside.reshape([-1 if i == position else 1 for i in range(len(shape))])
-    return jnp.maximum(count, 1)
+    return count
 
 
 def _average(x: Array, real: StepMask | None, axes: Axes) -> Array:
-    wide = accumulator(x.dtype)
-    safe = filled(x, real)
-    total = _reduce_window(safe.astype(wide), 0, jax.lax.add, axes)
-    return total / _counts(real, axes, x.shape).astype(total.real.dtype)
+    wide = filled(x, real).astype(accumulator(x.dtype))
+    return divide(_reduce_window(wide, 0, jax.lax.add, axes), _counts(real, axes, x.shape))
 
 
 def _norm(x: Array, real: StepMask | None, axes: Axes, *, p: float) -> Array:
@@ -399,3 +400,8 @@ def _norm(x: Array, real: StepMask | None, axes: Axes, *, p: float) -> Array:
     total = _reduce_window(powers, 0, jax.lax.add, axes)
     above = total != 0
     return jnp.where(above, jnp.where(above, total, 1) ** (1 / p), 0)
+
+
+_MAX = Reduction(functools.partial(_extreme, highest=True), _check_numbers)
+_MIN = Reduction(functools.partial(_extreme, highest=False), _check_numbers)
+_AVERAGE = Reduction(_average, windows.inexact)

@@ -9,7 +9,6 @@ from flax import nnx
 from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention import AdditiveWeights, KVCache
-from jaxmask.attention._cache import check_cache
 from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, check_sizes
 from jaxmask.nn._memory import Memory, ProjectedMemory, memory_pair
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
@@ -218,7 +217,7 @@ class MultiHeadAttention(_Projections):
             self.initial_carry(x.shape[0])  # says why not
         if opened(self, options, resets=False)[0]._is_noisy:
             raise ValueError(f"{where}: `run` streams without dropout: call `model.eval()` first.")
-        check_cache(carry, where, "carry")
+        _check.cache(carry, KVCache, where, "carry")
         q, k, v = self._heads(x, mask, carry.positions(x, mask))
         carry, (y, mask) = attention.attend_cached(carry, q, k, v, mask, window=self.window)
         return carry, self._merge(y, mask)
