@@ -1,5 +1,6 @@
 """Runs before any test module is imported."""
 
+import gc
 import os
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests import optimised
+from tests.law import stands_for_its_function
 
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
 os.environ["KERAS_BACKEND"] = "jax"
@@ -20,7 +22,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--all",
         action="store_true",
-        help="run what takes hours too: every law both optimised and not, and 4000 chains",
+        help="run what takes hours too: every law over every entry, optimised, and 4000 chains",
     )
     parser.addoption(
         "--optimized",
@@ -39,17 +41,19 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, and few cycles
+    optimised.compile_on_one_core()
     if not config.getoption("--optimized"):
         optimised.compile_quickly()
 
 
 def pytest_generate_tests(metafunc):
-    """Compile the laws of gradients as users do and others quickly; with `--all`, all both ways."""
-    config, of_gradients = metafunc.config, getattr(metafunc.function, "of_gradients", None)
+    """Compile the laws of gradients as users do, and with `--all` all laws; others quickly."""
+    of_gradients = getattr(metafunc.function, "of_gradients", None)
     if of_gradients is not None:
-        usual = ("optimised",) if of_gradients else ("quick",)
-        ways = ("quick", "optimised") if config.getoption("--all") else usual
-        metafunc.parametrize("_compiler", ways, indirect=True, scope="function")
+        as_users_do = of_gradients or metafunc.config.getoption("--all")
+        way = "optimised" if as_users_do else "quick"
+        metafunc.parametrize("_compiler", [way], indirect=True, scope="function")
 
 
 @pytest.fixture(autouse=True)
@@ -59,18 +63,35 @@ def _compiler(request):
         yield
 
 
-def pytest_collection_modifyitems(items):
-    """All laws of one function in a row and on one worker, so that each program compiles once."""
+def pytest_collection_modifyitems(config, items):
+    """All laws of one entry in a row and on one worker, so that each program compiles once."""
+    if not config.getoption("--all"):
+        leave_out_other_calls(config, items)
     groups: dict[str, int] = {}
     for item in items:
         params = getattr(item, "callspec", None) and item.callspec.params
         entry = params and params.get("entry")
-        name = f"{entry}, {params.get('_compiler')}" if entry else str(item.path)
+        name = str(entry) if entry else str(item.path)
         groups.setdefault(name, len(groups))
         item.stash[GROUP] = name
         if entry:
             item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: groups[item.stash[GROUP]])
+
+
+def leave_out_other_calls(config, items):
+    """Some laws look at one entry of each function only."""
+    full = stands_for_its_function()
+
+    def is_left_out(item):
+        if getattr(getattr(item, "function", None), "of_every_call", True):
+            return False
+        return item.callspec.params["entry"].name not in full
+
+    left_out = [item for item in items if is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not is_left_out(item)]
 
 
 GROUP = pytest.StashKey[str]()
@@ -83,7 +104,7 @@ def _forget_programs(request):
     name = request.node.stash.get(GROUP, "")
     if name not in _seen_groups[-1:]:
         _seen_groups.append(name)
-        if len(_seen_groups) % 12 == 0:
+        if len(_seen_groups) % 30 == 0:
             jax.clear_caches()
 
 

@@ -10,19 +10,35 @@ LAWS: dict[str, Callable] = {}
 
 
 def law(
-    *, over: Callable[[Entry], bool] = lambda entry: True, of_gradients: bool = False
+    *,
+    over: Callable[[Entry], bool] = lambda entry: True,
+    of_gradients: bool = False,
+    of_every_call: bool = True,
 ) -> Callable[[Callable], Callable]:
     """Run a test over every entry that it speaks of and that is not exempt.
 
-    A law of gradients is compiled with XLA's default optimisation, which decides what is computed
-    twice and to which rounding.
+    Args:
+      over: which entries the law speaks of.
+      of_gradients: compile with XLA's default optimisation, which decides what is computed twice
+        and to which rounding. With `--all`, every law is compiled so.
+      of_every_call: run over every way to call a function that the registry has. Otherwise one
+        entry stands for a function, and the others are for `--all`.
     """
 
     def register(function: Callable) -> Callable:
         name = function.__name__.removeprefix("test_")
         LAWS[name] = function
         function.of_gradients = of_gradients
+        function.of_every_call = of_every_call
         entries = [entry for entry in REGISTRY if name not in entry.exempt and over(entry)]
         return pytest.mark.law(pytest.mark.parametrize("entry", entries, ids=str)(function))
 
     return register
+
+
+def stands_for_its_function() -> set[str]:
+    """The first entry of each public function."""
+    first: dict[str, str] = {}
+    for entry in REGISTRY:
+        first.setdefault(entry.name.split(":")[0], entry.name)
+    return set(first.values())

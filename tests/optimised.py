@@ -8,9 +8,12 @@ from typing import Any
 
 import jax
 
-# Half of the time of a compile on CPU. XLA ends the process at a flag that it does not know.
+# XLA ends the process at a flag that it does not know.
 _HAS_EMITTERS_FLAG = jax.__version_info__ < (0, 11)
+# Half of the time of a compile on CPU.
 QUICK_FLAGS = "--xla_cpu_use_fusion_emitters=false" if _HAS_EMITTERS_FLAG else ""
+# One LLVM module a program: these are small, and every worker has a core of its own.
+_ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1" if _HAS_EMITTERS_FLAG else ""
 
 # XLA's defaults, one for each thing that compiling quickly turns off.
 _DEFAULTS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
@@ -20,10 +23,19 @@ if _HAS_EMITTERS_FLAG:
 _is_on = ContextVar("optimised", default=False)
 
 
+def compile_on_one_core() -> None:
+    """To be called before XLA first starts."""
+    _add_flags(_ONE_MODULE)
+
+
 def compile_quickly() -> None:
     """From here on XLA optimises little; to be called before it first starts."""
     jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_FLAGS}".strip()
+    _add_flags(QUICK_FLAGS)
+
+
+def _add_flags(flags: str) -> None:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 import jaxmask as jm
 from tests import rows as tools
-from tests.registry import REGISTRY
+from tests.law import law
 
 MIXED = "111111 111000 000111 011100 101101 001011 010101 000000"
 LEFT = "000001 000011 000111 001111 011111 111111 000000 000001"
@@ -49,7 +49,7 @@ def moved(masks):
 MEANINGS = {"compacted": compacted, "physical": moved}
 
 
-@pytest.mark.parametrize("entry", REGISTRY, ids=str)
+@law(of_every_call=False)
 def test_every_kind_of_mask_has_its_meaning(entry):
     """Values and gradients are those of the rows that begin at the first column."""
     run = jax.jit(functools.partial(tools.value_and_gradients, entry))

@@ -10,6 +10,7 @@ import pytest
 
 import jaxmask as jm
 from tests import rows as tools
+from tests.law import law
 from tests.registry import REGISTRY
 
 ROWS = np.arange(4, dtype=np.int32)
@@ -90,7 +91,7 @@ def takes_segments(entry):
     return "segments" not in entry.exempt
 
 
-@pytest.mark.parametrize("entry", REGISTRY, ids=str)
+@law(of_every_call=False)
 def test_nothing_is_promoted_unasked(entry):
     with strict():
         trace(entry)

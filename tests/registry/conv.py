@@ -51,9 +51,10 @@ CONVOLUTION = [
         mask_class=STEPS,
     ),
     Entry(
-        "conv.conv1d:causal,all makes padding",
+        "conv.conv1d:causal,all",
         weighted(jm.conv.conv1d, padding="causal", mask_rule="all"),
         params=weights(2, 3, 4),
+        makes_padding=True,
         mask_class=STEPS,
     ),
     Entry(

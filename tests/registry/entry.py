@@ -39,7 +39,8 @@ class Entry:
     lie. `holes`: what a hole means, "compacted" (the function acts on the real steps alone) or
     "physical" (a missing step keeps its place and contributes nothing); by default what goes with
     the mask class. `linear`: f(a + ib) = f(a) + i f(b) by definition. `stream`: how it runs chunk
-    by chunk. `exempt`: laws that it does not obey by definition, each with the reason.
+    by chunk. `makes_padding`: it returns a mask even where it was given none. `exempt`: laws that
+    it does not obey by definition, each with the reason.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entry:
     of_rows: bool = False
     linear: bool = False
     stream: "Stream | None" = None
+    makes_padding: bool = False
     exempt: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -129,7 +129,7 @@ ENTRIES = [
         exempt={"row_masks": PERMUTED_ROWS},
     ),
     Entry("nn.Upsample", **module(lambda rngs: jm.nn.Upsample(2))),
-    Entry("nn.Pad", **module(lambda rngs: jm.nn.Pad((1, 2)))),
+    Entry("nn.Pad", **module(lambda rngs: jm.nn.Pad((1, 2))), makes_padding=True),
     Entry("nn.Crop", **module(lambda rngs: jm.nn.Crop((1, 1))), exempt={"segments": NO_SEGMENTS}),
     Entry(
         "nn.Passthrough",

@@ -73,7 +73,7 @@ SHAPE = [
         exempt={"row_masks": PERMUTED_ROWS},
     ),
     Entry("shape.upsample", linear=True, call=simple(jm.shape.upsample, 2)),
-    Entry("shape.pad", linear=True, call=simple(jm.shape.pad, (1, 2))),
+    Entry("shape.pad", linear=True, call=simple(jm.shape.pad, (1, 2)), makes_padding=True),
     Entry(
         "shape.crop",
         linear=True,
@@ -81,14 +81,16 @@ SHAPE = [
         exempt={"segments": NO_SEGMENTS},
     ),
     Entry(
-        "shape.take:makes padding",
+        "shape.take",
         take_call,
+        makes_padding=True,
         linear=True,
         exempt={"segments": NO_SEGMENTS},
     ),
     Entry(
-        "shape.split_at:makes padding",
+        "shape.split_at",
         split_at_call,
+        makes_padding=True,
         linear=True,
         exempt={"segments": NO_SEGMENTS},
     ),
