@@ -24,7 +24,7 @@ def merge(path: Path, rows: Iterable[Row], key: tuple[str, ...]) -> None:
     kept["rows"] = [by_key[k] for k in sorted(by_key, key=str)]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n")
+    unfinished.write_text(timing.as_lines(kept))
     os.replace(unfinished, path)  # noqa: PTH105
 
 

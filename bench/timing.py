@@ -117,5 +117,16 @@ def save(name: str, result: dict[str, Any]) -> Path:
     """Write a result with the machine's name in it."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    path.write_text(as_lines({"machine": machine(), **result}))
     return path
+
+
+def as_lines(result: dict[str, Any]) -> str:
+    """JSON with one line a measurement, so that a change of one shows as one."""
+    return "{\n" + ",\n".join(f'"{k}": {_lines(v)}' for k, v in result.items()) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if not (isinstance(value, list) and value):
+        return json.dumps(value, allow_nan=False)
+    return "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in value) + "\n]"

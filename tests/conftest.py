@@ -22,7 +22,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--all",
         action="store_true",
-        help="run what takes hours too: every law over every entry, optimised, and 4000 chains",
+        help="run what is exhaustive too: every law over every entry, optimised, and 4000 chains",
     )
     parser.addoption(
         "--optimized",
@@ -66,7 +66,7 @@ def _compiler(request):
 def pytest_collection_modifyitems(config, items):
     """All laws of one entry in a row and on one worker, so that each program compiles once."""
     if not config.getoption("--all"):
-        leave_out_other_calls(config, items)
+        leave_out_the_exhaustive(config, items)
     groups: dict[str, int] = {}
     for item in items:
         params = getattr(item, "callspec", None) and item.callspec.params
@@ -79,14 +79,15 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: groups[item.stash[GROUP]])
 
 
-def leave_out_other_calls(config, items):
-    """Some laws look at one entry of each function only."""
-    full = stands_for_its_function()
+def leave_out_the_exhaustive(config, items):
+    """Tests that are marked so, and some laws over all but one entry of each function."""
+    first_entries = stands_for_its_function()
 
     def is_left_out(item):
-        if getattr(getattr(item, "function", None), "of_every_call", True):
-            return False
-        return item.callspec.params["entry"].name not in full
+        if item.get_closest_marker("exhaustive"):
+            return True
+        of_every_call = getattr(getattr(item, "function", None), "of_every_call", True)
+        return not of_every_call and item.callspec.params["entry"].name not in first_entries
 
     left_out = [item for item in items if is_left_out(item)]
     if left_out:

@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests import optimised
 from tests import rows as tools
@@ -152,9 +153,18 @@ def in_parts(entry, names):
 
 
 @law(over=has_gradients, of_gradients=True, of_every_call=False)
-def test_composed(entry, pytestconfig):
+def test_composed(entry):
     """In one optimised program, gradients are those of float64, computed in parts."""
-    names = list(PRODUCERS) if pytestconfig.getoption("--all") else ["norm"]
+    assert_composed(entry, ["norm"])
+
+
+@pytest.mark.exhaustive
+@law(over=has_gradients, of_gradients=True)
+def test_composed_with_others(entry):
+    assert_composed(entry, ["dense", "softmax"])
+
+
+def assert_composed(entry, names):
     ours, theirs = in_one_program(entry, names), in_parts(entry, names)
     for name, mine, right in zip(names, ours, theirs, strict=True):
         for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(right), strict=True):
