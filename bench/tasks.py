@@ -18,7 +18,6 @@ import numpy as np
 
 import jaxmask as jm
 from bench.workloads import SEED, WORKLOADS
-from jaxmask.batching._boundaries import fewest_steps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
@@ -100,7 +99,10 @@ def batches(task: Task, kind: str, count: int, shapes: int) -> list[Batch]:
         chosen = order.reshape(-1, task.rows)
         lengths = np.array([*map(len, task.sequences), 0])  # row -1 has none
         longest = lengths[chosen].max(axis=1)
-        sizes = np.array(fewest_steps(longest, np.ones_like, min(shapes, 2)))
+        batches = jm.bucket_batches(
+            [np.zeros(n, bool) for n in longest], 1, max_shapes=min(shapes, 2)
+        )
+        sizes = np.array(batches.boundaries)
         widths = sizes[np.searchsorted(sizes, longest)]
         return [_padded(task, rows, int(w)) for rows, w in zip(chosen, widths, strict=True)]
     buckets = jm.bucket_batches(task.sequences, task.rows, max_shapes=shapes, shuffle_seed=SEED)

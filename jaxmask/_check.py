@@ -375,6 +375,11 @@ def two_counts(value: Any, where: str, name: str, of: str, *, least: int = 0) ->
     return count(value[0], where, name, least=least), count(value[1], where, name, least=least)
 
 
+def optional_count(value: Any, where: str, name: str, *, least: int = 0) -> int | None:
+    """`count`, or None."""
+    return None if value is None else count(value, where, name, least=least)
+
+
 def static_number(value: Any, where: str, name: str) -> None:
     """One number that is known while the function is traced."""
     number(value, where, name)

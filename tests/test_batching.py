@@ -15,8 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxmask as jm
-from jaxmask._host import flatten
-from jaxmask.batching import _boundaries as boundaries
 
 examples = settings(max_examples=60, deadline=None)
 sides = st.sampled_from(["pre", "post"])
@@ -443,14 +441,14 @@ def test_the_default_boundaries_give_the_fewest_steps(lengths, batch_size, max_s
 
 
 def test_many_different_lengths_are_thinned_to_candidates():
-    lengths = np.arange(1, 1001)
-    # Evenly spread lengths are cut best into even parts, of which few candidates come near only.
-    even = (250, 500, 750, 1000)
-    assert boundaries.fewest_steps(lengths, np.ones_like, 4, candidates=1000) == even
-    thinned = boundaries.fewest_steps(lengths, np.ones_like, 4, candidates=20)
-    np.testing.assert_allclose(thinned, even, atol=60)
-    assert thinned != even
-    assert thinned[-1] == 1000
+    # Evenly spread lengths are cut best into even parts; thinned candidates only come near.
+    for count in (500, 2000):  # of different lengths; at most 512 are candidates
+        sequences = [np.zeros(n, bool) for n in range(1, count + 1)]
+        chosen = jm.bucket_batches(sequences, 1, max_shapes=4).boundaries
+        even = np.arange(1, 5) * count / 4
+        np.testing.assert_allclose(chosen, even, atol=0 if count == 500 else 4)
+        assert chosen[-1] == count
+    assert chosen != tuple(even)
 
 
 def test_batches_by_tokens():
@@ -620,14 +618,14 @@ def test_columns_of_arrow(kind):
     assert padded.tolist() == [[1, 2], [0, 0], [3, 0]]
     assert mask.tolist() == [[True, True], [False, False], [True, False]]
     assert jm.pad_sequences(column, 1, truncating="pre")[0].tolist() == [[2], [0], [3]]
-    flat = flatten.flatten(column, None, "test")
+    flat = jm.bucket_batches(column, 1).ragged
     assert (flat.values.tolist(), flat.offsets.tolist()) == ([1, 2, 3], [0, 2, 2, 3])
 
 
 def test_columns_of_arrow_are_not_copied_by_row():
     arrow = pytest.importorskip("pyarrow")
     column = arrow.array([[1.0, 2.0], [], [3.0]])
-    flat = flatten.flatten(column, None, "test")
+    flat = jm.bucket_batches(column, 1).ragged
     assert np.shares_memory(flat.values, column.values.to_numpy())
 
 
@@ -636,7 +634,7 @@ def test_data_sets_of_hugging_face():
         {"ids": [[1, 2], [], [3]], "n": [0] * 3}
     )
     column = rows.with_format("arrow")[:]["ids"]
-    flat = flatten.flatten(column, None, "test")
+    flat = jm.bucket_batches(column, 1).ragged
     assert np.shares_memory(flat.values, column.chunk(0).values.to_numpy())
     assert jm.pad_sequences(column)[0].tolist() == [[1, 2], [0, 0], [3, 0]]
     chosen = rows.select([2, 0]).with_format("arrow")[:]["ids"]
@@ -738,7 +736,7 @@ def test_rows_that_are_none(text, sequences):
         ("step 0 of `sequences[0]` has shape (2,) and step 0 of `sequences[1]`", [[[1, 2]], [[3]]]),
         ("and step 1 of `sequences[0]` has shape ()", [[[1, 2], 3]]),
         ("and step 1 of `sequences[0]` has shape (1,)", [[["a", "b"], ["c"]]]),
-        ("step 1 of `sequences[0]` is ragged in itself", [[[[1], [2]], [[3], [4, 5]]]]),
+        ("step 1 of `sequences[0]` is ragged itself", [[[[1], [2]], [[3], [4, 5]]]]),
         ("[0]` has shape (3,) ... [2]` has shape (2,)", [*np.ones((2, 1, 3)), np.ones((1, 2))]),
         ("[1]` has shape (3,) ... [2]` has shape ()", [[], np.ones((1, 3)), [1.0]]),
     ],

@@ -30,7 +30,7 @@ def shuffled(process=0, processes=1, records=RECORDS):
 
 
 def bucket(dataset, **options):
-    options = {"boundaries": [3, 6, 9], "window": 20, "shuffle_seed": 0, **options}
+    options = {"boundaries": [3, 6, 9], "buffer": 20, "shuffle_seed": 0, **options}
     return jm.grain.Bucket(dataset, 4, **{"key": "ids", "keep": ["label"], "value": -1, **options})
 
 

@@ -39,13 +39,9 @@ LAYERS = {
 FLAX_ROOMS = {"nn"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
 TO_MOVE = {  # imports from behind a door that are still to go through it or to what is shared
-    "jaxmask.batching._bucket_stream.Batch",
-    "jaxmask.batching._bucket_stream.bucket_source",
     "jaxmask.losses._chain",
     "jaxmask.losses._reduction",
     "jaxmask.nn._state",
-    "jaxmask.packing._pack.Overflow",
-    "jaxmask.packing._stream.pack_source",
     "jaxmask.ragged._transform",
     "jaxmask.recurrent._scan",
 }

@@ -134,7 +134,7 @@ def test_a_stream_is_read_no_further_than_its_buffer():
     next(jm.pack_stream(rows(), 10, 2, buffer=4))
     assert len(read) <= 8
     read.clear()
-    next(jm.bucket_stream(rows(), 2, boundaries=[5], window=6))
+    next(jm.bucket_stream(rows(), 2, boundaries=[5], buffer=6))
     assert len(read) == 6
 
 
@@ -143,9 +143,9 @@ def test_a_stream_is_read_no_further_than_its_buffer():
 
 @examples
 @given(lengths, st.integers(1, 4), st.integers(1, 12), seeds)
-def test_a_bucketed_stream_loses_nothing_and_resumes(lengths, batch_size, window, seed):
+def test_a_bucketed_stream_loses_nothing_and_resumes(lengths, batch_size, buffer, seed):
     rows = named(lengths)
-    options = {"boundaries": [2, 5, 9], "window": window, "shuffle_seed": seed, "value": -1}
+    options = {"boundaries": [2, 5, 9], "buffer": buffer, "shuffle_seed": seed, "value": -1}
     batches = assert_resumes(lambda: jm.bucket_stream(rows, batch_size, **options))
     seen = []
     for x, mask, indices in batches:
@@ -201,7 +201,7 @@ def test_after_an_error_nothing_is_skipped(again):
 
     for where, stream in (
         ("pack_stream", jm.pack_stream(rows, 4, 1, buffer=1, max_segments=2)),
-        ("bucket_stream", jm.bucket_stream(rows, 2, boundaries=[2, 4], window=3)),
+        ("bucket_stream", jm.bucket_stream(rows, 2, boundaries=[2, 4], buffer=3)),
     ):
         bad["record"], seen = 5, []
         with pytest.raises((OSError, ValueError)):
@@ -222,10 +222,10 @@ def test_after_an_error_nothing_is_skipped(again):
 
 def test_a_source_that_became_shorter():
     rows = [[1], [2], [3]]
-    stream = jm.bucket_stream(rows, 1, boundaries=[1], window=1)
+    stream = jm.bucket_stream(rows, 1, boundaries=[1], buffer=1)
     assert len([next(stream), next(stream)]) == 2
     with pytest.raises(ValueError, match=said("bucket_stream: ... after 1 records ... only 0")):
-        jm.bucket_stream([], 1, boundaries=[1], window=1).set_state(stream.get_state())
+        jm.bucket_stream([], 1, boundaries=[1], buffer=1).set_state(stream.get_state())
 
 
 def test_a_state_of_another_stream():
@@ -272,7 +272,7 @@ def test_a_resumed_stream_remembers_its_type():
     rows = [[0.5], [1.5], [2], [3]]  # the last two alone would be integers
     for make in (
         lambda: jm.pack_stream(rows, 1, 1, buffer=2),
-        lambda: jm.bucket_stream(rows, 1, boundaries=[1], window=2),
+        lambda: jm.bucket_stream(rows, 1, boundaries=[1], buffer=2),
     ):
         stream = make()
         for _ in range(3):
@@ -325,7 +325,7 @@ def test_bad_options_of_packing(error, text, options):
     ("error", "text", "options"),
     [
         (TypeError, "either `batch_size` ... or `tokens`", {"tokens": 4}),
-        (ValueError, "`window` must be at least 1", {"window": 0}),
+        (ValueError, "`buffer` must be at least 1", {"buffer": 0}),
         (ValueError, "`boundaries` must be ... increasing", {"boundaries": [3, 2]}),
         (ValueError, "a row of 5 steps", {"batch_size": None, "tokens": 4, "boundaries": [2, 5]}),
     ],

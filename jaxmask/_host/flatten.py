@@ -13,47 +13,27 @@ from jax.typing import DTypeLike
 
 from jaxmask import _check
 from jaxmask._host import exact
-from jaxmask._host.ragged import Ragged, checked, from_arrow, is_arrow
+from jaxmask._host.ragged import Ragged, check_ragged, from_arrow, is_arrow
 from jaxmask._host.rectangle import are_long
 
 
 def flatten(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> Ragged:
-    """Put the steps of all sequences one behind the other.
+    """The steps of all sequences, one behind the other.
 
-    Args:
-      sequences: an iterable of rows. A row is a list, a tuple, an array `[n, feature...]` or
-        another ordered iterable of steps. Rows without a step have no say in the type and the
-        feature axes of the others. Or `Ragged`, or a column of lists of an Arrow table.
-      dtype: None takes the type of the data: ints in lists are int32 where all of them fit, else
-        int64; other lists have the type that NumPy gives them; rows of several types have
-        `np.result_type`. Without any step it is the type of the arrays, or float32.
-      where: the function that asks, for the error text.
-
-    Returns:
-      The rows as `Ragged`.
-
-    Raises:
-      TypeError: if the sequences or a row are not ordered iterables, or if they hold anything but
-        numbers and `dtype` is not object.
-      ValueError: if the steps differ in shape, or `dtype` cannot hold a value.
-
-    Example:
-      >>> flatten([[1, 2], [], (3,)], None, "example").offsets.tolist()
-      [0, 2, 2, 3]
+    A row is a list, a tuple, an array `[n, feature...]` or another ordered iterable of steps;
+    `Ragged` and Arrow columns of lists are read without a copy for each row. Rows without a step do
+    not influence the dtype and the feature axes of the others. With `dtype=None`, ints in lists are
+    int32 where all of them fit, else int64; other lists have NumPy's dtype for them; rows of
+    several dtypes have `np.result_type`; without any step it is the dtype of the arrays, or
+    float32.
     """
     return joined(read_rows(sequences, dtype, where))
 
 
 class Rows(NamedTuple):
-    """Rows of different lengths, each where it was.
+    """Rows of different lengths, each where it was: at least one array `[n, feature...]`.
 
-    Attributes:
-      rows: at least one array `[n, feature...]`, all of one type and of the same feature axes.
-      offsets: `[batch + 1]`, int64, the sums of their lengths.
-
-    Example:
-      >>> Rows([np.array([7, 8]), np.array([9])], np.array([0, 2, 3])).lengths.tolist()
-      [2, 1]
+    All have one dtype and the same feature axes; `offsets [batch + 1]` accumulate their lengths.
     """
 
     rows: Sequence[np.ndarray]
@@ -66,21 +46,11 @@ class Rows(NamedTuple):
 
 
 def read_rows(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> Rows | Ragged:
-    """Read all sequences; long ones and arrays stay apart, so that no step is copied twice.
-
-    Args, Raises: as `flatten`.
-
-    Returns:
-      `Rows` or `Ragged`, whichever took no copy more than needed.
-
-    Example:
-      >>> type(read_rows([np.ones(2), np.ones(3)], None, "example")).__name__
-      'Rows'
-    """
+    """Read all sequences; long ones and arrays stay apart, so that no step is copied twice."""
     target = None if dtype is None else np.dtype(dtype)
     if isinstance(sequences, Ragged) or is_arrow(sequences):
         if isinstance(sequences, Ragged):
-            flat = checked(sequences.values, sequences.offsets, where)
+            flat = check_ragged(sequences.values, sequences.offsets, where)
         else:
             flat = from_arrow(sequences, where)
         return Ragged(
@@ -97,12 +67,7 @@ def read_rows(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> 
 
 
 def joined(read: Rows | Ragged) -> Ragged:
-    """Put rows one behind the other, if they are not.
-
-    Example:
-      >>> joined(Rows([np.array([7, 8]), np.array([9])], np.array([0, 2, 3]))).values.tolist()
-      [7, 8, 9]
-    """
+    """Concatenate the rows, if they are apart."""
     return read if isinstance(read, Ragged) else Ragged(np.concatenate(read.rows), read.offsets)
 
 
@@ -112,13 +77,13 @@ def joined(read: Rows | Ragged) -> Ragged:
 def _rows(sequences: Any, where: str) -> list[Any]:
     """Every row as a list, a tuple or an array with a time axis."""
     if isinstance(sequences, jax.Array):
-        sequences = np.asarray(sequences)  # else each row is copied from the device by itself
+        sequences = np.asarray(sequences)  # else each row is copied from the device on its own
     if not _is_ordered(sequences):
         raise TypeError(
             f"{where}: `sequences` must be an iterable of rows, such as a list of lists or of "
             f"arrays, got {_described(sequences)}."
         )
-    rows = _drained(sequences, "after {} rows of `sequences`", where)
+    rows = _listed(sequences, "after {} rows of `sequences`", where)
     kinds = set(map(type, rows))
     if kinds <= {list, tuple}:
         return rows
@@ -130,25 +95,10 @@ def _rows(sequences: Any, where: str) -> list[Any]:
 def read_row(
     row: Any, index: int, like: np.ndarray | None, dtype: np.dtype | None, where: str
 ) -> np.ndarray:
-    """Read one sequence of a stream, whose type and feature axes are those of the first.
+    """Read one sequence of a stream, whose dtype and feature axes are those of the first.
 
-    Args:
-      row: as a row in `flatten`.
-      index: of the row, for the error text.
-      like: an array `[0, feature...]` of the type of the stream; None before the first row that
-        has a step.
-      dtype: asked for; None takes the type of the data.
-      where: the function that asks, for the error text.
-
-    Returns:
-      `[n, feature...]`.
-
-    Raises:
-      TypeError, ValueError: as `flatten`; if the row does not fit `like`.
-
-    Example:
-      >>> read_row([1, 2], 5, np.zeros(0, np.int8), None, "example").dtype
-      dtype('int8')
+    `like` is an array `[0, feature...]` of the dtype of the stream; None before the first row that
+    has a step.
     """
     asked = like.dtype if dtype is None and like is not None else dtype
     if (
@@ -158,7 +108,7 @@ def read_row(
         and row.ndim
         and row.shape[1:] == like.shape[1:]
     ):
-        return row  # nothing to read, as for most
+        return row  # the common case
     row = _row(row, index, where)
     if not len(row) and like is not None:
         return like
@@ -198,16 +148,16 @@ def _row(row: Any, index: int, where: str) -> Any:
         return row
     if hasattr(row, "__array__"):
         return _check.host(row, f"sequences[{index}]", where)
-    return _drained(row, f"in `sequences[{index}]`, after {{}} steps", where)
+    return _listed(row, f"in `sequences[{index}]`, after {{}} steps", where)
 
 
-def _drained(items: Iterable[Any], place: str, where: str) -> list[Any]:
-    """A list of the items; an error that reading them raises learns where it happened."""
+def _listed(items: Iterable[Any], where_in: str, where: str) -> list[Any]:
+    """A list of the items; an error raised while reading them gets a note that says where."""
     found: list[Any] = []
     try:
         found.extend(items)
     except Exception as error:
-        error.add_note(f"{where}: this was raised {place.format(len(found))}.")
+        error.add_note(f"{where}: this was raised {where_in.format(len(found))}.")
         raise
     return found
 
@@ -217,13 +167,8 @@ def _described(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
-def step_names(offsets: np.ndarray) -> exact.Place:
-    """Name a flat index by its row and step, for error texts.
-
-    Example:
-      >>> step_names(np.array([0, 2, 3]))(2)
-      'step 0 of `sequences[1]`'
-    """
+def step_names(offsets: np.ndarray) -> exact.NameOf:
+    """Name a flat index by its row and step, for error texts."""
 
     def name(index: int) -> str:
         row = int(np.searchsorted(offsets, index, side="right")) - 1
@@ -232,7 +177,7 @@ def step_names(offsets: np.ndarray) -> exact.Place:
     return name
 
 
-def _in_row(row: int) -> exact.Place:
+def _in_row(row: int) -> exact.NameOf:
     return lambda index: f"step {index} of `sequences[{row}]`"
 
 
@@ -243,53 +188,53 @@ def _from_lists(
     rows: Sequence[Any], offsets: np.ndarray, dtype: np.dtype | None, where: str
 ) -> np.ndarray:
     steps = list(itertools.chain.from_iterable(rows))
-    place = step_names(offsets)
+    name_of = step_names(offsets)
     if not steps:
-        return exact.cast(np.zeros(0, np.float32), dtype, place, where)
-    return exact.cast(_read(steps, dtype, place, where), dtype, place, where)
+        return exact.cast(np.zeros(0, np.float32), dtype, name_of, where)
+    return exact.cast(_read(steps, dtype, name_of, where), dtype, name_of, where)
 
 
 def _apart(
     rows: Sequence[Any], offsets: np.ndarray, dtype: np.dtype | None, where: str
 ) -> Sequence[np.ndarray]:
-    """Every row as an array of one type, none of them copied unless its type changes."""
-    chosen = _deciding(rows, offsets)
-    parts = rows if len(chosen) == len(rows) else [rows[index] for index in chosen]
+    """Every row as an array of one dtype, copied only if its dtype changes."""
+    decisive = _decisive(rows, offsets)
+    parts = rows if len(decisive) == len(rows) else [rows[index] for index in decisive]
     if set(map(type, parts)) != {np.ndarray}:
         parts = [
             part if isinstance(part, np.ndarray) else _read(part, dtype, _in_row(index), where)
-            for index, part in zip(chosen, parts, strict=True)
+            for index, part in zip(decisive, parts, strict=True)
         ]
     if set(map(_rank, parts)) != {1} and len({part.shape[1:] for part in parts}) > 1:
-        _refuse_shapes(parts, [f"a step of `sequences[{index}]`" for index in chosen], where)
-    parts = _of_one_type(parts, chosen, dtype, where)
+        _refuse_shapes(parts, [f"a step of `sequences[{index}]`" for index in decisive], where)
+    parts = _of_one_dtype(parts, decisive, dtype, where)
     if len(parts) == len(rows):
         return parts
     every = [parts[0][:0]] * len(rows)
-    for index, part in zip(chosen, parts, strict=True):
+    for index, part in zip(decisive, parts, strict=True):
         every[index] = part
     return every
 
 
-def _of_one_type(
-    parts: Sequence[np.ndarray], chosen: Sequence[int], dtype: np.dtype | None, where: str
+def _of_one_dtype(
+    parts: Sequence[np.ndarray], decisive: Sequence[int], dtype: np.dtype | None, where: str
 ) -> Sequence[np.ndarray]:
-    kinds = set(map(_type, parts))
-    numbers = all(map(exact.is_number, kinds))
-    if kinds == {dtype} or (dtype is None and numbers and len(kinds) == 1):
+    dtypes = set(map(_dtype, parts))
+    numbers = all(map(exact.is_number, dtypes))
+    if dtypes == {dtype} or (dtype is None and numbers and len(dtypes) == 1):
         return parts
-    target = _common(kinds, where) if dtype is None and numbers else dtype
+    target = _common(dtypes, where) if dtype is None and numbers else dtype
     return [
         exact.cast(part, target, _in_row(index), where)
-        for index, part in zip(chosen, parts, strict=True)
+        for index, part in zip(decisive, parts, strict=True)
     ]
 
 
-_rank, _type = operator.attrgetter("ndim"), operator.attrgetter("dtype")
+_rank, _dtype = operator.attrgetter("ndim"), operator.attrgetter("dtype")
 
 
-def _deciding(rows: Sequence[Any], offsets: np.ndarray) -> list[int]:
-    """Which rows have a say in type and feature axes: `np.array([])` would make ids floats."""
+def _decisive(rows: Sequence[Any], offsets: np.ndarray) -> list[int]:
+    """The rows that decide dtype and feature axes: `np.array([])` would make ids floats."""
     filled: list[int] = np.flatnonzero(np.diff(offsets)).tolist()
     if filled:
         return filled
@@ -297,35 +242,35 @@ def _deciding(rows: Sequence[Any], offsets: np.ndarray) -> list[int]:
     return [index for index in arrays if rows[index].ndim > 1] or arrays
 
 
-def _common(kinds: set[np.dtype], where: str) -> np.dtype:
+def _common(dtypes: set[np.dtype], where: str) -> np.dtype:
     try:
-        return np.result_type(*kinds)
+        return np.result_type(*dtypes)
     except TypeError:
-        names = ", ".join(sorted(map(str, kinds)))
+        names = ", ".join(sorted(map(str, dtypes)))
         raise TypeError(
-            f"{where}: the rows have the types {names}, which NumPy cannot join. Pass `dtype=`."
+            f"{where}: the rows have the dtypes {names}, which NumPy cannot join. Pass `dtype=`."
         ) from None
 
 
 def _read(
-    steps: Sequence[Any], dtype: np.dtype | None, place: exact.Place, where: str
+    steps: Sequence[Any], dtype: np.dtype | None, name_of: exact.NameOf, where: str
 ) -> np.ndarray:
-    """Steps in a list as an array of their own type (object if that is asked for)."""
+    """Steps in a list as an array of their own dtype (object if that is asked for)."""
     if len(steps) and type(steps[0]) is int and dtype != np.object_:
-        # Takes nothing but integers in range, half as fast again as NumPy, which looks for a type.
+        # Takes only integers in range, half as fast again as NumPy, which searches for a dtype.
         with contextlib.suppress(TypeError, OverflowError):
             return np.frombuffer(array.array("i", steps), np.intc)
     try:
         values = np.array(steps, dtype=object if dtype == np.object_ else None)
     except ValueError:
-        _refuse_steps(steps, place, where)
+        _refuse_steps(steps, name_of, where)
     if values.dtype.kind in "OSU":
-        # Numbers beside strings are strings in NumPy: read them anew, so as to name the culprit.
+        # NumPy turns numbers beside strings into strings: read them again, to name the culprit.
         values = np.array(steps, dtype=object)
         if {list, tuple, np.ndarray} & set(map(type, values.flat)):
-            _refuse_steps(steps, place, where)
+            _refuse_steps(steps, name_of, where)
         return values
-    _check_ints(steps, values, dtype, place, where)
+    _check_ints(steps, values, dtype, name_of, where)
     if dtype is None and values.dtype == np.int64:
         limits = np.iinfo(np.int32)
         if limits.min <= values.min(initial=0) and values.max(initial=0) <= limits.max:
@@ -337,7 +282,7 @@ def _check_ints(
     steps: Sequence[Any],
     values: np.ndarray,
     dtype: np.dtype | None,
-    place: exact.Place,
+    name_of: exact.NameOf,
     where: str,
 ) -> None:
     """NumPy reads ints beyond int64 as uint64, and beside smaller ones or floats as float64."""
@@ -348,7 +293,7 @@ def _check_ints(
     objects = np.array(steps, dtype=object)
     for index, (value, read) in enumerate(zip(objects.flat, values.ravel().tolist(), strict=True)):
         if isinstance(value, int | np.integer) and (int(value) != read or int(value) >= 2**63):
-            step = place(index * len(objects) // objects.size)
+            step = name_of(index * len(objects) // objects.size)
             raise ValueError(
                 f"{where}: {step} is {value}. Ints in lists are read as int64, and as float64 "
                 "where floats stand beside them; neither holds it exactly. Pass the rows as NumPy "
@@ -356,16 +301,17 @@ def _check_ints(
             )
 
 
-def _refuse_steps(steps: Sequence[Any], place: exact.Place, where: str) -> NoReturn:
+def _refuse_steps(steps: Sequence[Any], name_of: exact.NameOf, where: str) -> NoReturn:
     for index, step in enumerate(steps):
         try:
             np.shape(step)
         except ValueError:
             raise ValueError(
-                f"{where}: {place(index)} is ragged in itself. Rows may differ in time only: pad "
+                f"{where}: {name_of(index)} is ragged itself. Rows may differ in time only: pad "
                 "the axes of each step to one size first."
             ) from None
-    _refuse_shapes([np.asarray([step]) for step in steps], [*map(place, range(len(steps)))], where)
+    parts, names = [np.asarray([step]) for step in steps], [*map(name_of, range(len(steps)))]
+    _refuse_shapes(parts, names, where)
 
 
 def _refuse_shapes(parts: Sequence[np.ndarray], names: Sequence[str], where: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Rows that lie one behind the other: as NumPy arrays, and as the columns of an Arrow table."""
+"""Rows that lie one behind the other, as NumPy arrays or as columns of an Arrow table."""
 
 from typing import Any, NamedTuple, NoReturn
 
@@ -14,7 +14,7 @@ class Ragged(NamedTuple):
 
     Attributes:
       values: `[total, feature...]`.
-      offsets: `[batch + 1]`, integer, from 0 to total, not decreasing.
+      offsets: `[batch + 1]`, integer, non-decreasing from 0 to total.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -32,25 +32,8 @@ class Ragged(NamedTuple):
         return np.diff(self.offsets)
 
 
-def checked(values: Any, offsets: Any, where: str) -> Ragged:
-    """Flat values and offsets that describe rows of them, on the host.
-
-    Args:
-      values: `[total, feature...]`.
-      offsets: `[batch + 1]`, integer.
-      where: the function that asks, for the error text.
-
-    Returns:
-      Both as `Ragged`; the offsets are int64.
-
-    Raises:
-      TypeError: if one is no array, or `offsets` is not integer.
-      ValueError: if `offsets` does not describe rows of `values`.
-
-    Example:
-      >>> checked(np.array([7, 8]), np.array([0, 2], np.uint8), "example").offsets.dtype
-      dtype('int64')
-    """
+def check_ragged(values: Any, offsets: Any, where: str) -> Ragged:
+    """`values [total, feature...]` and integer `offsets [batch + 1]` as checked NumPy arrays."""
     flat = _check.host(values, "values", where)
     if flat.ndim < 1:
         raise ValueError(f"{where}: `values` must be [total, feature...], got a scalar.")
@@ -81,16 +64,11 @@ def _offsets(offsets: np.ndarray, total: int, where: str) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------ Arrow
-# By what the objects can do, so that nothing here imports pyarrow.
+# Duck typing, so that nothing here imports pyarrow.
 
 
 def is_arrow(sequences: Any) -> bool:
-    """Whether this is a column or a table of Arrow, or a column that turns into one.
-
-    Example:
-      >>> is_arrow([[1], [2, 3]])
-      False
-    """
+    """Whether this is a column or a table of Arrow, or a column that turns into one."""
     known = ("combine_chunks", "null_count", "to_arrow", "column_names")
     return any(hasattr(sequences, name) for name in known)
 
@@ -98,28 +76,8 @@ def is_arrow(sequences: Any) -> bool:
 def from_arrow(column: Any, where: str) -> Ragged:
     """The rows of a column of lists, without a copy for each row (of one chunk: without any).
 
-    Args:
-      column: a `pyarrow.Array` or `ChunkedArray` of lists of numbers, of lists of fixed size, or
-        of lists of lists of one size (feature axes); or what has `to_arrow()`, such as a column
-        of Polars.
-      where: the function that asks, for the error text.
-
-    Returns:
-      The rows as `Ragged`.
-
-    Raises:
-      TypeError: for a whole table, or a column that does not hold lists.
-      ValueError: if a row or a step is null, or the steps differ in shape.
-
-    Example:
-      >>> class Column:  # what a `pyarrow.ListArray` has
-      ...     null_count, offsets = 0, np.array([0, 2, 3])
-      ...     class values:
-      ...         null_count = 0
-      ...         slice = classmethod(lambda cls, start, length: cls)
-      ...         to_numpy = classmethod(lambda cls, zero_copy_only: np.array([7, 8, 9]))
-      >>> from_arrow(Column(), "example").lengths.tolist()
-      [2, 1]
+    `column` is a `pyarrow.Array` or `ChunkedArray` of lists of numbers, of lists of fixed size, or
+    of lists of lists of one size (feature axes); or has `to_arrow()`, such as a column of Polars.
     """
     if hasattr(column, "to_arrow"):
         column = column.to_arrow()
@@ -136,7 +94,7 @@ def from_arrow(column: Any, where: str) -> Ragged:
 
 def _rows_of(column: Any, name: str, where: str) -> Ragged:
     _refuse_null(column, name, where)
-    if hasattr(column, "sizes"):  # a list view: rows may lie anywhere, in any order
+    if hasattr(column, "sizes"):  # a list view, whose rows may lie anywhere, in any order
         lengths, items = np.asarray(column.sizes), column.flatten()
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     elif hasattr(column, "offsets"):
@@ -181,8 +139,8 @@ def _refuse_null(column: Any, name: str, where: str) -> None:
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(
-            f"{where}: {name.format(row)} is null (so many are: {column.null_count}). Nothing is "
-            "skipped in silence: drop such records, or make them empty lists, first."
+            f"{where}: {name.format(row)} is null; {column.null_count} in total. Nothing is "
+            "skipped in silence: first drop such records, or make them empty lists."
         )
 
 
@@ -191,5 +149,5 @@ def _refuse_null_step(items: Any, name: str, offsets: np.ndarray, where: str) ->
     row = int(np.searchsorted(offsets, index, side="right")) - 1
     raise ValueError(
         f"{where}: step {index - offsets[row]} of {name.format(row)} is null. Fill it or drop the "
-        "record first: a null is no number, and no padding either."
+        "record first: a null is neither a number nor padding."
     )

@@ -1,8 +1,8 @@
-"""Batches of a stream that is too long to hold: window by window, and exactly resumable.
+"""Batches of a stream that is too long to hold, buffer by buffer, and exactly resumable.
 
-A window of records is read and arranged into batches. What does not fill a batch waits for the
-next window, where it goes first, so no record waits longer. The state is a few numbers: to resume,
-the source is set back by at most two windows, which are read and arranged anew.
+A buffer of records is read and arranged into batches. Records that do not fill a batch wait for
+the next buffer, where they go first, so none waits longer. The state is a few numbers: to resume,
+the source goes back by at most two buffers, which are read and arranged again.
 """
 
 import copy
@@ -20,68 +20,36 @@ _END = object()
 
 
 def check_state(state: Any, like: State, fixed: Iterable[str], where: str) -> None:
-    """A state must be like those of the iterator that goes on from it.
-
-    Args:
-      state: what `get_state()` of another iterator returned.
-      like: what `get_state()` of this one returns.
-      fixed: the entries that no iterator over the same batches changes.
-      where: the function that asks, for error texts.
-
-    Raises:
-      ValueError: if it is no such dict, or one of those entries differs.
-
-    Example:
-      >>> check_state({"given": 1, "size": 9}, {"given": 0, "size": 9}, ["size"], "example")
-    """
+    """Refuse a state that lacks entries of `like`, or differs from it in the `fixed` ones."""
     if not isinstance(state, Mapping) or not like.keys() <= state.keys():
-        has = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(
             f"{where}: `state` must be what `get_state()` returned, a dict with {sorted(like)}, "
-            f"got {has}."
+            f"got {found}."
         )
     theirs, ours = ({name: given[name] for name in fixed} for given in (state, like))
     if theirs != ours:
         raise ValueError(
             f"{where}: the state is of other batches, {theirs}, and these are {ours}. Give the "
-            "same sequences and options, or begin anew."
+            "same sequences and options, or start over."
         )
 
 
 class Source(Protocol):
-    """What records are read from: an iterator whose position can be taken and set.
+    """What records are read from: an iterator whose position can be read and set."""
 
-    Example:
-      >>> source: Source = Replayed([7, 8], "example")
-      >>> next(source), source.get_state()
-      (7, {'read': 1})
-    """
+    def __next__(self) -> Any: ...
 
-    def __next__(self) -> Any:
-        """The next record."""
+    def get_state(self) -> Any: ...
 
-    def get_state(self) -> Any:
-        """The position, before the next record."""
-
-    def set_state(self, state: Any) -> None:
-        """Go to a position."""
+    def set_state(self, state: Any) -> None: ...
 
 
 class Replayed:
     """An iterable as a `Source`: to go to a record, it is read again from its beginning.
 
-    Args:
-      records: an iterable that starts over each time, or a function that returns an iterator.
-        A generator can be read, but not resumed.
-      where: the function that asks, for error texts.
-
-    Example:
-      >>> source = Replayed([7, 8, 9], "example")
-      >>> next(source), source.get_state()
-      (7, {'read': 1})
-      >>> source.set_state({"read": 2})
-      >>> next(source)
-      9
+    `records` starts over each time it is iterated, or is a function that returns an iterator. A
+    generator can be read, but not resumed.
     """
 
     def __init__(self, records: Iterable[Any] | Callable[[], Iterator[Any]], where: str):
@@ -98,17 +66,14 @@ class Replayed:
         return iter(self._records() if callable(self._records) else self._records)
 
     def __next__(self) -> Any:
-        """The next record."""
         record = next(self._iterator)
         self._read += 1
         return record
 
     def get_state(self) -> State:
-        """How many records have been read."""
         return {"read": self._read}
 
     def set_state(self, state: State) -> None:
-        """Read on after so many records."""
         if self._iterator is self._records and state["read"] != self._read:
             raise ValueError(
                 f"{self._where}: a generator cannot be read again, so it cannot be resumed. Pass "
@@ -120,20 +85,12 @@ class Replayed:
                 if next(self, _END) is _END:
                     raise ValueError(
                         f"{self._where}: the state was taken after {state['read']} records, and "
-                        f"now there are only {read}. Give the same sequences, or begin anew."
+                        f"now there are only {read}. Give the same sequences, or start over."
                     )
 
 
 def noting(index: int, where: str, read: Callable[..., T], *arguments: Any) -> T:
-    """`read(*arguments)`; an error that it raises learns which record it was.
-
-    Example:
-      >>> try:
-      ...     noting(7, "example", int, "x")
-      ... except ValueError as error:
-      ...     error.__notes__
-      ['example: raised while reading record 7.']
-    """
+    """`read(*arguments)`; an error that it raises gets a note that names the record."""
     try:
         return read(*arguments)
     except Exception as error:
@@ -141,20 +98,15 @@ def noting(index: int, where: str, read: Callable[..., T], *arguments: Any) -> T
         raise
 
 
-class Window(NamedTuple):
+class Buffer(NamedTuple):
     """Records to arrange into batches.
 
     Attributes:
-      rows: the sequence of each record, `[n, feature...]`, all of one type.
+      rows: the sequence of each record, `[n, feature...]`, all of one dtype.
       records: the records as they came.
       indices: `[records]`, int64, the index of each record in the stream.
-      carried: how many of them, the first ones, have waited for this window; they must not wait
-        for another.
+      carried: how many records, the first ones, have waited, and must not wait again.
       last: no record follows.
-
-    Example:
-      >>> Window([np.ones(2)], [[1, 1]], np.array([0]), 0, True).lengths.tolist()
-      [2]
     """
 
     rows: list[np.ndarray]
@@ -168,49 +120,35 @@ class Window(NamedTuple):
         """`[records]`, int64, in steps."""
         return np.fromiter(map(len, self.rows), np.int64, len(self.rows))
 
+    def random(self, shuffle_seed: int | None) -> np.random.Generator | None:
+        """The generator that shuffles this buffer; None where nothing is shuffled."""
+        if shuffle_seed is None:
+            return None
+        first = self.indices[0] if len(self.indices) else 0
+        return np.random.default_rng([shuffle_seed, first])
+
 
 class Arranged(NamedTuple):
-    """What a window gives.
-
-    Attributes:
-      batches: what each batch is made of.
-      waiting: which records of the window wait for the next one, by their place in it.
-
-    Example:
-      >>> Arranged([[0, 1]], [2]).waiting
-      [2]
-    """
+    """What a buffer gives: the specifications of its batches, and the records that wait."""
 
     batches: Sequence[Any]
-    waiting: Sequence[int]
+    waiting: Sequence[int]  # indices into the buffer
 
 
-class Windowed(Iterator[T], Generic[T]):
-    """An iterator of batches, window by window, with a state that can be saved and set.
+class BatchStream(Iterator[T], Generic[T]):
+    """The batches of a stream, with a state that can be saved and set.
 
-    Args:
-      source: of the records.
-      size: of a window, as `weigh` counts.
-      weigh: what one sequence adds to the size.
-      arrange: gives the batches of a window.
-      make: gives a batch of what it is made of.
-      row_of: the sequence of a record.
-      pieces_of: cuts a sequence into those that count as one each.
-      dtype: of all sequences; None takes that of the first.
-      options: what decides which batches there are, as `json` writes it; a part of the state.
-      where: the function that asks, for error texts.
+    `bucket_stream` and `pack_stream` make it.
 
     Example:
-      >>> pairs = Windowed(
-      ...     Replayed([[1], [2], [3]], "example"),
-      ...     2,
-      ...     weigh=lambda row: 1,
-      ...     arrange=lambda window: Arranged([range(len(window.rows))], []),
-      ...     make=lambda window, batch: [window.rows[k].tolist() for k in batch],
-      ...     where="example",
-      ... )
-      >>> next(pairs), next(pairs)
-      ([[1], [2]], [[3]])
+      >>> import jaxmask as jm
+      >>> make = lambda: jm.bucket_stream([[1], [2], [3]], 1, boundaries=[1])
+      >>> stream, resumed = make(), make()
+      >>> next(stream)[0].tolist()
+      [[1]]
+      >>> resumed.set_state(stream.get_state())
+      >>> next(resumed)[0].tolist()
+      [[2]]
     """
 
     def __init__(
@@ -219,15 +157,18 @@ class Windowed(Iterator[T], Generic[T]):
         size: int,
         *,
         weigh: Callable[[np.ndarray], int],
-        arrange: Callable[[Window], Arranged],
-        make: Callable[[Window, Any], T],
+        arrange: Callable[[Buffer], Arranged],
+        make: Callable[[Buffer, Any], T],
         row_of: Callable[[Any], Any] = lambda record: record,
         pieces_of: Callable[[np.ndarray], list[np.ndarray]] = lambda row: [row],
         dtype: DTypeLike | None = None,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any],
         where: str,
     ):
-        self._options = dict(options or {})
+        # A buffer is full when the `weigh(sequence)` in it add up to `size`; `make` turns a
+        # specification that `arrange` gave into a batch; `row_of` reads the sequence of a record,
+        # and `pieces_of` cuts it. The options decide which batches there are, as JSON has them.
+        self._options = dict(options)
         self._source, self._size, self._weigh = source, size, weigh
         self._arrange, self._make = arrange, make
         self._row_of, self._pieces_of = row_of, pieces_of
@@ -239,16 +180,16 @@ class Windowed(Iterator[T], Generic[T]):
         self._index = 0
         self._like: np.ndarray | None = None
         self._carried: list[tuple[int, Any, np.ndarray]] = []
-        self._window: Window | None = None
+        self._buffer: Buffer | None = None
         self._batches: Sequence[Any] = ()
         self._given = 0
         self._failed: BaseException | None = None
 
     def _position(self, waiting: Sequence[int]) -> State:
-        """What to remember before a window is read, of which some records will wait."""
+        """The state before a buffer is read, of which the records `waiting` will wait."""
         like = self._like
         kind = None if like is None else [like.dtype.name, *like.shape[1:]]
-        source = copy.deepcopy(self._source.get_state())  # some give the state itself
+        source = copy.deepcopy(self._source.get_state())  # some sources return their own object
         return {"source": source, "index": self._index, "waiting": list(waiting), "kind": kind}
 
     def __next__(self) -> T:
@@ -269,30 +210,30 @@ class Windowed(Iterator[T], Generic[T]):
 
     def _next(self) -> T:
         while self._given >= len(self._batches):
-            if self._window is not None and self._window.last:
+            if self._buffer is not None and self._buffer.last:
                 raise StopIteration
             self._advance()
-        assert self._window is not None
-        batch = self._make(self._window, self._batches[self._given])
+        assert self._buffer is not None
+        batch = self._make(self._buffer, self._batches[self._given])
         self._given += 1
         return batch
 
     def get_state(self) -> State:
-        """Where the iterator is: numbers, strings and the state of the source.
+        """The position in the stream: numbers, strings and the state of the source.
 
         Returns:
-          A dict that `set_state` takes; `json` writes it if it writes that of the source.
+          A dict that `set_state` takes; JSON holds it if it holds the state of the source.
         """
         return {**self._origin, "given": self._given, "options": self._options}
 
     def set_state(self, state: State) -> None:
-        """Go on from a state, with exactly the batches that would have followed.
+        """Continue from a state, with exactly the batches that would have followed.
 
         Args:
-          state: of an iterator with the same options and source.
+          state: of a stream with the same options and source.
 
         Raises:
-          ValueError: if it is no such state, or of other options.
+          ValueError: if it is not such a state, or has other options.
         """
         check_state(state, self.get_state(), ["options"], f"{self._where}: set_state")
         self._reset()
@@ -305,33 +246,32 @@ class Windowed(Iterator[T], Generic[T]):
         if state["waiting"]:
             self._before = self._position(state["waiting"])
             read = self._read()[0]
-            self._carried = [read[place] for place in state["waiting"]]
+            self._carried = [read[index] for index in state["waiting"]]
 
     def _advance(self) -> None:
-        """Read and arrange the next window."""
+        """Read and arrange the next buffer."""
         here = self._position([])
         self._origin = self._before if self._carried else here
-        if self._window is not None:  # else a state was set, some batches into this window
+        if self._buffer is not None:  # else a state was set, some batches into this buffer
             self._given = 0
         read, last = self._read()
         carried = len(self._carried)
         entries = self._carried + read
-        self._window = Window(
+        self._buffer = Buffer(
             rows=[row for _, _, row in entries],
             records=[record for _, record, _ in entries],
             indices=np.array([index for index, _, _ in entries], np.int64),
             carried=carried,
             last=last,
         )
-        arranged = self._arrange(self._window)
-        self._batches = arranged.batches
-        waiting = [place - carried for place in arranged.waiting]
-        assert min(waiting, default=0) >= 0, "a record waits for one window at most"
-        self._carried = [read[place] for place in waiting]
+        self._batches, waiting = self._arrange(self._buffer)
+        waiting = [index - carried for index in waiting]
+        assert min(waiting, default=0) >= 0, "a record waits for one buffer at most"
+        self._carried = [read[index] for index in waiting]
         self._before = {**here, "waiting": waiting}
 
     def _read(self) -> tuple[list[tuple[int, Any, np.ndarray]], bool]:
-        """The records of one window, and whether they are the last."""
+        """The records of one buffer, and whether they are the last."""
         read: list[tuple[int, Any, np.ndarray]] = []
         weight = 0
         while weight < self._size:
@@ -347,3 +287,8 @@ class Windowed(Iterator[T], Generic[T]):
             weight += sum(map(self._weigh, pieces))
             self._index += 1
         return read, False
+
+
+def concatenated(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """The steps of rows of a stream; one without a step may precede the dtype of the stream."""
+    return np.concatenate([row for row in rows if len(row)] or rows[:1])

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
+from jaxmask._host.boundaries import (
+    check_boundaries,
+    check_lengths,
+    fewest_steps,
+    rows_of_batches,
+)
+from jaxmask._host.bucket_source import Batch
 from jaxmask._host.flatten import flatten
 from jaxmask._host.ragged import Ragged
 from jaxmask._host.rectangle import fill_value, rectangle_of_slices
 from jaxmask._host.stream import State, check_state
-from jaxmask.batching._boundaries import check_boundaries, check_rows, fewest_steps, rows_of
-
-Batch: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def bucket_batches(
@@ -76,22 +80,18 @@ def bucket_batches(
       [[4, 4, 0], [2, 2, 2]] [3, 1]
     """
     where = "bucket_batches"
-    of_batches = rows_of(batch_size, tokens, _check_shard(shard, where), where)
+    rows_of = rows_of_batches(batch_size, tokens, _check_shard(shard, where), where)
     max_shapes = _check.count(max_shapes, where, "max_shapes", least=1)
-    if shuffle_seed is not None:
-        shuffle_seed = _check.count(shuffle_seed, where, "shuffle_seed")
+    shuffle_seed = _check.optional_count(shuffle_seed, where, "shuffle_seed")
     ragged = flatten(sequences, dtype, where)
     if boundaries is None:
-        longest = ragged.lengths.max(initial=0, keepdims=True)
-        check_rows(of_batches(np.maximum(longest, 1)), longest, tokens, where)
-        sizes = fewest_steps(ragged.lengths, of_batches, max_shapes)
+        sizes = fewest_steps(ragged.lengths, rows_of, max_shapes)
     else:
-        sizes = check_boundaries(boundaries, ragged.lengths, where)
-    rows = of_batches(np.array(sizes, int))
-    check_rows(rows, sizes, tokens, where)
+        sizes = check_boundaries(boundaries, where)
+        check_lengths(ragged.lengths, sizes[-1], where)
+    batch_sizes = tuple(rows_of(np.array(sizes, int)).tolist())
     filler = fill_value(value, ragged.values.dtype, where)
     members = _members(ragged.lengths, sizes)
-    batch_sizes = tuple(rows.tolist())
     return BucketBatches(
         ragged, sizes, members, batch_sizes, filler, shuffle_seed, drop_remainder, shard
     )

@@ -9,15 +9,15 @@ from jax.typing import DTypeLike
 from jaxmask import _check
 from jaxmask._host import exact
 from jaxmask._host.flatten import Rows, joined, read_rows
-from jaxmask._host.ragged import Ragged, checked
+from jaxmask._host.ragged import Ragged, check_ragged
 from jaxmask._host.rectangle import (
     Side,
     are_long,
+    concatenate_slices,
     fill_value,
-    pick,
+    real_values,
     rectangle,
     rectangle_of_rows,
-    take,
 )
 from jaxmask._types import ArrayLike
 
@@ -115,7 +115,7 @@ def pad_ragged(
     """
     where = "pad_ragged"
     time = _check_options(maxlen, padding, truncating, where)
-    flat, bounds = checked(values, offsets, where)
+    flat, bounds = check_ragged(values, offsets, where)
     flat = exact.cast(flat, dtype, "`values[{}]`".format, where)
     return _pad(Ragged(flat, bounds), time, padding, truncating, value, where)
 
@@ -147,7 +147,7 @@ def unpad_sequences(padded: ArrayLike, mask: ArrayLike | None) -> list[np.ndarra
     if real is None:
         real = np.ones(x.shape[:2], bool)
     ends = np.cumsum(np.sum(real, axis=1)).tolist()
-    values = pick(x, real, 2)
+    values = real_values(x, real)
     return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -168,23 +168,18 @@ def _pad_rows(
 def _pad(
     ragged: Ragged, time: int | None, padding: Side, truncating: Side, value: Any, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    lengths = ragged.lengths
+    values, lengths = ragged.values, ragged.lengths
     longest = int(lengths.max(initial=0))
     time = longest if time is None else time
-    values = ragged.values
     if longest > time:
-        starts = ragged.offsets[:-1]
         kept = np.minimum(lengths, time)
-        values = take(values, starts if truncating == "post" else starts + lengths - kept, kept)
-        lengths = kept
+        starts = ragged.offsets[:-1] + (0 if truncating == "post" else lengths - kept)
+        values, lengths = concatenate_slices(values, starts, kept), kept
     filler = fill_value(value, values.dtype, where)
     return rectangle(values, lengths, time, filler, padding)
-
-
-# -------------------------------------------------------------------------------- checks
 
 
 def _check_options(maxlen: int | None, padding: Side, truncating: Side, where: str) -> int | None:
     _check.choice(padding, ("pre", "post"), where, "padding")
     _check.choice(truncating, ("pre", "post"), where, "truncating")
-    return None if maxlen is None else _check.count(maxlen, where, "maxlen")
+    return _check.optional_count(maxlen, where, "maxlen")

@@ -17,7 +17,7 @@ except ImportError as error:
 
 from jaxmask.grain._padding import pad
 from jaxmask.grain._sources import batches, rows
-from jaxmask.grain._windows import Bucket, Pack
+from jaxmask.grain._streams import Bucket, Pack
 
 __all__ = [
     "Bucket",

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
-from jaxmask._host.rectangle import fill_value, filled
+from jaxmask._host.rectangle import fill_value, full
 from jaxmask._host.stream import noting
 from jaxmask.batching import pad_sequences
 from jaxmask.grain._records import reader, stacked
@@ -72,7 +72,7 @@ def pad(
                     f"{where}: record {int(np.argmax(mask.sum(1)))} of the batch has {x.shape[1]} "
                     f"steps, more than `maxlen`, {maxlen}. Nothing is cut off in silence."
                 )
-            wide = filled((len(x), maxlen, *x.shape[2:]), fill_value(value, x.dtype, where))
+            wide = full((len(x), maxlen, *x.shape[2:]), fill_value(value, x.dtype, where))
             wide[:, : x.shape[1]] = x
             x, mask = wide, np.pad(mask, ((0, 0), (0, maxlen - x.shape[1])))
         if key is None:

@@ -1,7 +1,7 @@
 """Several sequences in a row, on the host, in NumPy: plan, pack, unpack."""
 
-from jaxmask.packing._pack import pack_sequences
-from jaxmask.packing._packed import Packed, Pieces, unpack_sequences
+from jaxmask._host.packed import Packed, Pieces
+from jaxmask.packing._pack import pack_sequences, unpack_sequences
 from jaxmask.packing._stream import pack_stream
 
 __all__ = [

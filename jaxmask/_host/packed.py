@@ -1,6 +1,5 @@
 """Several sequences in a row, and back: what `pack_sequences` returns."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check
-from jaxmask._host.rectangle import take
 from jaxmask._types import ArrayLike, Segments
 
 
@@ -22,7 +20,7 @@ class Pieces(NamedTuple):
       row: `[pieces]`, int64; -1 for a sequence without a step.
       start: `[pieces]`, int64, the first step in the row.
       length: `[pieces]`, int64.
-      number: `[pieces]`, int64, the id in `segments`; 0 for a sequence without a step.
+      segment: `[pieces]`, int64, the id in `segments`; 0 for a sequence without a step.
 
     Example:
       >>> import jaxmask as jm
@@ -34,7 +32,7 @@ class Pieces(NamedTuple):
     row: np.ndarray
     start: np.ndarray
     length: np.ndarray
-    number: np.ndarray
+    segment: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +81,7 @@ class Packed:
     @property
     def max_segments(self) -> int:
         """The most sequences of a row, at least 1."""
-        return max(1, int(self.pieces.number.max(initial=0)))
+        return max(1, int(self.pieces.segment.max(initial=0)))
 
     def as_segments(self, max_segments: int | None = None) -> Segments:
         """What stands in the mask's place: `jm.Segments(segments, max_segments)`.
@@ -179,7 +177,7 @@ class Packed:
 
     def _slots(self, most: int) -> np.ndarray:
         """Where pooling puts each piece."""
-        return self.pieces.row * most + self.pieces.number - 1
+        return self.pieces.row * most + self.pieces.segment - 1
 
     def _most(self, max_segments: int | None, where: str) -> int:
         needed = self.max_segments
@@ -187,47 +185,9 @@ class Packed:
             return needed
         most = _check.count(max_segments, where, "max_segments", least=1)
         if most < needed:
-            row = int(self.pieces.row[np.argmax(self.pieces.number)])
+            row = int(self.pieces.row[np.argmax(self.pieces.segment)])
             raise ValueError(
                 f"{where}: row {row} holds {needed} sequences, and `max_segments` is {most}. Pass "
                 f"`max_segments={most}` to `pack_sequences` too, which limits them."
             )
         return most
-
-
-def unpack_sequences(y: ArrayLike, packed: Packed) -> list[np.ndarray]:
-    """Take each sequence out of packed rows: the inverse of `pack_sequences`.
-
-    Args:
-      y: `[rows, row_length, feature...]`, any dtype: `packed.x`, or what a model made of it.
-      packed: what `pack_sequences` returned.
-
-    Returns:
-      A list of arrays `[n, feature...]` in the order of the sequences that went in; the pieces of
-      a split one are joined. What was cut off is missing, and a dropped sequence is empty:
-      `packed.dropped` has their steps. They are views of one new array.
-
-    Raises:
-      TypeError: if `y` is no array.
-      ValueError: if it does not have the rows and steps of `packed`.
-
-    Example:
-      >>> import jaxmask as jm
-      >>> packed = jm.pack_sequences([[1], [2, 2], []], row_length=3)
-      >>> [row.tolist() for row in jm.unpack_sequences(10 * packed.x, packed)]
-      [[10], [20, 20], []]
-    """
-    where = "unpack_sequences"
-    source = _check.host(y, "y", where)
-    rows, row_length = packed.mask.shape
-    if source.shape[:2] != (rows, row_length):
-        raise ValueError(
-            f"{where}: `y` must be [rows, row_length, ...] = [{rows}, {row_length}, ...] as "
-            f"`packed.x` is, got shape {source.shape}."
-        )
-    pieces = packed.pieces
-    flat = source.reshape(rows * row_length, *source.shape[2:])
-    values = take(flat, np.maximum(pieces.row, 0) * row_length + pieces.start, pieces.length)
-    steps = np.concatenate([[0], np.cumsum(pieces.length)])
-    bounds = steps[np.searchsorted(pieces.sequence, np.arange(packed.count + 1))].tolist()
-    return [values[start:end] for start, end in itertools.pairwise(bounds)]

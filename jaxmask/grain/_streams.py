@@ -1,4 +1,4 @@
-"""Bucket and pack the records of a dataset, window by window."""
+"""Bucket and pack the records of a dataset, buffer by buffer."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,20 +8,21 @@ import grain
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxmask._host.stream import Source, Window
-from jaxmask.batching import Windowed
-from jaxmask.batching._bucket_stream import Batch, bucket_source
+from jaxmask._host.bucket_source import Batch, bucket_source
+from jaxmask._host.pack import Overflow
+from jaxmask._host.pack_source import pack_source
+from jaxmask._host.packed import Packed
+from jaxmask._host.stream import BatchStream, Source
 from jaxmask.grain._records import reader, stacked
-from jaxmask.packing import Packed
-from jaxmask.packing._pack import Overflow
-from jaxmask.packing._stream import pack_source
 
 
 class _Batches(grain.IterDataset):
     """What `of_source` makes of the records of `parent`."""
 
     def __init__(
-        self, parent: grain.MapDataset | grain.IterDataset, of_source: Callable[[Source], Windowed]
+        self,
+        parent: grain.MapDataset | grain.IterDataset,
+        of_source: Callable[[Source], BatchStream],
     ):
         if not isinstance(parent, grain.MapDataset | grain.IterDataset):
             raise TypeError(
@@ -52,8 +53,8 @@ class Bucket(_Batches):
       batch_size: as in `jm.bucket_stream`, like all that follow but the last two.
       tokens: instead of it, the most steps of a batch.
       boundaries: the time sizes of the buckets.
-      window: how many records to hold.
-      shuffle_seed: an int shuffles within each window.
+      buffer: how many records to hold.
+      shuffle_seed: an int shuffles within each buffer.
       value: what stands in the padding.
       dtype: of all sequences.
       key: where a record has its sequence; None if the record is the sequence.
@@ -78,7 +79,7 @@ class Bucket(_Batches):
         *,
         tokens: int | None = None,
         boundaries: Sequence[int],
-        window: int = 4096,
+        buffer: int = 4096,
         shuffle_seed: int | None = None,
         value: Any = 0,
         dtype: DTypeLike | None = None,
@@ -99,7 +100,7 @@ class Bucket(_Batches):
             batch_size=batch_size,
             tokens=tokens,
             boundaries=boundaries,
-            window=window,
+            buffer=buffer,
             shuffle_seed=shuffle_seed,
             value=value,
             dtype=dtype,
@@ -126,7 +127,7 @@ class Pack(_Batches):
       overflow: what becomes of a sequence longer than a row: "error", "split", "truncate", "drop".
         Elements do not hold what was left out, as those of `jm.pack_stream` do.
       max_segments: the most sequences of a row.
-      shuffle_seed: an int shuffles the rows of each window.
+      shuffle_seed: an int shuffles the rows of each buffer.
       value: what stands in the padding.
       dtype: of all sequences.
       key: where a record has its sequence; None if the record is the sequence.
@@ -169,12 +170,11 @@ class Pack(_Batches):
 
         made = ["mask", "segments", "positions", "indices"]
 
-        def finish(window: Window, places: np.ndarray, packed: Packed) -> Any:
+        def finish(records: list[Any], packed: Packed) -> Any:
             found = {key or "x": packed.x, "mask": packed.mask}
             found |= {"segments": packed.segments, "positions": packed.positions}
             if max_segments is None:
                 return found
-            records = [window.records[place] for place in places]
             indices, real = packed.place(packed.indices, max_segments)
             found["indices"] = np.where(real, indices, -1)
             kept = stacked(records, packed.indices, keep, len(records), where)
@@ -211,16 +211,16 @@ class _Nothing:
 
 
 class _Iterator(grain.DatasetIterator):
-    def __init__(self, parent: grain.DatasetIterator, windowed: Windowed):
+    def __init__(self, parent: grain.DatasetIterator, stream: BatchStream):
         super().__init__(parent)
-        self._windowed = windowed
+        self._stream = stream
 
     def __next__(self) -> Any:
         self._assert_not_closed()
-        return next(self._windowed)
+        return next(self._stream)
 
     def get_state(self) -> dict[str, Any]:
-        return self._windowed.get_state()
+        return self._stream.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._windowed.set_state(state)
+        self._stream.set_state(state)
