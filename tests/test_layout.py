@@ -17,7 +17,7 @@ LAYERS = {
     for number, names in enumerate(
         (
             ["_types"],
-            ["_check", "_sums"],
+            ["_check", "_nnx", "_sums"],
             ["_class_ids", "_mask_ops"],
             ["masks"],
             ["_host", "_steps"],
@@ -36,12 +36,11 @@ LAYERS = {
     )
     for name in names
 }
-FLAX_ROOMS = {"nn"}
+FLAX_ROOMS = {"nn", "_nnx"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
 TO_MOVE = {  # imports from behind a door that are still to go through it or to what is shared
     "jaxmask.losses._chain",
     "jaxmask.losses._reduction",
-    "jaxmask.nn._state",
     "jaxmask.ragged._transform",
     "jaxmask.recurrent._scan",
 }

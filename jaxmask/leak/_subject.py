@@ -132,15 +132,15 @@ def _plain(leaf: Any) -> Any:
 def _callable(fn: Any, params: PyTree) -> tuple[PyTree, Callable[..., tuple[PyTree, PyTree]]]:
     """Parameters (an empty tuple for none) and `call(params, x, mask) -> (output, statistics)`."""
     if "flax.nnx" in sys.modules:  # else `fn` is no module, and Flax need not be imported
-        from jaxmask.nn import _state
+        from jaxmask import _nnx
 
-        if _state.is_module(fn):
+        if _nnx.is_module(fn):
             if params is not None:
                 raise ValueError(
                     f"{WHERE}: `fn` is an nnx.Module, which holds its own parameters: leave "
                     "`params=` out."
                 )
-            return _state.functional(fn)
+            return _nnx.functional(fn)
     if not callable(fn):
         raise TypeError(f"{WHERE}: `fn` must be a function `fn(x, mask)`, got {type(fn).__name__}.")
     if params is None:

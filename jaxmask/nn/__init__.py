@@ -3,7 +3,7 @@
 from jaxmask.nn._attention import AdditiveAttention, CrossAttention, MultiHeadAttention
 from jaxmask.nn._audio import Frames, LogMelSpectrogram
 from jaxmask.nn._bidirectional import Bidirectional
-from jaxmask.nn._cells import ConvLSTMCell, LayerNormLSTMCell, ZoneoutCarry, ZoneoutCell
+from jaxmask.nn._cells import ConvLSTMCell, LayerNormLSTMCell
 from jaxmask.nn._conv import Conv1D, Conv2D, ConvTranspose1D, DepthwiseConv1D
 from jaxmask.nn._crf import CRF
 from jaxmask.nn._embed import Embed, Masking
@@ -42,6 +42,7 @@ from jaxmask.nn._spectral import SpectralNorm
 from jaxmask.nn._stacked import StackedRNN
 from jaxmask.nn._transformer import TransformerDecoderBlock, TransformerEncoderBlock
 from jaxmask.nn._window_pool import AvgPool1D, Downsample, LpPool1D, MaxPool1D, MinPool1D
+from jaxmask.nn._zoneout import ZoneoutCarry, ZoneoutCell
 
 __all__ = [
     "CRF",

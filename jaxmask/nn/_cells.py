@@ -1,17 +1,14 @@
 """Cells for `RNN(cell)` that Flax does not have: one step, no mask."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Int, UInt
 
-from jaxmask import _check, random
-from jaxmask._types import Array, ArrayLike, PyTree
-from jaxmask.nn._options import Rngs, draw
+from jaxmask import _check
+from jaxmask._types import Array
 
 
 class LayerNormLSTMCell(nnx.RNNCellBase):
@@ -170,150 +167,3 @@ class ConvLSTMCell(nnx.RNNCellBase):
     def num_feature_axes(self) -> int:
         """The spatial axes and the features."""
         return len(self.kernel_size) + 1
-
-
-class ZoneoutCarry(NamedTuple):
-    """State of a `ZoneoutCell`: that of its cell, a seed a row, and how many steps were real.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> zeros = jnp.zeros(2, jnp.uint32)
-      >>> jm.nn.ZoneoutCarry(cell=jnp.zeros((2, 4)), seed=zeros, rank=zeros).cell.shape
-      (2, 4)
-    """
-
-    cell: PyTree
-    seed: UInt[Array, "batch"]
-    rank: Int[Array, "batch"]
-
-
-class ZoneoutCell(nnx.RNNCellBase):
-    """Zone-out around any cell, for `jaxmask.nn.RNN`: a state feature may skip a step.
-
-        state'[k] = state[k] with probability rate, else cell(state, x)[k]     while training
-        state' = rate * state + (1 - rate) * cell(state, x)                    in eval mode
-
-    Where the cell gives out a part of its new state, as Flax's do, the output is what zone-out made
-    of that part. The noise is keyed by the row and by the rank of the step among its real steps,
-    both held in the carry, so no padding changes it, nor a cut into chunks. In `RNN` the rank goes
-    on through segments and resets: no two sequences of a row share their noise.
-
-    Args:
-      cell: `nnx.LSTMCell`, `nnx.GRUCell`, or any cell of `jaxmask.nn.RNN` with a floating carry.
-      rate: one probability for the whole state, or one for each array of the cell's carry, in
-        order: `(rate of c, rate of h)` for `nnx.LSTMCell`.
-      deterministic: eval mode; `module.train()` and `module.eval()` set it.
-      rngs: source of the `dropout` random stream.
-
-    Raises:
-      ValueError: if a rate is not within 0 and 1, or, on call, their number is not that of the
-        arrays of the carry.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
-      >>> rngs = nnx.Rngs(0)
-      >>> cell = jm.nn.ZoneoutCell(nnx.LSTMCell(3, 4, rngs=rngs), (0.5, 0.05), rngs=rngs)
-      >>> jm.nn.RNN(cell)(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
-      (2, 5, 4)
-
-    Source: Krueger et al., 2017, Zoneout, arXiv:1606.01305.
-    """
-
-    def __init__(
-        self,
-        cell: nnx.RNNCellBase,
-        rate: float | Sequence[float],
-        *,
-        deterministic: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        self.rate = rate if isinstance(rate, int | float | np.floating) else tuple(rate)
-        for value in self.rate if isinstance(self.rate, tuple) else (self.rate,):
-            if not 0 <= value <= 1:
-                raise ValueError(f"ZoneoutCell: `rate` must lie within 0 and 1, got {value}.")
-        self.cell = cell
-        self.deterministic = deterministic
-        self.rngs = rngs["dropout"].fork()
-
-    @property
-    def in_features(self) -> int:
-        """Those of the cell."""
-        return self.cell.in_features  # type: ignore[attr-defined]
-
-    @property
-    def num_feature_axes(self) -> int:
-        """Those of the cell."""
-        return self.cell.num_feature_axes
-
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: Any = None,
-        carry_init: Any = None,
-        *,
-        noise_rngs: Rngs | None = None,
-        row_ids: ArrayLike | None = None,
-    ) -> ZoneoutCarry:
-        """The cell's carry, and while training a seed a row, drawn from the `dropout` stream.
-
-        `noise_rngs` stands in its place, and `row_ids` name the rows, as a call of `RNN` has them.
-        """
-        cell = self.cell.initialize_carry(input_shape, rngs)
-        batch = input_shape[0]
-        seed = jnp.zeros(batch, jnp.uint32)
-        if not self.deterministic:
-            key = draw(self.rngs, noise_rngs, "ZoneoutCell")
-            rows = random.step_keys(key, seed, None, row_ids=row_ids)
-            seed = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(rows)
-        return ZoneoutCarry(cell, seed, jnp.zeros(batch, jnp.int32))
-
-    def __call__(self, carry: ZoneoutCarry, inputs: Array) -> tuple[ZoneoutCarry, PyTree]:
-        """One step of the cell, of which some features of the state take no part."""
-        new, y = self.cell(carry.cell, inputs)
-        before, structure = jax.tree.flatten(carry.cell)
-        after = jax.tree.leaves(new)
-        mix = self._expectation if self.deterministic else self._choice(carry)
-        mixed = [
-            mix(place, rate, old, fresh)
-            for place, (rate, old, fresh) in enumerate(
-                zip(self._rates(len(before)), before, after, strict=True)
-            )
-        ]
-        # A cell that casts what it gives out says where it stands in the carry.
-        given_out = getattr(self.cell, "gives_out", None)
-        for place, (fresh, value) in enumerate(zip(after, mixed, strict=True)):
-            if y is fresh or place == given_out:
-                y = value.astype(y.dtype)
-                break
-        carry = ZoneoutCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
-        return carry, y
-
-    def _rates(self, count: int) -> tuple[float, ...]:
-        if not isinstance(self.rate, tuple):
-            return (self.rate,) * count
-        if len(self.rate) != count:
-            raise ValueError(
-                f"ZoneoutCell: `rate` must be one number, or one for each of the {count} arrays of "
-                f"the carry of {_check.name_of(self.cell)}, got {len(self.rate)}."
-            )
-        return self.rate
-
-    @staticmethod
-    def _expectation(place: int, rate: float, old: Array, new: Array) -> Array:
-        return (rate * old + (1 - rate) * new).astype(old.dtype)
-
-    @staticmethod
-    def _choice(carry: ZoneoutCarry) -> Callable[[int, float, Array, Array], Array]:
-        def key_of(seed: Array, rank: Array) -> Array:
-            return jax.random.fold_in(jax.random.key(seed), rank)
-
-        keys = jax.vmap(key_of)(carry.seed, carry.rank)
-
-        def mix(place: int, rate: float, old: Array, new: Array) -> Array:
-            def stays(key: Array) -> Array:
-                return jax.random.bernoulli(jax.random.fold_in(key, place), rate, old.shape[1:])
-
-            return jnp.where(jax.vmap(stays)(keys), old, new).astype(old.dtype)
-
-        return mix

@@ -1,19 +1,16 @@
 """Any Flax cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`."""
 
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, _mask_ops, masks, recurrent
-from jaxmask._steps import filled_with_copies
+from jaxmask import _check, recurrent
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Segments, Steps, common_dtype
-from jaxmask.nn._cells import ZoneoutCarry
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments, common_dtype
 from jaxmask.nn._options import NoiseCall, named, opened
 from jaxmask.nn._recurrent import Recurrent
-from jaxmask.recurrent import _scan as masked_scan
 
 
 class RNN(Recurrent):
@@ -143,8 +140,8 @@ class RNN(Recurrent):
             fresh = self.initial_carry(x.shape[0], x.shape[2:], deterministic=True)
             fresh = _as_wide_as(x, fresh)
         carry = _as_wide_as(x, carry)
-        if has_starts and isinstance(carry, ZoneoutCarry):
-            return _run_ranked(self.cell, x, mask, carry, fresh, resets, reverse=reverse)
+        if has_starts and hasattr(self.cell, "run_with_starts"):
+            return self.cell.run_with_starts(x, mask, carry, fresh, resets, reverse=reverse)
         return recurrent.scan(
             *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
         )
@@ -170,47 +167,6 @@ class _AnyStream:
     def __call__(self) -> Array:
         self.count += 1
         return jax.random.fold_in(jax.random.key(0), self.count - 1)
-
-
-class _Ranked(NamedTuple):
-    """Steps of rows, and which real step of its row each one is, in the place of `x`."""
-
-    x: Steps
-    rank: Ids
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.x.shape
-
-
-def _run_ranked(
-    cell: Any,
-    x: Array,
-    mask: Mask,
-    carry: ZoneoutCarry,
-    fresh: Any,
-    resets: ArrayLike | None,
-    *,
-    reverse: bool,
-) -> tuple[ZoneoutCarry, Pair]:
-    """Run a cell whose noise counts the steps of a row, which no start may count anew.
-
-    A later segment or episode would else repeat the noise of the one before it.
-    """
-    x, mask, starts = masked_scan.with_starts(x, mask, None, resets, "RNN")
-    real = _mask_ops.real_steps(mask, x.shape[:2])
-    rank, length = masks.positions(real), masks.lengths(real)
-    rank = carry.rank[:, None] + (length[:, None] - 1 - rank if reverse else rank)
-
-    def step(held: ZoneoutCarry, at: Any) -> Any:
-        return cell(held._replace(rank=at.rank), at.x)
-
-    steps: Any = _Ranked(filled_with_copies(x, mask), rank)
-    fresh = fresh._replace(seed=carry.seed, rank=carry.rank)
-    after, pair = masked_scan.run(
-        step, steps, mask, starts, carry, reverse=reverse, reset_carry=fresh
-    )
-    return after._replace(rank=carry.rank + length), pair
 
 
 def _as_wide_as(x: Array, carry: PyTree) -> PyTree:
