@@ -283,7 +283,7 @@ STRIDED = {
     "max_pool1d": lambda x, mask: jm.conv.max_pool1d(x, mask, 2),
     "lp_pool1d": lambda x, mask: jm.conv.lp_pool1d(x, mask, 3, strides=2, padding="full"),
     "avg_pool2d": lambda x, mask: jm.conv.avg_pool2d(x[..., None], mask, (3, 1), padding="same"),
-    "downsample": lambda x, mask: jm.conv.downsample(x, mask, 3),
+    "downsample": lambda x, mask: jm.shape.downsample(x, mask, 3),
     "frames": lambda x, mask: jm.audio.frames(x, mask, 4, 3, padding="reverse_causal"),
     "stack": lambda x, mask: jm.conv.max_pool1d(*jm.conv.min_pool1d(x, mask, 2), 2),
 }
@@ -326,7 +326,7 @@ EXPORTED = {
     ),
     "max_pool1d": lambda x, mask: jm.conv.max_pool1d(x, mask, 2),
     "avg_pool1d": lambda x, mask: jm.conv.avg_pool1d(x, mask, 3, strides=2, padding="causal"),
-    "downsample": lambda x, mask: jm.conv.downsample(x, mask, 2),
+    "downsample": lambda x, mask: jm.shape.downsample(x, mask, 2),
     "frames": lambda x, mask: jm.audio.frames(x, mask, 3, 2, padding="reverse_causal"),
     "crop": lambda x, mask: jm.shape.crop(x, mask, (1, 1)),
     "module": jm.nn.Conv1D(2, 4, 3, strides=2, rngs=nnx.Rngs(0)),
@@ -531,7 +531,7 @@ REFUSED = {
     "pool of 0": (lambda: jm.conv.max_pool1d(ONES, None, 0), "`window` must be at least 1"),
     "stride of 0": (lambda: jm.conv.conv1d(ONES, None, KERNEL, strides=0), "`strides`"),
     "dilation of 0": (lambda: jm.conv.conv1d(ONES, None, KERNEL, dilation=0), "`dilation`"),
-    "factor of 0": (lambda: jm.conv.downsample(ONES, None, 0), "`factor`"),
+    "factor of 0": (lambda: jm.shape.downsample(ONES, None, 0), "`factor`"),
     "groups": (lambda: jm.conv.conv1d(ONES, None, KERNEL[:, :1], groups=3), "`kernel`"),
     "groups out": (
         lambda: jm.conv.conv1d(ONES, None, np.ones((3, 1, 6), np.float32), groups=4),
@@ -695,5 +695,5 @@ def test_downsampled_lengths_are_rounded_up():
     lengths = np.array(LENGTHS)
     for factor, extra in itertools.product((1, 2, 3), (0, 1, 2)):
         mask = np.arange(TIME + extra) < lengths[:, None]
-        _, real = jm.conv.downsample(np.zeros(mask.shape), mask, factor)
+        _, real = jm.shape.downsample(np.zeros(mask.shape), mask, factor)
         assert jm.masks.lengths(real).tolist() == (-(-lengths // factor)).tolist()

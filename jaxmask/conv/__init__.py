@@ -13,7 +13,6 @@ from jaxmask.conv._pooling import (
     max_pool2d,
     min_pool1d,
 )
-from jaxmask.conv._sampling import downsample
 from jaxmask.conv._transposed import conv1d_transpose
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "conv1d_transpose",
     "conv2d",
     "depthwise",
-    "downsample",
     "lp_pool1d",
     "max_pool1d",
     "max_pool2d",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from jaxmask import _check, _windows, conv
+from jaxmask import _check, _windows, conv, shape
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._causal import Causal
@@ -133,7 +133,7 @@ class LpPool1D(_WindowPool):
 
 
 class Downsample(MaskedModule):
-    """Every `factor`-th step of each row: `jaxmask.conv.downsample`.
+    """Every `factor`-th step of each row: `jaxmask.shape.downsample`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -146,4 +146,4 @@ class Downsample(MaskedModule):
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Keep every `factor`-th step and return `(y, mask)`."""
-        return conv.downsample(x, mask, self.factor)
+        return shape.downsample(x, mask, self.factor)

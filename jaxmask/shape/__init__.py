@@ -6,11 +6,13 @@ what becomes of the mask is an error.
 
 from jaxmask.shape._by_rank import crop, split_at, take
 from jaxmask.shape._features import permute, reshape
-from jaxmask.shape._time import concatenate, flatten, pad, repeat, split, upsample
+from jaxmask.shape._sampling import downsample, upsample
+from jaxmask.shape._time import concatenate, flatten, pad, repeat, split
 
 __all__ = [
     "concatenate",
     "crop",
+    "downsample",
     "flatten",
     "pad",
     "permute",

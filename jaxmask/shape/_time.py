@@ -9,6 +9,7 @@ import numpy as np
 from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._steps import to_left
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
+from jaxmask.shape._sampling import repeat_steps
 from jaxmask.shape._width import width_of
 
 
@@ -40,15 +41,7 @@ def flatten(x: ArrayLike, mask: Mask) -> Pair:
     x, mask = _check.pair(x, mask, "flatten", over_time=True)
     features = math.prod(x.shape[2:])
     y, _ = ops.fill(x, mask)
-    return y.reshape(x.shape[0], x.shape[1] * features), _repeat_steps(mask, features)
-
-
-def _repeat_steps(mask: Mask, times: int) -> Mask:
-    if mask is None:
-        return None
-    if isinstance(mask, Segments):
-        return Segments(jnp.repeat(mask.ids, times, axis=1), mask.max_segments)
-    return jnp.repeat(mask, times, axis=1)
+    return y.reshape(x.shape[0], x.shape[1] * features), repeat_steps(mask, features)
 
 
 def split(
@@ -147,37 +140,6 @@ def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
     y, _ = ops.fill(x, mask)
     steps = None if mask is None else jnp.repeat(masks.as_bool(mask)[:, None], time, axis=1)
     return jnp.repeat(y[:, None], time, axis=1), steps
-
-
-def upsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
-    """Repeat each step.
-
-        y[b, factor * t + k] = x[b, t],   mask'[b, factor * t + k] = mask[b, t]
-
-    Mask class: any.
-
-    Args:
-      x: `[batch, time, feature...]`, any dtype.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      factor: static, at least 1.
-
-    Returns:
-      The pair `(y, mask)`, `y [batch, time * factor, feature...]`.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if `factor` is below 1.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> y, mask = jm.shape.upsample(jnp.array([[1, 2]]), jnp.array([[True, False]]), 2)
-      >>> y.tolist(), mask.tolist()
-      ([[1, 1, 0, 0]], [[True, True, False, False]])
-    """
-    factor = _check.count(factor, "upsample", "factor", least=1)
-    x, mask = _check.pair(x, mask, "upsample", over_time=True)
-    y, _ = ops.fill(x, mask)
-    return jnp.repeat(y, factor, axis=1), _repeat_steps(mask, factor)
 
 
 def concatenate(*pairs: Pair) -> Pair:

@@ -231,7 +231,7 @@ _CONV = (
     ),
     Facts("conv.min_pool1d nn.MinPool1D", flax=f"blind: `nnx.min_pool`: {_WINDOW}"),
     Facts("conv.lp_pool1d nn.LpPool1D", torch=f"blind: `LPPool1d`: {_WINDOW}"),
-    Facts("conv.downsample nn.Downsample", "blind: slices lose the mask", torch="blind: slices"),
+    Facts("shape.downsample nn.Downsample", "blind: slices lose the mask", torch="blind: slices"),
 )
 
 _AUDIO = (

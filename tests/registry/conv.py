@@ -116,7 +116,7 @@ POOLING = [
         mask_class=STEPS,
         linear=True,
     ),
-    Entry("conv.downsample", simple(jm.conv.downsample, 2), mask_class=STEPS, linear=True),
+    Entry("shape.downsample", simple(jm.shape.downsample, 2), mask_class=STEPS, linear=True),
 ]
 
 MODULES = [

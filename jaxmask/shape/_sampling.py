@@ -1,10 +1,51 @@
-"""Fewer steps: every so many-th step of each row."""
+"""More and fewer steps: each one repeated, or every `factor`-th kept."""
+
+import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask import _windows as windows
 from jaxmask._steps import filled
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask._windows import slide
+
+
+def upsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
+    """Repeat each step.
+
+        y[b, factor * t + k] = x[b, t],   mask'[b, factor * t + k] = mask[b, t]
+
+    Mask class: any.
+
+    Args:
+      x: `[batch, time, feature...]`, any dtype.
+      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      factor: static, at least 1.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time * factor, feature...]`.
+
+    Raises:
+      TypeError, MaskError: if `mask` does not belong to `x`.
+      ValueError: if `factor` is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, mask = jm.shape.upsample(jnp.array([[1, 2]]), jnp.array([[True, False]]), 2)
+      >>> y.tolist(), mask.tolist()
+      ([[1, 1, 0, 0]], [[True, True, False, False]])
+    """
+    factor = _check.count(factor, "upsample", "factor", least=1)
+    x, mask = _check.pair(x, mask, "upsample", over_time=True)
+    return jnp.repeat(filled(x, mask), factor, axis=1), repeat_steps(mask, factor)
+
+
+def repeat_steps(mask: Mask, times: int) -> Mask:
+    """A mask with each step's bit or id repeated."""
+    if mask is None:
+        return None
+    if isinstance(mask, Segments):
+        return Segments(jnp.repeat(mask.ids, times, axis=1), mask.max_segments)
+    return jnp.repeat(mask, times, axis=1)
 
 
 def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
@@ -33,7 +74,7 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[1, 2, 3, 9, 9]]), jnp.array([[True, True, True, False, False]])
-      >>> y, mask = jm.conv.downsample(x, mask, 2)
+      >>> y, mask = jm.shape.downsample(x, mask, 2)
       >>> y.tolist(), mask.tolist()
       ([[1, 3, 0]], [[True, True, False]])
     """
