@@ -15,14 +15,7 @@ from jaxmask._types import Array
 def set_apart(
     q: Array, k: Array, v: Array, seen: Array | None
 ) -> tuple[Array, Array, Array, Bool[Array, "batch query 1 1"]]:
-    """Take nan and inf out of a packed row, and tell which queries they belong to.
-
-    Example:
-      >>> x = jnp.array([[[1.0], [jnp.nan]]])
-      >>> q, k, v, spoiled = set_apart(x, x, x, jnp.eye(2, dtype=bool)[None, None])
-      >>> v.ravel().tolist(), spoiled.ravel().tolist()
-      ([1.0, 0.0], [False, True])
-    """
+    """Take nan and inf out of a packed row, and tell which queries they belong to."""
     assert seen is not None
     bad_q, bad_k, bad_v = (
         jnp.any(~jnp.isfinite(x), axis=tuple(range(2, x.ndim))) for x in (q, k, v)
@@ -40,13 +33,7 @@ def read_values(
     seen: Array | None,
     spoiled: Array | None,
 ) -> Shaped[Array, "batch query heads feature"]:
-    """What each query reads: the values by their weights; `spoiled` not None for packed rows.
-
-    Example:
-      >>> v = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
-      >>> read_values(jnp.full((1, 1, 1, 2), 0.5), v, None, None).ravel().tolist()
-      [3.0]
-    """
+    """What each query reads: the values by their weights; `spoiled` not None for packed rows."""
     if spoiled is None:
         return _weighted_sum(weights.astype(v.dtype), v)
     assert seen is not None

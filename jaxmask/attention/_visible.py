@@ -28,12 +28,7 @@ def check_masks(
 
 
 def ranks(x: Array, mask: Mask, given: ArrayLike | None, where: str, name: str) -> Array:
-    """`[batch|1, time]`: the given positions, else the rank of each real step.
-
-    Example:
-      >>> ranks(jnp.zeros((1, 2, 3)), jnp.array([[False, True]]), None, "attend", "x").tolist()
-      [[0, 0]]
-    """
+    """`[batch|1, time]`: the given positions, else the rank of each real step."""
     if given is not None:
         positions = _check.array(given, name, where)
         _check.shape(positions, x.shape[:2], "[batch, time]", where, name)
@@ -59,11 +54,6 @@ def visible(
     """Which keys each query sees, with axes of 1 where it does not depend on them; None: all.
 
     Rows of padded queries mean nothing: what they attend to is thrown away.
-
-    Example:
-      >>> x, mask = jnp.zeros((1, 2, 3)), jnp.array([[True, False]])
-      >>> visible(x, mask, x, mask, where="attend").tolist()
-      [[[[True, False]]]]
     """
     seen = None
     if predicate is not None or isinstance(q_mask, Segments):
@@ -101,12 +91,7 @@ def _near(
 
 
 def softmax_over_keys(logits: Array, seen: Array | None) -> Array:
-    """Softmax of `[..., key]` over the visible keys; what the others hold does not matter.
-
-    Example:
-      >>> softmax_over_keys(jnp.array([1.0, 1.0, jnp.nan]), jnp.array([True, True, False])).tolist()
-      [0.5, 0.5, 0.0]
-    """
+    """Softmax of `[..., key]` over the visible keys; what the others hold does not matter."""
     if seen is not None:
         # Finite, so that a query that sees nothing stays finite until it is replaced.
         logits = jnp.where(seen, logits, 0.7 * jnp.finfo(logits.dtype).min)
@@ -114,13 +99,7 @@ def softmax_over_keys(logits: Array, seen: Array | None) -> Array:
 
 
 def only_seen(y: Array, q_mask: Mask, seen: Array | None) -> Array:
-    """0 at padded queries, and at those that see no key.
-
-    Example:
-      >>> y, seen = jnp.ones((1, 2, 1, 3)), jnp.array([[[[True], [False]]]])
-      >>> only_seen(y, None, seen)[0, :, 0].tolist()
-      [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
-    """
+    """0 at padded queries, and at those that see no key."""
     keep = _mask_ops.select_in(y, q_mask)
     if seen is not None:
         some = jnp.any(seen, axis=-1)  # [batch|1, heads|1, query|1]

@@ -10,6 +10,8 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask._windows import Window, slide
 
 KERNEL_NAMES = ("kernel.shape (its window)", "strides")
+OVER_TIME = "[batch, time, feature]"
+OVER_TIME_AND_FREQUENCY = "[batch, time, frequency, channel]"
 
 
 def conv1d(
@@ -79,7 +81,7 @@ def conv1d(
     """
     where = "conv1d"
     x, mask = _check.pair(x, mask, where, over_time=True)
-    kernel, bias = weights(x, kernel, bias, groups, where, "[batch, time, feature]")
+    kernel, bias = checked_weights(x, kernel, bias, groups, where, OVER_TIME)
     window = windows.window(
         kernel.shape[0], strides, padding, mask_rule, where, dilation=dilation, names=KERNEL_NAMES
     )
@@ -139,7 +141,9 @@ def depthwise(
             f"multiplier] with the same feature, got {x.shape} and {kernel.shape}."
         )
     kernel = kernel.reshape(kernel.shape[0], 1, features * kernel.shape[2])
-    kernel, bias = weights(x, kernel, bias, max(features, 1), where, "[batch, time, feature]")
+    kernel, bias = checked_weights(
+        x, kernel, bias, max(features, 1), where, "[batch, time, feature]"
+    )
     window = windows.window(
         kernel.shape[0], strides, padding, mask_rule, where, dilation=dilation, names=KERNEL_NAMES
     )
@@ -194,7 +198,9 @@ def conv2d(
     """
     where = "conv2d"
     x, mask = _check.pair(x, mask, where, over_time=True)
-    kernel, bias = weights(x, kernel, bias, groups, where, "[batch, time, frequency, channel]")
+    kernel, bias = checked_weights(
+        x, kernel, bias, groups, where, "[batch, time, frequency, channel]"
+    )
     over_time, over_bins = both_axes(strides, where, "strides")
     d_time, d_bins = both_axes(dilation, where, "dilation")
     window = windows.window(
@@ -209,12 +215,7 @@ def conv2d(
 
 
 def both_axes(value: tuple[int, int], where: str, name: str) -> tuple[int, int]:
-    """An option of both axes is a pair.
-
-    Example:
-      >>> both_axes((1, 2), "conv2d", "strides")
-      (1, 2)
-    """
+    """The values of an option over time and over frequency."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(
             f"{where}: `{name}` must be a pair of ints (time, frequency), got {value!r}."
@@ -222,19 +223,10 @@ def both_axes(value: tuple[int, int], where: str, name: str) -> tuple[int, int]:
     return value[0], value[1]
 
 
-def weights(
+def checked_weights(
     x: Array, kernel: ArrayLike, bias: ArrayLike | None, groups: int, where: str, axes: str
 ) -> tuple[Array, Array | None]:
-    """Check a kernel `[window..., feature // groups, features_out]` and its bias.
-
-    The bias gets axes of 1 in front, as many as `x` has before its features.
-
-    Example:
-      >>> import numpy as np
-      >>> x, kernel, axes = jnp.zeros((2, 5, 4)), np.ones((3, 2, 6)), "[batch, time, feature]"
-      >>> weights(x, kernel, None, 2, "conv1d", axes)[0].shape
-      (3, 2, 6)
-    """
+    """A checked kernel `[window..., feature // groups, out]`, and its bias in the rank of `x`."""
     kernel = _check.array(kernel, "kernel", where)
     windows.inexact(x, where)
     _check.floating(kernel, where, "kernel")

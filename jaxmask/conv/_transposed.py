@@ -7,7 +7,7 @@ from jaxmask import _check
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
 from jaxmask._windows import Compute, Window, close_up, scatter, spread
-from jaxmask.conv._convolve import weights
+from jaxmask.conv._convolve import OVER_TIME, checked_weights
 
 
 def conv1d_transpose(
@@ -61,7 +61,7 @@ def conv1d_transpose(
     """
     where = "conv1d_transpose"
     x, mask = _check.pair(x, mask, where, over_time=True)
-    kernel, bias = weights(x, kernel, bias, 1, where, "[batch, time, feature]")
+    kernel, bias = checked_weights(x, kernel, bias, 1, where, OVER_TIME)
     size = _check.count(kernel.shape[0], where, "kernel.shape (its window)", least=1)
     strides = _check.count(strides, where, "strides", least=1)
     _check.choice(padding, ("same", "valid", "causal"), where, "padding")

@@ -8,7 +8,14 @@ from jaxtyping import Float, Int
 
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.norm._moments import AxisName, checked, finish, inverse_root, moments, widened
+from jaxmask.norm._moments import (
+    AxisName,
+    floating_pair,
+    inverse_root,
+    moments,
+    scale_and_shift,
+    widened,
+)
 
 
 class BatchStatistics(NamedTuple):
@@ -57,7 +64,7 @@ def batch_statistics(x: ArrayLike, mask: Mask, *, axis_name: AxisName = None) ->
       >>> mean.tolist(), variance.tolist(), int(seen)
       ([2.0], [1.0], 2)
     """
-    x, mask, real = checked(x, mask, "batch_statistics")
+    x, mask, real = floating_pair(x, mask, "batch_statistics")
     return _statistics(x, real, axis_name)[1]
 
 
@@ -149,15 +156,15 @@ def batch(
     Agrees with `flax.nnx.BatchNorm` and `torch.nn.BatchNorm1d` of the real steps laid end to end.
     Source: Ioffe and Szegedy, 2015, arxiv.org/abs/1502.03167.
     """
-    x, mask, real = checked(x, mask, "batch")
+    x, mask, real = floating_pair(x, mask, "batch")
     if statistics is None:
         centred, found = _statistics(x, real, axis_name)
         each = inverse_root(found.variance, epsilon, "batch")
         y = centred * jax.lax.broadcast_to_rank(each, x.ndim)
-        return finish(y, x, real, scale, bias, "batch"), mask
+        return scale_and_shift(y, x, real, scale, bias, "batch"), mask
     mean, variance, _ = statistics
     for value, name in ((mean, "statistics.mean"), (variance, "statistics.variance")):
         _check.shape(_check.array(value, name, "batch"), x.shape[-1:], "[feature]", "batch", name)
     mean, variance = (jax.lax.broadcast_to_rank(value, x.ndim) for value in (mean, variance))
     y = (widened(x, real) - mean) * inverse_root(variance, epsilon, "batch")
-    return finish(y, x, real, scale, bias, "batch"), mask
+    return scale_and_shift(y, x, real, scale, bias, "batch"), mask

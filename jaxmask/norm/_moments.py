@@ -1,4 +1,4 @@
-"""Means and variances of what is real, and what is done with them."""
+"""Means and variances of real values, and what normalisation does with them."""
 
 import math
 from typing import TypeAlias
@@ -13,17 +13,10 @@ from jaxmask._types import Array, ArrayLike, Mask
 AxisName: TypeAlias = str | tuple[str, ...] | None
 
 
-def checked(
+def floating_pair(
     x: ArrayLike, mask: Mask, where: str, *, over_time: bool = False
 ) -> tuple[Array, Mask, Array]:
-    """A floating pair that has features, and a mask that selects in it.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, mask, real = checked(jnp.zeros((2, 3, 4)), jnp.ones((2, 3), bool), "layer")
-      >>> real.shape
-      (2, 3, 1)
-    """
+    """A checked pair with a feature axis, and the mask expanded to the rank of `x`."""
     x, mask = _check.pair(x, mask, where, over_time=over_time)
     _check.floating(x, where)
     _check.features(x, mask, where, axes=2 if over_time else 1)
@@ -33,42 +26,24 @@ def checked(
 
 
 def widened(x: Array, real: Array) -> Array:
-    """`x` in the dtype to add up in, with 0 in the padding.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> widened(jnp.array([1.0, jnp.nan], jnp.bfloat16), jnp.array([True, False]))
-      Array([1., 0.], dtype=float32)
-    """
+    """`x` in the dtype of its sums, with 0 in the padding."""
     return jnp.where(real, x, 0).astype(accumulator(x.dtype))
 
 
 def moments(
     x: Array, real: Array, axes: tuple[int, ...], axis_name: AxisName = None
 ) -> tuple[Array, Array, Array, Array]:
-    """Mean and variance over some axes, counting what is real.
+    """Mean and variance of the real values over `axes`, which stay with size 1.
 
-    Args:
-      x: wide, 0 in the padding.
-      real: boolean, broadcasts against `x`.
-      axes: what to take them over; they stay with size 1.
-      axis_name: mapped axis, or axes, of devices whose values belong to the same statistics.
-
-    Returns:
-      `x` less its mean (0 in the padding), the mean, the variance, and the number of real values
-      in each; all 0 where that number is 0.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, real = jnp.array([[1.0, 3.0, 0.0]]), jnp.array([[True, True, False]])
-      >>> [a.tolist() for a in moments(x, real, (1,))]
-      [[[-1.0, 1.0, 0.0]], [[2.0]], [[1.0]], [[2]]]
+    `x` is wide, with 0 in the padding; `real` broadcasts against it; `axis_name` names the mapped
+    axes of devices whose values belong to the same statistics. Returns `x` less its mean (0 in the
+    padding), the mean, the variance, and the number of real values; all 0 where that number is 0.
     """
     repeats = math.prod(x.shape[axis] // max(1, real.shape[axis]) for axis in axes)
     count = jnp.sum(real, axis=axes, keepdims=True, dtype=jnp.int32) * repeats
     total = jnp.sum(x, axis=axes, keepdims=True)
     if axis_name is not None:
-        # Apart: JAX 0.7 cannot differentiate one sum of floats and integers in `shard_map`.
+        # Two calls: JAX 0.7 cannot differentiate one sum of floats and integers in `shard_map`.
         total, count = jax.lax.psum(total, axis_name), jax.lax.psum(count, axis_name)
     mean = divide(total, count)
     centred = jnp.where(real, x - mean, 0)
@@ -79,30 +54,17 @@ def moments(
 
 
 def inverse_root(variance: Array, epsilon: float, where: str) -> Array:
-    """`1 / sqrt(variance + epsilon)`; 0 where that would divide by 0, also in its gradient.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> inverse_root(jnp.array([4.0, 0.0]), 0.0, "layer").tolist()
-      [0.5, 0.0]
-    """
+    """`1 / sqrt(variance + epsilon)`; 0 where that would divide by 0, also in its gradient."""
     _check.number(epsilon, where, "epsilon")
     total = variance + epsilon
     vanishes = total == 0
     return jnp.where(vanishes, 0, jax.lax.rsqrt(jnp.where(vanishes, 1, total)))
 
 
-def finish(
+def scale_and_shift(
     y: Array, x: Array, real: Array, scale: ArrayLike | None, bias: ArrayLike | None, where: str
 ) -> Array:
-    """Scale and shift the last axis, in the dtype of `x`, with 0 in the padding again.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> y, real = jnp.array([[1.0], [0.0]]), jnp.array([[True], [False]])
-      >>> finish(y, y, real, None, jnp.array([5.0]), "layer").tolist()
-      [[6.0], [0.0]]
-    """
+    """Scale and shift the last axis, in the dtype of `x`, with 0 in the padding again."""
     if scale is not None:
         y = y * _of_features(scale, x, where, "scale").astype(y.dtype)
     if bias is not None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxmask import _check, _mask_ops
 from jaxmask._steps import segments_apart
 from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.norm._moments import checked, finish, inverse_root, moments, widened
+from jaxmask.norm._moments import floating_pair, inverse_root, moments, scale_and_shift, widened
 
 
 @segments_apart
@@ -52,7 +52,7 @@ def group(
     Agrees with `flax.nnx.GroupNorm` and `torch.nn.GroupNorm` of the unpadded row. Source: Wu and
     He, 2018, arxiv.org/abs/1803.08494.
     """
-    x, mask, real = checked(x, mask, "group", over_time=True)
+    x, mask, real = floating_pair(x, mask, "group", over_time=True)
     groups = _check.count(num_groups, "group", "num_groups", least=1)
     if x.shape[-1] % groups:
         raise ValueError(
@@ -62,7 +62,7 @@ def group(
     axes = (1, *range(2, x.ndim - 1), x.ndim)
     centred, _, variance, _ = moments(folded, real[..., None], axes)
     y = (centred * inverse_root(variance, epsilon, "group")).reshape(x.shape)
-    return finish(y, x, real, scale, bias, "group"), mask
+    return scale_and_shift(y, x, real, scale, bias, "group"), mask
 
 
 @segments_apart
@@ -104,10 +104,10 @@ def instance(
     Agrees with `flax.nnx.InstanceNorm` and `torch.nn.InstanceNorm1d` of the unpadded row. Source:
     Ulyanov et al., 2016, arxiv.org/abs/1607.08022.
     """
-    x, mask, real = checked(x, mask, "instance", over_time=True)
+    x, mask, real = floating_pair(x, mask, "instance", over_time=True)
     centred, _, variance, _ = moments(widened(x, real), real, tuple(range(1, x.ndim - 1)))
     y = centred * inverse_root(variance, epsilon, "instance")
-    return finish(y, x, real, scale, bias, "instance"), mask
+    return scale_and_shift(y, x, real, scale, bias, "instance"), mask
 
 
 @segments_apart

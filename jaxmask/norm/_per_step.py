@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.norm._moments import checked, finish, inverse_root, moments, widened
+from jaxmask.norm._moments import floating_pair, inverse_root, moments, scale_and_shift, widened
 
 
 def layer(
@@ -46,10 +46,10 @@ def layer(
     Agrees with `flax.nnx.LayerNorm` and `torch.nn.LayerNorm` of each real step. Source: Ba et al.,
     2016, arxiv.org/abs/1607.06450.
     """
-    x, mask, real = checked(x, mask, "layer")
+    x, mask, real = floating_pair(x, mask, "layer")
     centred, _, variance, _ = moments(widened(x, real), real, (x.ndim - 1,))
     y = centred * inverse_root(variance, epsilon, "layer")
-    return finish(y, x, real, scale, bias, "layer"), mask
+    return scale_and_shift(y, x, real, scale, bias, "layer"), mask
 
 
 def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: float = 1e-6) -> Pair:
@@ -84,8 +84,8 @@ def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: fl
     Agrees with `flax.nnx.RMSNorm` and `torch.nn.RMSNorm` of each real step. Source: Zhang and
     Sennrich, 2019, arxiv.org/abs/1910.07467.
     """
-    x, mask, real = checked(x, mask, "rms")
+    x, mask, real = floating_pair(x, mask, "rms")
     wide = widened(x, real)
     square = jnp.sum(jnp.square(wide), axis=-1, keepdims=True) / max(1, x.shape[-1])
     y = wide * inverse_root(square, epsilon, "rms")
-    return finish(y, x, real, scale, None, "rms"), mask
+    return scale_and_shift(y, x, real, scale, None, "rms"), mask
