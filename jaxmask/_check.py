@@ -160,14 +160,11 @@ def boolean(mask: Any, where: str, name: str = "mask") -> Array:
 
 
 def unfolded(given: ArrayLike, x: Array) -> Array:
-    """`x`, of which XLA computes nothing while it compiles.
+    """`x`, of which XLA computes nothing while it compiles; `given` is what it was made of.
 
     A mask that a compiled function closes over is a constant of its program, and XLA folds sums of
-    constants by an interpreter, which takes seconds where the program takes milliseconds.
-
-    Args:
-      given: `x` as the caller got it: an argument of the compiled function needs no barrier.
-      x: `jnp.asarray(given)`.
+    constants by an interpreter, which takes seconds where the program takes milliseconds. An
+    argument of the compiled function needs no barrier.
     """
     return x if isinstance(given, jax.core.Tracer) else _barrier(x)
 
@@ -294,28 +291,10 @@ def ordered(x: Array, where: str, name: str = "x") -> None:
 def by_row_or_step(
     value: Any, x: Array, where: str, name: str, *, dtype: jax.typing.DTypeLike | None = None
 ) -> Array:
-    """A number for all of `x`, for each row, for each step or for each value of `x`.
+    """`value` as an array of rank 0 or of the rank of `x`, which broadcasts against `x`.
 
-    Axes are counted from the front, as those of a mask are, so `[batch]` means rows even where
-    batch and time have one size; NumPy's broadcasting would count from the back.
-
-    Args:
-      value: a number, or an array `[]`, `[batch]`, `[batch, time]` or of the shape of `x`.
-      x: what it goes with, `[batch, time, feature...]`, or `[batch, feature...]` for rows.
-      where: the function that asks, for the error text.
-      name: what the caller calls `value`.
-      dtype: to cast it to; its own where None.
-
-    Returns:
-      `value` as an array of rank 0 or of the rank of `x`, which broadcasts against `x`.
-
-    Raises:
-      TypeError: if `value` is neither a number nor an array.
-      ValueError: if it has another shape.
-
-    Example:
-      >>> by_row_or_step(jnp.array([7, 8]), jnp.zeros((2, 2, 3)), "fill", "value").shape
-      (2, 1, 1)
+    It is a number, or an array `[]`, `[batch]`, `[batch, time]` or of the shape of `x`, which is
+    `[batch, time, feature...]`, or `[batch, feature...]` for rows.
     """
     number = isinstance(value, bool | int | float | complex)
     value = jnp.asarray(value if number else array(value, name, where), dtype)
