@@ -908,5 +908,5 @@ def test_bad_buckets(error, text, options):
 
 
 def test_a_bad_epoch():
-    with pytest.raises(ValueError, match=said("`number` must be at least 0")):
+    with pytest.raises(ValueError, match=said("`index` must be at least 0")):
         jm.bucket_batches([[1]], 1).epoch(-1)

@@ -1,4 +1,4 @@
-"""Several sequences in a row, and back: what `pack_sequences` returns."""
+"""Packed rows, and where each sequence is in them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from jaxmask._types import ArrayLike, Segments
 
 
 class Pieces(NamedTuple):
-    """Where each sequence lies; a split one has several pieces, a dropped one none.
+    """Where each sequence is; a split one has several pieces, a dropped one none.
 
     Attributes:
       sequence: `[pieces]`, int64, increasing: the index of the sequence.
@@ -46,10 +46,10 @@ class Packed:
       mask: `[rows, row_length]`, boolean, True where a step is real.
       segments: `[rows, row_length]`, int32: 1, 2, ... number the sequences of a row, 0 is padding.
       positions: `[rows, row_length]`, int32, the rank of each step in its sequence; 0 in padding.
-      pieces: where each sequence lies.
-      indices: `[sequences]`, int64, those that went in, those without a step and dropped ones
-        included: 0, 1, ..., or in a batch of a stream their indices in the stream.
-      dropped: for each sequence that was cut or dropped, its index and the steps left out.
+      pieces: where each sequence is.
+      indices: `[sequences]`, int64, of all sequences that went in, empty and dropped ones included:
+        0, 1, ..., or in a batch of a stream their indices in the stream.
+      dropped: the steps that were left out, by the index of the sequence that was cut or dropped.
 
     Example:
       >>> import jaxmask as jm
@@ -75,7 +75,7 @@ class Packed:
 
     @property
     def fill(self) -> float:
-        """The share of real steps; 1 if there is no row."""
+        """The fraction of steps that are real; 1 if there is no row."""
         return float(self.mask.mean()) if self.mask.size else 1.0
 
     @property
@@ -84,11 +84,11 @@ class Packed:
         return max(1, int(self.pieces.segment.max(initial=0)))
 
     def as_segments(self, max_segments: int | None = None) -> Segments:
-        """What stands in the mask's place: `jm.Segments(segments, max_segments)`.
+        """The mask of the packed rows: `jm.Segments(segments, max_segments)`.
 
         Args:
-          max_segments: static, so that functions compile anew for each number; give batches one
-            number, and `pack_sequences` the same limit. None takes what this batch needs.
+          max_segments: static, so functions are compiled again for each value: use one for all
+            batches, and the same limit in `pack_sequences`. None takes what this batch needs.
 
         Returns:
           `jm.Segments` with NumPy ids.
@@ -96,13 +96,13 @@ class Packed:
         Raises:
           ValueError: if a row holds more sequences.
         """
-        ids: Any = self.segments  # stay NumPy's, so that they are checked where they are used
+        ids: Any = self.segments  # NumPy ids are checked where they are used
         return Segments(ids, self._most(max_segments, "as_segments"))
 
     def place(
         self, values: ArrayLike, max_segments: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Put one value of each sequence, such as its label, where pooling puts its result.
+        """Arrange one value of each sequence, such as its label, as pooling arranges its results.
 
         Args:
           values: `[sequences, feature...]`, in the order of the sequences.
@@ -114,8 +114,8 @@ class Packed:
           value of the whole.
 
         Raises:
-          TypeError, ValueError: if `values` is no array of one value a sequence, or a row holds
-            more sequences than `max_segments`.
+          TypeError, ValueError: if `values` is not an array of one value for each sequence, or a
+            row holds more sequences than `max_segments`.
         """
         where = "place"
         source = _check.host(values, "values", where)
@@ -136,7 +136,7 @@ class Packed:
     def collect(
         self, y: ArrayLike, max_segments: int | None = None
     ) -> tuple[ArrayLike, np.ndarray]:
-        """Take the result for each sequence from what pooling returned: the inverse of `place`.
+        """The result of each sequence, from what pooling returned: the inverse of `place`.
 
         Args:
           y: `[rows * max_segments, feature...]`, NumPy's or JAX's; differentiable.
@@ -144,7 +144,7 @@ class Packed:
 
         Returns:
           The pair `(y, row_mask)`: `[sequences, feature...]` in the order of the sequences, 0 for
-          those without a step and dropped ones, whose `row_mask [sequences]` is False.
+          empty and dropped ones, whose `row_mask [sequences]` is False.
 
         Raises:
           TypeError, ValueError: if `y` does not belong to these rows; if a sequence was split,
@@ -163,7 +163,7 @@ class Packed:
         if len(twice):
             raise ValueError(
                 f"{where}: sequence {self.pieces.sequence[twice[0]]} was split, and each of its "
-                "pieces has a result of its own: join them as you mean it, by `packed.pieces`."
+                "pieces has a result of its own: combine them yourself, by `packed.pieces`."
             )
         if not len(y):
             return np.zeros((self.count, *y.shape[1:]), y.dtype), np.zeros(self.count, bool)

@@ -1,4 +1,4 @@
-"""From ragged sequences to rectangles and back, on the host, in NumPy."""
+"""Ragged sequences to padded batches and back, on the host, in NumPy."""
 
 from jaxmask._host.ragged import Ragged
 from jaxmask._host.stream import BatchStream

@@ -1,4 +1,4 @@
-"""Batches of near-equal length, in few shapes, so that little is padded and little is compiled."""
+"""Batches of near-equal length in few shapes, for little padding and few compilations."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,8 +38,8 @@ def bucket_batches(
 
     A sequence goes into the bucket of the smallest boundary that it does not exceed, and a batch
     is padded on the right to the boundary of its bucket. So there are at most `len(boundaries)`
-    shapes, `[rows, boundary, feature...]`, which `batches.shapes` lists: a jitted step compiles at
-    most once for each.
+    shapes, `[rows, boundary, feature...]`, which `batches.shapes` lists, and a jitted step
+    compiles at most once for each.
 
     Args:
       sequences: as in `pad_sequences`; they are read once and kept flat.
@@ -47,26 +47,26 @@ def bucket_batches(
       tokens: instead of `batch_size`, the most steps of a batch, padding included: a bucket of
         shorter sequences has more rows, `tokens // boundary`.
       boundaries: the time sizes of the buckets, increasing. None chooses the at most `max_shapes`
-        sizes that give the fewest steps in all batches together, filler rows included (among at
-        most 512 candidate sizes, spread evenly over the sorted sequences).
+        sizes that give the fewest steps in all batches together, filler rows included, from at
+        most 512 candidates, spread evenly over the sorted sequences.
       max_shapes: how many boundaries to choose where none are given.
-      shuffle_seed: None goes from short to long, sequences of one length by index. An int shuffles
-        the sequences within their buckets, and the batches, in the same way each time.
-      drop_remainder: leave out the batches that are not full, up to `batch_size - 1` sequences of
-        each bucket (other ones in each shuffled epoch), instead of filling them up.
-      shard: `(process, processes)`: give only this process's share of the rows of each batch, an
-        equal block of them. All processes then have batches of one shape at each step, as long as
-        all are given the same sequences. `batch_size` is of all processes together, and so is
-        `tokens`, which is rounded down to equal shares.
-      value: what stands in the padding.
+      shuffle_seed: None orders the batches from short to long, and sequences of one length by
+        index. An int shuffles the sequences within their buckets, and the batches, reproducibly.
+      drop_remainder: leave out batches that are not full instead of filling them up: up to
+        `batch_size - 1` sequences of each bucket, others in each shuffled epoch.
+      shard: `(process, processes)`: give only the rows of this process, an equal slice of each
+        batch. All processes have batches of the same shape at each step, if all are given the same
+        sequences. `batch_size` and `tokens` are of all processes together; `tokens` is rounded
+        down to equal slices.
+      value: of the padding.
       dtype: as in `pad_sequences`, and the same for every batch.
 
     Returns:
-      A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`. Its
-      iterators can be resumed.
+      A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`. `indices`
+      name the sequences, -1 in filler rows. Its iterators can be resumed.
 
     Raises:
-      TypeError, ValueError: as `pad_sequences`; if an option is no int or too small; if
+      TypeError, ValueError: as `pad_sequences`; if an option is not an int or is too small; if
         not exactly one of `batch_size` and `tokens` is given, or the longest sequence exceeds
         `tokens`; if `boundaries` do not increase, or a sequence is longer than the last of them.
 
@@ -103,31 +103,37 @@ def _check_shard(shard: tuple[int, int], where: str) -> int:
             f"{where}: `shard` must be `(process, processes)`, such as `(jax.process_index(), "
             f"jax.process_count())`, got {shard!r}."
         )
-    count = _check.count(shard[1], where, "shard", least=1)
-    if _check.count(shard[0], where, "shard") >= count:
-        raise ValueError(f"{where}: `shard` must name one of {count} processes, got {shard}.")
-    return count
+    processes = _check.count(shard[1], where, "shard", least=1)
+    if _check.count(shard[0], where, "shard") >= processes:
+        raise ValueError(f"{where}: `shard` must name one of {processes} processes, got {shard}.")
+    return processes
+
+
+def _members(lengths: np.ndarray, boundaries: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    order = np.argsort(lengths, kind="stable")
+    ends = np.searchsorted(lengths[order], boundaries, side="right").tolist()
+    return tuple(order[start:end] for start, end in zip([0, *ends], ends, strict=False))
 
 
 @dataclass(frozen=True, eq=False)
 class BucketBatches:
     """What `bucket_batches` returns: an iterable of `(x, mask, indices)`, of a known length.
 
-    Each batch is of NumPy arrays: `x [batch, boundary, feature...]`, `mask [batch, boundary]`,
-    boolean, and `indices [batch]`, int32, the position of each row in the sequences, or -1 in a
+    Each batch holds NumPy arrays: `x [batch, boundary, feature...]`, `mask [batch, boundary]`,
+    boolean, and `indices [batch]`, int32, the index of each row in the sequences, or -1 in a
     filler row, whose mask is all False. Gather labels by `indices`, with `indices >= 0` as the row
     mask of the loss: -1 gathers the last label.
 
-    `len(batches)` is the number of batches of an epoch, the same in each, and `batches[k]` batch k
-    of epoch 0, or of a later epoch beyond that: so loaders that want random access, such as
-    Grain's, can read it as a source.
+    `len(batches)` is the number of batches of an epoch, the same in each. `batches[k]` is batch k
+    of epoch 0, or of a later epoch beyond that, so loaders with random access, such as Grain's,
+    can read it as a source.
 
     Attributes:
       ragged: all sequences.
       boundaries: the time sizes of the buckets, increasing.
       members: for each boundary, the indices of its sequences, from short to long.
       batch_sizes: for each boundary, the rows of a batch, of all processes together.
-      value: what stands in the padding, a scalar array.
+      value: of the padding, a scalar array.
       shuffle_seed: None if batches come in order.
       drop_remainder: True if batches that are not full are left out.
       shard: `(process, processes)`.
@@ -147,14 +153,15 @@ class BucketBatches:
     shuffle_seed: int | None
     drop_remainder: bool
     shard: tuple[int, int] = (0, 1)
-    _plans: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict, repr=False)
+    _orders: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """The number of batches, the same in each epoch."""
-        number = 0
-        for members, size in zip(self.members, self.batch_sizes, strict=True):
-            number += (len(members) + (0 if self.drop_remainder else size - 1)) // size
-        return number
+        partial = 0 if self.drop_remainder else 1
+        return sum(
+            (len(members) + partial * (size - 1)) // size
+            for members, size in zip(self.members, self.batch_sizes, strict=True)
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -164,27 +171,27 @@ class BucketBatches:
         return tuple((rows // self.shard[1], boundary, *features) for rows, boundary in sizes)
 
     def __getitem__(self, index: int) -> Batch:
-        """Batch `index` of epoch 0, 0 included; from `len(self)` on, of the epochs after it."""
+        """Batch `index` of epoch 0; from `len(self)` on, of the epochs after it."""
         index = _check.count(index, "BucketBatches", "index")
         if not len(self):
             raise IndexError("BucketBatches: there is no batch.")
-        number, place = divmod(index, len(self))
-        return self._batch(*self._plan(number)[place])
+        epoch, within = divmod(index, len(self))
+        return self._batch(*self._order(epoch)[within])
 
     def __iter__(self) -> "BucketIterator":
         """The batches of epoch 0."""
         return self.epoch(0)
 
-    def epoch(self, number: int) -> "BucketIterator":
-        """The batches in the order of one epoch, which depends on nothing but seed and number.
+    def epoch(self, index: int) -> "BucketIterator":
+        """The batches in the order of one epoch, which depends only on the seed and the index.
 
         Args:
-          number: from 0; without a `shuffle_seed` all epochs are alike.
+          index: from 0; without a `shuffle_seed`, all epochs are alike.
 
         Returns:
           An iterator of `(x, mask, indices)`, with `get_state()` and `set_state(state)`.
         """
-        return BucketIterator(self, _check.count(number, "epoch", "number"), endless=False)
+        return BucketIterator(self, _check.count(index, "epoch", "index"), endless=False)
 
     def endless(self) -> "BucketIterator":
         """The batches of epoch 0, 1, 2, ..., one epoch after the other.
@@ -194,24 +201,24 @@ class BucketBatches:
         """
         return BucketIterator(self, 0, endless=True)
 
-    def _plan(self, number: int) -> list[tuple[int, np.ndarray]]:
-        """The bucket and the rows of each batch."""
-        plan = self._plans.get(number)
-        if plan is None:
-            plan = self._new_plan(number)
-            self._plans.clear()
-            self._plans[number] = plan
-        return plan
+    def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The bucket and the sequences of each batch; the last epoch asked for is kept."""
+        if epoch not in self._orders:
+            order = self._shuffled(epoch)
+            self._orders.clear()
+            self._orders[epoch] = order
+            return order
+        return self._orders[epoch]
 
-    def _new_plan(self, number: int) -> list[tuple[int, np.ndarray]]:
+    def _shuffled(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         seed = self.shuffle_seed
-        random = None if seed is None else np.random.default_rng([seed, number])
-        plan = []
+        random = None if seed is None else np.random.default_rng([seed, epoch])
+        order = []
         for bucket, (members, size) in enumerate(zip(self.members, self.batch_sizes, strict=True)):
             rows = members if random is None else random.permutation(members)
             stop = len(rows) - len(rows) % size if self.drop_remainder else len(rows)
-            plan += [(bucket, rows[at : at + size]) for at in range(0, stop, size)]
-        return plan if random is None else [plan[k] for k in random.permutation(len(plan))]
+            order += [(bucket, rows[start : start + size]) for start in range(0, stop, size)]
+        return order if random is None else [order[k] for k in random.permutation(len(order))]
 
     def _batch(self, bucket: int, rows: np.ndarray) -> Batch:
         process, processes = self.shard
@@ -228,7 +235,7 @@ class BucketBatches:
 
 
 class BucketIterator(Iterator[Batch]):
-    """Batches one after the other, from a state that can be saved and set.
+    """The batches of a `BucketBatches`, with a state that can be saved and set.
 
     Example:
       >>> import jaxmask as jm
@@ -247,31 +254,31 @@ class BucketIterator(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         """The next batch."""
-        number = len(self._batches)
-        if self._given >= number and self._endless and number:
+        count = len(self._batches)
+        if self._given >= count and self._endless and count:
             self._epoch, self._given = self._epoch + 1, 0
-        if self._given >= number:
+        if self._given >= count:
             raise StopIteration
-        batch = self._batches[self._epoch * number + self._given]
+        batch = self._batches[self._epoch * count + self._given]
         self._given += 1
         return batch
 
     def get_state(self) -> State:
-        """Where the iterator is.
+        """The position: the epoch, and the batches given in it.
 
         Returns:
-          A dict of a few numbers, which `json` writes and `set_state` takes.
+          A dict of numbers, which JSON holds and `set_state` takes.
         """
         return {"epoch": self._epoch, "given": self._given, **self._data()}
 
     def set_state(self, state: State) -> None:
-        """Go on from a state, with exactly the batches that would have followed.
+        """Continue from a state, with exactly the batches that would have followed.
 
         Args:
           state: of an iterator over batches of the same sequences, with the same options.
 
         Raises:
-          ValueError: if it is no such state, or the batches are others.
+          ValueError: if it is not such a state, or of other batches.
         """
         check_state(state, self.get_state(), self._data(), "bucket_batches: set_state")
         self._epoch, self._given = int(state["epoch"]), int(state["given"])
@@ -286,9 +293,3 @@ class BucketIterator(Iterator[Batch]):
             "batch_sizes": list(batches.batch_sizes),
             "shuffle_seed": batches.shuffle_seed,
         }
-
-
-def _members(lengths: np.ndarray, boundaries: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    order = np.argsort(lengths, kind="stable")
-    ends = np.searchsorted(lengths[order], boundaries, side="right").tolist()
-    return tuple(order[start:end] for start, end in zip([0, *ends], ends, strict=False))

@@ -1,4 +1,4 @@
-"""From ragged rows to a rectangle and the mask that says which steps are real, and back."""
+"""Ragged rows to a padded rectangle and its mask, and back."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -41,23 +41,23 @@ def pad_sequences(
         generator or another ordered iterable of steps; it may be empty. `Ragged`, and a column
         of lists of an Arrow table, are read without a copy for each row.
       maxlen: the number of steps of the result; None takes that of the longest row.
-      dtype: of the result. None takes the type of the data: ints in lists are int32 where all of
-        them fit, else int64; floats are float64; rows of several types have `np.result_type`;
-        without any data it is float32. Strings and other objects need `dtype=object`.
-      padding: `"post"` puts the padding behind the real steps, `"pre"` before them.
-      truncating: `"post"` cuts the last steps of a row longer than `maxlen`, `"pre"` the first.
-      value: what stands in the padding.
+      dtype: of the result. None takes that of the data: ints in lists are int32 where all of them
+        fit, else int64; floats are float64; rows of several dtypes have `np.result_type`; without
+        any data it is float32. Strings and other objects need `dtype=object`.
+      padding: `"post"` puts the padding after the real steps, `"pre"` before them.
+      truncating: `"post"` cuts off the last steps of a row longer than `maxlen`, `"pre"` the first.
+      value: of the padding.
 
     Returns:
       The pair `(padded, mask)` of NumPy arrays: `padded [batch, time, feature...]`, and `mask
       [batch, time]`, boolean, True where the step is real.
 
     Raises:
-      TypeError: if a row is no ordered iterable, `maxlen` no int, or a step no number without
-        `dtype=object`.
-      ValueError: if steps differ in shape, `maxlen` is negative, `padding` or `truncating` is not
-        one of the two words, or the dtype cannot hold a step or `value`. Floats may be rounded to
-        a narrower float; nothing else is changed.
+      TypeError: if a row is not an ordered iterable, `maxlen` not an int, or a step not a number
+        without `dtype=object`.
+      ValueError: if steps differ in shape, `maxlen` is negative, `padding` or `truncating` is
+        neither `"pre"` nor `"post"`, or the dtype cannot hold a step or `value`. Floats may be
+        rounded to a narrower float; nothing else is changed.
 
     Example:
       >>> import jaxmask as jm
@@ -84,26 +84,26 @@ def pad_ragged(
     truncating: Side = "post",
     value: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pad rows that lie one behind the other, as Arrow and Awkward store them.
+    """Pad rows that are stored flat, one behind the other, as in Arrow and Awkward.
 
         padded[b, t] = values[offsets[b] + t] if t < offsets[b + 1] - offsets[b] else value
 
-    No Python loop runs over rows or steps, so it is much faster than `pad_sequences`.
+    Much faster than `pad_sequences` on lists: no Python loop runs over steps.
 
     Args:
       values: `[total, feature...]`.
-      offsets: `[batch + 1]`, integer, from 0 to total, not decreasing.
+      offsets: `[batch + 1]`, integer, non-decreasing from 0 to total.
       maxlen: as in `pad_sequences`, like all that follow.
       dtype: None takes that of `values`.
       padding: `"post"` or `"pre"`.
       truncating: `"post"` or `"pre"`.
-      value: what stands in the padding.
+      value: of the padding.
 
     Returns:
       The pair `(padded, mask)` of NumPy arrays: `[batch, time, feature...]` and `[batch, time]`.
 
     Raises:
-      TypeError: if `values` or `offsets` is no array, or `offsets` not integer; or as
+      TypeError: if `values` or `offsets` is not an array, or `offsets` not integer; or as
         `pad_sequences`.
       ValueError: if `offsets` does not describe rows of `values`; or as `pad_sequences`.
 
@@ -133,7 +133,7 @@ def unpad_sequences(padded: ArrayLike, mask: ArrayLike | None) -> list[np.ndarra
       are views of one new array.
 
     Raises:
-      TypeError: if one is no array, or `mask` is not boolean.
+      TypeError: if one is not an array, or `mask` is not boolean.
       MaskError: if `mask` does not belong to `padded`, or is `Segments`.
 
     Example:

@@ -3,8 +3,8 @@
     dataset = grain.MapDataset.source(records).shuffle(seed=0)[process::processes]
     dataset = jaxmask.grain.Pack(dataset, row_length=512, batch_size=32)
 
-A record is one sequence, or a dict that holds it under `key`; `keep` names what else a batch takes
-along, one value a record. Needs `grain`, which `pip install jaxmask[grain]` brings.
+A record is one sequence, or a dict that holds it under `key`; `keep` names other entries that a
+batch keeps, one value for each record. Needs `grain`: `pip install jaxmask[grain]`.
 """
 
 try:

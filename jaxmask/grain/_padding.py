@@ -25,10 +25,10 @@ def pad(
 
     Args:
       maxlen: the steps of every batch, which no sequence may exceed. None takes those of the
-        longest sequence of each batch, and so gives a new shape, and a new compile, for each.
-      key: where a record has its sequence; None if the record is the sequence.
-      keep: what else to take along, by name, stacked.
-      value: what stands in the padding.
+        longest sequence of each batch, so each new longest length is a new shape to compile.
+      key: of the sequence in a record; None if the record is the sequence.
+      keep: keys of other entries to keep, stacked.
+      value: of the padding.
       dtype: as in `jm.pad_sequences`.
 
     Returns:
@@ -37,8 +37,8 @@ def pad(
 
     Raises:
       TypeError: if `keep` is given without `key`.
-      KeyError, ValueError: in the pipeline: if a record lacks a name, or is longer than `maxlen`;
-        or as `jm.pad_sequences`.
+      KeyError, ValueError: in the pipeline, if a record lacks a key, or is longer than `maxlen`; or
+        as `jm.pad_sequences`.
 
     Example:
       >>> import grain, jaxmask as jm
@@ -58,7 +58,7 @@ def pad(
         except Exception as error:
             error.add_note(
                 f"{where}: records are counted from the first one of their batch, since Grain does "
-                f"not say which batch it makes. It has {len(records)}, and begins with "
+                f"not say which batch this is. It has {len(records)}, and begins with "
                 f"{_shortened(records[0]) if len(records) else 'none'}."
             )
             raise

@@ -1,4 +1,4 @@
-"""What a record of a pipeline holds: its sequence, and what else is taken along."""
+"""Records of a pipeline: the sequence of each, and the entries that are kept beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,12 +11,7 @@ from jaxmask._host.stream import noting
 def reader(
     key: str | None, keep: Sequence[str], made: Sequence[str], where: str
 ) -> Callable[[Any], Any]:
-    """Read the sequence of a record; `made` are the names that a batch has besides.
-
-    Example:
-      >>> reader("ids", ["label"], ["mask"], "example")({"ids": [1, 2], "label": 0})
-      [1, 2]
-    """
+    """The function that reads the sequence of a record; `made` are the other entries of a batch."""
     if isinstance(keep, str):
         raise TypeError(f"{where}: `keep` must be a sequence of names, got the str {keep!r}.")
     if key is None:
@@ -26,9 +21,9 @@ def reader(
     names = [key, *keep, *made]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"{where}: `key` and `keep` must be names that differ from each other and from those "
-            f"that a batch has besides, {list(made)}, got {key!r} and {list(keep)}: one would "
-            "take the place of another. Rename it in the records first."
+            f"{where}: `key` and `keep` must be names that differ from each other and from the "
+            f"other entries of a batch, {list(made)}, got {key!r} and {list(keep)}: one would "
+            "overwrite another. Rename it in the records first."
         )
 
     def read(record: Any) -> Any:
@@ -37,12 +32,12 @@ def reader(
                 f"{where}: a record must be a dict with the key {key!r}, got "
                 f"{type(record).__name__}."
             )
-        return _at(record, key, where)
+        return _entry(record, key, where)
 
     return read
 
 
-def _at(record: Mapping[str, Any], name: str, where: str) -> Any:
+def _entry(record: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in record:
         raise KeyError(f"{where}: a record has no {name!r}, only {sorted(record)}.")
     return record[name]
@@ -51,18 +46,13 @@ def _at(record: Mapping[str, Any], name: str, where: str) -> Any:
 def stacked(
     records: Sequence[Any], indices: np.ndarray, names: Sequence[str], count: int, where: str
 ) -> dict[str, np.ndarray]:
-    """What is kept of the records, zeros behind them; `indices` name them in errors.
-
-    Example:
-      >>> stacked([{"label": 7}], np.array([0]), ["label"], 2, "example")["label"].tolist()
-      [7, 0]
-    """
+    """What is kept of the records, followed by zeros; `indices` name the records in errors."""
     found = {}
     for name in names:
         if not records:
             raise ValueError(f"{where}: there is no record to take {name!r} from.")
         values = [
-            np.asarray(noting(index, where, _at, record, name, where))
+            np.asarray(noting(index, where, _entry, record, name, where))
             for record, index in zip(records, indices.tolist(), strict=False)
         ]
         kinds = [(_kind(value), value.shape) for value in values]
@@ -79,5 +69,5 @@ def stacked(
 
 
 def _kind(value: np.ndarray) -> Any:
-    """Its type; strings of any length are of one."""
+    """The dtype; strings of all lengths have one."""
     return value.dtype.kind if value.dtype.kind in "US" else value.dtype

@@ -1,4 +1,4 @@
-"""What is bucketed or packed already, as datasets."""
+"""Sequences that are already bucketed or packed, as datasets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,15 @@ def batches(bucketed: BucketBatches, epochs: int = 1) -> grain.MapDataset:
     """Read the batches of `jm.bucket_batches` as a dataset of Grain.
 
     Args:
-      bucketed: the batches. With a `shard` they are this process's share of each, so that all
-        processes have one shape at each step.
-      epochs: how many of them, one after the other, each in its own order.
+      bucketed: the batches. With a `shard` they hold the rows of this process, so that all
+        processes have the same shape at each step.
+      epochs: how many epochs, one after the other, each in its own order.
 
     Returns:
       A `grain.MapDataset` of `(x, mask, indices)`, with Grain's own state, threads and workers.
 
     Raises:
-      TypeError, ValueError: if `epochs` is no int or negative.
+      TypeError, ValueError: if `epochs` is not an int, or is negative.
 
     Example:
       >>> import jaxmask as jm
@@ -30,8 +30,8 @@ def batches(bucketed: BucketBatches, epochs: int = 1) -> grain.MapDataset:
       >>> [indices.tolist() for x, mask, indices in jm.grain.batches(bucketed, epochs=1)]
       [[0, 2], [1, -1]]
     """
-    number = _check.count(epochs, "jaxmask.grain.batches", "epochs") * len(bucketed)
-    return grain.MapDataset.source(_Items(number, bucketed.__getitem__))
+    length = _check.count(epochs, "jaxmask.grain.batches", "epochs") * len(bucketed)
+    return grain.MapDataset.source(_Items(length, bucketed.__getitem__))
 
 
 def rows(packed: Packed) -> grain.MapDataset:
@@ -59,13 +59,13 @@ def rows(packed: Packed) -> grain.MapDataset:
 
 
 class _Items:
-    """So many things by their number: what `grain.MapDataset.source` takes."""
+    """A sequence of `length` items that `get` reads by index."""
 
-    def __init__(self, number: int, get: Callable[[int], Any]):
-        self._number, self._get = number, get
+    def __init__(self, length: int, get: Callable[[int], Any]):
+        self._length, self._get = length, get
 
     def __len__(self) -> int:
-        return self._number
+        return self._length
 
     def __getitem__(self, index: int) -> Any:
         return self._get(index)

@@ -17,7 +17,7 @@ from jaxmask.grain._records import reader, stacked
 
 
 class _Batches(grain.IterDataset):
-    """What `of_source` makes of the records of `parent`."""
+    """The batches that `of_source` makes of the records of `parent`."""
 
     def __init__(
         self,
@@ -35,7 +35,6 @@ class _Batches(grain.IterDataset):
         self._of_source = of_source
 
     def __iter__(self) -> "grain.DatasetIterator":
-        """An iterator of batches."""
         parent = self._parent.__iter__()
         return _Iterator(parent, self._of_source(parent))
 
@@ -43,22 +42,22 @@ class _Batches(grain.IterDataset):
 class Bucket(_Batches):
     """Batches of records with others of about their length, in a bounded number of shapes.
 
-    As `jm.bucket_stream`. The state is that of the parent with a few numbers, and a set state
-    gives exactly the batches that would have followed. Where several processes step together, they
-    must have batches of one shape at each step: bucket with `jm.bucket_batches(..., shard=...)` and
-    `jm.grain.batches` there, or pack.
+    `jm.bucket_stream` for datasets. The state is that of the parent and a few numbers, and setting
+    it gives exactly the batches that would have followed. Processes that step together need batches
+    of the same shape at each step: there, bucket with `jm.bucket_batches(..., shard=...)` and
+    `jm.grain.batches`, or pack.
 
     Args:
       parent: a dataset of Grain.
       batch_size: as in `jm.bucket_stream`, like all that follow but the last two.
-      tokens: instead of it, the most steps of a batch.
+      tokens: instead of `batch_size`, the most steps of a batch.
       boundaries: the time sizes of the buckets.
       buffer: how many records to hold.
       shuffle_seed: an int shuffles within each buffer.
-      value: what stands in the padding.
+      value: of the padding.
       dtype: of all sequences.
-      key: where a record has its sequence; None if the record is the sequence.
-      keep: what else to take along, by name, stacked; 0 in rows that only fill up a batch.
+      key: of the sequence in a record; None if the record is the sequence.
+      keep: keys of other entries to keep, stacked; 0 in filler rows.
 
     Elements are `(x, mask, indices)`; with a `key`, dicts with the key, `"mask"`, `"indices"` and
     what was kept. `indices` count the parent's elements.
@@ -112,31 +111,31 @@ class Bucket(_Batches):
 
 
 class Pack(_Batches):
-    """Batches of packed rows of one shape: several sequences in a row.
+    """Batches of packed rows, several sequences in each, all of one shape.
 
-    As `jm.pack_stream`. The state is that of the parent with a few numbers, and a set state gives
-    exactly the batches that would have followed. Several processes pack their own records, each
-    its `dataset[process::processes]`: all batches have one shape, though not all processes have
-    equally many.
+    `jm.pack_stream` for datasets. The state is that of the parent and a few numbers, and setting it
+    gives exactly the batches that would have followed. Each of several processes packs its own
+    records, `dataset[process::processes]`: all batches have one shape, though some processes may
+    have more of them than others.
 
     Args:
       parent: a dataset of Grain.
       row_length: as in `jm.pack_stream`, like all that follow but the last two.
       batch_size: the rows of a batch.
       buffer: how many rows' worth of records to hold.
-      overflow: what becomes of a sequence longer than a row: "error", "split", "truncate", "drop".
-        Elements do not hold what was left out, as those of `jm.pack_stream` do.
+      overflow: what to do with a sequence longer than a row: "error", "split", "truncate", "drop".
+        Unlike those of `jm.pack_stream`, elements do not hold what was left out.
       max_segments: the most sequences of a row.
       shuffle_seed: an int shuffles the rows of each buffer.
-      value: what stands in the padding.
+      value: of the padding.
       dtype: of all sequences.
-      key: where a record has its sequence; None if the record is the sequence.
-      keep: what else to take along, by name, one value a record; needs `max_segments`.
+      key: of the sequence in a record; None if the record is the sequence.
+      keep: keys of other entries to keep, one value for each record; needs `max_segments`.
 
     Elements are dicts with the key (or `"x"`), `"mask"`, `"segments"` and `"positions"`. With
-    `max_segments` there are also `"indices"` `[batch_size * max_segments]`, where each sequence was
-    among the parent's elements, -1 where there is none, and what was kept, in the places where
-    pooling puts the results of the sequences.
+    `max_segments` they also hold `"indices"` `[batch_size * max_segments]`, the index of each
+    sequence among the parent's elements, -1 where there is none, and what was kept, arranged as
+    pooling arranges the results of the sequences.
 
     Example:
       >>> import grain, jaxmask as jm
@@ -165,7 +164,7 @@ class Pack(_Batches):
         where = "jaxmask.grain.Pack"
         if keep and max_segments is None:
             raise ValueError(
-                f"{where}: `keep` needs `max_segments`, which says how many values a row has."
+                f"{where}: `keep` needs `max_segments`, the number of values that a row has."
             )
 
         made = ["mask", "segments", "positions", "indices"]

@@ -1,4 +1,4 @@
-"""Several sequences in a row, on the host, in NumPy: plan, pack, unpack."""
+"""Pack several sequences into each row, and unpack them, on the host, in NumPy."""
 
 from jaxmask._host.packed import Packed, Pieces
 from jaxmask.packing._pack import pack_sequences, unpack_sequences

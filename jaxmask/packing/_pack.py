@@ -27,29 +27,29 @@ def pack_sequences(
 ) -> Packed:
     """Put several sequences into each row, so that hardly any step is padding.
 
-    Best-fit decreasing: the longest sequence first, each into the row that it leaves the least
-    room in. A sequence stays in one piece, in one row, unless it is asked to be split.
+    Best-fit decreasing: the longest sequence first, each into the fitting row with the fewest free
+    steps. A sequence stays in one piece unless `overflow="split"` cuts it.
 
     Args:
       sequences: as in `pad_sequences`; `jm.Ragged` and columns of Arrow are read without a copy
         for each row.
       row_length: the steps of a row.
-      overflow: what becomes of a sequence longer than a row. `"error"` refuses it, `"split"` cuts
+      overflow: what to do with a sequence longer than a row. `"error"` refuses it, `"split"` cuts
         it into pieces that count as sequences of their own, `"truncate"` keeps its first steps,
-        `"drop"` leaves it out; `packed.dropped` has what was left out.
-      max_segments: the most sequences of a row: pooled results have `max_segments` for each. None
-        does not limit them. A small limit costs fill where sequences are short.
-      value: what stands in the padding.
+        `"drop"` leaves it out; `packed.dropped` holds the steps that were left out.
+      max_segments: the most sequences of a row, for each of which pooling gives `max_segments`
+        results. None sets no limit. With short sequences, a small limit leaves rows less full.
+      value: of the padding.
       dtype: as in `pad_sequences`.
 
     Returns:
       `Packed`, with NumPy fields `x [rows, row_length, feature...]`, `mask`, `segments` and
-      `positions`, all `[rows, row_length]`; `packed.as_segments()` stands in the mask's place.
-      A sequence without a step takes no place, and comes back from `unpack_sequences`.
+      `positions`, all `[rows, row_length]`; `packed.as_segments()` stands where a mask may.
+      A sequence without a step is in no row, and comes back from `unpack_sequences`.
 
     Raises:
-      TypeError, ValueError: as `pad_sequences`; if `row_length` is no int or below 1; if a
-        sequence is longer than a row and `overflow` is "error".
+      TypeError, ValueError: as `pad_sequences`; if `row_length` is not an int of at least 1; if
+        a sequence is longer than a row and `overflow` is "error".
 
     Example:
       >>> import jaxmask as jm
@@ -72,19 +72,19 @@ def pack_sequences(
 
 
 def unpack_sequences(y: ArrayLike, packed: Packed) -> list[np.ndarray]:
-    """Take each sequence out of packed rows: the inverse of `pack_sequences`.
+    """Unpack the sequences of packed rows: the inverse of `pack_sequences`.
 
     Args:
       y: `[rows, row_length, feature...]`, any dtype: `packed.x`, or what a model made of it.
       packed: what `pack_sequences` returned.
 
     Returns:
-      A list of arrays `[n, feature...]` in the order of the sequences that went in; the pieces of
-      a split one are joined. What was cut off is missing, and a dropped sequence is empty:
-      `packed.dropped` has their steps. They are views of one new array.
+      A list of arrays `[n, feature...]` in the order of the sequences that went in, views of one
+      new array. The pieces of a split sequence are joined. Steps that were cut off are missing and
+      a dropped sequence is empty; `packed.dropped` holds those steps.
 
     Raises:
-      TypeError: if `y` is no array.
+      TypeError: if `y` is not an array.
       ValueError: if it does not have the rows and steps of `packed`.
 
     Example:

@@ -23,23 +23,23 @@ def pack_stream(
     value: Any = 0,
     dtype: DTypeLike | None = None,
 ) -> BatchStream[Packed]:
-    """Pack sequences as they come into batches of one shape, holding only so many at a time.
+    """Pack a stream of sequences into batches of one shape, with a bounded buffer.
 
-    Sequences worth `buffer` rows are read and packed by best-fit decreasing; the fullest rows go
-    into batches, and the sequences of the rows that do not fill one are packed again with those
-    that follow. None waits longer than that.
+    Sequences worth `buffer` rows are read and packed by best-fit decreasing. The fullest rows go
+    into batches; the sequences of rows that do not fill a batch are packed again with those of the
+    next buffer, so they wait no longer than that.
 
     Args:
       sequences: an iterable of rows as in `pad_sequences`, or a function that returns an iterator
         of them. To resume, it is read again from its beginning.
       row_length: the steps of a row.
       batch_size: the rows of a batch; the last batch is filled up with empty rows.
-      buffer: how many rows' worth of sequences to hold; None takes 16 batches. More packs better.
+      buffer: how many rows' worth of sequences to hold; None holds 16 batches. More packs better.
       overflow: as in `pack_sequences`. The pieces of a split sequence count as sequences, and have
         its index.
       max_segments: the most sequences of a row, as in `pack_sequences`.
-      shuffle_seed: None gives the rows of a window from full to less full, an int shuffles them.
-      value: what stands in the padding.
+      shuffle_seed: None gives the fullest rows of a buffer first; an int shuffles them.
+      value: of the padding.
       dtype: of all sequences; None takes that of the first one that has a step.
 
     Returns:
@@ -48,8 +48,8 @@ def pack_stream(
 
     Raises:
       TypeError, ValueError: as `pack_sequences`, naming the sequence by its index; if a sequence
-        is of another type or has other feature axes than those before it. An error that reading
-        raises has a note with the index. The stream then stops: `set_state(get_state())` goes
+        is of another dtype or has other feature axes than those before it. An error raised while
+        reading gets a note with the index. The stream then stops: `set_state(get_state())` goes
         back to the last batch, so that no record is skipped.
 
     Example:
