@@ -17,7 +17,7 @@ LAYERS = {
     for number, names in enumerate(
         (
             ["_types"],
-            ["_check", "_nnx", "_sums"],
+            ["_check", "_nnx", "_report", "_sums"],
             ["_class_ids", "_mask_ops"],
             ["masks"],
             ["_host", "_steps"],
@@ -41,7 +41,6 @@ SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
 TO_MOVE = {  # imports from behind a door that are still to go through it or to what is shared
     "jaxmask.losses._chain",
     "jaxmask.losses._reduction",
-    "jaxmask.ragged._transform",
     "jaxmask.recurrent._scan",
 }
 UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "testing"}

@@ -34,12 +34,7 @@ class Padding:
 
 
 def copies(x: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Put a copy of a finite real step of the same row, else of another row, into the padding.
-
-    Example:
-      >>> copies(np.array([[0.0, 5.0, 9.0]]), np.array([[False, True, True]])).tolist()
-      [[5.0, 5.0, 9.0]]
-    """
+    """Put a copy of a finite real step of the same row, else of another row, into the padding."""
     if not x.size:
         return x
     batch = real.shape[0]

@@ -11,7 +11,6 @@ from jaxmask import _check, _keys, ragged
 from jaxmask._types import Mask, PyTree
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import NoiseCall, draw, named, opened
-from jaxmask.ragged import _transform as transform
 
 WHERE = "RaggedVmap"
 
@@ -91,7 +90,7 @@ class RaggedVmap(MaskedModule):
 
     def check(
         self, x: PyTree, mask: Mask, *arguments: Any, tolerance: float = 1e-4
-    ) -> ragged.Report:
+    ) -> ragged.Report[str]:
         """Compare with the module on each row alone, as `jm.ragged_vmap(f).check` does.
 
         Random streams are those of a copy, and give all rows the same noise.
@@ -158,4 +157,4 @@ def _leaves(module: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-transform.ADAPTERS.append((nnx.Module, RaggedVmap))
+ragged.RaggedVmap.adapters[nnx.Module] = RaggedVmap

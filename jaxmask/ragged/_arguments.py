@@ -1,4 +1,4 @@
-"""What a call was given: which arrays are ragged, which are mapped, which are shared."""
+"""The arguments of a call: which are ragged, which are mapped, which are shared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,18 +21,14 @@ class Arguments:
     """The leaves of all arguments of a call.
 
     Attributes:
-      tree: how the leaves make the arguments of the function.
-      shared: for each leaf, the leaf itself where it is shared, else None.
+      tree: the structure of the arguments of the function.
+      shared: for each leaf, the leaf itself if all rows share it, else None.
       is_shared: for each leaf.
-      arrays: the others, batch first.
-      names: for each of `arrays`, the name of its length, or None where it has no ragged axis.
-      masks: for each name, its mask: a NumPy array where it is known, also under `jit`.
+      arrays: the mapped leaves, batch first.
+      names: for each of `arrays`, the name of its length, or None if it has no ragged axis.
+      masks: for each name, its mask: a NumPy array if it is known, also under `jit`.
       batch: the number of rows.
       given: whether any mask was given.
-
-    Example:
-      >>> read((jnp.ones((2, 3)), None), 0).names
-      ['time']
     """
 
     tree: Any
@@ -45,7 +41,7 @@ class Arguments:
     given: bool = False
 
     def rebuild(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
-        """The arguments of the function with other leaves in the place of `arrays`."""
+        """The arguments of the function, with other leaves in place of `arrays`."""
         inside = iter(leaves)
         shared = zip(self.shared, self.is_shared, strict=True)
         arguments = [leaf if is_shared else next(inside) for leaf, is_shared in shared]
@@ -53,16 +49,7 @@ class Arguments:
 
 
 def read(arguments: Sequence[Any], in_axes: Any) -> Arguments:
-    """Sort the arguments of a call.
-
-    Args:
-      arguments: `(x, mask, ...)`; each further argument that is ragged is a pair.
-      in_axes: an int or None for all arguments, or a tuple with an entry for each.
-
-    Example:
-      >>> read((jnp.ones((2, 3)), None, jnp.ones(2)), 0).names
-      ['time', None]
-    """
+    """Sort `(x, mask, ...)`, where each further ragged argument is a pair `(values, mask)`."""
     x, mask, *rest = arguments
     values: list[Any] = [(x, mask), *rest]
     axes = list(in_axes) if isinstance(in_axes, tuple) else [in_axes] * len(values)
@@ -72,7 +59,10 @@ def read(arguments: Sequence[Any], in_axes: Any) -> Arguments:
             f"{len(values)}, got {len(axes)}. The pair `(x, mask)` is one argument."
         )
     if axes[0] is None:
-        raise ValueError(f"{WHERE}: the first argument is ragged; its entry in `in_axes` is 0.")
+        raise ValueError(
+            f"{WHERE}: the first argument is ragged, so its entry in `in_axes` must be an axis, "
+            "got None."
+        )
     reader = _Reader()
     for position, (value, axis) in enumerate(zip(values, axes, strict=True)):
         pair = position == 0 or (axis is not None and _is_pair(value))
@@ -113,7 +103,7 @@ class _Reader:
             if leaf_axis is None:
                 continue
             array = _batch_first(leaf, leaf_axis)
-            self._rows(array, label)
+            self._check_rows(array, label)
             if mask is not None and (array.ndim < 2 or array.shape[:2] != mask.shape):
                 _check.pair(array, mask, WHERE, over_time=True, name=label)
             self.result.arrays.append(array)
@@ -138,7 +128,7 @@ class _Reader:
         else:
             self.result.given = True
             given = _check.boolean(mask, WHERE)
-            # A known mask stays one under `jit`, so that nothing is moved where nothing has to be.
+            # A known mask stays known under `jit`, so that a batch without padding is not moved.
             given = mask if isinstance(mask, np.ndarray) else given
             given = given if isinstance(given, jax.core.Tracer) else np.asarray(given)
         if len(self.seen) == len(NAMES):
@@ -148,12 +138,12 @@ class _Reader:
         self.result.masks[name] = given
         return name, given
 
-    def _rows(self, array: Array, label: str) -> None:
+    def _check_rows(self, array: Array, label: str) -> None:
         rows = self.result.batch if self.result.arrays else array.shape[0]
         if array.ndim == 0 or array.shape[0] != rows:
             raise ValueError(
                 f"{WHERE}: every mapped argument must have the {rows} rows of `x`, but `{label}` "
-                f"has shape {array.shape}. An argument that all rows share has None in `in_axes`."
+                f"has shape {array.shape}. Give an argument that all rows share None in `in_axes`."
             )
         self.result.batch = rows
 
@@ -163,7 +153,7 @@ class _Reader:
 
 
 def _spread(axes: Any, tree: PyTree) -> list[int | None]:
-    """The entry of `in_axes` for each leaf: a tree of axes may stop at any node, as in vmap."""
+    """The entry of `in_axes` for each leaf; as in `vmap`, it may be a prefix of the tree."""
     if axes is None or isinstance(axes, int):
         return [axes] * len(jax.tree.leaves(tree))
     spread = jax.tree.map(
@@ -186,16 +176,11 @@ def _batch_first(leaf: Any, axis: int) -> Array:
 
 
 def compacted(call: Arguments) -> Arguments:
-    """The same with the real steps of each row first.
-
-    Example:
-      >>> compacted(read((jnp.ones((2, 3)), None), 0)).names
-      ['time']
-    """
+    """The arguments with the real steps of each row first."""
     arrays = [
         array if name is None or not array.size else ops.compact(array, call.masks[name])[0]
         for array, name in zip(call.arrays, call.names, strict=True)
     ]
     lengths = {name: np.sum(mask, 1, keepdims=True) for name, mask in call.masks.items()}
-    packed = {name: np.arange(call.masks[name].shape[1]) < n for name, n in lengths.items()}
-    return replace(call, arrays=arrays, masks=packed)
+    right_padded = {name: np.arange(call.masks[name].shape[1]) < n for name, n in lengths.items()}
+    return replace(call, arrays=arrays, masks=right_padded)

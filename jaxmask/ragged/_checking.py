@@ -1,7 +1,7 @@
 """Compare a ragged function with the function on each row alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,55 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check
+from jaxmask._report import Report
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged._arguments import Arguments, compacted
 from jaxmask.ragged._errors import RaggedTraceError, UnsupportedPrimitiveError
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a comparison with each row alone found. `str()` of it is the text.
-
-    Attributes:
-      name: of the function.
-      findings: a line for each difference.
-      tried: the lengths that were compared.
-
-    Example:
-      >>> import jaxmask as jm
-      >>> def f(row):
-      ...     return row * 2 if str(row.shape[0]) == "2" else row
-      >>> report = jm.ragged_vmap(f).check(*jm.pad_sequences([[1.0, 2.0, 3.0], [4.0]]))
-      >>> print(report)
-      ragged_vmap(function `f`).check: it differs from the row alone.
-      - value at length 2: expected 2, got 1
-      - gradient of argument 0 at length 2: expected 1.08, got 0.54
-      Compared at lengths 1, 2, 3.
-    """
-
-    name: str
-    findings: tuple[str, ...]
-    tried: tuple[tuple[int, ...], ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing differs in what was tried."""
-        return not self.findings
-
-    def __str__(self) -> str:
-        verdict = "equal to the row alone" if self.ok else "it differs from the row alone"
-        lengths = ", ".join(_lengths_text(lengths) for lengths in self.tried)
-        lines = [f"ragged_vmap({self.name}).check: {verdict}."]
-        lines += [f"- {finding}" for finding in self.findings]
-        return "\n".join([*lines, f"Compared at lengths {lengths}."])
-
-
-def _lengths_text(lengths: tuple[int, ...]) -> str:
-    return " x ".join(map(str, lengths))
-
-
-def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
-    """Run both, row by row."""
+def compare(ragged: Any, call: Arguments, tolerance: float) -> Report[str]:
+    """Run both on one row of each length, and report the differences."""
     call = _with_short_rows(compacted(call), ragged.min_length, ragged.multiple_of)
     lengths = {name: np.sum(mask, 1) for name, mask in call.masks.items()}
     rows: dict[tuple[int, ...], int] = {}
@@ -65,43 +24,53 @@ def compare(ragged: Any, call: Arguments, tolerance: float) -> Report:
         counts = tuple(int(length[row]) for length in lengths.values())
         if all(n >= ragged.min_length and n % ragged.multiple_of == 0 for n in counts):
             rows.setdefault(counts, row)
-    # One row of each length is enough, and a batch of them is small.
-    call = _chosen(call, list(rows.values()))
+    call = _select_rows(call, list(rows.values()))
     findings: list[str] = []
-    name, tried = _check.name_of(ragged.f), tuple(sorted(rows))
     try:
         batch = _of_batch(ragged, call) if rows else None
     except (RaggedTraceError, UnsupportedPrimitiveError) as error:
-        return Report(name, (str(error),), tried)
-    for counts in tried:
-        row = list(rows).index(counts)
-        at = f"at length {_lengths_text(counts)}"
+        return _report(ragged.f, [str(error)], sorted(rows))
+    for counts in sorted(rows):
+        row, at = list(rows).index(counts), f"at {_length_text(counts)}"
         try:
             alone = _of_row(ragged.f, call, row, dict(zip(lengths, counts, strict=True)))
         except Exception as error:
             findings.append(f"the row alone raises {type(error).__name__} {at}: {error}")
             continue
         findings += _differences(call, batch, alone, row, at, tolerance)
-    return Report(name, tuple(findings), tried)
+    return _report(ragged.f, findings, sorted(rows))
 
 
-def _with_short_rows(call: Arguments, least: int, multiple: int) -> Arguments:
-    """Append copies of the longest row, cut to the first lengths that the function takes."""
+def _report(f: Any, findings: list[str], lengths: list[tuple[int, ...]]) -> Report[str]:
+    name, tried = _check.name_of(f), tuple(map(_length_text, lengths))
+    verdict = "it differs from the row alone" if findings else "equal to the row alone"
+    lines = [f"ragged_vmap({name}).check: {verdict}."]
+    lines += [f"- {finding}" for finding in findings]
+    lines.append(f"Compared at {', '.join(tried)}.")
+    return Report(name, tuple(findings), tried, text="\n".join(lines))
+
+
+def _length_text(lengths: tuple[int, ...]) -> str:
+    return f"length {' x '.join(map(str, lengths))}"
+
+
+def _with_short_rows(call: Arguments, min_length: int, multiple: int) -> Arguments:
+    """Append copies of the longest row, cut to the three shortest lengths that `f` takes."""
     if not call.batch:
         return call
     total = sum(np.sum(mask, 1) for mask in call.masks.values())
-    longest, low = int(np.argmax(total)), -(-least // multiple) * multiple
+    longest, low = int(np.argmax(total)), -(-min_length // multiple) * multiple
     wanted = [low, low + multiple, low + 2 * multiple]
     order = np.concatenate([np.arange(call.batch), np.full(len(wanted), longest)])
-    result = _chosen(call, list(order))
+    extended = _select_rows(call, list(order))
     for name, mask in call.masks.items():
         short = [np.arange(mask.shape[1]) < n for n in wanted]
         limits = np.stack([*np.ones((call.batch, mask.shape[1]), bool), *short])
-        result.masks[name] = result.masks[name] & limits
-    return result
+        extended.masks[name] = extended.masks[name] & limits
+    return extended
 
 
-def _chosen(call: Arguments, rows: Sequence[int]) -> Arguments:
+def _select_rows(call: Arguments, rows: Sequence[int]) -> Arguments:
     index = np.asarray(rows, np.int32)
     chosen = {name: mask[index] for name, mask in call.masks.items()}
     arrays = [array[index] for array in call.arrays]
@@ -112,15 +81,15 @@ def _chosen(call: Arguments, rows: Sequence[int]) -> Arguments:
 
 
 def _of_batch(ragged: Any, call: Arguments) -> tuple[Any, list[Array], list[list[Array]]]:
-    """Values, gradients in the arrays, and for each row those in what all rows share."""
+    """Values, gradients in the arrays, and for each row its gradients in the shared arguments."""
 
     def totals(arrays: list[Array], shared: list[Array]) -> tuple[Array, Any]:
         given = replace(call, shared=_merged(call.shared, shared))
         y, _ = ragged.run(given, _merged(call.arrays, arrays))
-        return jax.vmap(weigh)(y), y
+        return jax.vmap(_weighted_sum)(y), y
 
     of_rows, pull, y = jax.vjp(totals, _floats(call.arrays), _floats(call.shared), has_aux=True)
-    # Row by row, since in their sum the nan of one would hide all others.
+    # Row by row: in a sum, the nan of one row would hide the others.
     of_shared = [pull(one)[1] for one in jnp.eye(call.batch, dtype=of_rows.dtype)]
     return y, pull(jnp.ones_like(of_rows))[0], of_shared
 
@@ -135,7 +104,7 @@ def _of_row(f: Any, call: Arguments, row: int, lengths: dict[str, int]) -> tuple
     def total(floats: list[Array], shared: list[Array]) -> tuple[Array, Any]:
         given = replace(call, shared=_merged(call.shared, shared))
         y = jax.tree.map(jnp.asarray, f(*given.rebuild(_merged(arrays, floats))))
-        return weigh(y), y
+        return _weighted_sum(y), y
 
     slopes = jax.grad(total, (0, 1), has_aux=True)(_floats(arrays), _floats(call.shared))
     (of_arrays, of_shared), y = slopes
@@ -143,7 +112,7 @@ def _of_row(f: Any, call: Arguments, row: int, lengths: dict[str, int]) -> tuple
 
 
 def _is_float(leaf: Any) -> bool:
-    """Whether a leaf has a gradient. Shared ones may be anything, also text."""
+    """Whether a leaf has a gradient; shared leaves may be anything, even text."""
     if not isinstance(leaf, float | np.ndarray | np.generic | jax.Array):
         return False
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
@@ -158,13 +127,8 @@ def _merged(leaves: Sequence[Any], floats: Sequence[Array]) -> list[Any]:
     return [next(inside) if _is_float(leaf) else leaf for leaf in leaves]
 
 
-def weigh(y: PyTree) -> Array:
-    """A sum of all floats in which each place has a weight of its own, the same at any size.
-
-    Example:
-      >>> round(float(weigh(jnp.ones(2))), 3)
-      -0.126
-    """
+def _weighted_sum(y: PyTree) -> Array:
+    """A sum of all floats, in which each index has the same weight in arrays of any size."""
     total = jnp.zeros(())
     for leaf in jax.tree.leaves(y):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -189,9 +153,9 @@ def _differences(
         return [f"the results have another structure {at}"]
     pairs = zip(jax.tree.leaves(y), jax.tree.leaves(values), strict=True)
     labelled = [("value", ours[row], theirs) for ours, theirs in pairs]
-    places = [f"gradient of argument {place}" for place in _places(call)]
+    names = [f"gradient of argument {path}" for path in _paths(call)]
     ours_all = [*(g[row] for g in gradients), *of_shared[row]]
-    labelled += zip(places, ours_all, [*slopes, *shared_slopes], strict=True)
+    labelled += zip(names, ours_all, [*slopes, *shared_slopes], strict=True)
     found = []
     for label, ours, theirs in labelled:
         text = _difference(np.asarray(ours), np.asarray(theirs), tolerance)
@@ -200,10 +164,10 @@ def _differences(
     return found
 
 
-def _places(call: Arguments) -> list[str]:
-    """Where in the arguments each leaf with a gradient stands, those of `arrays` first."""
-    numbers = jax.tree.unflatten(call.tree, range(len(call.shared)))
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(numbers)]
+def _paths(call: Arguments) -> list[str]:
+    """The path in the arguments of each leaf with a gradient, those of `arrays` first."""
+    leaves = jax.tree.unflatten(call.tree, range(len(call.shared)))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(leaves)]
     texts = [f"{path[0].idx}{jax.tree_util.keystr(path[1:])}" for path in paths]
     arrays = iter(call.arrays)
     of_arrays: list[str] = []
@@ -215,7 +179,7 @@ def _places(call: Arguments) -> list[str]:
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
-    """The worst entry, or nothing; nan is equal to nan alone, and padding to 0."""
+    """The first entry that differs, or ""; nan equals only nan, and padding must be 0."""
     if ours.ndim != theirs.ndim or any(
         a < b for a, b in zip(ours.shape, theirs.shape, strict=True)
     ):
@@ -230,5 +194,5 @@ def _difference(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
         wrong = ~np.isclose(ours / scale, expected / scale, rtol=0, atol=tolerance, equal_nan=True)
     if not wrong.any():
         return ""
-    place = tuple(int(k) for k in np.argwhere(wrong)[0])
-    return f"expected {expected[place]:.3g}, got {ours[place]:.3g}"
+    index = tuple(int(k) for k in np.argwhere(wrong)[0])
+    return f"expected {expected[index]:.3g}, got {ours[index]:.3g}"

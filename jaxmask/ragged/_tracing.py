@@ -1,4 +1,4 @@
-"""Trace the function once, at lengths that are symbols."""
+"""Trace the function once, at symbolic lengths."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from jaxmask.ragged import _errors as errors
 from jaxmask.ragged._arguments import WHERE, Arguments
 from jaxmask.ragged._interpreter import dims
 from jaxmask.ragged._interpreter.context import Shape
-from jaxmask.ragged._interpreter.patches import nesting, watched
+from jaxmask.ragged._interpreter.patches import traced_sizes
 
 
 @dataclass
-class Program:
-    """A traced function.
+class RowProgram:
+    """A traced row function.
 
     Attributes:
-      closed: the jaxpr, on one row.
-      tree: of its results.
+      closed: its closed jaxpr.
+      tree: the structure of its results.
       outputs: their logical shapes.
-      sizes: the bounds of the lengths.
-      symbols: for each length, its name in the sizes.
-      lengths: for each length, its size in the program.
-      multiple: lengths are this many times the symbol.
+      sizes: the bounds of all sizes.
+      symbols: for each length, the name of its symbol.
+      lengths: for each length, its size: `multiple` times the symbol.
+      multiple: what lengths are multiples of.
     """
 
     closed: Any
@@ -41,17 +41,9 @@ class Program:
         return self.sizes.span(self.lengths[name])[1]
 
 
-def trace(f: Callable[..., Any], call: Arguments, least: int, multiple: int) -> Program:
-    """Trace, and check against traces at known lengths.
-
-    Example:
-      >>> from jaxmask.ragged._arguments import read
-      >>> import jax.numpy as jnp
-      >>> call = read((jnp.ones((2, 4)), None), 0)
-      >>> trace(lambda row: row.sum(), call, 1, 1).outputs
-      [()]
-    """
-    scope, lengths, bounds, symbols = _symbols(call, least, multiple)
+def trace(f: Callable[..., Any], call: Arguments, min_length: int, multiple: int) -> RowProgram:
+    """Trace, and compare with traces at the shortest and the longest length."""
+    scope, lengths, bounds, symbols = _symbols(call, min_length, multiple)
     sizes = dims.Sizes(bounds)
 
     def of_leaves(*leaves: Any) -> Any:
@@ -61,27 +53,27 @@ def trace(f: Callable[..., Any], call: Arguments, least: int, multiple: int) -> 
     ends = [{name: span[k] for name, span in spans.items()} for k in (0, 1)]
     concrete = [_shapes(of_leaves, call, end) for end in ends]
     try:
-        with watched(scope, dims.Sizes(_widened(bounds))):
+        with traced_sizes(scope, dims.Sizes(_widened(bounds))):
             make = jax.make_jaxpr(of_leaves, return_shape=True)
             closed, results = make(*_specs(call, lengths))
     except Exception as error:
         raise errors.trace_error(error) from error
     outputs = [tuple(v.aval.shape) for v in closed.jaxpr.outvars]
     tree = jax.tree.structure(results)
-    program = Program(closed, tree, outputs, sizes, symbols, lengths, multiple)
+    program = RowProgram(closed, tree, outputs, sizes, symbols, lengths, multiple)
     for k, result in enumerate(concrete):
         _compare(program, result, k)
     return program
 
 
-def _symbols(call: Arguments, least: int, multiple: int) -> tuple[Any, dict, dict, dict]:
-    """Their scope, and sizes, bounds and symbols of all lengths."""
+def _symbols(call: Arguments, min_length: int, multiple: int) -> tuple[Any, dict, dict, dict]:
+    """The scope of all lengths, and the size, bounds and symbol of each."""
     lengths: dict[str, Any] = {}
     bounds: dict[str, tuple[int, int]] = {}
     symbols: dict[str, str] = {}
-    low = -(-least // multiple)
+    low = -(-min_length // multiple)
     for name, mask in call.masks.items():
-        symbols[name] = name + "_inside" * nesting()
+        symbols[name] = name + "_inside" * dims.nesting()
         bounds[symbols[name]] = low, max(low, mask.shape[1] // multiple)
     limits = [f"{n} >= {low}" for n, (low, _) in bounds.items()]
     limits += [f"{n} <= {high}" for n, (_, high) in _widened(bounds).items()]
@@ -92,7 +84,7 @@ def _symbols(call: Arguments, least: int, multiple: int) -> tuple[Any, dict, dic
 
 
 def _widened(bounds: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """A length that can have one value only is a symbol all the same.
+    """Make a symbol of each length, even if it can have a single value only.
 
     What is ragged must not depend on how far a batch is padded.
     """
@@ -100,7 +92,7 @@ def _widened(bounds: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
 
 
 def _specs(call: Arguments, lengths: dict[str, Any]) -> list[jax.ShapeDtypeStruct]:
-    """The row alone: no batch, and its own length."""
+    """Shapes and dtypes of the row alone: no batch axis, and its own length."""
     return [
         jax.ShapeDtypeStruct(
             array.shape[1:] if name is None else (lengths[name], *array.shape[2:]), array.dtype
@@ -110,10 +102,7 @@ def _specs(call: Arguments, lengths: dict[str, Any]) -> list[jax.ShapeDtypeStruc
 
 
 def _shapes(f: Callable, call: Arguments, lengths: dict[str, int]) -> Any:
-    """The shapes of the results on a row of known length.
-
-    What the function raises there is its own error, and passes as it is.
-    """
+    """The shapes of the results on a row of known length; errors here are the function's own."""
     try:
         return jax.eval_shape(f, *_specs(call, lengths))
     except Exception as error:
@@ -122,8 +111,8 @@ def _shapes(f: Callable, call: Arguments, lengths: dict[str, int]) -> Any:
         raise
 
 
-def _compare(program: Program, results: Any, bound: int) -> None:
-    """A function that asks `x.shape[0] == 3` gets False at a symbolic length: catch what shows."""
+def _compare(program: RowProgram, results: Any, bound: int) -> None:
+    """Refuse functions whose results differ in shape at a known length, which they compare with."""
     values = {name: program.sizes.bounds[name][bound] for name in program.symbols.values()}
     expected = [
         tuple(int(dims.evaluate(dim, values, dims.ARRAYS)) for dim in shape)
@@ -133,8 +122,8 @@ def _compare(program: Program, results: Any, bound: int) -> None:
     if jax.tree.structure(results) != program.tree or shapes != expected:
         lengths = ", ".join(str(value * program.multiple) for value in values.values())
         raise errors.RaggedTraceError(
-            f"{WHERE}: on a row of length {lengths} the function returns shapes {shapes}, but its "
-            f"program for any length says {expected}. It asks for one exact length in Python "
-            "(`if x.shape[0] == 1`), which JAX answers with False where the length is not known. "
-            "Write it without such a branch, or exclude the length by `min_length=`."
+            f"{WHERE}: on a row of length {lengths} the function returns shapes {shapes}, but "
+            f"traced for any length it returns {expected}. It compares a length with a number in "
+            "Python (`if x.shape[0] == 1`), which JAX answers with False while the length is a "
+            "symbol. Write it without such a branch, or exclude the length by `min_length=`."
         )

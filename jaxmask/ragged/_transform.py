@@ -1,27 +1,30 @@
-"""`ragged_vmap`: a function of one unpadded row becomes a function of a padded batch."""
+"""`ragged_vmap` turns a function of one unpadded row into a function of a padded batch."""
 
+import importlib
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._report import Report
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged._arguments import WHERE, Arguments, read
-from jaxmask.ragged._checking import Report, compare
+from jaxmask.ragged._checking import compare
 from jaxmask.ragged._interpreter.context import Context, Shape, ragged_axes, select
 from jaxmask.ragged._interpreter.interpret import run_known
-from jaxmask.ragged._interpreter.preparing import prepared
-from jaxmask.ragged._tracing import Program, trace
-
-# How functions that hold state of their own are run: `(type, make)`, and `make` takes the arguments
-# of `ragged_vmap`. The modules of a framework enter themselves, so that none is imported here.
-ADAPTERS: list[tuple[type, Callable[..., Any]]] = []
+from jaxmask.ragged._preparing import prepare
+from jaxmask.ragged._tracing import RowProgram, trace
 
 
 class RaggedVmap:
     """What `ragged_vmap` returns: call it with `(x, mask, ...)`.
+
+    Attributes:
+      adapters: for each type of functions that hold state of their own, what `ragged_vmap` makes of
+        them, with the same arguments. `jaxmask.nn` enters `nnx.Module` when it is imported.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -30,6 +33,8 @@ class RaggedVmap:
       >>> y.tolist(), row_mask.tolist()
       ([3, 4], [True, True])
     """
+
+    adapters: ClassVar[dict[type, Callable[..., Any]]] = {}
 
     def __init__(
         self,
@@ -55,24 +60,24 @@ class RaggedVmap:
         return y, real
 
     def run(self, call: Arguments, arrays: Sequence[Array]) -> tuple[PyTree, PyTree]:
-        """Run on arguments that were read already, with other arrays in the place of its own."""
+        """Run on arguments that were read already, with `arrays` in place of theirs."""
         program = trace(self.f, call, self.min_length, self.multiple_of)
-        rows, lengths, valid = prepared(call, arrays, program, self.min_length, self.multiple_of)
+        rows, lengths, valid = prepare(call, arrays, program, self.min_length, self.multiple_of)
         values, real = jax.vmap(lambda *row: _row(program, *row))(lengths, valid, rows)
         return jax.tree.unflatten(program.tree, values), jax.tree.unflatten(program.tree, real)
 
-    def check(self, x: PyTree, mask: Any, *arguments: Any, tolerance: float = 1e-4) -> Report:
+    def check(self, x: PyTree, mask: Any, *arguments: Any, tolerance: float = 1e-4) -> Report[str]:
         """Compare with the function on each row alone, in values and gradients.
 
-        It catches what no transformation can: a function that asks in Python for one exact length
-        (`if x.shape[0] == 3`) gets False while it is traced. Every length in the batch is tried,
-        and, by shortening its longest row, the first three that the function takes.
+        This finds what tracing cannot: a function that depends on its length in a way that JAX does
+        not see, such as `str(x.shape[0])`. One row of each length in the batch is compared, and its
+        longest row cut to the three shortest lengths that the function takes.
 
         Args:
-          x: as in a call. The values must be known: not under `jit`.
+          x: as in a call, but with known values: not under `jit`.
           mask: as in a call.
           *arguments: as in a call.
-          tolerance: relative to the greatest entry of each array.
+          tolerance: relative to the largest absolute value of each array.
 
         Returns:
           A `Report`; it does not raise.
@@ -86,18 +91,18 @@ def _long_enough(call: Arguments, min_length: int) -> bool:
 
 
 def _row(
-    program: Program, lengths: dict[str, Array], valid: Array, arrays: Sequence[Array]
+    program: RowProgram, lengths: dict[str, Array], valid: Array, arrays: Sequence[Array]
 ) -> tuple[list[Array], list[Array]]:
-    """One row: run, and clear the padding of the results."""
+    """Run one row, and clear the padding of its results."""
     counts = {program.symbols[name]: lengths[name] for name in program.symbols}
-    context = Context(program.sizes, counts, row=valid)
-    outputs, _, _ = run_known(context, program.closed, arrays)  # their padding is cleared
+    context = Context(program.sizes, counts, valid=valid)
+    outputs, _, _ = run_known(context, program.closed, arrays)
     pairs = [_cleared(context, v, s, valid) for v, s in zip(outputs, program.outputs, strict=True)]
     return [value for value, _ in pairs], [real for _, real in pairs]
 
 
 def _cleared(context: Context, value: Any, shape: Shape, valid: Array) -> tuple[Array, Array]:
-    """Zero outside the row, and the mask of what is inside."""
+    """A result with 0 outside the row, and its mask."""
     value = jnp.asarray(value)
     ragged = ragged_axes(shape)
     inside, covered = valid, ragged[-1] + 1 if ragged else 0
@@ -111,39 +116,38 @@ def _cleared(context: Context, value: Any, shape: Shape, valid: Array) -> tuple[
 def ragged_vmap(
     f: Callable[..., PyTree], in_axes: Any = 0, *, min_length: int = 1, multiple_of: int = 1
 ) -> Any:
-    """Make a function of one unpadded row a function of a padded batch.
+    """Turn a function of one unpadded row into a function of a padded batch.
 
-        y[b], of its own length, = f(x[b, : n[b]])
+        y[b] = f(x[b, : n[b]]), followed by 0
 
-    Values and gradients are those of the row alone, whatever stands in the padding, by
-    construction: the function is traced once at a symbolic length, and its program is run by rules
-    that know which part of each array belongs to the row. A primitive without a rule is an error
-    that names it.
+    Values and gradients are those of the row alone, whatever the padding holds: `f` is traced once
+    at a symbolic length, and its program is run, primitive by primitive, by rules that know which
+    part of each array belongs to the row. A primitive without a rule is an error that names it.
 
     Mask class: any; a batch that is not padded on the right is compacted first.
 
     Args:
-      f: a function of one row `x [n, feature...]` and of more arguments. `x` may be a pytree of
-        arrays that share their length.
-      in_axes: as in `jax.vmap`, for each argument of `f`. 0: mapped over the batch, ragged where
-        the argument is a pair `(z, z_mask)` with a mask `[batch, time]`; None: shared by all rows,
-        as parameters are. Pytrees of such entries are taken.
-      min_length: rows with fewer steps give 0 and False, with zero gradient. `f` is never run on
-        them, so that it may rely on the length: `min_length=2` for `x[1:].mean(0)`.
-      multiple_of: `f` takes lengths that are multiples of this, so that it may reshape them; other
+      f: a function of one row `x [n, feature...]` and further arguments. `x` may be a pytree of
+        arrays of the same length.
+      in_axes: as in `jax.vmap`, an entry for each argument of `f`, or for the leaves of one. An
+        axis: mapped over the batch, and ragged if the argument is a pair `(z, z_mask)` with a mask
+        `[batch, time]`. None: shared by all rows, such as parameters.
+      min_length: rows with fewer steps give 0 and False, with zero gradient, and `f` is not run on
+        them: `min_length=2` for `x[1:].mean(0)`.
+      multiple_of: `f` takes lengths that are multiples of this, for instance to reshape them; other
         rows give 0 and False.
 
     Returns:
-      A function of `(x, mask, ...)` that returns `(y, mask)`. On each ragged axis `y` holds its
-      real values first and 0 after; its size is the largest that lengths up to `time` give. The
-      mask has the shape of `y` up to its last ragged axis; where `y` has a fixed size it is a row
-      mask `[batch]`. A pytree of results has a pytree of masks. Arguments that are given the same
-      mask object share one length; others are independent. `.check(x, mask, ...)` compares with
+      A function of `(x, mask, ...)` that returns `(y, mask)`. On each ragged axis, `y` holds its
+      real values first and 0 after them; the size of the axis is the largest that lengths up to
+      `time` give. The mask has the shape of `y` up to its last ragged axis; if `y` has none, it is
+      a row mask `[batch]`. A pytree of results has a pytree of masks. Arguments with the same mask
+      object share one length; other lengths are independent. `.check(x, mask, ...)` compares with
       each row alone.
 
     Raises:
-      RaggedTraceError: if `f` asks in Python for what only a known length can answer.
-      UnsupportedPrimitiveError: if a primitive without a rule meets a ragged axis.
+      RaggedTraceError: if `f` needs in Python what only a known length can answer.
+      UnsupportedPrimitiveError: if a primitive without a rule is used on a ragged axis.
       MaskError, TypeError, ValueError: if a mask does not belong to its array.
 
     Example:
@@ -156,7 +160,9 @@ def ragged_vmap(
       ((2, 2, 1), [[True, True], [True, False]], [[3.0], [0.0]])
     """
     options = {"min_length": min_length, "multiple_of": multiple_of}
-    for kind, make in ADAPTERS:
+    if "flax.nnx" in sys.modules:  # else `f` is no module of Flax
+        importlib.import_module("jaxmask.nn")  # enters its adapter; a layer above this one
+    for kind, make in RaggedVmap.adapters.items():
         if isinstance(f, kind):
             return make(f, in_axes, **options)
     return RaggedVmap(f, in_axes, **options)

@@ -7,5 +7,5 @@ from jaxmask.ragged._interpreter import padding
 
 @pytest.fixture(autouse=True)
 def _checked_padding():
-    with padding.checked():
+    with padding.checking():
         yield

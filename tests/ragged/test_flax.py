@@ -1,5 +1,8 @@
 """Flax's layers, called on one row as their documentation calls them: exact, or a named error."""
 
+import subprocess
+import sys
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -194,3 +197,12 @@ def test_check_of_a_module(batch):
 def test_ragged_refuses_what_is_no_layer():
     with pytest.raises(TypeError, match="must be callable"):
         jm.nn.RaggedVmap(3)
+
+
+def test_a_module_is_recognised_before_anything_of_nn_is_used():
+    code = (
+        "import jaxmask as jm; from flax import nnx; "
+        "layer = jm.ragged_vmap(nnx.Dropout(0.5, rngs=nnx.Rngs(0))); "
+        "assert type(layer) is jm.nn.RaggedVmap, type(layer)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

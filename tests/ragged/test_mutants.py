@@ -6,7 +6,8 @@ from unittest import mock
 import jax
 import pytest
 
-from jaxmask.ragged._interpreter import context, interpret, preparing
+from jaxmask.ragged import _preparing as preparing
+from jaxmask.ragged._interpreter import context, interpret
 from jaxmask.ragged._interpreter.interpret import RULES
 from jaxmask.ragged._rules import control, elementwise
 from tests.ragged.alone import compare
@@ -63,18 +64,18 @@ def _last_is_first(ctx, x, length):
     return x
 
 
-_plan = preparing._plan
+_sources = preparing._sources
 
 
 def _no_copies_of_the_first(mask, lengths, valid, rows, physical):
-    whole = _plan(mask, 0 * lengths + physical, valid, rows, physical)
-    return whole._replace(own=_plan(mask, lengths, valid, rows, physical).own)
+    whole = _sources(mask, 0 * lengths + physical, valid, rows, physical)
+    return whole._replace(own=_sources(mask, lengths, valid, rows, physical).own)
 
 
 METHODS = {
     "copies of the first step": (
         preparing,
-        "_plan",
+        "_sources",
         _no_copies_of_the_first,
         "elementwise.inverse_of_parameters",
     ),

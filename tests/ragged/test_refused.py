@@ -11,7 +11,7 @@ from jax.extend.core import primitives
 import jaxmask as jm
 from jaxmask.ragged._interpreter import dims
 from jaxmask.ragged._interpreter.interpret import REFUSED, RULES
-from jaxmask.ragged._interpreter.patches import watched
+from jaxmask.ragged._interpreter.patches import traced_sizes
 
 X = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
 MASK = np.arange(4) < np.array([4, 2])[:, None]
@@ -151,7 +151,7 @@ def test_caches_of_jax_may_compare_sizes():
     ask = "def ask(a, b): return a == b"
     of_jax: dict = {}
     exec(compile(ask, str(Path(jax.__file__).with_name("core.py")), "exec"), of_jax)
-    with watched(time.scope, dims.Sizes({"time": (1, 9)})):
+    with traced_sizes(time.scope, dims.Sizes({"time": (1, 9)})):
         assert not of_jax["ask"](time, 4)
         with pytest.raises(Exception, match="'time'"):
             _ = time == 4

@@ -1,9 +1,7 @@
-"""One row inside the program: how long it is, and what stands in its padding.
+"""One row inside the program: its lengths, and what its padding holds.
 
-The invariant that every rule keeps: **on each ragged axis, padding holds a copy of position 0**.
-So a function of one step only ever meets values that it meets on the row alone. Nothing in the
-padding can be nan or inf that is not so on the row, its zero cotangent stays zero, and functions
-of each step need no mask at all.
+Every rule keeps the invariant that **padding holds a copy of position 0 on each ragged axis**;
+`padding` says it in full and checks it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,16 +22,10 @@ class Context:
     Args:
       sizes: the bounds of all lengths.
       lengths: int32 scalars, for each name.
-      live: a bool scalar, or None for True. Where it is False this part of the program would not
-        run on the row alone: it is a branch that is not taken, or a loop of no steps. Its results
-        are dropped, and the values in it are replaced by safe ones.
-      row: whether the row is there at all. Loops of a row that is not there end at once.
-
-    Example:
-      >>> time, = jax.export.symbolic_shape("time")
-      >>> row = Context(dims.Sizes({"time": (1, 4)}), {"time": jnp.int32(3)})
-      >>> row.size(time), int(row.count(time)), row.real(time).tolist()
-      (4, 3, [True, True, True, False])
+      live: a bool scalar, or None for True. Where it is False, this part of the program would not
+        run on the row alone: it is a branch not taken, or a loop without steps. Its results are
+        dropped, and the values in it are replaced by safe ones.
+      valid: whether the row is long enough to run; loops of one that is not end at once.
     """
 
     def __init__(
@@ -41,28 +33,28 @@ class Context:
         sizes: dims.Sizes,
         lengths: Mapping[str, Array],
         live: Array | None = None,
-        row: Array | None = None,
+        valid: Array | None = None,
     ):
-        self.sizes, self.lengths, self.live, self.row = sizes, dict(lengths), live, row
-        self.linear = False  # whether this is transposed as it stands: `stop_gradient` is not
-        self.callers: list[Any] = []  # the equations that are running, the outermost first
+        self.sizes, self.lengths, self.live, self.valid = sizes, dict(lengths), live, valid
+        self.linear = False  # whether this is transposed as it is, which `stop_gradient` is not
+        self.callers: list[Any] = []  # the equations that are running, outermost first
         self._positions: dict[int, Array] = {}
         self._real: dict[str, Array] = {}
         self._count: dict[str, Array] = {}
 
     def inside(self, live: Array | None = None) -> "Context":
-        """The same row inside a loop or a branch; `live` narrows what there is already."""
+        """The same row inside a loop or a branch; `live` is combined with that of the caller."""
         if live is not None and self.live is not None:
             live = live & self.live
         live = self.live if live is None else live
-        context = Context(self.sizes, self.lengths, live, self.row)
+        context = Context(self.sizes, self.lengths, live, self.valid)
         context.callers, context.linear = self.callers, self.linear
         return context
 
     # ------------------------------------------------------------------------- sizes
 
     def size(self, dim: Any) -> int:
-        """The physical size of an axis: that of the longest row."""
+        """The physical size of an axis: its size in the longest row."""
         return self.sizes.span(dim)[1]
 
     def count(self, dim: Any) -> Any:
@@ -76,7 +68,7 @@ class Context:
         return self._count[text]
 
     def may_be_empty(self, dim: Any) -> bool:
-        """Whether an axis has no position in some row."""
+        """Whether an axis is empty in some row."""
         return dims.is_symbolic(dim) and self.sizes.span(dim)[0] <= 0
 
     def shape(self, shape: Sequence[Any]) -> tuple[int, ...]:
@@ -99,7 +91,7 @@ class Context:
     # ----------------------------------------------------------------------- padding
 
     def mask(self, shape: Shape, axes: Sequence[int] | None = None) -> Array | None:
-        """True where no index along `axes` is padding, of the physical shape; None: all."""
+        """True where no index along `axes` is padding, of the physical shape; None for all True."""
         mask = None
         for axis in ragged_axes(shape, axes):
             one = along(self.real(shape[axis]), axis, self.shape(shape))
@@ -107,23 +99,23 @@ class Context:
         return mask
 
     def fill(self, value: Array, shape: Shape, axes: Sequence[int] | None, constant: Any) -> Array:
-        """Put a constant, the identity of what follows, into the padding along `axes`."""
+        """Fill the padding along `axes` with a constant, the identity of what follows."""
         mask = self.mask(shape, axes)
         return value if mask is None else select(mask, value, constant)
 
     def repeat_first(self, value: Array, shape: Shape, axes: Sequence[int] | None = None) -> Array:
-        """Put a copy of position 0 into the padding along `axes` (all of them where None)."""
+        """Fill the padding along `axes`, or all axes, with copies of position 0."""
         for axis in ragged_axes(shape, axes):
             first = jax.lax.slice_in_dim(value, 0, min(1, value.shape[axis]), 1, axis)
-            # The copy carries no gradient: all of it would be 0.
+            # The copies carry no gradient, which would be 0 in any case.
             first = first if self.linear else stop_gradient(first)
             value = select(along(self.real(shape[axis]), axis, value.shape), value, first)
         return value
 
     def alive(self, shape: Shape) -> Array | None:
-        """Whether the row alone computes an array of this shape at all; None where it always does.
+        """Whether the row alone computes an entry of an array of this shape; None for always.
 
-        It does not in a part of the program that is not live, nor where an axis has no position.
+        It does not in a part of the program that is not live, nor where an axis is empty.
         """
         alive = self.live
         for dim in {str(dim): dim for dim in shape if self.may_be_empty(dim)}.values():
@@ -141,39 +133,18 @@ SCALARS: dict[str, Any] = {
 
 
 def ragged_axes(shape: Shape, axes: Sequence[int] | None = None) -> list[int]:
-    """Those of some axes whose size depends on the row.
-
-    Example:
-      >>> time, = jax.export.symbolic_shape("time")
-      >>> ragged_axes((2, time))
-      [1]
-    """
+    """Those of `axes`, or of all, whose size depends on the row."""
     chosen = range(len(shape)) if axes is None else axes
     return [axis for axis in chosen if dims.is_symbolic(shape[axis])]
 
 
 def along(vector: Array, axis: int, shape: Sequence[int]) -> Array:
-    """A vector along one axis of a shape.
-
-    Example:
-      >>> along(jnp.arange(3), 1, (2, 3)).tolist()
-      [[0, 1, 2], [0, 1, 2]]
-    """
+    """A vector, broadcast along one axis of a shape."""
     return jax.lax.broadcast_in_dim(vector, shape, (axis,))
 
 
 def select(inside: Array, value: Array, other: Any) -> Array:
-    """`jnp.where` of a mask of the shape of `value`, in few operations.
-
-    Args:
-      inside: where to take `value`.
-      value: any dtype.
-      other: a number, or an array whose axes are those of `value` or 1.
-
-    Example:
-      >>> select(jnp.array([True, False]), jnp.array([5, 6]), 0).tolist()
-      [5, 0]
-    """
+    """`jnp.where(inside, value, other)` in few operations; only `other` is broadcast."""
     if jnp.ndim(other) == 0:
         other = jax.lax.full(value.shape, other, value.dtype)
     elif other.shape != value.shape:
@@ -181,32 +152,22 @@ def select(inside: Array, value: Array, other: Any) -> Array:
     return jax.lax.select_n(inside, other, value)
 
 
-def take(value: Array, place: Array, axis: int) -> Array:
-    """Positions of an axis; what lies outside is moved inside, and is not to be used.
-
-    Example:
-      >>> take(jnp.array([5, 6]), jnp.array([1, 9]), 0).tolist()
-      [6, 6]
-    """
+def gather_along(value: Array, index: Array, axis: int) -> Array:
+    """`jnp.take` along an axis, clipped: callers must not use what an index outside gives."""
     if not value.shape[axis]:
-        shape = tuple(place.size if k == axis else size for k, size in enumerate(value.shape))
+        shape = tuple(index.size if k == axis else size for k, size in enumerate(value.shape))
         return jnp.zeros(shape, value.dtype)
-    numbers = jax.lax.GatherDimensionNumbers(
+    dimensions = jax.lax.GatherDimensionNumbers(
         offset_dims=tuple(k for k in range(value.ndim) if k != axis),
         collapsed_slice_dims=(axis,),
         start_index_map=(axis,),
     )
     sizes = tuple(1 if k == axis else size for k, size in enumerate(value.shape))
-    return jax.lax.gather(value, place[:, None], numbers, sizes, mode="clip")
+    return jax.lax.gather(value, index[:, None], dimensions, sizes, mode="clip")
 
 
 def stop_gradient(value: Array) -> Array:
-    """`jax.lax.stop_gradient`, for values that may be random keys too.
-
-    Example:
-      >>> stop_gradient(jax.random.key(0)).shape
-      ()
-    """
+    """`jax.lax.stop_gradient`, for values that may be random keys too."""
     if jnp.issubdtype(value.dtype, jnp.inexact):
         return jax.lax.stop_gradient(value)
     return value

@@ -1,10 +1,11 @@
 """Sizes of arrays as expressions of row lengths: `time - 1`, `floordiv(time + 1, 2)`.
 
-JAX traces a function at a symbolic length and computes the size of every intermediate array. Here
-such an expression gets its value, for one length or for all lengths at once.
+JAX traces a function at a symbolic length and gives the size of every intermediate array as such an
+expression. This module evaluates it, for one length or over all lengths at once.
 """
 
 import ast
+import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -12,34 +13,19 @@ from typing import Any
 import numpy as np
 from jax import export
 
-MOST_POINTS = 2_000_000  # of a grid of lengths; beyond it, sizes are bounded by intervals
+MAX_GRID = 2_000_000  # combinations of lengths that are tried; above, intervals bound a size
 
 
 def is_symbolic(dim: Any) -> bool:
-    """Whether a size depends on a row length.
-
-    Example:
-      >>> is_symbolic(3)
-      False
-    """
+    """Whether a size depends on a row length."""
     return bool(export.is_symbolic_dim(dim))
 
 
 def evaluate(dim: Any, lengths: Mapping[str, Any], functions: Mapping[str, Callable]) -> Any:
-    """The value of a size, with numbers, arrays or intervals in the place of the names.
+    """The value of a size, given an int, array or interval for each length by name.
 
-    The text of a size is read, in the grammar that `jax.export.symbolic_shape` documents, since
-    its inner form belongs to JAX.
-
-    Args:
-      dim: an int or a symbolic size.
-      lengths: what stands for each name.
-      functions: `floordiv`, `mod`, `max` and `min` for that kind of value.
-
-    Example:
-      >>> time, = export.symbolic_shape("time")
-      >>> evaluate(2 * time**2 - 1, {"time": 3}, {})
-      17
+    Its text is parsed, in the grammar that `jax.export.symbolic_shape` documents, since its inner
+    form is private to JAX. `functions` are `floordiv`, `mod`, `max` and `min` for such values.
     """
     return _value(_parse(str(dim)), lengths, functions) if is_symbolic(dim) else dim
 
@@ -74,16 +60,7 @@ def _value(node: ast.expr, lengths: Mapping[str, Any], functions: Mapping[str, C
 
 
 class Sizes:
-    """Least and greatest value of every size, over all lengths that a row may have.
-
-    Args:
-      bounds: for each name, the least and the greatest value.
-
-    Example:
-      >>> time, = export.symbolic_shape("time")
-      >>> Sizes({"time": (1, 4)}).span((time + 1) // 2 - 1)
-      (0, 1)
-    """
+    """The least and the greatest value of any size, given `bounds` of each length by name."""
 
     def __init__(self, bounds: Mapping[str, tuple[int, int]]):
         self.bounds = dict(bounds)
@@ -108,7 +85,7 @@ class Sizes:
             )
         ranges = {name: self.bounds[name] for name in names}
         points = np.prod([float(high - low + 1) for low, high in ranges.values()])
-        if points > MOST_POINTS:
+        if points > MAX_GRID:
             interval = evaluate(dim, {n: Interval(*r) for n, r in ranges.items()}, INTERVALS)
             return interval.low, interval.high
         axes = [np.arange(low, high + 1, dtype=np.int64) for low, high in ranges.values()]
@@ -117,18 +94,24 @@ class Sizes:
         return int(values.min()), int(values.max())
 
 
-# The bounds of the sizes of row functions that are being traced, by their scope in JAX.
-TRACED: dict[Any, Sizes] = {}
+class _Tracing(threading.local):
+    """The bounds of the sizes of each row function that this thread traces, by scope in JAX."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[Any, Sizes] = {}
+
+
+TRACING = _Tracing()
 
 
 def traced(size: Any) -> Sizes | None:
-    """The bounds of a size, if it belongs to a row function that is being traced.
+    """The bounds of a size, if it belongs to a row function that this thread is tracing."""
+    return TRACING.sizes.get(size.scope) if is_symbolic(size) else None
 
-    Example:
-      >>> traced(3), traced(export.symbolic_shape("time")[0])
-      (None, None)
-    """
-    return TRACED.get(size.scope) if is_symbolic(size) else None
+
+def nesting() -> int:
+    """How many row functions this thread is tracing, one inside the other."""
+    return len(TRACING.sizes)
 
 
 ARRAYS: dict[str, Callable] = {
@@ -140,13 +123,7 @@ ARRAYS: dict[str, Callable] = {
 
 
 class Interval:
-    """A range of whole numbers, for sizes of so many lengths that not all can be tried.
-
-    Example:
-      >>> product = Interval(1, 4) * 2 + Interval(-1, 1)
-      >>> product.low, product.high
-      (1, 9)
-    """
+    """A range of integers, for sizes of so many lengths that not all can be tried."""
 
     def __init__(self, low: int, high: int):
         self.low, self.high = int(low), int(high)
@@ -181,12 +158,7 @@ class Interval:
 
 
 def interval(value: Any) -> Interval:
-    """A number as the range that holds it alone.
-
-    Example:
-      >>> interval(3).high
-      3
-    """
+    """A number as a range of that number only."""
     return value if isinstance(value, Interval) else Interval(value, value)
 
 

@@ -1,15 +1,14 @@
 """Run a traced program on one padded row, equation by equation.
 
-`run` walks over the equations of a jaxpr that was traced at symbolic lengths and calls, for each,
-the rule of its primitive. Rules are kept by the primitive's name, since names outlive releases of
-JAX and the objects behind them do not.
+`run` evaluates a jaxpr that was traced at symbolic lengths by calling, for each equation, the rule
+of its primitive. Rules are keyed by name: names are stable across releases of JAX, and primitive
+objects are not.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 from jax.extend import core
 
 from jaxmask._types import Array
@@ -27,15 +26,14 @@ REFUSED: dict[str, str] = {}
 def register(primitive: Any, rule: Rule | None = None) -> Any:
     """Teach `ragged_vmap` a primitive.
 
-    A rule is `rule(step, *values)` and returns the result, or a list where the primitive has
-    several. `values` are the operands in their physical shapes; on every ragged axis, padding
-    holds a copy of position 0, and the rule must return it so: `step.repeat_first(result)` does
-    that. `step` is a `Step`. Where each element of the result depends on its own element of the
-    operands alone, the rule is `jm.ragged.elementwise`.
+    A rule is `rule(step, *values)`, with a `Step` and the operands in their physical shapes; it
+    returns the result, or a list of results. On every ragged axis of an operand, padding holds
+    copies of position 0, and so must that of a result: `step.repeat_first(result)` puts them there.
+    For primitives that act on each element alone, the rule is `jm.ragged.elementwise`.
 
     Args:
       primitive: a JAX primitive, or its name.
-      rule: the rule; without it, a decorator is returned.
+      rule: the rule; None to use `register(primitive)` as a decorator.
 
     Returns:
       The rule, or a decorator.
@@ -59,12 +57,7 @@ def register(primitive: Any, rule: Rule | None = None) -> Any:
 
 
 def rule_for(*names: str) -> Callable[[Rule], Rule]:
-    """Decorate the rule of several primitives.
-
-    Example:
-      >>> rule_for()(print) is print
-      True
-    """
+    """Decorate the rule of several primitives."""
 
     def decorate(rule: Rule) -> Rule:
         for name in names:
@@ -76,7 +69,7 @@ def rule_for(*names: str) -> Callable[[Rule], Rule]:
 
 @dataclass
 class Step:
-    """One equation while it runs: what a rule may ask.
+    """One equation while it runs, as a rule sees it.
 
     Attributes:
       context: the row: `size`, `count`, `real`, `mask`, `fill`, `repeat_first`.
@@ -84,9 +77,9 @@ class Step:
       params: its parameters; sizes in them may be symbolic.
       inputs: the logical shape of each operand.
       outputs: the logical shape of each result.
-      known: for each operand, its values as an expression of lengths where they are known.
-      met: for each operand, the axes whose padding holds something else than position 0; none but
-        for calls and linear functions.
+      known: for each operand, its values as an expression of lengths, or None.
+      loose_in: for each operand, the axes whose padding holds something else than copies of
+        position 0; only calls and linear functions get such operands.
 
     Example:
       >>> import jaxmask as jm
@@ -98,7 +91,7 @@ class Step:
     context: Context
     equation: Any
     known: list[Known | None] = field(default_factory=list)
-    met: list[Axes] = field(default_factory=list)
+    loose_in: list[Axes] = field(default_factory=list)
     known_out: list[Known | None] | None = None
     loose_out: list[Axes] | None = None
 
@@ -123,29 +116,29 @@ class Step:
         return [_shape(v) for v in self.equation.outvars]
 
     def bind(self, *values: Array, **params: Any) -> Any:
-        """Run the primitive itself on physical values, some parameters replaced."""
+        """Run the primitive on physical values, with some parameters replaced."""
         bound = self.primitive.get_bind_params({**self.params, **params})
         functions, bound = bound if isinstance(bound, tuple) else ((), bound)
         return self.primitive.bind(*functions, *values, **bound)
 
     def fill(self, operand: int, value: Array, axes: Sequence[int], constant: Any) -> Array:
-        """An operand with a constant in its padding along some axes."""
+        """An operand whose padding along some axes is filled with a constant."""
         return self.context.fill(value, self.inputs[operand], axes, constant)
 
     def repeat_first(self, value: Array, axes: Sequence[int] | None = None) -> Array:
-        """A result with copies of position 0 in its padding."""
+        """A result whose padding is filled with copies of position 0."""
         return self.context.repeat_first(value, self.outputs[0], axes)
 
     def loose(self, value: Array, axes: Sequence[int] | None = None) -> Array:
-        """The one result of a rule whose padding along some axes is to be repeated where needed.
+        """The only result of a rule, whose padding along some axes is filled if anything reads it.
 
-        What meets only linear functions, or is the result of all, needs no copies.
+        Linear functions do not, nor does the caller of the whole program.
         """
         self.loose_out = [tuple(ragged_axes(self.outputs[0], axes))]
         return value
 
     def refuse(self, why: str) -> errors.UnsupportedPrimitiveError:
-        """The error to raise where a rule cannot be exact."""
+        """The error to raise if the rule cannot be exact."""
         return errors.unsupported(self.equation, why, self.context.callers)
 
 
@@ -157,13 +150,7 @@ def _shape(variable: Any) -> Shape:
 
 
 def run(context: Context, closed: Any, values: Sequence[Array]) -> list[Array]:
-    """The results of a traced program on one padded row.
-
-    Example:
-      >>> closed = jax.make_jaxpr(lambda x: x + 1)(1)
-      >>> run(Context(dims.Sizes({}), {}), closed, [2])[0].tolist()
-      3
-    """
+    """The results of a traced program on one padded row."""
     results, _, loose = run_known(context, closed, values)
     shapes = [_shape(v) for v in getattr(closed, "jaxpr", closed).outvars]
     trio = zip(results, shapes, loose, strict=True)
@@ -175,40 +162,36 @@ def run_known(
     closed: Any,
     values: Sequence[Array],
     known: Sequence[Known | None] | None = None,
-    met: Sequence[Axes] | None = None,
+    loose: Sequence[Axes] | None = None,
 ) -> tuple[list[Array], list[Known | None], list[Axes]]:
-    """Like `run`, passing on what is known of index arrays, and padding that is still to repeat.
-
-    Example:
-      >>> run_known(Context(dims.Sizes({}), {}), jax.make_jaxpr(lambda x: x)(1), [2])
-      ([2], [None], [()])
-    """
+    """`run` that also passes on known index arrays and axes whose padding is not filled yet."""
     jaxpr = getattr(closed, "jaxpr", closed)
-    names = _Names(context)
-    names.write(jaxpr.constvars, closed.consts)
-    names.write(jaxpr.invars, values, known, met)
-    notes = padding.Notes(context)
-    notes.add(_caller(context), values, [_shape(v) for v in jaxpr.invars], met)
+    environment = _Environment(context)
+    environment.write(jaxpr.constvars, closed.consts)
+    environment.write(jaxpr.invars, values, known, loose)
+    check = padding.Check(context)
+    check.add(_caller(context), values, [_shape(v) for v in jaxpr.invars], loose)
     for equation in jaxpr.eqns:
         lenient = equation.primitive.name in LENIENT
-        operands = [names.read(atom, lenient) for atom in equation.invars]
+        operands = [environment.read(atom, lenient) for atom in equation.invars]
         step = Step(context, equation, [k for _, k, _ in operands], [a for _, _, a in operands])
         context.callers.append(equation)
-        results = _checked(step, _apply(step, [value for value, _, _ in operands]))
+        results = _apply(step, [value for value, _, _ in operands])
+        _check_shapes(step, results)
         context.callers.pop()
-        names.write(equation.outvars, results, step.known_out, step.loose_out)
-        notes.add(equation.primitive.name, results, step.outputs, step.loose_out)
-    notes.report()
-    outputs = [names.read(atom, True) for atom in jaxpr.outvars]
+        environment.write(equation.outvars, results, step.known_out, step.loose_out)
+        check.add(equation.primitive.name, results, step.outputs, step.loose_out)
+    check.report()
+    outputs = [environment.read(atom, True) for atom in jaxpr.outvars]
     return [v for v, _, _ in outputs], [k for _, k, _ in outputs], [axes for _, _, axes in outputs]
 
 
 def _caller(context: Context) -> str:
-    return f"what {context.callers[-1].primitive.name} hands over" if context.callers else "input"
+    return f"operand of {context.callers[-1].primitive.name}" if context.callers else "input"
 
 
-class _Names:
-    """What each variable of a program holds: its value, what is known of it, its loose axes."""
+class _Environment:
+    """The value of each variable of a program, what is known of it, and its loose axes."""
 
     def __init__(self, context: Context):
         self.context = context
@@ -223,7 +206,7 @@ class _Names:
             self.held[variable] = tuple(held)
 
     def read(self, atom: Any, lenient: bool) -> tuple[Any, Known | None, Axes]:
-        """With copies of position 0 in its padding, unless whoever asks needs none."""
+        """Its padding is filled with copies of position 0 first, unless the reader is lenient."""
         if isinstance(atom, core.Literal):
             return atom.val, Known.of_literal(atom.val), ()
         value, fact, loose = self.held[atom]
@@ -249,20 +232,20 @@ def _apply(step: Step, values: list[Any]) -> list[Any]:
     return list(result) if isinstance(result, list | tuple) else [result]
 
 
-# These run a program by the rules, which look at its operands one by one.
+# These run a program by the rules, each of which fills the padding that it reads.
 TRANSPARENT = {"jit", "pjit", "closed_call", "core_call", "core_closed_call"}
 
-# The derivative of these does not depend on their operands, so that whatever stands in the padding
-# of one operand stays there: it is not used, and its zero cotangent meets no nan.
+# The derivative of these does not depend on their operands, so whatever the padding of an operand
+# holds stays there: nothing uses it, and its zero cotangent meets no nan.
 LINEAR = {"add", "sub", "neg", "add_any", "copy", "copy_p", "convert_element_type"}
 LENIENT = TRANSPARENT | LINEAR
 
-# Their own effects are those of what they call, which is looked at in turn.
+# Their effects are those of the equations inside, which are checked in turn.
 CALLS = {"jit", "pjit", "closed_call", "core_call", "scan", "while", "cond", "checkpoint", "remat2"}
 
 
-def _checked(step: Step, results: list[Any]) -> list[Any]:
-    """Every result must have the physical shape of its logical one: a net under all rules."""
+def _check_shapes(step: Step, results: list[Any]) -> None:
+    """Every result must have the physical form of its logical shape: a safety net for all rules."""
     for value, shape in zip(results, step.outputs, strict=True):
         expected = step.context.shape(shape)
         if getattr(value, "shape", ()) != expected:
@@ -270,16 +253,10 @@ def _checked(step: Step, results: list[Any]) -> list[Any]:
                 f"ragged_vmap: the rule of `{step.primitive.name}` returned the shape "
                 f"{value.shape} where {expected} is the physical shape of {shape}."
             )
-    return results
 
 
 def touches_ragged(equation: Any) -> bool:
-    """Whether a symbolic size stands anywhere in an equation.
-
-    Example:
-      >>> touches_ragged(jax.make_jaxpr(lambda x: x + 1)(1.0).jaxpr.eqns[0])
-      False
-    """
+    """Whether any size in an equation is symbolic."""
     atoms = [*equation.invars, *equation.outvars]
     if any(dims.is_symbolic(dim) for atom in atoms for dim in _shape(atom)):
         return True
@@ -306,15 +283,3 @@ def _jaxprs(param: Any) -> Iterator[Any]:
             yield from _jaxprs(item)
     elif hasattr(param, "eqns") or hasattr(param, "jaxpr"):
         yield getattr(param, "jaxpr", param)
-
-
-def of_ints(values: Sequence[Any]) -> bool:
-    """Whether no gradient flows through any of some values.
-
-    Example:
-      >>> of_ints([1])
-      True
-    """
-    return not any(
-        jax.numpy.issubdtype(jax.numpy.result_type(v), jax.numpy.inexact) for v in values
-    )

@@ -1,8 +1,8 @@
-"""Index arrays that are expressions of lengths: `start + stride * k`, or one number.
+"""Index arrays that are affine in their indices: `offset + stride * k`.
 
 Under symbolic lengths JAX writes `x[1:]`, `x[::2]` and `x[::-1]` as gathers of computed indices.
-The rules of gathers read here that the indices are constants or regular, and take slices instead,
-whose gradient is a pad and not a scatter.
+Where those are known to be regular, the rule of `gather` slices instead: the gradient of a slice is
+a pad and not a scatter.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,9 @@ from jaxmask.ragged._interpreter import dims
 
 @dataclass(frozen=True)
 class Known:
-    """An integer array: `offset + sum_k stride[k] * index[k]`.
+    """An integer array: `offset + sum_k strides[k] * index[k]`.
 
-    Attributes:
-      offset: an int or a symbolic size.
-      strides: an int for each axis.
-
-    Example:
-      >>> Known.of_literal(np.int32(3)).offset
-      3
+    `offset` is an int or a symbolic size; `strides` has an entry for each axis.
     """
 
     offset: Any
@@ -32,30 +26,21 @@ class Known:
 
     @staticmethod
     def of_literal(value: Any) -> "Known | None":
-        """What a literal says."""
+        """An integer scalar; None for any other literal."""
         if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu":
             return Known(int(value))
         return None
 
     def broadcast(self, rank: int, axes: Sequence[int], sizes: Sequence[Any]) -> "Known":
-        """The same with more axes; an axis of size 1 has no stride."""
+        """The same with more axes, where an axis of size 1 has stride 0."""
         strides: list[Any] = [0] * rank
         for axis, stride, size in zip(axes, self.strides, sizes, strict=True):
-            strides[axis] = 0 if _is(size, 1) else stride
+            strides[axis] = stride if dims.is_symbolic(size) or size != 1 else 0
         return Known(self.offset, tuple(strides))
 
 
-def _is(size: Any, number: int) -> bool:
-    return not dims.is_symbolic(size) and int(size) == number
-
-
 def add(a: Known | None, b: Known | None, sign: int = 1) -> Known | None:
-    """The sum, or the difference.
-
-    Example:
-      >>> add(Known(1, (2,)), Known(3), -1)
-      Known(offset=-2, strides=(2,))
-    """
+    """`a + sign * b`."""
     if a is None or b is None:
         return None
     rank = max(len(a.strides), len(b.strides))
@@ -65,12 +50,7 @@ def add(a: Known | None, b: Known | None, sign: int = 1) -> Known | None:
 
 
 def multiply(a: Known | None, b: Known | None) -> Known | None:
-    """The product, where one of them is one number.
-
-    Example:
-      >>> multiply(Known(2), Known(1, (1,)))
-      Known(offset=2, strides=(2,))
-    """
+    """The product, if one of them is an integer that is the same everywhere."""
     if a is None or b is None:
         return None
     if any(a.strides):
@@ -82,12 +62,7 @@ def multiply(a: Known | None, b: Known | None) -> Known | None:
 
 
 def is_negative(a: Known) -> bool | None:
-    """Whether all numbers are below 0; None where that cannot be told.
-
-    Example:
-      >>> is_negative(Known(-1))
-      True
-    """
+    """Whether all entries are negative; None if that cannot be told."""
     if any(stride < 0 for stride in a.strides):
         return None
     below = decide(lambda: a.offset < 0)
@@ -95,12 +70,7 @@ def is_negative(a: Known) -> bool | None:
 
 
 def decide(comparison: Any) -> bool | None:
-    """A comparison of sizes, or None where lengths do not decide it.
-
-    Example:
-      >>> decide(lambda: 1 < 2)
-      True
-    """
+    """A comparison of sizes, or None if it holds for some lengths only."""
     try:
         return bool(comparison())
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What stands in the padding inside a row function, and a mode that checks it after every rule.
+"""What padding holds inside a row function, and a mode that checks it after every rule.
 
 **The invariant.** Let a value have the logical shape `shape`, and let an axis `a` of it be ragged:
 `count(shape[a])` positions belong to this row, the others are padding. Along each ragged axis, the
@@ -6,15 +6,15 @@ padding holds a copy of position 0:
 
     value[..., i, ...] = value[..., 0, ...]    for i >= count(shape[a]), and all other indices
 
-So a function of one step only ever meets values that it meets on the row alone: nothing in the
-padding is nan, inf or out of range unless it is so on the row, and a zero cotangent stays zero.
+So a function of each step needs no mask, and only ever sees values that it sees on the row alone:
+nothing in the padding is nan, inf or out of range unless the row is, and a zero cotangent stays 0.
 
-- It holds after each rule for each result and axis, except for those that the rule names in
-  `step.loose_out`; there anything may stand, until the value is read (`interpret._Names.read`).
-- Where the axis has no position in this row, all positions are equal, and nothing reads them.
-- A rule that puts copies there puts them bit for bit. Floats that were computed from them are equal
-  to rounding only: XLA computes the ends of an axis by other instructions than its middle. So no
-  rule may rely on an exact copy: what selects or counts (argmax, sort, sums) masks the padding.
+- It holds after each rule for each result and axis, except those that the rule names in
+  `step.loose_out`: they may hold anything until the value is read (`interpret._Environment.read`).
+- If the axis is empty in this row, all positions are equal, and nothing reads them.
+- Rules copy bit for bit. Floats computed from copies are equal up to rounding only: XLA uses other
+  instructions for the ends of an axis than for its middle. So no rule may rely on an exact copy,
+  and whatever selects or counts (argmax, sort, sums) masks the padding.
 - Tangents and cotangents do not keep it. Those of padding are 0, or are never read.
 """
 
@@ -28,29 +28,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask._types import Array
+from jaxmask.ragged._interpreter import dims
 from jaxmask.ragged._interpreter.context import Context, Shape, along, ragged_axes, stop_gradient
-from jaxmask.ragged._interpreter.patches import nesting
 
-# By how much a copy may differ, as a part of the greatest value; None: nothing is checked.
+# By how much a copy may differ, relative to the largest value; None: nothing is checked.
 _tolerance: ContextVar[float | None] = ContextVar("tolerance of ragged padding", default=None)
-_broken: list[str] = []  # what the running programs have reported
+_broken: list[str] = []  # reports of the running programs
 
 
 @contextmanager
-def checked(tolerance: float = 1e-3) -> Iterator[None]:
-    """Row functions that are traced inside are checked, and what a rule breaks is an error.
+def checking(tolerance: float = 1e-3) -> Iterator[None]:
+    """Check the row functions that are traced inside; a rule that breaks the invariant is an error.
 
-    Programs that are compiled inside keep the checks, and report on every run. Each program of
-    equations reports the first one that breaks the invariant; what follows may be its consequence.
-
-    Args:
-      tolerance: by how much copies of floats may differ, as a part of the greatest value (0.1 where
-        that is less). Whatever is no copy differs by far more.
-
-    Example:
-      >>> import jaxmask as jm
-      >>> with checked():
-      ...     y, _ = jm.ragged_vmap(jnp.cumsum)(*jm.pad_sequences([[1, 2], [3]]))
+    Programs that are compiled inside keep the checks and report on every run. Each program reports
+    the first equation that breaks the invariant, since later ones may follow from it. Copies of
+    floats may differ by `tolerance`, relative to the largest value (or to 0.1 if that is less).
     """
     token = _tolerance.set(tolerance)
     try:
@@ -63,28 +55,22 @@ def checked(tolerance: float = 1e-3) -> Iterator[None]:
         _tolerance.reset(token)
 
 
-class Notes:
-    """Whether the values of one program hold the invariant, collected into one callback.
-
-    Example:
-      >>> from jaxmask.ragged._interpreter import dims
-      >>> context = Context(dims.Sizes({}), {})
-      >>> Notes(context).report()
-    """
+class Check:
+    """Whether the values of one program keep the invariant, collected into one callback."""
 
     def __init__(self, context: Context):
         self.context = context
-        # Tangents are transposed as they stand, and a comparison has no transpose. Inside another
-        # row function the report would be an effect in its program, whose own rules are checked.
-        unfit = context.linear or nesting()
-        self.tolerance = None if unfit else _tolerance.get()
+        # Linear programs are transposed, and a comparison has no transpose. Inside another row
+        # function the report would be an effect in its program, whose own rules are checked.
+        skipped = context.linear or dims.nesting()
+        self.tolerance = None if skipped else _tolerance.get()
         self.texts: list[str] = []
         self.holds: list[Array] = []
 
     def add(
         self, text: str, values: Sequence[Any], shapes: Sequence[Shape], loose: Any = None
     ) -> None:
-        """Note the values that an equation or a caller gave."""
+        """Check the results of an equation, or the operands of the program."""
         if self.tolerance is None:
             return
         axes = loose or [()] * len(shapes)
@@ -95,7 +81,7 @@ class Notes:
                     self.holds.append(_holds(self.context, value, shape, axis, self.tolerance))
 
     def report(self) -> None:
-        """Hand what was noted to the host when the program runs."""
+        """Report to the host when the program runs."""
         if not self.holds:
             return
         texts = list(self.texts)
@@ -117,7 +103,7 @@ def _holds(context: Context, value: Any, shape: Shape, axis: int, tolerance: flo
     same = value == first
     if jnp.issubdtype(value.dtype, jnp.inexact):
         same |= (value != value) & (first != first)
-        # Where equal values cancel, what is left of them is rounding alone.
+        # Where equal values cancel, only rounding is left of them.
         scale = jnp.max(jnp.abs(value), initial=0.1, where=jnp.isfinite(value))
         same |= jnp.abs(value - first) <= tolerance * scale
     real = along(context.real(shape[axis]), axis, value.shape)

@@ -1,16 +1,15 @@
-"""Where JAX itself is changed for row functions that are being traced: here and nowhere else.
+"""The only place that changes JAX itself, for row functions while they are traced.
 
 JAX has no public means for two things:
 
-- `x.shape[0] == 3` must be an error. A symbolic length equals a number for some rows and not for
-  others. JAX raises for `<`, but says False for `==`, since its own caches ask too; a function that
-  asks would silently be wrong for rows of that length.
-- `jax.lax.associative_scan` refuses an axis whose length is a symbol.
+- `x.shape[0] == 3` must be an error: a symbolic length equals a number for some rows and not for
+  others. JAX raises for `<` but answers `==` with False, since its own caches compare sizes too, so
+  a function that asks would silently be wrong for rows of that length.
+- `jax.lax.associative_scan` refuses an axis of symbolic length.
 
-So `jax.lax.associative_scan` and the methods `==`, `!=` and `bool` of symbolic sizes are wrapped
-once, when the first row function is traced, and stay so. A wrapper does something of its own only
-for the sizes of a row function that is being traced at that moment, which it knows by their scope;
-all other sizes, in this thread or another, get what JAX says.
+So the first trace wraps `jax.lax.associative_scan` and the methods `==`, `!=` and `bool` of
+symbolic sizes, and they stay wrapped. A wrapper acts only in a thread that is tracing a row
+function, and only on that function's sizes; anything else gets JAX's own answer.
 """
 
 import functools
@@ -30,51 +29,28 @@ from jaxmask.ragged._interpreter import dims, substitutes
 
 _OWN = tuple(f"{Path(f).parent}{os.sep}" for f in (jax.__file__, __file__))
 _STANDARD = sysconfig.get_path("stdlib")
-_depth = threading.local()
 _lock = threading.Lock()
-_installed: list[Any] = []
-
-
-def nesting() -> int:
-    """How many row functions this thread is tracing, one inside the other.
-
-    Example:
-      >>> nesting()
-      0
-    """
-    return getattr(_depth, "value", 0)
+_patched: list[type] = []
 
 
 @contextmanager
-def watched(scope: Any, sizes: dims.Sizes) -> Iterator[None]:
-    """While a row function is traced, know its sizes by their scope.
-
-    Example:
-      >>> time, = export.symbolic_shape("time")
-      >>> with watched(time.scope, dims.Sizes({"time": (1, 4)})):
-      ...     try:
-      ...         time == 3
-      ...     except Exception as error:
-      ...         print(type(error).__name__)
-      InconclusiveDimensionOperation
-    """
+def traced_sizes(scope: Any, sizes: dims.Sizes) -> Iterator[None]:
+    """While a row function is traced, know its sizes in this thread by their scope in JAX."""
     with _lock:
-        if not _installed:
-            _install()
-    dims.TRACED[scope] = sizes
-    _depth.value = nesting() + 1
+        if not _patched:
+            _patch()
+    dims.TRACING.sizes[scope] = sizes
     try:
         yield
     finally:
-        _depth.value = nesting() - 1
-        del dims.TRACED[scope]
+        del dims.TRACING.sizes[scope]
 
 
-def _install() -> None:
+def _patch() -> None:
     # The class of symbolic sizes has no public name.
     (example,) = export.symbolic_shape("time")
     kind: Any = type(example)
-    _installed.append(kind)
+    _patched.append(kind)
     for name in ("__eq__", "__ne__"):
         if name in kind.__dict__:
             setattr(kind, name, _watching(kind.__dict__[name], name == "__eq__"))
@@ -86,7 +62,7 @@ def _install() -> None:
 def _scanning(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def associative_scan(*arguments: Any, **options: Any) -> Any:
-        scan = substitutes.associative_scan if dims.TRACED else original
+        scan = substitutes.associative_scan if dims.nesting() else original
         return scan(*arguments, **options)
 
     return associative_scan
@@ -96,9 +72,9 @@ def _watching(method: Callable[[Any, Any], Any], equal: bool) -> Callable[[Any, 
     @functools.wraps(method)
     def compare(self: Any, other: Any) -> Any:
         answer = method(self, other)
-        if answer is equal or not _is_traced(self) or not _is_size(other):
+        if answer is equal or dims.traced(self) is None or not _is_size(other):
             return answer
-        if _asks_user(sys._getframe(1)):
+        if _asked_by_user(sys._getframe(1)):
             # These raise where lengths do not decide, and then neither is the answer decided.
             _ = self < other or self > other
         return answer
@@ -108,21 +84,17 @@ def _watching(method: Callable[[Any, Any], Any], equal: bool) -> Callable[[Any, 
 
 def _truth(self: Any) -> bool:
     """`if x.shape[0] % 2:`, which is True for any object that does not say otherwise."""
-    if _is_traced(self) and _asks_user(sys._getframe(1)):
+    if dims.traced(self) is not None and _asked_by_user(sys._getframe(1)):
         return bool(self < 0 or self > 0)
     return True
 
 
-def _is_traced(size: Any) -> bool:
-    return bool(dims.TRACED) and size.scope in dims.TRACED
-
-
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) or bool(export.is_symbolic_dim(value))
+    return isinstance(value, int) or dims.is_symbolic(value)
 
 
-def _asks_user(frame: Any) -> bool:
-    """Whether the question is not our own or JAX's, whatever generated code it came through."""
+def _asked_by_user(frame: Any) -> bool:
+    """Whether neither JAX nor this package asks, be it through generated or library code."""
     while frame.f_back is not None and _is_between(frame.f_code.co_filename):
         frame = frame.f_back
     return not frame.f_code.co_filename.startswith(_OWN)

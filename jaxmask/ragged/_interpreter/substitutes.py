@@ -19,16 +19,16 @@ _associative_scan = jax.lax.associative_scan
 def associative_scan(
     fn: Callable[[PyTree, PyTree], PyTree], elems: PyTree, reverse: bool = False, axis: int = 0
 ) -> PyTree:
-    """`jax.lax.associative_scan`, also over an axis whose length is only known as a symbol.
+    """`jax.lax.associative_scan`, also over an axis of symbolic length.
 
-    In a row function `jax.lax.associative_scan` is this one already; call it by this name where
-    `associative_scan` was imported from JAX before the first call of `ragged_vmap`.
+    Inside a row function, `jax.lax.associative_scan` is this function already. Call it by this name
+    if you imported `associative_scan` from JAX before the first call of `ragged_vmap`.
 
     Args:
       fn: an associative function of two pytrees like `elems`, along `axis`.
-      elems: a pytree of arrays, of one size along `axis`.
-      reverse: scan from the end.
-      axis: the axis.
+      elems: a pytree of arrays of the same size along `axis`.
+      reverse: whether to scan from the end.
+      axis: the axis to scan.
 
     Returns:
       A pytree like `elems`.
@@ -50,18 +50,17 @@ def associative_scan(
 
     def combine(a: tuple[list, Array], b: tuple[list, Array]) -> tuple[list, Array]:
         (left, is_left), (right, is_right) = a, b
-        met = [jnp.broadcast_to(is_left & is_right, is_left.shape)] * len(left)
-        both = [_beside(m, axis, x.ndim) for m, x in zip(met, left, strict=True)]
-        safe_left = [jnp.where(m, x, _point(x, 1)) for m, x in zip(both, left, strict=True)]
-        safe_right = [jnp.where(m, x, _point(x, 2)) for m, x in zip(both, right, strict=True)]
+        both = [_beside(is_left & is_right, axis, x.ndim) for x in left]
+        safe_left = [jnp.where(m, x, _safe(x, 1)) for m, x in zip(both, left, strict=True)]
+        safe_right = [jnp.where(m, x, _safe(x, 2)) for m, x in zip(both, right, strict=True)]
         joined = fn(jax.tree.unflatten(tree, safe_left), jax.tree.unflatten(tree, safe_right))
-        # One side alone is what stands there already: padding is the identity of any function.
+        # If one side is padding, the result is the other side.
         alone = [
             jnp.where(_beside(is_left, axis, x.ndim), x, y)
             for x, y in zip(left, right, strict=True)
         ]
-        rows = zip(both, jax.tree.leaves(joined), alone, strict=True)
-        return [jnp.where(m, x, y) for m, x, y in rows], is_left | is_right
+        merged = zip(both, jax.tree.leaves(joined), alone, strict=True)
+        return [jnp.where(m, x, y) for m, x, y in merged], is_left | is_right
 
     results, _ = _scan_flat(combine, (padded, real), reverse, axis)
     cut = [jax.lax.slice_in_dim(value, 0, length, axis=axis) for value in results]
@@ -69,13 +68,13 @@ def associative_scan(
 
 
 def _sizes(leaves: list[Any], axis: int) -> list[Any]:
-    """Those along an axis; bad arguments are for JAX to refuse."""
+    """Sizes along an axis; JAX itself refuses wrong arguments."""
     shapes = [jnp.shape(leaf) for leaf in leaves]
     return [shape[axis] for shape in shapes if -len(shape) <= axis < len(shape)]
 
 
 def _scan_flat(combine: Callable, elems: Any, reverse: bool, axis: int) -> Any:
-    """The flags have one axis: give them those of the values, of size 1."""
+    """Scan with flags of one axis, which JAX needs to have the rank of the values."""
     values, real = elems
     rank = max(value.ndim for value in values)
     flags = _beside(real, axis, rank)
@@ -96,6 +95,6 @@ def _padded(leaf: Array, axis: int, missing: Any) -> Array:
     return jax.lax.pad(leaf, jnp.ones((), leaf.dtype), config)
 
 
-def _point(value: Array, number: float) -> Array:
-    """Where padding is joined, the function meets these numbers, and its result is dropped."""
-    return stop_gradient(jnp.asarray(number, value.dtype))
+def _safe(value: Array, constant: float) -> Array:
+    """What `fn` gets instead of padding; its result is dropped."""
+    return stop_gradient(jnp.asarray(constant, value.dtype))

@@ -1,6 +1,6 @@
-"""Functions that call functions: `jit`, `checkpoint`, and derivatives given by hand."""
+"""Primitives that call a program: `jit`, `checkpoint`, custom derivatives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,17 +14,17 @@ from jaxmask.ragged._interpreter.interpret import Step, rule_for, run, run_known
 
 @rule_for("jit", "pjit", "closed_call", "core_call", "core_closed_call", "eval_jaxpr")
 def call(step: Step, *values: Array) -> Any:
-    """Run what is inside."""
+    """Run the program inside by the rules."""
     inside = step.params.get("jaxpr", step.params.get("call_jaxpr"))
     results, step.known_out, step.loose_out = run_known(
-        step.context, closed(inside), values, step.known, step.met
+        step.context, closed(inside), values, step.known, step.loose_in
     )
     return results
 
 
 @rule_for("checkpoint", "remat2", "remat")
 def checkpoint(step: Step, *values: Array) -> Any:
-    """Run what is inside, and again on the way back."""
+    """Run the program inside by the rules, and again in the backward pass."""
     inside, context = closed(step.params["jaxpr"]), step.context
     policy, prevent_cse = step.params.get("policy"), step.params.get("prevent_cse", True)
 
@@ -35,42 +35,37 @@ def checkpoint(step: Step, *values: Array) -> Any:
 
 
 class _Closed:
-    """A jaxpr without constants, in the form of one with them."""
+    """A jaxpr as a closed one."""
 
     def __init__(self, jaxpr: Any, consts: Sequence[Any] = ()):
         self.jaxpr, self.consts = jaxpr, list(consts)
 
 
 def closed(jaxpr: Any, consts: Sequence[Any] = ()) -> Any:
-    """A program with its constants, whichever of the two forms it came in.
-
-    Example:
-      >>> closed(jax.make_jaxpr(lambda x: x)(1)).consts
-      []
-    """
+    """A jaxpr with its constants, from either of the forms in which equations hold one."""
     return jaxpr if hasattr(jaxpr, "consts") else _Closed(jaxpr, consts)
 
 
-# ------------------------------------------------------------------ derivatives given by hand
+# ------------------------------------------------------------------------- custom derivatives
 
 
 @rule_for("custom_jvp_call")
 def custom_jvp_call(step: Step, *values: Array) -> Any:
-    """Keep the derivative that the user gave: both programs are run by the rules."""
-    frame, inside = Frame(step.context), step.params["call_jaxpr"]
+    """Keep the user's derivative: both programs run by the rules."""
+    restore, inside = _restoring(step.context), step.params["call_jaxpr"]
     derivative = step.params["jvp_jaxpr_fun"]
 
     @jax.custom_jvp
     def f(state: Any, *values: Array) -> list[Array]:
-        return run(frame.context(state), closed(inside), values)
+        return run(restore(state), closed(inside), values)
 
     def jvp(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list, list]:
         state, *inputs = primals
-        # A value that has no derivative has a tangent of no type, and JAX asks which.
+        # JAX asks which values have no tangent; those have a tangent of dtype float0.
         zeros = [not jnp.issubdtype(jnp.result_type(v), jnp.inexact) for v in inputs]
         jaxpr, consts, zero_out = derivative.call_wrapped(*zeros)
         given = [t for t, zero in zip(tangents[1:], zeros, strict=True) if not zero]
-        context = frame.context(state)
+        context = restore(state)
         context.linear = True
         results = run(context, closed(jaxpr, consts), [*inputs, *given])
         outputs = results[: len(zero_out)]
@@ -90,32 +85,26 @@ def _no_tangent(value: Array) -> Any:
     return np.zeros(value.shape, jax.dtypes.float0)
 
 
-class Frame:
-    """How a context is made of the row as explicit arguments, `state`.
+def _restoring(context: Context) -> Callable[[Any], Context]:
+    """A function from `_state` of a context back to a context.
 
-    A backward pass runs after the transformation around it has ended; a row that it closed over
-    would be gone, and JAX would call its tracers leaked. So nothing here holds one.
+    A backward pass runs after the transformation around it has ended. If it closed over a context,
+    JAX would report its tracers as leaked; so the row is passed as an explicit argument, `state`.
     """
-
-    def __init__(self, context: Context):
-        self.sizes = context.sizes
-
-    def context(self, state: Any) -> Context:
-        """The row again."""
-        lengths, live, row = state
-        return Context(self.sizes, lengths, live, row)
+    sizes = context.sizes  # holds no tracer
+    return lambda state: Context(sizes, *state)
 
 
 def _state(context: Context) -> Any:
-    return dict(context.lengths), context.live, context.row
+    return dict(context.lengths), context.live, context.valid
 
 
 @rule_for("custom_vjp_call", "custom_vjp_call_jaxpr")
 def custom_vjp_call(step: Step, *values: Array) -> Any:
-    """Keep the backward pass that the user gave: all three programs are run by the rules."""
+    """Keep the user's backward pass: all three programs run by the rules."""
     if step.params.get("symbolic_zeros"):
-        raise step.refuse("Its derivative asks for symbolic zeros.")
-    params, frame = step.params, Frame(step.context)
+        raise step.refuse("Its derivative uses symbolic zeros.")
+    params, restore = step.params, _restoring(step.context)
     inside = params.get("call_jaxpr", params.get("fun_jaxpr"))
     avals = [v.aval for v in step.equation.invars]
     out_avals = [v.aval for v in step.equation.outvars]
@@ -123,14 +112,13 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
 
     @jax.custom_vjp
     def f(state: Any, *values: Array) -> list[Array]:
-        return run(frame.context(state), closed(inside), values)
+        return run(restore(state), closed(inside), values)
 
     def forward(state: Any, *values: Array) -> tuple[list[Array], Any]:
         jaxpr, consts = params["fwd_jaxpr_thunk"].call_wrapped(*[False] * len(values))
-        results = run(frame.context(state), closed(jaxpr, consts), values)
-        count = len(outputs)
-        saved = results[: len(results) - count]
-        return results[len(results) - count :], (state, saved, values)
+        results = run(restore(state), closed(jaxpr, consts), values)
+        first_output = len(results) - len(outputs)
+        return results[first_output:], (state, results[:first_output], values)
 
     def backward(residuals: Any, cotangents: Sequence[Array]) -> tuple[Any, ...]:
         state, saved, values = residuals
@@ -138,12 +126,12 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
         saved_avals = [v.aval for v in jaxpr.outvars[: len(saved)]]
         kept, kept_avals = _residuals(params, saved, saved_avals, values, avals)
         given, has_value = _traced_backward(params["bwd"], kept_avals, out_avals)
-        context = frame.context(state)
-        # On the way in, cotangents keep the invariant like all values; on the way out, those of
-        # padding are 0, on which every other rule relies.
+        context = restore(state)
+        # The user's program needs cotangents that keep the invariant, like all values; every other
+        # rule relies on those of padding being 0.
         pairs = zip(cotangents, outputs, strict=True)
-        met = [context.repeat_first(g, shape) for g, shape in pairs]
-        results = iter(run(context, given, [*kept, *met]))
+        filled = [context.repeat_first(g, shape) for g, shape in pairs]
+        results = iter(run(context, given, [*kept, *filled]))
         found = [next(results) if has else None for has in has_value]
         return None, *[
             _no_tangent(jnp.asarray(v)) if g is None else context.fill(g, s, range(len(s)), 0)
@@ -157,7 +145,7 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
 def _residuals(
     params: Any, saved: Sequence[Any], saved_avals: Sequence[Any], values: Any, avals: Any
 ) -> tuple[list[Any], list[Any]]:
-    """What the forward pass keeps: some of it are operands, which JAX does not return again."""
+    """What the forward pass saves, with the operands among it, which JAX does not return again."""
     _, tree, *more = params["out_trees"]()
     forwarded = more[0] if more else [None] * tree.num_leaves
     rest, rest_avals, kept, kept_avals = iter(saved), iter(saved_avals), [], []
@@ -168,7 +156,7 @@ def _residuals(
 
 
 def _traced_backward(bwd: Any, residuals: Sequence[Any], outputs: Sequence[Any]) -> tuple[Any, Any]:
-    """The program of the backward pass, and which operands it gives a cotangent."""
+    """The program of the backward pass, and which operands get a cotangent from it."""
     has_value: list[bool] = []
 
     def flat(*operands: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Products of matrices: a ragged axis that is summed over is filled with 0."""
+"""Matrix products: a contracted ragged axis is filled with 0."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from jaxmask.ragged._interpreter.interpret import Step, rule_for
 
 @rule_for("dot_general")
 def dot_general(step: Step, left: Array, right: Array) -> Any:
-    """Contract; free and batch axes keep their copies by themselves."""
+    """Contract; free and batch axes keep the invariant by themselves."""
     (left_axes, right_axes), _ = step.params["dimension_numbers"]
-    # Both sides: the zero of one alone would meet an inf that position 0 of the other may hold.
+    # On both sides: 0 on one side only would meet an inf that position 0 of the other may hold.
     left = step.fill(0, left, left_axes, 0)
     right = step.fill(1, right, right_axes, 0)
     alive = step.context.live

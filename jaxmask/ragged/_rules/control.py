@@ -15,7 +15,7 @@ from jaxmask.ragged._rules.calls import closed
 
 @rule_for("scan")
 def scan(step: Step, *values: Array) -> Any:
-    """Run all steps that any row has; those beyond the row hold the carry."""
+    """Run as many steps as the longest row has; steps beyond the row keep the carry."""
     params, body = step.params, closed(step.params["jaxpr"])
     consts, init, xs = _parts(params, values)
     length, reverse = params["length"], params["reverse"]
@@ -31,14 +31,14 @@ def scan(step: Step, *values: Array) -> Any:
 
 
 def _parts(params: Any, values: Sequence[Array]) -> tuple[list, list, list]:
-    """Constants, first carry and inputs of a scan."""
+    """Constants, initial carry and inputs of a scan."""
     if "num_consts" in params:
         counts = params["num_consts"], params["num_carry"]
     else:
         consts, carry, _ = (len(list(part)) for part in params["ft_in"].unpack())
         counts = consts, carry
-    first, second = counts[0], counts[0] + counts[1]
-    return list(values[:first]), list(values[first:second]), list(values[second:])
+    carry, xs = counts[0], counts[0] + counts[1]
+    return list(values[:carry]), list(values[carry:xs]), list(values[xs:])
 
 
 def _plain_scan(
@@ -57,10 +57,10 @@ def _plain_scan(
 def _held_scan(
     context: Context, body: Any, parts: tuple[list, list, list], length: Any, options: dict
 ) -> tuple[list[Array], list[Array]]:
-    """A scan over all physical steps.
+    """A scan over all physical steps, in which steps beyond the row keep the carry.
 
-    The body of a step beyond the row runs on the first carry and on the inputs of step 0, where the
-    row alone runs it too: on the carry that is held it could meet a singular point.
+    At those the body runs on the initial carry and the inputs of step 0, on which the row alone
+    runs it too; the carry that is kept might be a singular point.
     """
     consts, init, xs = parts
     init = [jnp.asarray(value) for value in init]
@@ -70,9 +70,9 @@ def _held_scan(
     def one(carry: list[Array], inputs: Any) -> tuple[list[Array], list[Array]]:
         position, x = inputs
         real = position < steps
-        # In reverse the steps beyond the row come first, and the carry is still the first one.
-        met = carry if options["reverse"] else _select(real, carry, init)
-        results = run(context.inside(live), body, [*consts, *met, *x])
+        # In reverse, steps beyond the row come first, while the carry is still the initial one.
+        safe = carry if options["reverse"] else _select(real, carry, init)
+        results = run(context.inside(live), body, [*consts, *safe, *x])
         return _select(real, results[:count], carry), results[count:]
 
     positions = jnp.arange(context.size(length), dtype=jnp.int32)
@@ -84,7 +84,7 @@ def _select(real: Array, then: Sequence[Array], other: Sequence[Array]) -> list[
 
 
 def _repeat_last(context: Context, x: Array, length: Any) -> Array:
-    """The last step of the row in the padding: a reverse loop starts with it."""
+    """Fill the padding with the last step of the row, with which a reverse loop starts."""
     if not x.shape[0]:
         return x
     last = jax.lax.dynamic_slice_in_dim(x, jnp.maximum(context.count(length) - 1, 0), 1)
@@ -96,40 +96,42 @@ def _repeat_last(context: Context, x: Array, length: Any) -> Array:
 
 @rule_for("while")
 def while_loop(step: Step, *values: Array) -> Any:
-    """Loop; a loop that counts up to a length is a scan, which has a gradient."""
+    """Loop; a loop that counts up to a length becomes a scan, which has a gradient."""
     context, params = step.context, step.params
-    first = params["cond_nconsts"]
-    second = first + params["body_nconsts"]
-    cond_consts, body_consts, init = values[:first], values[first:second], values[second:]
+    body_at = params["cond_nconsts"]
+    carry_at = body_at + params["body_nconsts"]
+    cond_consts, body_consts = values[:body_at], values[body_at:carry_at]
+    init = [jnp.asarray(value) for value in values[carry_at:]]
     condition, body = closed(params["cond_jaxpr"]), closed(params["body_jaxpr"])
-    counted = _counted(step, condition, body, second)
-    if counted is not None:
-        return _count_loop(context, body, (list(body_consts), list(init)), *counted)
+    trips = _trip_count(step, condition, body, carry_at)
+    if trips is not None:
+        return _counted_loop(context, body, (list(body_consts), init), trips)
 
     def goes_on(carry: Sequence[Array]) -> Array:
         (more,) = run(context.inside(), condition, [*cond_consts, *carry])
-        # A row or a branch that is not there must not keep the others waiting.
-        for there in (context.live, context.row):
-            more = more if there is None else more & there
+        # A row or a branch that does not run must not keep the others looping.
+        for runs in (context.live, context.valid):
+            more = more if runs is None else more & runs
         return more
 
     def one(carry: Sequence[Array]) -> list[Array]:
         return run(context.inside(), body, [*body_consts, *carry])
 
-    return jax.lax.while_loop(goes_on, one, [jnp.asarray(value) for value in init])
+    return jax.lax.while_loop(goes_on, one, init)
 
 
-def _counted(step: Step, condition: Any, body: Any, offset: int) -> tuple[int, Any] | None:
-    """The position of the counter and the number of turns, if the loop counts to a known length.
+def _trip_count(step: Step, condition: Any, body: Any, carry_at: int) -> Any:
+    """How often a `fori_loop(a, b, ...)` runs, as a size; None for any other loop.
 
-    That is what `fori_loop(a, b, ...)` is under a symbolic length: `i < b` goes on, `i + 1` is
-    next, and b stays.
+    Under a symbolic length such a loop goes on while `i < b`, adds 1 to `i`, and keeps `b`.
     """
     outer, inner = condition.jaxpr, body.jaxpr
     if step.params["cond_nconsts"] or len(outer.eqns) != 1 or outer.eqns[0].primitive.name != "lt":
         return None
     test = outer.eqns[0]
-    if outer.outvars[0] is not test.outvars[0] or any(v not in outer.invars for v in _names(test)):
+    if outer.outvars[0] is not test.outvars[0] or any(
+        v not in outer.invars for v in _variables(test)
+    ):
         return None
     counter, limit = (outer.invars.index(v) for v in test.invars)
     consts = step.params["body_nconsts"]
@@ -137,13 +139,13 @@ def _counted(step: Step, condition: Any, body: Any, offset: int) -> tuple[int, A
         return None
     if not _adds_one(inner, inner.invars[consts + counter], inner.outvars[counter]):
         return None
-    turns = known.add(step.known[offset + limit], step.known[offset + counter], -1)
-    if turns is None or known.decide(lambda: turns.offset >= 0) is not True:
+    trips = known.add(step.known[carry_at + limit], step.known[carry_at + counter], -1)
+    if trips is None or known.decide(lambda: trips.offset >= 0) is not True:
         return None
-    return counter, turns.offset
+    return trips.offset
 
 
-def _names(equation: Any) -> list[Any]:
+def _variables(equation: Any) -> list[Any]:
     return [None if hasattr(v, "val") else v for v in equation.invars]
 
 
@@ -155,18 +157,15 @@ def _adds_one(jaxpr: Any, counter: Any, following: Any) -> bool:
     return False
 
 
-def _count_loop(
-    context: Context, body: Any, parts: tuple[list, list], counter: int, turns: Any
-) -> list[Array]:
+def _counted_loop(context: Context, body: Any, parts: tuple[list, list], trips: Any) -> list[Array]:
     consts, init = parts
-    if dims.is_symbolic(turns):
-        return _held_scan(context, body, (consts, init, []), turns, {"reverse": False})[0]
+    if dims.is_symbolic(trips):
+        return _held_scan(context, body, (consts, init, []), trips, {"reverse": False})[0]
 
     def one(carry: list[Array], _: None) -> tuple[list[Array], None]:
         return run(context.inside(), body, [*consts, *carry]), None
 
-    del counter
-    return jax.lax.scan(one, [jnp.asarray(v) for v in init], None, length=turns)[0]
+    return jax.lax.scan(one, init, None, length=trips)[0]
 
 
 # ------------------------------------------------------------------------ branches
@@ -174,19 +173,19 @@ def _count_loop(
 
 @rule_for("cond")
 def cond(step: Step, index: Array, *values: Array) -> Any:
-    """Branch. Where rows differ, all branches run and one is kept.
+    """Branch. Under `vmap` all branches run and one is kept.
 
-    The others meet safe values instead of those that made the row avoid them, so that their
-    gradient is no nan.
+    The others run on safe values instead of those for which the row avoids them, lest their
+    gradient be nan.
     """
-    number = jnp.asarray(index, jnp.int32)
+    index = jnp.asarray(index, jnp.int32)
 
     def branch(k: int, program: Any) -> Any:
-        def body(number: Array, *values: Array) -> list[Array]:
-            inside = step.context.inside(number == k)
+        def body(index: Array, *values: Array) -> list[Array]:
+            inside = step.context.inside(index == k)
             return [jnp.asarray(v) for v in run(inside, closed(program), values)]
 
         return body
 
     branches = [branch(k, program) for k, program in enumerate(step.params["branches"])]
-    return jax.lax.switch(number, branches, number, *values)
+    return jax.lax.switch(index, branches, index, *values)

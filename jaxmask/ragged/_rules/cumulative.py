@@ -1,4 +1,4 @@
-"""Running sums and their like, and associative scans."""
+"""Cumulative sums, products and extremes."""
 
 from typing import Any
 
@@ -19,10 +19,9 @@ IDENTITY: dict[str, Any] = {
 
 @rule_for(*IDENTITY)
 def cumulative(step: Step, value: Array) -> Any:
-    """Fill with the identity, run, and repeat position 0.
+    """Fill the padding with the identity, in either direction of the scan.
 
-    The padding is filled in both directions: a product of copies may grow to inf, and its zero
-    cotangent to nan.
+    A product of copies may grow to inf, and make nan of its zero cotangent.
     """
     identity = IDENTITY[step.primitive.name](value.dtype)
     axis = step.params["axis"]

@@ -1,4 +1,4 @@
-"""Primitives that act on each element alone: they keep the padding's copies by themselves."""
+"""Primitives that act on each element alone: they keep the invariant by themselves."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from jaxmask.ragged._interpreter import known
 from jaxmask.ragged._interpreter.interpret import RULES, Step, rule_for
 from jaxmask.ragged._interpreter.known import Known
 
-# The derivative of these is bounded whatever they meet, so that they are safe in a part of the
-# program that the row alone would not run.
+# The derivative of these is bounded for all operands, so they are safe in parts of the program that
+# the row alone would not run.
 BOUNDED = """
     abs add add_any and bitcast_convert_type ceil clamp clz complex conj convert_element_type copy
     copy_p cos device_put eq eq_to erf erfc floor ge gt imag is_finite le le_to logistic lt lt_to
@@ -20,7 +20,7 @@ BOUNDED = """
     stop_gradient sub tanh xor
 """.split()  # noqa: SIM905
 
-# The others, with operands at which value and derivative are finite; one alone is for all operands.
+# The others, with operands at which value and derivative are finite; a single one serves them all.
 SAFE: dict[str, tuple[float, ...]] = {
     "polynomial": (0.0,),
     "regularized_incomplete_beta": (1.0, 1.0, 0.5),
@@ -37,7 +37,7 @@ for _point, _names in (
 
 
 def elementwise(step: Step, *values: Array) -> Any:
-    """The rule of a primitive whose result at each place depends on that place alone.
+    """The rule of primitives that act on each element alone, for `jm.ragged.register`.
 
     Every operand has the shape of the result, or is a scalar.
 
@@ -46,38 +46,33 @@ def elementwise(step: Step, *values: Array) -> Any:
       >>> jm.ragged.register("my_activation", jm.ragged.elementwise) is jm.ragged.elementwise
       True
     """
-    passed(step)
+    pass_on(step)
     return step.bind(*guarded(step, values))
 
 
-def passed(step: Step) -> None:
-    """Pass on what is known of the operands of an elementwise primitive.
-
-    Example:
-      >>> passed  # doctest: +ELLIPSIS
-      <function passed at ...>
-    """
+def pass_on(step: Step) -> None:
+    """Pass on known values and loose axes of the operands of an elementwise primitive."""
     if len(step.outputs) == 1:  # `device_put` takes many operands at once
-        step.known_out = [_facts(step)]
-        step.loose_out = [tuple({axis for axes in step.met for axis in axes})]
+        step.known_out = [_known_result(step)]
+        step.loose_out = [tuple({axis for axes in step.loose_in for axis in axes})]
 
 
 def guarded(step: Step, values: tuple[Array, ...]) -> list[Array]:
-    """Operands that are safe also where the row alone would not compute this at all."""
+    """Operands, replaced by safe ones where the row alone would not compute this."""
     safe = SAFE.get(step.primitive.name)
     alive = step.context.alive(step.outputs[0]) if safe else None
     if alive is None or safe is None:
         return list(values)
     safe = safe if len(safe) > 1 else safe * len(values)
     return [
-        jnp.where(alive, value, jnp.asarray(number, jnp.result_type(value)))
+        jnp.where(alive, value, jnp.asarray(point, jnp.result_type(value)))
         if jnp.issubdtype(jnp.result_type(value), jnp.inexact)
         else value
-        for value, number in zip(values, safe, strict=True)
+        for value, point in zip(values, safe, strict=True)
     ]
 
 
-def _facts(step: Step) -> Known | None:
+def _known_result(step: Step) -> Known | None:
     facts, name = step.known, step.primitive.name
     if not facts or facts[0] is None:
         return None
@@ -113,7 +108,7 @@ for _name in (*BOUNDED, *SAFE):
 
 @rule_for("dim_as_value")
 def dim_as_value(step: Step) -> Array:
-    """A length as a number of the program."""
+    """A length as a value of the program."""
     dim = step.params["dim"]
     step.known_out = [Known(dim)]
     return jnp.asarray(step.context.count(dim), step.equation.outvars[0].aval.dtype)

@@ -1,8 +1,8 @@
 """Maxima and minima.
 
-JAX finds out where the gradient goes by comparing each value with the maximum. XLA may compute a
-value again for that comparison, in another fusion and to another rounding; then no value equals the
-maximum and the gradient is lost. Here the index of the maximum decides, or which of two is greater.
+JAX sends the gradient to the values that equal the maximum. XLA may compute a value again for that
+comparison, in another fusion and with another rounding; then none equals the maximum and the
+gradient is lost. Here the index of the maximum decides, or which of two is greater.
 """
 
 from functools import partial
@@ -15,28 +15,18 @@ import numpy as np
 from jaxmask._types import Array, common_dtype
 from jaxmask.ragged._interpreter.context import select
 from jaxmask.ragged._interpreter.interpret import Step, rule_for
-from jaxmask.ragged._rules.elementwise import passed
+from jaxmask.ragged._rules.elementwise import pass_on
 
 
 def least(dtype: Any) -> Any:
-    """What no value of a type is below.
-
-    Example:
-      >>> least(jnp.int8), least(jnp.float32)
-      (-128, -inf)
-    """
+    """The least value of a dtype."""
     if dtype == jnp.bool_:
         return False
     return int(jnp.iinfo(dtype).min) if jnp.issubdtype(dtype, jnp.integer) else -np.inf
 
 
 def greatest(dtype: Any) -> Any:
-    """What no value of a type is above.
-
-    Example:
-      >>> greatest(jnp.int8), greatest(jnp.float32)
-      (127, inf)
-    """
+    """The greatest value of a dtype."""
     if dtype == jnp.bool_:
         return True
     return int(jnp.iinfo(dtype).max) if jnp.issubdtype(dtype, jnp.integer) else np.inf
@@ -44,9 +34,9 @@ def greatest(dtype: Any) -> Any:
 
 @rule_for("reduce_max", "reduce_min", "argmax", "argmin")
 def extreme(step: Step, value: Array) -> Any:
-    """Fill the padding with the identity: in a tie it comes last.
+    """Fill the padding with the identity, which comes last in a tie.
 
-    Copies of position 0 would not do for argmax: they may differ from it by a rounding.
+    Copies of position 0 would not do for argmax: they may differ from it by rounding.
     """
     name, axes = step.primitive.name, step.params["axes"]
     identity = (least if name.endswith("max") else greatest)(value.dtype)
@@ -58,7 +48,7 @@ def extreme(step: Step, value: Array) -> Any:
     return find(value, mask, identity, step.primitive, params)
 
 
-# Compiled as one, since op by op the infinite identity trips `jax_debug_infs`.
+# Compiled as one: op by op, the infinite identity would trip `jax_debug_infs`.
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _found(
     value: Array, mask: Array | None, identity: float, primitive: Any, params: tuple[Any, ...]
@@ -75,7 +65,7 @@ _differentiable = jax.custom_jvp(_found, nondiff_argnums=(2, 3, 4))
 def _found_jvp(
     identity: float, primitive: Any, params: tuple[Any, ...], primals: Any, tangents: Any
 ) -> tuple[Array, Array]:
-    """Equal maxima share the gradient, as on the row alone, and the first always has a part."""
+    """Equal maxima share the gradient, as on the row alone; the first always counts as one."""
     value, mask = primals
     result = _differentiable(value, mask, identity, primitive, params)
     axes = dict(params)["axes"]
@@ -83,26 +73,26 @@ def _found_jvp(
     kept = [k for k in range(value.ndim) if k not in axes]
     order = (*kept, *axes)
 
-    def lines(x: Array) -> Array:
+    def reduced_last(x: Array) -> Array:
         return jnp.transpose(x, order).reshape(*(value.shape[k] for k in kept), -1)
 
-    filled = lines(filled)
+    filled = reduced_last(filled)
     last = filled.ndim - 1
     find = jax.lax.argmax if identity < 0 else jax.lax.argmin
     first = jnp.expand_dims(find(filled, last, jnp.int32), last)
     ties = filled == jnp.expand_dims(result, last)
-    ties = ties if mask is None else ties & lines(mask)
+    ties = ties if mask is None else ties & reduced_last(mask)
     ties |= jax.lax.broadcasted_iota(jnp.int32, filled.shape, last) == first
     count = jnp.sum(ties, last, dtype=common_dtype(value.dtype, jnp.float32))
-    share = jnp.where(ties, jnp.expand_dims(1 / count, last), 0).astype(value.dtype)
-    tangent = jnp.where(ties, lines(tangents[0]), jnp.zeros((), value.dtype))
-    return result, jnp.sum(tangent * share, last)
+    weight = jnp.where(ties, jnp.expand_dims(1 / count, last), 0).astype(value.dtype)
+    tangent = jnp.where(ties, reduced_last(tangents[0]), jnp.zeros((), value.dtype))
+    return result, jnp.sum(tangent * weight, last)
 
 
 @rule_for("max", "min")
 def of_two(step: Step, *values: Array) -> Any:
-    """The greater or the less of two, element by element."""
-    passed(step)
+    """The elementwise maximum or minimum of two arrays."""
+    pass_on(step)
     if not jnp.issubdtype(step.equation.outvars[0].aval.dtype, jnp.floating):
         return step.bind(*values)
     return _of_two(*values, step.primitive)

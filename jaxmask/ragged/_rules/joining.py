@@ -1,4 +1,4 @@
-"""Arrays behind one another, and padding that the program itself asks for."""
+"""Concatenation, and the padding that the program itself asks for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,51 +8,51 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged._interpreter import dims
-from jaxmask.ragged._interpreter.context import Context, along, select, take
+from jaxmask.ragged._interpreter.context import Context, along, gather_along, select
 from jaxmask.ragged._interpreter.interpret import Step, rule_for
 from jaxmask.ragged._rules.slicing import window
 
-FEW = 4  # positions that are placed one by one, by selects
+FEW = 4  # up to so many positions are written one by one, by selects
 
 
 @rule_for("concatenate")
 def concatenate(step: Step, *values: Array) -> Any:
-    """Put each operand where the one before it ends in this row."""
+    """Write each operand where the one before it ends in this row."""
     axis, shape = step.params["dimension"], step.outputs[0]
     if not dims.is_symbolic(shape[axis]):
         return step.bind(*values)
     sizes = [shape[axis] for shape in step.inputs]
-    # Until an operand is ragged, all start at one place in every row.
+    # Operands up to the first ragged one start at the same position in every row.
     fixed = next(k for k, size in enumerate(sizes) if dims.is_symbolic(size)) + 1
     result = _sized(jax.lax.concatenate(values[:fixed], axis), axis, step.context.size(shape[axis]))
     offset = sum(step.context.count(size) for size in sizes[:fixed])
     for value, size in zip(values[fixed:], sizes[fixed:], strict=True):
         count = step.context.count(size)
-        result = _placed(step.context, result, value, axis, offset, count)
+        result = _overwritten(step.context, result, value, axis, offset, count)
         offset = offset + count
     return step.loose(result, [axis])
 
 
 def _sized(value: Array, axis: int, size: int) -> Array:
-    """Cut or lengthen an axis; what is new is overwritten or beyond the row."""
+    """Cut or extend an axis; what is added is overwritten or beyond the row."""
     if value.shape[axis] >= size:
         return jax.lax.slice_in_dim(value, 0, size, 1, axis)
     shape = [size - value.shape[axis] if k == axis else d for k, d in enumerate(value.shape)]
     return jnp.concatenate([value, jnp.zeros(shape, value.dtype)], axis)
 
 
-def _placed(
+def _overwritten(
     context: Context, base: Array, value: Array, axis: int, offset: Any, count: Any
 ) -> Array:
-    """Write the first `count` positions of `value` over `base`, from `offset` on."""
-    place = context.positions(base.shape[axis]) - offset
+    """`base` with the first `count` positions of `value` from `offset` on."""
+    index = context.positions(base.shape[axis]) - offset
     if isinstance(count, int) and count <= FEW:
         for k in range(count):
             one = jax.lax.slice_in_dim(value, k, k + 1, 1, axis)
-            base = select(along(place != k, axis, base.shape), base, one)
+            base = select(along(index != k, axis, base.shape), base, one)
         return base
-    moved = take(value, place, axis)
-    return select(along((place >= 0) & (place < count), axis, base.shape), moved, base)
+    shifted = gather_along(value, index, axis)
+    return select(along((index >= 0) & (index < count), axis, base.shape), shifted, base)
 
 
 @rule_for("pad")
@@ -76,17 +76,17 @@ def _padded(
     sizes: tuple[Any, Any],
     config: Sequence[Any],
 ) -> Array:
-    """One axis: the k-th element goes to `low + k * (interior + 1)`."""
+    """One axis: element k goes to `low + k * (interior + 1)`."""
     (before, after), (low, _, interior) = sizes, config
-    step, physical = interior + 1, context.size(after)
+    stride, physical = interior + 1, context.size(after)
     constant = jnp.asarray(constant, value.dtype)
-    place = context.positions(physical) - context.count(low)
-    inside = (place >= 0) & (place < (context.count(before) - 1) * step + 1)
+    index = context.positions(physical) - context.count(low)
+    inside = (index >= 0) & (index < (context.count(before) - 1) * stride + 1)
     if dims.is_symbolic(low):
-        value = take(value, place // step, axis)
-        inside &= place % step == 0
+        value = gather_along(value, index // stride, axis)
+        inside &= index % stride == 0
     else:
-        span = max(value.shape[axis] - 1, 0) * step + min(value.shape[axis], 1)
+        span = max(value.shape[axis] - 1, 0) * stride + min(value.shape[axis], 1)
         high = physical - low - span
         configs = [(low, high, interior) if k == axis else (0, 0, 0) for k in range(value.ndim)]
         value = jax.lax.pad(value, constant, configs)
@@ -97,7 +97,7 @@ def _padded(
 
 @rule_for("split")
 def split(step: Step, value: Array) -> Any:
-    """Windows one behind the other."""
+    """Consecutive windows."""
     axis, start, pieces = step.params["axis"], 0, []
     step.loose_out = []
     for size in step.params["sizes"]:
@@ -111,13 +111,13 @@ def split(step: Step, value: Array) -> Any:
 
 @rule_for("stack")
 def stack(step: Step, *values: Array) -> Any:
-    """Put arrays of one shape side by side."""
+    """Stack arrays of the same shape."""
     return jnp.stack(values, step.params["axis"])
 
 
 @rule_for("unstack")
 def unstack(step: Step, value: Array) -> Any:
-    """Take an axis apart."""
+    """Split an axis into its elements."""
     return step.bind(value)
 
 
@@ -135,5 +135,5 @@ def tile(step: Step, value: Array) -> Any:
             index = select(step.context.real(size), index, 0)
             length = step.context.count(step.inputs[0][axis])
             index = index % jnp.maximum(length, 1)
-            value = take(value, index, axis)
+            value = gather_along(value, index, axis)
     return value

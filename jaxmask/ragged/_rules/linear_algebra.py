@@ -1,4 +1,4 @@
-"""Factorisations and solutions: a ragged matrix stands in the corner of an identity matrix."""
+"""Factorisations and solvers: a ragged matrix becomes the corner of an identity matrix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from jaxmask.ragged._rules.calls import closed
 
 
 def embedded(step: Step, operand: int, matrix: Array) -> Array:
-    """A square matrix, with the identity in its padding, on which no factorisation is singular."""
+    """A square matrix with the identity in its padding, which makes no factorisation singular."""
     shape = step.inputs[operand]
     axes = [len(shape) - 2, len(shape) - 1]
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
@@ -25,13 +25,13 @@ def embedded(step: Step, operand: int, matrix: Array) -> Array:
 
 @rule_for("cholesky")
 def cholesky(step: Step, matrix: Array) -> Any:
-    """The factor of the matrix in its corner."""
+    """Factorise the embedded matrix."""
     return step.repeat_first(step.bind(embedded(step, 0, matrix)))
 
 
 @rule_for("triangular_solve")
 def triangular_solve(step: Step, matrix: Array, right: Array) -> Any:
-    """Solve, with 0 on the right where the identity stands."""
+    """Solve, with 0 on the right-hand side of the identity."""
     rank = len(step.inputs[1])
     axis = rank - 2 if step.params["left_side"] else rank - 1
     right = step.fill(1, right, [axis], 0)
@@ -40,7 +40,7 @@ def triangular_solve(step: Step, matrix: Array, right: Array) -> Any:
 
 @rule_for("lu")
 def lu(step: Step, matrix: Array) -> Any:
-    """Factors and order: rows of padding hold 0 in the columns of the row, and are never pivots."""
+    """Factorise: rows of padding hold 0 in the columns of the row, so they are never pivots."""
     results = step.bind(embedded(step, 0, matrix))
     pairs = zip(results, step.outputs, strict=True)
     return [step.context.repeat_first(value, shape) for value, shape in pairs]
@@ -48,7 +48,7 @@ def lu(step: Step, matrix: Array) -> Any:
 
 @rule_for("lu_pivots_to_permutation")
 def lu_pivots_to_permutation(step: Step, pivots: Array) -> Any:
-    """The order of the rows: padding changes places with itself."""
+    """The order of the rows, in which padding is swapped with itself."""
     shape = step.inputs[0]
     axis, itself = len(shape) - 1, step.context.positions(pivots.shape[-1])
     mask = step.context.mask(shape, [axis])
@@ -61,10 +61,10 @@ def lu_pivots_to_permutation(step: Step, pivots: Array) -> Any:
 
 @rule_for("custom_linear_solve")
 def custom_linear_solve(step: Step, *values: Array) -> Any:
-    """Keep the solver that the user gave, and the one for the gradient.
+    """Keep the user's solver, and the one for the gradient.
 
-    Both are linear functions of the real positions: what goes in and what comes out holds 0 in the
-    padding, and only the programs between see copies.
+    Both are linear functions of the real positions: operands and results hold 0 in the padding, and
+    only the programs between see copies.
     """
     counts, jaxprs = step.params["const_lengths"], step.params["jaxprs"]
     total = sum(counts)
@@ -74,14 +74,14 @@ def custom_linear_solve(step: Step, *values: Array) -> Any:
         start += count
     shapes, right = step.outputs, list(values[total:])
     if len(shapes) != len(right) or jaxprs.transpose_solve is None:
-        raise step.refuse("It gives more than a solution, or none for the gradient.")
+        raise step.refuse("It returns more than a solution, or has no solver for the gradient.")
 
     def linear(program: Any, constants: Sequence[Array]) -> Any:
         def apply(*arguments: Any) -> list[Array]:
             context, zipped = step.context.inside(), zip(arguments[-1], shapes, strict=True)
             context.linear = True
-            met = [context.repeat_first(x, shape) for x, shape in zipped]
-            results = zip(run(context, closed(program), [*constants, *met]), shapes, strict=True)
+            filled = [context.repeat_first(x, shape) for x, shape in zipped]
+            results = zip(run(context, closed(program), [*constants, *filled]), shapes, strict=True)
             return [context.fill(x, shape, None, 0) for x, shape in results]
 
         return apply
@@ -92,14 +92,17 @@ def custom_linear_solve(step: Step, *values: Array) -> Any:
     return [step.context.repeat_first(x, shape) for x, shape in zip(solved, shapes, strict=True)]
 
 
-for _name in (
-    "eig",
-    "eigh",
-    "svd",
-    "qr",
-    "schur",
-    "hessenberg",
-    "householder_product",
-    "fft",
-):
-    REFUSED[_name] = "No padding leaves the result of the row alone in its place."
+REFUSED |= dict.fromkeys(
+    (
+        "eig",
+        "eigh",
+        "fft",
+        "householder_product",
+        "hessenberg",
+        "qr",
+        "schur",
+        "svd",
+        "tridiagonal",
+    ),
+    "No padding preserves the result of the row alone.",
+)

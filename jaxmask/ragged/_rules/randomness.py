@@ -1,4 +1,4 @@
-"""Random bits: those of a shorter row are the first of those of a longer one."""
+"""Random bits: those of a shorter row are the first bits of a longer one."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from jaxmask.ragged._rules.shapes import reshaped
 
 @rule_for("random_bits")
 def random_bits(step: Step, keys: Array) -> Any:
-    """Draw bits for the longest row, in the order in which the row alone draws them."""
-    _need_counters(step, keys)
+    """Draw bits for the longest row, in the order of the row alone."""
+    _require_threefry(step, keys)
     shape = step.outputs[0][len(step.inputs[0]) :]
     if not ragged_axes(shape):
         return step.bind(keys)
@@ -23,7 +23,7 @@ def random_bits(step: Step, keys: Array) -> Any:
 
     def of_one(key: Array) -> Array:
         flat = step.bind(key, shape=(step.context.size(total),))
-        # The bits behind those of the row are noise of their own.
+        # Bits beyond those of the row are noise too: padding must hold copies.
         flat = step.context.repeat_first(flat, (total,))
         return reshaped(step.context, flat, (total,), shape)
 
@@ -34,16 +34,16 @@ def random_bits(step: Step, keys: Array) -> Any:
 
 @rule_for("random_split")
 def random_split(step: Step, keys: Array) -> Any:
-    """Split into as many keys as the longest row has."""
-    _need_counters(step, keys)
+    """Split into the keys of the longest row."""
+    _require_threefry(step, keys)
     shape = step.outputs[0]
     if ragged_axes(shape, range(1, len(shape))) or step.inputs[0]:
-        raise step.refuse("It splits into an array of keys of which the first axis is no length.")
+        raise step.refuse("It splits into an array of keys that is ragged on a later axis.")
     return step.repeat_first(step.bind(keys, shape=step.context.shape(step.params["shape"])))
 
 
-def _need_counters(step: Step, keys: Array) -> None:
-    """Only threefry in its default form draws the n-th number from n alone."""
+def _require_threefry(step: Step, keys: Array) -> None:
+    """Only threefry in its default form draws the n-th bits from n alone."""
     counters = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
     if str(jax.random.key_impl(keys)) != "threefry2x32" or not counters:
         raise step.refuse(

@@ -1,4 +1,4 @@
-"""Reductions: padding becomes the identity of the operation."""
+"""Reductions: padding is filled with the identity of the operation."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ IDENTITY: dict[str, Any] = {
 
 @rule_for(*(f"reduce_{name}" for name in IDENTITY))
 def reduce(step: Step, value: Array) -> Any:
-    """Sums, products and the like."""
+    """Fill the padding with the identity, and reduce."""
     identity = IDENTITY[step.primitive.name.removeprefix("reduce_")](value.dtype)
     if identity == -1 and jnp.issubdtype(value.dtype, jnp.unsignedinteger):
         identity = jnp.iinfo(value.dtype).max
@@ -28,4 +28,4 @@ def reduce(step: Step, value: Array) -> Any:
     return step.bind(value)
 
 
-REFUSED["reduce"] = "Its operation is the caller's own, and its identity is not known."
+REFUSED["reduce"] = "Its operation is the caller's own, whose identity is not known."

@@ -1,4 +1,4 @@
-"""The primitives that are refused on ragged axes by decision, each with the reason.
+"""Primitives that are deliberately refused on ragged axes, each with the reason.
 
 A test compares this list and the rules with all primitives of JAX, so that a new one is noticed.
 """
@@ -14,10 +14,9 @@ REFUSED |= {
     ),
     **dict.fromkeys(("ragged_all_to_all", "xla_pmap"), _OF_DEVICES),
     **dict.fromkeys(("after_all", "create_token", "get", "swap", "empty2"), _OF_STATE),
-    "approx_top_k": "What it leaves out depends on the padded size: use `jax.lax.top_k`.",
-    "call": "It is a call of JAX's own making that no function of one row contains.",
-    "custom_lin": "It is a derivative on its way, which no function of one row contains.",
+    "approx_top_k": "What it omits depends on the padded size: use `jax.lax.top_k`.",
+    "call": "It is internal to JAX, and no function of one row contains it.",
+    "custom_lin": "It is a derivative being taken, and no function of one row contains it.",
     "select_and_scatter": "Windows with an operation of the caller's own are not supported.",
-    "tridiagonal": "No padding leaves the result of the row alone in its place.",
     "tridiagonal_solve": "It has no rule yet.",
 }

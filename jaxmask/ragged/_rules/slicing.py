@@ -1,5 +1,6 @@
-"""Windows of an axis, whether they start at a constant, at a length or at a computed place."""
+"""Windows of an axis that start at a constant, at a length or at a computed index."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,30 +8,26 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged._interpreter import dims
-from jaxmask.ragged._interpreter.context import Context, along, ragged_axes, select, take
+from jaxmask.ragged._interpreter.context import (
+    Context,
+    Shape,
+    along,
+    gather_along,
+    ragged_axes,
+    select,
+)
 from jaxmask.ragged._interpreter.interpret import Step, rule_for
+from jaxmask.ragged._interpreter.known import Known
 
 
 def window(
     context: Context, value: Array, axis: int, before: Any, start: Any, size: Any, stride: int = 1
 ) -> tuple[Array, bool]:
-    """`value[start : start + size * stride : stride]` along one axis, all of it inside the row.
+    """`value[start : start + size * stride : stride]` along an axis of logical size `before`.
 
-    Args:
-      context: the row.
-      value: with physical sizes.
-      axis: of `value`.
-      before: its logical size.
-      start: an int, a symbolic size, or an int32 scalar of the program.
-      size: how many positions, an int or symbolic.
-      stride: an int, not 0.
-
-    Returns:
-      The window, and whether it is loose: its padding holds what followed in `value`.
-
-    Example:
-      >>> window(Context(dims.Sizes({}), {}), jnp.arange(5), 0, 5, 1, 2, 2)[0].tolist()
-      [1, 3]
+    It must lie inside the row. `start` is an int, a symbolic size or an int32 scalar; `size` is an
+    int or symbolic. Returns the window, and whether it is loose: its padding holds what follows it
+    in `value`.
     """
     physical = context.size(size)
     if isinstance(start, int) and stride > 0:
@@ -48,12 +45,12 @@ def window(
     if dims.is_symbolic(size):
         index = select(context.real(size), index, 0)
     index = index if stride == 1 else stride * index
-    return take(value, start + index, axis), False
+    return gather_along(value, start + index, axis), False
 
 
 @rule_for("slice")
 def slice_(step: Step, value: Array) -> Any:
-    """Slice; bounds may be lengths."""
+    """Slice, also where bounds are lengths."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
     strides, loose = params["strides"] or (1,) * len(before), []
     for axis, start in enumerate(params["start_indices"]):
@@ -69,7 +66,7 @@ def slice_(step: Step, value: Array) -> Any:
 
 @rule_for("dynamic_slice")
 def dynamic_slice(step: Step, value: Array, *starts: Array) -> Any:
-    """Slice at computed places, which are moved inside the row as on the row alone."""
+    """Slice at computed indices, which are clipped to the row as on the row alone."""
     before, after, context = step.inputs[0], step.outputs[0], step.context
     touched = {*ragged_axes(before), *ragged_axes(after)}
     plain = [0 if k in touched else start for k, start in enumerate(starts[: len(before)])]
@@ -78,29 +75,29 @@ def dynamic_slice(step: Step, value: Array, *starts: Array) -> Any:
     for axis in sorted(touched):
         if str(before[axis]) == str(after[axis]):
             continue
-        room = context.count(before[axis]) - context.count(after[axis])
-        start = jnp.clip(jnp.asarray(starts[axis], jnp.int32), 0, jnp.maximum(room, 0))
+        last = context.count(before[axis]) - context.count(after[axis])
+        start = jnp.clip(jnp.asarray(starts[axis], jnp.int32), 0, jnp.maximum(last, 0))
         value, _ = window(context, value, axis, before[axis], start, after[axis])
     return value
 
 
 @rule_for("dynamic_update_slice")
 def dynamic_update_slice(step: Step, value: Array, update: Array, *starts: Array) -> Any:
-    """Write a window."""
+    """Write a window, whose start is clipped to the row."""
     whole, part, context = step.inputs[0], step.inputs[1], step.context
     clipped: list[Array] = []
     inside: Any = True
     for axis in range(len(whole)):
-        room = context.count(whole[axis]) - context.count(part[axis])
+        last = context.count(whole[axis]) - context.count(part[axis])
         start = jnp.asarray(starts[axis], jnp.int32)
-        clipped.append(jnp.clip(start, 0, jnp.maximum(jnp.asarray(room, jnp.int32), 0)))
+        clipped.append(jnp.clip(start, 0, jnp.maximum(jnp.asarray(last, jnp.int32), 0)))
     if not ragged_axes(part):
         return step.loose(jax.lax.dynamic_update_slice(value, update, clipped))
     for axis, start in enumerate(clipped):
-        place = context.positions(value.shape[axis]) - start
-        here = (place >= 0) & (place < context.count(part[axis]))
-        inside = inside & along(here, axis, value.shape)
-        update = take(update, place, axis)
+        index = context.positions(value.shape[axis]) - start
+        written = (index >= 0) & (index < context.count(part[axis]))
+        inside = inside & along(written, axis, value.shape)
+        update = gather_along(update, index, axis)
     return step.loose(select(inside, update, value))
 
 
@@ -109,7 +106,7 @@ def rev(step: Step, value: Array) -> Any:
     """Reverse each axis within the row."""
     shape = step.outputs[0]
     ragged = ragged_axes(shape, step.params["dimensions"])
-    step.known_out = [_reversed(step)]
+    step.known_out = [_reversed(step.known[0], step.inputs[0], step.params["dimensions"])]
     value = jax.lax.rev(value, [k for k in step.params["dimensions"] if k not in ragged])
     for axis in ragged:
         last = step.context.count(shape[axis]) - 1
@@ -117,12 +114,11 @@ def rev(step: Step, value: Array) -> Any:
     return value
 
 
-def _reversed(step: Step) -> Any:
-    fact = step.known[0]
-    if fact is None:
+def _reversed(operand: Known | None, shape: Shape, axes: Sequence[int]) -> Known | None:
+    if operand is None:
         return None
-    offset, strides = fact.offset, list(fact.strides)
-    for axis in step.params["dimensions"]:
-        offset = offset + strides[axis] * (step.inputs[0][axis] - 1)
+    offset, strides = operand.offset, list(operand.strides)
+    for axis in axes:
+        offset = offset + strides[axis] * (shape[axis] - 1)
         strides[axis] = -strides[axis]
-    return type(fact)(offset, tuple(strides))
+    return Known(offset, tuple(strides))

@@ -1,4 +1,4 @@
-"""Sorting: padding goes behind everything."""
+"""Sorting: padding comes last."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from jaxmask.ragged._rules.extremes import least
 
 @rule_for("sort")
 def sort(step: Step, *values: Array) -> Any:
-    """Sort by whether a position is padding first, then as the row alone."""
+    """Sort by whether a position is padding, then as the row alone."""
     axis, size = step.params["dimension"], step.inputs[0][step.params["dimension"]]
     if not dims.is_symbolic(size):
         return step.bind(*values)
@@ -31,7 +31,7 @@ def sort(step: Step, *values: Array) -> Any:
 
 @rule_for("top_k")
 def top_k(step: Step, value: Array) -> Any:
-    """The greatest values: what is not there is less than all others, and comes last in a tie."""
+    """The greatest values, with padding less than all others and last in a tie."""
     axis = step.params.get("axis", len(step.inputs[0]) - 1)
     if dims.is_symbolic(step.params["k"]):
         raise step.refuse("`k` is a length: sort instead.")

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from jaxmask._types import Array
 from jaxmask.ragged._interpreter import dims
-from jaxmask.ragged._interpreter.context import along, ragged_axes, select, take
+from jaxmask.ragged._interpreter.context import along, gather_along, ragged_axes, select
 from jaxmask.ragged._interpreter.interpret import REFUSED, Step, rule_for
 from jaxmask.ragged._rules.extremes import greatest, least
 
 
 @rule_for("conv_general_dilated")
 def convolution(step: Step, value: Array, kernel: Array) -> Any:
-    """Convolve; beyond the row stand the zeros that stand beyond the array of the row alone."""
+    """Convolve, with zeros beyond the row as beyond the array of the row alone."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
     numbers = params["dimension_numbers"]
     batch, feature, *spatial = numbers.lhs_spec
     out_spatial = numbers.out_spec[2:]
     if ragged_axes(step.inputs[1], numbers.rhs_spec[2:]):
-        raise step.refuse("The length of its kernel is that of a row.")
+        raise step.refuse("The length of its kernel is symbolic.")
     if dims.is_symbolic(before[batch]) and params["batch_group_count"] != 1:
         raise step.refuse("It groups the batch.")
     if dims.is_symbolic(after[numbers.out_spec[1]]) and params["feature_group_count"] != 1:
@@ -49,9 +49,9 @@ def _edges(
     geometry: tuple[Any, int, int, int],
     constant: Any,
 ) -> tuple[Array, tuple[int, int]]:
-    """The padding at both ends of an axis so that the physical result has its physical size.
+    """The padding at both ends of an axis for which the result has its physical size.
 
-    Where the padding on the left depends on the length (a stride with "SAME"), the row is moved.
+    If the padding on the left depends on the length (a stride with "SAME"), the row is shifted.
     """
     (before, after), ((low, high), stride, reach, dilation) = sizes, geometry
     if not any(dims.is_symbolic(d) for d in (before, after, low, high)):
@@ -61,10 +61,10 @@ def _edges(
     if dims.is_symbolic(low):
         if dilation != 1:
             raise step.refuse("Its padding depends on the length, and it dilates its input.")
-        place = context.positions(max(needed, 0)) - context.count(low)
-        moved = take(value, place, axis)
-        inside = along((place >= 0) & (place < context.count(before)), axis, moved.shape)
-        return select(inside, moved, constant), (0, 0)
+        index = context.positions(max(needed, 0)) - context.count(low)
+        shifted = gather_along(value, index, axis)
+        inside = along((index >= 0) & (index < context.count(before)), axis, shifted.shape)
+        return select(inside, shifted, constant), (0, 0)
     dilated = max(value.shape[axis] - 1, 0) * dilation + min(value.shape[axis], 1)
     return value, (low, needed - low - dilated)
 
@@ -78,7 +78,7 @@ IDENTITY: dict[str, Any] = {
 
 @rule_for(*IDENTITY)
 def reduce_window(step: Step, value: Array) -> Any:
-    """Sums and extremes of windows."""
+    """Sums and extremes over windows."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
     if any(dims.is_symbolic(size) for size in params["window_dimensions"]):
         raise step.refuse("The size of its window is a length.")
@@ -92,11 +92,11 @@ def reduce_window(step: Step, value: Array) -> Any:
         sizes = (before[axis], after[axis])
         value, (low, high) = _edges(step, value, axis, sizes, geometry, identity)
         if dilation == 1 and high < 0:
-            # The longest row has steps behind its last window; the primitive takes none.
+            # The longest row has steps after its last window, which the primitive cannot crop.
             value, high = jax.lax.slice_in_dim(value, 0, value.shape[axis] + high, 1, axis), 0
         padding.append((low, high))
     if any(min(pair) < 0 for pair in padding):
-        raise step.refuse("It leaves out an end of the axis.")
+        raise step.refuse("It crops an end of the axis.")
     return step.loose(step.bind(value, padding=tuple(padding)))
 
 
