@@ -43,7 +43,7 @@ def test_is_the_loop_over_the_row_alone(dtype, mask, reverse):
     a, b = coefficients(dtype)
     start = coefficients(dtype, 1)[0][:, 0]
     carry, (h, out) = jm.recurrent.linear(
-        spoiled(a, mask), spoiled(b, mask), mask, carry=start, reverse=reverse
+        spoiled(b, mask), mask, spoiled(a, mask), start, reverse=reverse
     )
     assert h.dtype == carry.dtype == dtype
     np.testing.assert_array_equal(out, mask)
@@ -68,7 +68,7 @@ def test_gradients_are_those_of_a_plain_scan(dtype):
         return jnp.sum(jnp.abs(y) ** 2) + jnp.sum(jnp.abs(h) ** 2)
 
     def ours(a, b, start):
-        h, (y, _) = jm.recurrent.linear(a, b, None, carry=start)
+        h, (y, _) = jm.recurrent.linear(b, None, a, start)
         return jnp.sum(jnp.abs(y) ** 2) + jnp.sum(jnp.abs(h) ** 2)
 
     arguments = tuple(map(jnp.asarray, (a, b, start)))
@@ -81,14 +81,14 @@ def test_gradients_are_those_of_a_plain_scan(dtype):
 def test_real_coefficients_and_a_complex_state_meet():
     a, _ = coefficients(np.float32)
     _, b = coefficients(np.complex64)
-    carry, (h, _) = jm.recurrent.linear(a, b, None)
+    carry, (h, _) = jm.recurrent.linear(b, None, a)
     assert h.dtype == carry.dtype == jnp.complex64
     np.testing.assert_allclose(h[0], loop(a[0], b[0], b[0, 0] * 0)[1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_long_half_precision_run_does_not_drift():
     ones = jnp.ones((1, 2000, 1), jnp.bfloat16)
-    carry, (h, _) = jm.recurrent.linear(ones, ones, None)
+    carry, (h, _) = jm.recurrent.linear(ones, None, ones)
     assert (h.dtype, carry.dtype, float(carry[0, 0])) == (jnp.bfloat16, jnp.float32, 2000)
 
 
@@ -97,7 +97,7 @@ def test_segments_start_from_zeros_and_the_first_met_goes_on_from_the_carry(reve
     a, b = coefficients(np.float32)
     ids = np.array([[1, 1, 0, 2, 2, 2, 0]] * BATCH)
     start = np.ones((BATCH, FEATURE), np.float32)
-    carry, (h, mask) = jm.recurrent.linear(a, b, None, ids, start, reverse=reverse)
+    carry, (h, mask) = jm.recurrent.linear(b, None, a, start, segments=ids, reverse=reverse)
     np.testing.assert_array_equal(mask, ids > 0)
     order = (2, 1) if reverse else (1, 2)
     state = start[0]
@@ -128,7 +128,7 @@ def test_a_product_that_overflows_spoils_no_finite_state(name, reverse):
         expected.append(h)
     x, y, order = np.stack([a, a[::-1] * 0 + 0.5]), np.stack([b, b]), slice(None, None, -1)
     x, y = (z[:, order] if reverse else z for z in (x, y))
-    run = jax.jit(lambda a, b: jm.recurrent.linear(a, b, None, reverse=reverse)[1][0])
+    run = jax.jit(lambda a, b: jm.recurrent.linear(b, None, a, reverse=reverse)[1][0])
     ours = np.asarray(run(x, y))[0]
     np.testing.assert_allclose(ours[order] if reverse else ours, expected, rtol=1e-5)
     # A mapped axis has one answer to whether a product overflows: no `select` of both ways.
@@ -145,7 +145,7 @@ def test_steps_one_by_one_have_the_gradients_of_all_at_once():
     segments = jm.Segments(jnp.array([[1, 1, 1, 2, 2, 0, 3, 3, 0]] * 2), 3)
 
     def total(a, b):
-        h = jm.recurrent.linear(a, b, segments)[1][0]
+        h = jm.recurrent.linear(b, segments, a)[1][0]
         return jnp.sum(jnp.sin(h[:, 3:])), h[:, 3:]
 
     run = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
@@ -163,7 +163,7 @@ def test_a_nan_in_one_segment_reaches_no_other_value_or_gradient():
     ids = jnp.array([[1, 1, 1, 2, 2, 2, 2]] * BATCH)
 
     def second(a, b):
-        return jnp.sum(jm.recurrent.linear(a, b, jm.Segments(ids, 2))[1][0][:, 3:] ** 2)
+        return jnp.sum(jm.recurrent.linear(b, jm.Segments(ids, 2), a)[1][0][:, 3:] ** 2)
 
     clean = jax.grad(second, (0, 1))(a, b)
     for bad in (np.nan, np.inf):
@@ -175,9 +175,9 @@ def test_a_nan_in_one_segment_reaches_no_other_value_or_gradient():
 
 A, B = coefficients(np.float32)
 BAD = {
-    "shape": ({"b": B[:, :, :1]}, "`b`.*shape"),
-    "a": ({"a": A.astype(np.int32)}, "`a` must be floating or complex"),
-    "b": ({"b": B.astype(np.int32)}, "`b` must be floating or complex"),
+    "shape": ({"decay": A[:, :, :1]}, "`decay`.*shape"),
+    "decay": ({"decay": A.astype(np.int32)}, "`decay` must be floating or complex"),
+    "x": ({"x": B.astype(np.int32)}, "`x` must be floating or complex"),
     "carry": ({"carry": np.zeros((BATCH, 1), np.float32)}, r"carry.*\[batch, feature"),
     "carry of integers": ({"carry": np.zeros((BATCH, FEATURE), np.int32)}, "`carry` must be float"),
     "complex carry": ({"carry": np.zeros((BATCH, FEATURE), np.complex64)}, "or complex where"),
@@ -193,7 +193,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_named(name):
     changed, text = BAD[name]
-    arguments = {"a": A, "b": B, "mask": None, **changed}
+    arguments = {"x": B, "mask": None, "decay": A, **changed}
     with pytest.raises((TypeError, ValueError), match=text):
         jax.eval_shape(lambda: jm.recurrent.linear(**arguments))
 

@@ -190,7 +190,7 @@ LAYERS = {
     "scan": lambda x, mask, **o: jm.recurrent.scan(
         lambda c, x: (c + x, c + x), x, mask, o.pop("carry", jnp.zeros((len(x), FEATURE))), **o
     ),
-    "linear": lambda x, mask, **o: jm.recurrent.linear(jnp.cos(x), x, mask, **o),
+    "linear": lambda x, mask, **o: jm.recurrent.linear(x, mask, jnp.cos(x), **o),
 }
 
 
@@ -434,7 +434,7 @@ runs = {
     "dense gru": lambda w, x, mask: jm.recurrent.gru(x, mask, w[1], method="dense"),
     "tiled gru": lambda w, x, mask: jm.recurrent.gru(x, mask, w[1], method="tiled"),
     "scan": lambda w, x, mask: jm.recurrent.scan(add, x, mask, jnp.zeros((len(x), 3))),
-    "linear": lambda w, x, mask: jm.recurrent.linear(x, x, mask),
+    "linear": lambda w, x, mask: jm.recurrent.linear(x, mask, x),
 }
 weights = lstm_weights(), gru_weights()
 for name, run in runs.items():

@@ -68,7 +68,7 @@ class _Linear(Recurrent):
         expected = (*x.shape[:2], self.in_features)
         _check.shape(x, expected, "[batch, time, in_features]", where, "x")
         a, b = self._coefficients(ops.fill(x, mask)[0])
-        state, (y, mask) = recurrent.linear(a, b, mask, carry=carry, reverse=reverse, resets=resets)
+        state, (y, mask) = recurrent.linear(b, mask, a, carry, reverse=reverse, resets=resets)
         return state, (y.astype(x.dtype), mask)
 
 

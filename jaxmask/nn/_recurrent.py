@@ -103,7 +103,7 @@ class RecurrentOptions(ParamOptions, total=False):
 
     return_sequences: bool
     reverse: bool
-    method: str
+    method: str | recurrent.Choice
     kernel_init: nnx.Initializer
     recurrent_kernel_init: nnx.Initializer
     bias_init: nnx.Initializer
@@ -219,7 +219,8 @@ class LSTM(_Gated):
 
     def initial_carry(self, batch: int) -> recurrent.LSTMCarry:
         """Zeros, float32."""
-        return recurrent.zero_carry(batch, self.hidden_features)
+        weights = recurrent.LSTMWeights(self.w_x[...], self.w_h[...], self.b[...])
+        return recurrent.zero_carry(weights, batch)
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
         return recurrent.lstm(x, mask, recurrent.LSTMWeights(*weights), carry, **options)

@@ -8,9 +8,10 @@ from jaxmask.recurrent._cells import (
     gru_cell,
     lstm_cell,
     simple_cell,
+    zero_carry,
 )
 from jaxmask.recurrent._choice import Choice, explain
-from jaxmask.recurrent._layers import gru, lstm, simple, zero_carry
+from jaxmask.recurrent._layers import gru, lstm, simple
 from jaxmask.recurrent._linear import linear
 from jaxmask.recurrent._scan import scan
 

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask._types import Array, common_dtype
-from jaxmask.recurrent._cells import GRUWeights, LSTMCarry, LSTMWeights, SimpleWeights
+from jaxmask.recurrent._cells import (
+    GRUWeights,
+    LSTMCarry,
+    LSTMWeights,
+    SimpleWeights,
+    zero_carry,
+)
 
 Weights = TypeVar("Weights", LSTMWeights, GRUWeights, SimpleWeights)
 _NAMES = ("weights.w_x", "weights.w_h", "weights.b")
@@ -45,48 +51,30 @@ def check_weights(
     return weights
 
 
-def lstm_carry(
-    x: Array, weights: LSTMWeights, carry: LSTMCarry | tuple[Array, Array] | None
-) -> LSTMCarry:
-    """The carry in its dtype; zeros where None."""
+def check_carry(x: Array, weights: Weights, carry: Any, where: str) -> Any:
+    """The carry in its dtype, at least float32; zeros where None."""
+    dtype = common_dtype(x.dtype, weights.w_x.dtype, jnp.float32)
     if carry is None:
-        zeros = _zeros(x, weights)
-        return LSTMCarry(zeros, zeros)
+        return zero_carry(weights, x.shape[0], dtype)
+    if not isinstance(weights, LSTMWeights):
+        h = _check_state(carry, x, weights, where, "carry")
+        return h.astype(common_dtype(dtype, h.dtype))
     if not isinstance(carry, tuple) or len(carry) != 2:
         raise TypeError(
             f"lstm: `carry` must be `LSTMCarry(h, c)` or a tuple `(h, c)`, got "
             f"{type(carry).__name__}."
         )
     h, c = (
-        _check_state(array, x, weights, "lstm", name)
+        _check_state(array, x, weights, where, name)
         for array, name in zip(carry, ("carry.h", "carry.c"), strict=True)
     )
-    dtype = common_dtype(_state_dtype(x, weights), h.dtype, c.dtype)
+    dtype = common_dtype(dtype, h.dtype, c.dtype)
     return LSTMCarry(h.astype(dtype), c.astype(dtype))
 
 
-def h_carry(
-    x: Array, weights: GRUWeights | SimpleWeights, carry: Array | None, where: str
-) -> Array:
-    """The carry `h` in its dtype; zeros where None."""
-    if carry is None:
-        return _zeros(x, weights)
-    h = _check_state(carry, x, weights, where, "carry")
-    return h.astype(common_dtype(_state_dtype(x, weights), h.dtype))
-
-
-def _check_state(array: Any, x: Array, weights: Any, where: str, name: str) -> Array:
+def _check_state(array: Any, x: Array, weights: Weights, where: str, name: str) -> Array:
     array = _check.array(array, name, where)
     _check.floating(array, where, name)
     expected = (x.shape[0], weights.w_h.shape[0])
     _check.shape(array, expected, "[batch, hidden]", where, name)
     return array
-
-
-def _zeros(x: Array, weights: Any) -> Array:
-    return jnp.zeros((x.shape[0], weights.w_h.shape[0]), _state_dtype(x, weights))
-
-
-def _state_dtype(x: Array, weights: Any) -> jnp.dtype:
-    """What the weights and `x` have in common, at least float32."""
-    return common_dtype(x.dtype, weights.w_x.dtype, jnp.float32)

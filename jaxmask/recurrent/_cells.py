@@ -1,7 +1,7 @@
 """One step of a recurrence for a whole batch: no time axis and no mask."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -101,6 +101,34 @@ class LSTMCarry(NamedTuple):
 
     h: Float[Array, "batch hidden"]
     c: Float[Array, "batch hidden"]
+
+
+def zero_carry(
+    weights: LSTMWeights | GRUWeights | SimpleWeights,
+    batch: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Any:
+    """The carry that a layer starts from where it is given none.
+
+    Args:
+      weights: of the layer: they say which carry it has, and how many hidden features.
+      batch: number of rows.
+      dtype: float32 or wider.
+
+    Returns:
+      Zeros `h [batch, hidden]`; for `LSTMWeights` an `LSTMCarry` of them.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.LSTMWeights(jnp.ones((3, 8)), jnp.ones((2, 8)), jnp.zeros(8))
+      >>> jm.recurrent.zero_carry(weights, batch=5).c.shape
+      (5, 2)
+    """
+    shape = batch, weights.w_h.shape[0]
+    if isinstance(weights, LSTMWeights):
+        # Two arrays, since one buffer cannot be donated twice.
+        return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    return jnp.zeros(shape, dtype)
 
 
 for _tuple in (LSTMWeights, GRUWeights, SimpleWeights, LSTMCarry):

@@ -1,11 +1,10 @@
-"""The public face of the recurrent layers: checks, dtypes, and the choice of a method."""
+"""The recurrent layers: equations, checks, and the choice of a method."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxmask import _check, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
@@ -83,53 +82,7 @@ def lstm(
     Agrees with `keras.layers.LSTM` and `torch.nn.LSTM`. Source: Hochreiter and Schmidhuber, 1997,
     doi:10.1162/neco.1997.9.8.1735.
     """
-    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "lstm")
-    weights = _arguments.check_weights(x, weights, LSTMWeights, 4, "lstm")
-    carry = _arguments.lstm_carry(x, weights, carry)
-    full = is_full(mask, segments)
-    chosen = choose(method, x, weights.w_h.shape[0], full=full, where="lstm")
-    with _naming_the_scan("lstm"):
-        return _lstm(
-            *(x, mask, starts, weights, carry),
-            reverse=reverse,
-            choice=chosen,
-        )
-
-
-# Compiled here, since the scan closes over the weights: op by op it would compile at every call.
-@functools.partial(jax.jit, static_argnames=("reverse", "choice"))
-def _lstm(
-    x: Array,
-    mask: Mask,
-    starts: StepMask | None,
-    weights: LSTMWeights,
-    carry: LSTMCarry,
-    *,
-    reverse: bool,
-    choice: Choice,
-) -> tuple[LSTMCarry, Pair]:
-    with jax.named_scope("jaxmask.lstm"):
-        if choice.method != "scan":
-            options = x, mask, starts, weights, carry
-            states, pair = engine.recurrence(kinds.LSTM, choice, *options, reverse=reverse)
-            return LSTMCarry(*states), pair
-        safe, _ = ops.fill(x, mask)
-        cell = functools.partial(lstm_cell, weights)
-        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
-
-
-@contextlib.contextmanager
-def _naming_the_scan(where: str) -> Iterator[None]:
-    """Tell whoever pushes tangents forward through the engine which method has them."""
-    try:
-        yield
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise TypeError(
-            f'{where}: `method="tiled"`, "dense" and "pallas", asked for or taken by "auto", have '
-            'no forward-mode derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="scan"`.'
-        ) from error
+    return _run(_LSTM, x, mask, weights, carry, reverse, segments, resets, method)
 
 
 def gru(
@@ -196,42 +149,8 @@ def gru(
     Agrees with `keras.layers.GRU`, `torch.nn.GRU` and `flax.nnx.GRUCell`. Source: Cho et al., 2014,
     doi:10.3115/v1/D14-1179.
     """
-    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "gru")
-    biases = 2 if reset_after else 1
-    weights = _arguments.check_weights(x, weights, GRUWeights, 3, "gru", biases=biases)
-    carry = _arguments.h_carry(x, weights, carry, "gru")
-    full = is_full(mask, segments)
-    hidden = weights.w_h.shape[0]
-    chosen = choose(method, x, hidden, reset_after=reset_after, full=full, where="gru")
-    with _naming_the_scan("gru"):
-        return _gru(
-            *(x, mask, starts, weights, carry),
-            reset_after=reset_after,
-            reverse=reverse,
-            choice=chosen,
-        )
-
-
-@functools.partial(jax.jit, static_argnames=("reset_after", "reverse", "choice"))
-def _gru(
-    x: Array,
-    mask: Mask,
-    starts: StepMask | None,
-    weights: GRUWeights,
-    carry: Array,
-    *,
-    reset_after: bool,
-    reverse: bool,
-    choice: Choice,
-) -> tuple[Array, Pair]:
-    with jax.named_scope("jaxmask.gru"):
-        if choice.method != "scan":
-            options = x, mask, starts, weights, (carry,)
-            (h,), pair = engine.recurrence(kinds.GRU, choice, *options, reverse=reverse)
-            return h, pair
-        safe, _ = ops.fill(x, mask)
-        cell = functools.partial(gru_cell, weights, reset_after=reset_after)
-        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+    layer = _GRU._replace(options=(("reset_after", reset_after),))
+    return _run(layer, x, mask, weights, carry, reverse, segments, resets, method)
 
 
 def simple(
@@ -289,59 +208,83 @@ def simple(
     doi:10.1207/s15516709cog1402_1.
     """
     _check.choice(activation, ACTIVATIONS, "simple", "activation")
-    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "simple")
-    weights = _arguments.check_weights(x, weights, SimpleWeights, 1, "simple")
-    carry = _arguments.h_carry(x, weights, carry, "simple")
-    full = is_full(mask, segments)
-    chosen = choose(method, x, weights.w_h.shape[0], full=full, where="simple")
-    with _naming_the_scan("simple"):
-        return _simple(
-            *(x, mask, starts, weights, carry),
-            activation=activation,
-            reverse=reverse,
-            choice=chosen,
-        )
+    layer = _SIMPLE._replace(kind=kinds.SIMPLE[activation], options=(("activation", activation),))
+    return _run(layer, x, mask, weights, carry, reverse, segments, resets, method)
 
 
-@functools.partial(jax.jit, static_argnames=("activation", "reverse", "choice"))
-def _simple(
+class _Layer(NamedTuple):
+    """What the layers differ in; static under `jit`."""
+
+    name: str
+    gates: int
+    weights: type
+    cell: Callable  # for the scan
+    kind: kinds.Kind  # for the engine
+    options: tuple[tuple[str, Any], ...] = ()  # of the cell
+
+
+_LSTM = _Layer("lstm", 4, LSTMWeights, lstm_cell, kinds.LSTM)
+_GRU = _Layer("gru", 3, GRUWeights, gru_cell, kinds.GRU)
+_SIMPLE = _Layer("simple", 1, SimpleWeights, simple_cell, kinds.SIMPLE["tanh"])
+
+
+def _run(
+    layer: _Layer,
+    x: ArrayLike,
+    mask: Mask,
+    weights: Any,
+    carry: Any,
+    reverse: bool,
+    segments: Segments | ArrayLike | None,
+    resets: ArrayLike | None,
+    method: str | Choice,
+) -> tuple[Any, Pair]:
+    """Check the arguments, choose a method, and run it."""
+    options = dict(layer.options)
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, layer.name)
+    two_biases = options.get("reset_after", False)
+    weights = _arguments.check_weights(
+        x, weights, layer.weights, layer.gates, layer.name, biases=2 if two_biases else 1
+    )
+    carry = _arguments.check_carry(x, weights, carry, layer.name)
+    choice = choose(
+        *(method, x, weights.w_h.shape[0]),
+        reset_after=options.get("reset_after", True),
+        full=is_full(mask, segments),
+        where=layer.name,
+    )
+    try:
+        return _compiled(layer, x, mask, starts, weights, carry, reverse=reverse, choice=choice)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            f'{layer.name}: `method="tiled"`, "dense" and "pallas", asked for or taken by "auto", '
+            "have no forward-mode derivative (`jax.jvp`, `jax.jacfwd`). Pass "
+            '`method="scan"`.'
+        ) from error
+
+
+# Compiled here, since the scan closes over the weights: op by op it would compile at every call.
+@functools.partial(jax.jit, static_argnames=("layer", "reverse", "choice"))
+def _compiled(
+    layer: _Layer,
     x: Array,
     mask: Mask,
     starts: StepMask | None,
-    weights: SimpleWeights,
-    carry: Array,
+    weights: Any,
+    carry: Any,
     *,
-    activation: str,
     reverse: bool,
     choice: Choice,
-) -> tuple[Array, Pair]:
-    with jax.named_scope("jaxmask.simple"):
-        if choice.method != "scan":
-            options = x, mask, starts, weights, (carry,)
-            kind = kinds.SIMPLE[activation]
-            (h,), pair = engine.recurrence(kind, choice, *options, reverse=reverse)
-            return h, pair
-        safe, _ = ops.fill(x, mask)
-        cell = functools.partial(simple_cell, weights, activation=activation)
-        return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
-
-
-def zero_carry(batch: int, hidden: int, dtype: jax.typing.DTypeLike = jnp.float32) -> LSTMCarry:
-    """The state that an LSTM starts from.
-
-    Args:
-      batch: number of rows.
-      hidden: number of hidden features.
-      dtype: float32 or wider.
-
-    Returns:
-      An `LSTMCarry` of zeros, each `[batch, hidden]`.
-
-    Example:
-      >>> import jaxmask as jm
-      >>> jm.recurrent.zero_carry(2, 3).c.shape
-      (2, 3)
-    """
-    shape = batch, hidden
-    # Two arrays, since one buffer cannot be donated twice.
-    return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+) -> tuple[Any, Pair]:
+    with jax.named_scope(f"jaxmask.{layer.name}"):
+        if choice.method == "scan":
+            safe, _ = ops.fill(x, mask)
+            cell = functools.partial(layer.cell, weights, **dict(layer.options))
+            return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
+        state = tuple(jax.tree.leaves(carry))
+        state, pair = engine.recurrence(
+            *(layer.kind, choice, x, mask, starts, weights, state), reverse=reverse
+        )
+        return jax.tree.unflatten(jax.tree.structure(carry), state), pair

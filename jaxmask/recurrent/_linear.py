@@ -11,69 +11,71 @@ from jaxmask.recurrent import _scan as masked_scan
 
 
 def linear(
-    a: ArrayLike,
-    b: ArrayLike,
+    x: ArrayLike,
     mask: Mask,
-    segments: Segments | ArrayLike | None = None,
+    decay: ArrayLike,
     carry: ArrayLike | None = None,
     *,
     reverse: bool = False,
+    segments: Segments | ArrayLike | None = None,
     resets: ArrayLike | None = None,
 ) -> tuple[Array, Pair]:
     """Linear recurrence over the real steps of each row, feature by feature.
 
-        h = a[t] * h + b[t]     where mask[t]; elsewhere h stays
-        y[t] = h                where mask[t], else 0
+        h = decay[t] * h + x[t]     where mask[t]; elsewhere h stays
+        y[t] = h                    where mask[t], else 0
 
-    All steps are found at once by `jax.lax.associative_scan`, in log2(time) rounds. Where those `a`
-    of a row that are above 1 in size multiply to more than the dtype holds, they are taken one by
-    one instead, since the product is inf where the states need not be. Any mask works (mask class:
-    any): right and left padding, holes, empty rows.
+    `jax.lax.associative_scan` computes all steps at once, in log2(time) rounds. A sequence whose
+    decays above 1 in size multiply to more than the dtype holds runs step by step instead, since
+    their product is inf where the states need not be. Any mask works (mask class: any): right and
+    left padding, holes, empty rows.
 
     Args:
-      a: `[batch, time, feature...]`, floating or complex: what the state is multiplied by.
-      b: of the same shape: what is added to it.
+      x: `[batch, time, feature...]`, floating or complex: what is added to the state.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
-      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        The first segment that a row meets goes on from `carry`, every later one from zeros.
+      decay: of the shape of `x`: what the state is multiplied by.
       carry: `h [batch, feature...]`; zeros where None. At least float32 (complex64), in and out.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
+      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
+        The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+        (in reverse, after it). At a masked step it counts too: the next real step starts from
+        zeros.
 
     Returns:
-      `(carry, (h, mask))`: the state after the last real step, and `h [batch, time, feature...]` in
-      the common dtype of `a` and `b`.
+      `(carry, (y, mask))`: the state after the last real step, and `y [batch, time, feature...]` in
+      the common dtype of `x` and `decay`.
 
     Raises:
-      TypeError: if `a` or `b` is neither floating nor complex, or `mask` or `resets` not boolean.
-      ValueError, MaskError: if `b`, `mask`, `segments`, `resets` or `carry` does not belong to `a`.
+      TypeError: if `x` or `decay` is neither floating nor complex, or `mask` or `resets` not
+        boolean.
+      ValueError, MaskError: if `decay`, `mask`, `segments`, `resets` or `carry` does not belong to
+        `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
-      >>> a, b = jnp.full((1, 4), 2.0), jnp.array([[1.0, 1.0, jnp.nan, 1.0]])
+      >>> x, decay = jnp.array([[1.0, 1.0, jnp.nan, 1.0]]), jnp.full((1, 4), 2.0)
       >>> mask = jnp.array([[True, True, False, True]])
-      >>> carry, (h, _) = jm.recurrent.linear(a, b, mask)
+      >>> carry, (h, _) = jm.recurrent.linear(x, mask, decay)
       >>> carry.tolist(), h.tolist()
       ([7.0], [[1.0, 3.0, 0.0, 7.0]])
 
     Source: Blelloch, 1990, Prefix sums and their applications; Martin and Cundy, 2018,
     arXiv:1709.04057.
     """
-    a, mask, starts = masked_scan.with_starts(a, mask, segments, resets, "linear")
-    b = _check.array(b, "b", "linear")
-    for array, name in ((a, "a"), (b, "b")):
+    x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, "linear")
+    decay = _check.array(decay, "decay", "linear")
+    for array, name in ((x, "x"), (decay, "decay")):
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
                 f"linear: `{name}` must be floating or complex, got dtype {array.dtype}."
             )
-    _check.shape(b, a.shape, "the shape of `a`", "linear", "b")
-    held = _carry(a, b, carry)
-    return _linear(a, b, mask, starts, held, reverse=reverse)
+    _check.shape(decay, x.shape, "the shape of `x`", "linear", "decay")
+    return _linear(decay, x, mask, starts, _carry(decay, x, carry), reverse=reverse)
 
 
 def _carry(a: Array, b: Array, carry: ArrayLike | None) -> Array:
-    shape = a.shape[:1] + a.shape[2:]
+    shape = b.shape[:1] + b.shape[2:]
     # float32 and complex64 where that is wider; complex stays complex.
     dtype = common_dtype(a.dtype, b.dtype, jnp.float32)
     if carry is None:
@@ -83,12 +85,13 @@ def _carry(a: Array, b: Array, carry: ArrayLike | None) -> Array:
     is_real = not jnp.issubdtype(dtype, jnp.complexfloating)
     if not jnp.issubdtype(carry.dtype, jnp.floating if is_real else jnp.inexact):
         raise TypeError(
-            f"linear: `carry` must be floating, or complex where `a` or `b` is, got dtype "
+            f"linear: `carry` must be floating, or complex where `x` or `decay` is, got dtype "
             f"{carry.dtype}."
         )
     return carry.astype(common_dtype(dtype, carry.dtype))
 
 
+# From here on h = a h + b.
 @functools.partial(jax.jit, static_argnames="reverse")
 def _linear(
     a: Array, b: Array, mask: Mask, starts: StepMask | None, carry: Array, *, reverse: bool
@@ -131,7 +134,7 @@ def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array
 
 
 def _growth(a: Array, starts: StepMask | None, reverse: bool) -> Array:
-    """No product of neighbouring `a` up to a step of a sequence (of a row, alike) is above it."""
+    """A bound of all products of neighbouring `a` up to each step of a sequence."""
     size = jnp.maximum(abs(a), 1)
     if starts is None:
         return jnp.prod(size, axis=1, keepdims=True)
@@ -151,15 +154,15 @@ def _any(x: Array) -> Array:
 
 @_any.def_vmap
 def _any_of_all(size: int, is_mapped: list[bool], x: Array) -> tuple[Array, bool]:
-    """One answer for all of a mapped axis: `cond` runs both of its ways where it is mapped."""
+    """One answer for a whole mapped axis: under `vmap`, `cond` would run both branches."""
     return _any(x), False
 
 
 def _by_step(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
-    """The recurrence as it is written, from h = 0."""
+    """The recurrence step by step, from h = 0."""
 
-    def step(h: Array, at: tuple[Array, Array, StepMask | None]) -> tuple[Array, Array]:
-        a_t, b_t, start = at
+    def step(h: Array, inputs: tuple[Array, Array, StepMask | None]) -> tuple[Array, Array]:
+        a_t, b_t, start = inputs
         h = a_t * (h if start is None else _cleared(h, start)) + b_t
         return h, h
 

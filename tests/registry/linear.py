@@ -12,7 +12,7 @@ from tests.registry.entry import Call, Entry, Input, module, recurrent
 
 def _linear(**options: Any) -> Call:
     def call(params: Any, xs: list, masks: list, rows: Any) -> list:
-        carry, pair = jm.recurrent.linear(xs[0], xs[1], masks[0], **options)
+        carry, pair = jm.recurrent.linear(xs[0], masks[0], xs[1], **options)
         return [pair, (carry, None)]
 
     return call
@@ -26,8 +26,8 @@ ENTRIES = [
     Entry("recurrent.linear", _linear(), (Input(), Input())),
     Entry("recurrent.linear:reverse", _linear(reverse=True), (Input(), Input())),
     Entry(
-        "recurrent.linear:of_b",
-        recurrent(lambda params, x, mask: jm.recurrent.linear(jnp.full_like(x, 0.5), x, mask)),
+        "recurrent.linear:of_x",
+        recurrent(lambda params, x, mask: jm.recurrent.linear(x, mask, jnp.full_like(x, 0.5))),
         linear=True,
     ),
     Entry("nn.MinGRU", **module(_module(jm.nn.MinGRU, 3, 4), streams=True)),
