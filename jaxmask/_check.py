@@ -294,7 +294,8 @@ def by_row_or_step(
     """`value` as an array of rank 0 or of the rank of `x`, which broadcasts against `x`.
 
     It is a number, or an array `[]`, `[batch]`, `[batch, time]` or of the shape of `x`, which is
-    `[batch, time, feature...]`, or `[batch, feature...]` for rows.
+    `[batch, time, feature...]`, or `[batch, feature...]` for rows. Axes count from the front, as
+    those of a mask do, where NumPy's broadcasting counts from the back.
     """
     number = isinstance(value, bool | int | float | complex)
     value = jnp.asarray(value if number else array(value, name, where), dtype)

@@ -22,6 +22,22 @@ class OneRow(nnx.Module):
         return self.dropout(x, rngs=rngs, deterministic=deterministic)
 
 
+class Foreign(nnx.Module):
+    """A module that is told nothing when it is called, and draws from streams of its own."""
+
+    def __init__(self):
+        self.linear = nnx.Linear(6, 6, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.dropout(self.linear(x))
+
+
+class ForeignMasked(Foreign):
+    def __call__(self, x, mask):
+        return super().__call__(x), mask
+
+
 def own_function(x, mask, *, rngs=None, row_ids=None, deterministic=None):
     return jm.nn.Dropout(0.5)(x, mask, rngs=rngs, row_ids=row_ids, deterministic=deterministic)
 
@@ -50,6 +66,8 @@ NOISY = {
     "Passthrough(nnx.Dropout)": lambda: jm.nn.Passthrough(nnx.Dropout(0.5)),
     "RaggedVmap": lambda: jm.nn.RaggedVmap(OneRow()),
     "a function": lambda: own_function,
+    "Passthrough(a module)": lambda: jm.nn.Passthrough(Foreign()),
+    "a masked module": ForeignMasked,
     "zoneout": zoneout,
     "attention": attention,
     "block": block,
@@ -89,8 +107,9 @@ WRAPPERS = {
         jm.nn.StackedRNN(jm.nn.SpectralNorm(jm.nn.Sequential(layer), rngs=nnx.Rngs(0)))
     ),
 }
+UNKEYED = ("Passthrough(a module)", "a masked module")  # noise that no row id reaches
 MODULES = [name for name in WRAPPERS if name != "Consume"]  # it wraps a closure of the test
-DROPOUTS = ("Dropout",)
+DROPOUTS = ("Dropout", "Passthrough(a module)")
 EVERY_PAIR = [
     *((wrapper, noisy) for wrapper in WRAPPERS for noisy in DROPOUTS),
     *(("Residual", noisy) for noisy in NOISY if noisy not in DROPOUTS),
@@ -116,8 +135,9 @@ def test_options_reach_a_layer_inside_a_wrapper(wrapper, noisy):
     once, again, other = (call(rngs=nnx.Rngs(dropout=seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any(), "rngs"
-    moved = call(rngs=nnx.Rngs(dropout=0), row_ids=jnp.array([7, 8]))
-    assert (once != moved).any(), "row_ids"
+    if noisy not in UNKEYED:
+        moved = call(rngs=nnx.Rngs(dropout=0), row_ids=jnp.array([7, 8]))
+        assert (once != moved).any(), "row_ids"
     assert (once != call(deterministic=True)).any(), "deterministic"
 
 
@@ -129,6 +149,16 @@ def test_rngs_given_leave_the_streams_of_the_layers_alone(wrapper):
     layer(*inputs(wrapper), rngs=nnx.Rngs(1), deterministic=None)
     after = jax.tree.leaves(nnx.state(layer, nnx.RngCount))
     np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("noisy", UNKEYED)
+def test_rngs_given_leave_the_streams_of_foreign_modules_alone(noisy):
+    model = jm.nn.Sequential(NOISY[noisy]())
+    before = [np.asarray(count) for count in jax.tree.leaves(nnx.state(model, nnx.RngCount))]
+    model(X, MASK, rngs=nnx.Rngs(1))
+    after = jax.tree.leaves(nnx.state(model, nnx.RngCount))
+    np.testing.assert_array_equal(before, after)
+    assert (first(model(X, MASK)) != first(model(X, MASK))).any()
 
 
 @pytest.mark.parametrize(

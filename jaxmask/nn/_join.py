@@ -17,7 +17,7 @@ from jaxmask.nn._advice import refuse_kind, ways
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._foreign import FLAX_LAYERS
 from jaxmask.nn._locate import located
-from jaxmask.nn._options import CallOptions, Given, named, opened, refuse_resets, taken
+from jaxmask.nn._options import CallOptions, Given, named, opened, refuse_resets, reseeded, taken
 
 Adapter: TypeAlias = Callable[[Any], Callable[..., Pair]]
 ON_UNSUPPORTED = ("error", "warn", "drop")
@@ -61,8 +61,8 @@ class Passthrough(MaskedModule):
         layer, given = opened(self, options)
         if type(layer.f) is nnx.Dropout and not layer.f.broadcast_dims:
             return call(layer.f, x, mask, at="Passthrough", given=given)
-        f_options = named(layer.f, given)
-        f = functools.partial(layer.f, **f_options) if f_options else layer.f
+        f, f_options = reseeded(layer.f, given, "Passthrough"), named(layer.f, given)
+        f = functools.partial(f, **f_options) if f_options else f
         return ops.each_step(f, x, mask, value=self.fill)
 
 
@@ -90,7 +90,8 @@ class Consume(MaskedModule):
     ) -> tuple[Any, None]:
         """Run `f` and return `(y, None)`; `f` gets the options that it names."""
         layer, given = opened(self, options)
-        return layer.f(x, mask, **told(layer.f, layer.f, given, "Consume")), None
+        f = reseeded(layer.f, given, "Consume")
+        return f(x, mask, **told(f, f, given, "Consume")), None
 
 
 class DropMask(MaskedModule):
@@ -186,7 +187,7 @@ def call(
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
     with located(at, layer, x):
-        y = layer(x, **told(layer, layer, given, at, take=named))
+        y = reseeded(layer, given, at)(x, **told(layer, layer, given, at, take=named))
     return _unmasked(y, layer, at), None
 
 
@@ -199,6 +200,7 @@ def _run(layer: Any, x: Any, mask: Mask, given: Given, at: str) -> tuple[Any, bo
         pair = rule(layer, _check.array(x, "x", f"{at}, {_check.name_of(layer)}"), mask, given)
         return pair, pair is not None
     if takes_mask(layer):
+        layer = reseeded(layer, given, at)
         return layer(x, mask, **told(layer, layer, given, at)), True
     return None, False
 

@@ -25,7 +25,8 @@ class NoiseCall(TypedDict, total=False):
     """What a call tells all layers that draw noise or keep statistics; None is as if not given.
 
     Attributes:
-      rngs: random streams, one stream, or a key, in place of the layers' own streams.
+      rngs: random streams, one stream, or a key, in place of the layers' own streams; a foreign
+        module that does not take `rngs` draws from them too, where it has streams.
       row_ids: `[batch]`, integer: what to call each row in the noise, its place where None.
       deterministic: True turns noise off in this call, False on; what the layers say where None.
       use_running_average: the same for statistics of the batch.
@@ -131,6 +132,23 @@ def taken(f: Callable[..., Any], given: Given) -> dict[str, Any]:
         return dict(given)
     # `TimeDistributed` makes such row ids unasked, which a `**` of others need not understand.
     return {name: value for name, value in given.items() if name != "row_ids"}
+
+
+def reseeded(layer: Any, given: Given, where: str) -> Any:
+    """The layer, or a foreign module that draws from `rngs` of the call though it names none.
+
+    Its own streams stand still, and its other variables stay shared.
+    """
+    rngs = given.get("rngs")
+    is_foreign = isinstance(layer, nnx.Module) and not isinstance(layer, MaskedModule)
+    if rngs is None or not is_foreign or "rngs" in taken(layer, given):
+        return layer
+    graph, *states = nnx.split(layer, nnx.RngKey, nnx.RngCount, ...)
+    keys, counts, rest = states
+    if not jax.tree.leaves(keys):
+        return layer
+    keys = jax.tree.map(lambda _: draw(None, rngs, where), keys)
+    return nnx.merge(graph, keys, jax.tree.map(jnp.zeros_like, counts), rest)
 
 
 def _parameters(f: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -12,7 +12,7 @@ from jaxmask._types import Mask, Pair, PyTree
 from jaxmask.nn import _join as join
 from jaxmask.nn._foreign import FLAX_LAYERS
 from jaxmask.nn._locate import located
-from jaxmask.nn._options import Given, taken
+from jaxmask.nn._options import Given, reseeded, taken
 
 
 def initial_carry(layer: Any, batch: int, *, at: str, given: Given = join.NOTHING) -> PyTree:
@@ -43,9 +43,9 @@ def run(
     if join.acts_on_each_step(streaming):
         return (), _each_step(layer, streaming, x, mask, at, given)
     with located(at, layer, x):
-        carry, pair = streaming.run(
-            carry, x, mask, **join.told(streaming, streaming.run, given, at)
-        )
+        options = join.told(streaming, streaming.run, given, at)
+        layer = streaming if "rngs" in options else reseeded(streaming, given, at)
+        carry, pair = layer.run(carry, x, mask, **options)
     return carry, join.checked(pair, streaming, at)
 
 
