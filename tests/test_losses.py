@@ -1,4 +1,4 @@
-"""Losses by the names of optax, against optax."""
+"""Losses by the names of optax, and losses of optax that are lifted, against optax."""
 
 import functools
 import inspect
@@ -23,24 +23,45 @@ LOSSES = {
     "cosine_distance": ("real", {"epsilon": 0.0}),
     "sigmoid_binary_cross_entropy": ("binary", {}),
     "sigmoid_focal_loss": ("binary", {"alpha": 0.3, "gamma": 1.5}),
-    "sparsemax_loss": ("binary", {}),
     "hinge_loss": ("sign", {}),
-    "perceptron_loss": ("sign", {}),
     "softmax_cross_entropy": ("classes", {}),
     "safe_softmax_cross_entropy": ("classes", {}),
-    "poly_loss_cross_entropy": ("classes", {"epsilon": 1.5}),
     "kl_divergence": ("classes", {}),
-    "generalized_kl_divergence": ("classes", {}),
     "kl_divergence_with_log_targets": ("logs", {}),
     "softmax_cross_entropy_with_integer_labels": ("ids", {}),
+}
+LIFTED = {
+    "sparsemax_loss": ("binary", {}),
+    "perceptron_loss": ("sign", {}),
+    "poly_loss_cross_entropy": ("classes", {"epsilon": 1.5}),
+    "generalized_kl_divergence": ("classes", {}),
     "multiclass_hinge_loss": ("ids", {}),
     "multiclass_perceptron_loss": ("ids", {}),
     "multiclass_sparsemax_loss": ("ids", {}),
 }
+ALL = LOSSES | LIFTED
 ELEMENTWISE = {"squared_error", "l2_loss", "huber_loss", "log_cosh"} | {
-    name for name, (kind, _) in LOSSES.items() if kind in ("binary", "sign")
+    name for name, (kind, _) in ALL.items() if kind in ("binary", "sign")
 }
-WITH_OPTIONS = [name for name, (_, options) in LOSSES.items() if options]
+
+
+def with_options(table):
+    return [name for name, (_, options) in table.items() if options]
+
+
+def reference(name):
+    function = getattr(optax.losses, name)
+    # It takes one leading axis only.
+    return jax.vmap(function) if name == "multiclass_sparsemax_loss" else function
+
+
+FUNCTIONS = {name: getattr(losses, name) for name in LOSSES}
+FUNCTIONS |= {name: losses.lift(reference(name)) for name in LIFTED}
+
+
+def argument_names(name):
+    predictions, _, targets, *_ = inspect.signature(FUNCTIONS[name]).parameters
+    return predictions, targets
 
 
 def inputs(name, leading=MASK.shape, classes=3):
@@ -55,19 +76,18 @@ def inputs(name, leading=MASK.shape, classes=3):
         "classes": np.exp(log_p),
         "logs": log_p,
         "ids": rng.integers(0, classes, leading),
-    }[LOSSES[name][0]]
+    }[ALL[name][0]]
     return logits, targets.astype(np.int32 if targets.dtype.kind == "i" else np.float32)
 
 
 def apply(name, predictions, mask, targets):
-    return getattr(losses, name)(predictions, mask, targets, **LOSSES[name][1])
+    return FUNCTIONS[name](predictions, mask, targets, **ALL[name][1])
 
 
 def alone(name, predictions, targets):
-    reference = getattr(optax.losses, name)
-    if name == "multiclass_sparsemax_loss" and targets.ndim == 2:  # it takes one leading axis only
-        return jnp.stack([reference(p, t) for p, t in zip(predictions, targets, strict=True)])
-    return reference(predictions, targets, **LOSSES[name][1])
+    if name == "multiclass_sparsemax_loss" and targets.ndim == 1:
+        return getattr(optax.losses, name)(predictions, targets)
+    return reference(name)(predictions, targets, **ALL[name][1])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -91,7 +111,7 @@ def ones_for(name, predictions):
     return np.ones(shape, np.float32)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ALL)
 def test_each_row_is_optax_on_that_row_alone(name):
     predictions, targets = inputs(name)
     ones = ones_for(name, predictions)
@@ -105,7 +125,7 @@ def test_each_row_is_optax_on_that_row_alone(name):
     assert np.all(np.asarray(gradient)[~MASK] == 0)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ALL)
 def test_garbage_in_the_padding_changes_no_bit(name):
     predictions, targets = inputs(name)
     ones = ones_for(name, predictions)
@@ -122,18 +142,17 @@ def test_garbage_in_the_padding_changes_no_bit(name):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", WITH_OPTIONS)
+@pytest.mark.parametrize("name", with_options(ALL))
 def test_gradients_in_options_do_not_see_the_padding(name):
     # The gradient of an option adds up over all steps: the one place where an unsafe filler shows.
     predictions, targets = inputs(name)
-    options = LOSSES[name][1]
+    options = ALL[name][1]
 
     def total(options, p, t):
-        return jnp.sum(getattr(losses, name)(p, MASK, t, **options)[0])
+        return jnp.sum(FUNCTIONS[name](p, MASK, t, **options)[0])
 
     def total_alone(options):
-        reference = getattr(optax.losses, name)
-        return jnp.sum(reference(predictions[MASK], targets[MASK], **options))
+        return jnp.sum(reference(name)(predictions[MASK], targets[MASK], **options))
 
     expected = jax.jit(jax.grad(total_alone))(options)
     gradient = jax.jit(jax.grad(total))
@@ -143,7 +162,7 @@ def test_gradients_in_options_do_not_see_the_padding(name):
             np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_kind_of_mask_selects_from_what_optax_gives_with_and_without_jit(name):
     predictions, targets = inputs(name)
     everything = np.asarray(alone(name, predictions, targets))
@@ -164,7 +183,7 @@ def test_every_kind_of_mask_selects_from_what_optax_gives_with_and_without_jit(n
     np.testing.assert_allclose(jitted[MASK], everything[MASK], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ALL)
 def test_batches_without_a_real_step_without_rows_and_without_time(name):
     predictions, targets = inputs(name)
     nothing = np.zeros_like(MASK)
@@ -184,7 +203,7 @@ def test_batches_without_a_real_step_without_rows_and_without_time(name):
         assert value.shape[:2] == mask.shape == leading
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_dtype_is_that_of_the_floating_arguments(name):
     predictions, targets = inputs(name)
     predictions = jnp.asarray(predictions, jnp.bfloat16)
@@ -202,13 +221,18 @@ def test_public_functions_look_like_those_of_optax(name):
     assert name in losses.__all__
     assert inspect.isfunction(function)
     assert (function.__name__, inspect.unwrap(function)) == (name, function)
-    first, *options = inspect.signature(function).parameters.items()
-    assert [first[0], *(key for key, _ in options[:2])] == ["predictions", "mask", "targets"]
-    theirs = inspect.signature(getattr(optax.losses, name)).parameters
-    for key, parameter in options[2:]:
+    names, theirs = (
+        list(inspect.signature(f).parameters.values())
+        for f in (function, getattr(optax.losses, name))
+    )
+    ours = {"predictor_outputs": "predictions", "labels": "targets"}  # else optax's own names
+    first, second = (ours.get(parameter.name, parameter.name) for parameter in theirs[:2])
+    assert [parameter.name for parameter in names[:3]] == [first, "mask", second]
+    defaults = {parameter.name: parameter.default for parameter in theirs}
+    for parameter in names[3:]:
         assert parameter.kind is parameter.KEYWORD_ONLY
-        assert parameter.default == theirs[key].default
-    assert {key for key, _ in options[2:]} == set(LOSSES[name][1])
+        assert parameter.default == defaults[parameter.name]
+    assert {parameter.name for parameter in names[3:]} == set(LOSSES[name][1])
     for section in ("Args:", "Returns:", "Raises:", "Example:", f"optax.losses.{name}"):
         assert section in function.__doc__
 
@@ -217,20 +241,21 @@ def test_public_functions_look_like_those_of_optax(name):
 def test_nothing_is_broadcast(name):
     predictions, targets = inputs(name)
     loss = getattr(losses, name)
+    first, second = argument_names(name)
     wrong = [targets[:1], targets[:, :1], targets[:, 0], targets[0], targets[..., None]]
     for bad in wrong:
-        with pytest.raises(ValueError, match=f"{name}: `targets` must be the shape of"):
+        with pytest.raises(ValueError, match=f"{name}: `{second}` must be the shape of"):
             loss(predictions, MASK, bad)
     for bad in (MASK[:1], MASK[:, :1], MASK.T):
         with pytest.raises(jm.MaskError, match=f"{name}: `mask`"):
             loss(predictions, bad, targets)
     with pytest.raises(TypeError, match=f"{name}: `mask` must be boolean"):
         loss(predictions, MASK.astype(np.float32), targets)
-    with pytest.raises(TypeError, match=f"{name}: `predictions` must be floating"):
+    with pytest.raises(TypeError, match=f"{name}: `{first}` must be floating"):
         loss(predictions.astype(np.int32), MASK, targets)
-    with pytest.raises(TypeError, match=f"{name}: `targets` must be an array"):
+    with pytest.raises(TypeError, match=f"{name}: `{second}` must be an array"):
         loss(predictions, MASK, (targets, MASK))
-    with pytest.raises(TypeError, match=f"{name}: `predictions` must be a JAX or NumPy array"):
+    with pytest.raises(TypeError, match=f"{name}: `{first}` must be a JAX or NumPy array"):
         loss(predictions.tolist(), MASK, targets)
 
 
@@ -247,11 +272,13 @@ def test_a_target_a_row_does_not_pass_for_a_target_a_step():
 def test_losses_of_vectors_do_not_compare_along_time(name):
     ids = LOSSES[name][0] == "ids"
     targets = np.zeros(4, np.int32) if ids else np.zeros((4, 3), np.float32)
-    with pytest.raises(ValueError, match=f"{name}: `predictions` must have an axis after"):
+    with pytest.raises(
+        ValueError, match=f"{name}: `{argument_names(name)[0]}` must have an axis after"
+    ):
         getattr(losses, name)(np.zeros((4, 3), np.float32), np.ones((4, 3), bool), targets)
 
 
-@pytest.mark.parametrize("name", WITH_OPTIONS)
+@pytest.mark.parametrize("name", with_options(LOSSES))
 def test_options_go_by_row_or_by_step(name):
     predictions, targets = inputs(name)
     predictions, targets, mask = predictions[:3], targets[:3], MASK[:3]  # batch = time
@@ -286,10 +313,8 @@ def test_options_go_by_row_or_by_step(name):
     ("name", "dtype", "text"),
     [
         ("hinge_loss", bool, "-1 or 1"),
-        ("perceptron_loss", bool, "-1 or 1"),
-        ("sparsemax_loss", np.float32, "boolean or integer"),
         ("softmax_cross_entropy_with_integer_labels", np.float32, "integer class ids"),
-        ("multiclass_hinge_loss", bool, "integer class ids"),
+        ("softmax_cross_entropy_with_integer_labels", bool, "integer class ids"),
         ("kl_divergence", np.int32, "floating point"),
         ("safe_softmax_cross_entropy", np.int32, "floating point"),
         ("cosine_distance", np.int32, "floating point"),
@@ -335,11 +360,11 @@ def test_ids_that_are_no_class_are_refused_or_nan(name):
 # ------------------------------------------------------------------------- what optax has
 
 # Not wrapped, and why.
-ELSEWHERE = {
+ELSEWHERE = dict.fromkeys(LIFTED, "an example of `lift`") | {
     "binary_dice_loss": "dice_loss of one class",
     "convex_kl_divergence": "the old name of generalized_kl_divergence, with a warning",
     "ctc_loss_with_forward_probs": "ctc_loss; its table over frames and labels is no loss",
-    "make_fenchel_young_loss": "makes losses; each_step takes what it makes",
+    "make_fenchel_young_loss": "makes losses; `lift` takes what it makes",
     "multiclass_generalized_dice_loss": "weighs the classes by the counts of the whole batch",
     "smooth_labels": "makes targets; seq2seq_cross_entropy has it as an option",
 }

@@ -117,13 +117,13 @@ def test_dice_loss_is_that_of_optax_of_each_row_alone(classes, options):
 
 def test_losses_of_rows_refuse_what_they_cannot_read():
     x = np.zeros((*MASK.shape, 2), np.float32)
-    with pytest.raises(ValueError, match=r"`predictions` must be \[batch, time\]"):
+    with pytest.raises(ValueError, match=r"`logits` must be \[batch, time\]"):
         losses.ranking_softmax_loss(x, MASK, x)
-    with pytest.raises(ValueError, match="`weights` must be the shape of `predictions`"):
+    with pytest.raises(ValueError, match="`weights` must be the shape of `logits`"):
         losses.ranking_softmax_loss(x[..., 0], MASK, x[..., 0], weights=x[:, 0])
-    with pytest.raises(ValueError, match=r"`predictions` must be \[batch, time, ..., classes\]"):
+    with pytest.raises(ValueError, match=r"`logits` must be \[batch, time, ..., classes\]"):
         losses.dice_loss(x[..., 0], MASK, x[..., 0])
-    with pytest.raises(ValueError, match="`targets` must be the shape of `predictions`"):
+    with pytest.raises(ValueError, match="`targets` must be the shape of `logits`"):
         losses.dice_loss(x, MASK, x[..., 0])
 
 

@@ -240,7 +240,7 @@ def test_metrics_of_counts_refuse_what_they_cannot_read():
         metrics.F1.empty().update(scores, mask, ids)
     with pytest.raises(jm.MaskError, match=r"F1.update: `mask` must have the shape"):
         metrics.F1.empty().update(ids, mask.T, ids)
-    with pytest.raises(TypeError, match=r"AUC.update: `targets` must be yes or no"):
+    with pytest.raises(TypeError, match=r"AUC.update: `targets` must be 0 or 1"):
         metrics.AUC.empty().update(scores, mask, scores)
     with pytest.raises(ValueError, match=r"AUC.update: `targets` must be the shape of"):
         metrics.AUC.empty().update(scores, mask, ids[:, :1])

@@ -5,7 +5,7 @@ step, or at their own end token. A row that has nothing to say has an empty mask
 """
 
 from jaxmask.decoding._autoregressive import beam, greedy
-from jaxmask.decoding._chain import crf_marginals, viterbi
+from jaxmask.decoding._crf import crf_marginals, viterbi
 from jaxmask.decoding._ctc import ctc_beam, ctc_greedy
 
 __all__ = [

@@ -1,42 +1,38 @@
 """Losses of pairs, `(predictions, mask, targets) -> (per_step, mask)`, and their reduction.
 
-The per-step losses have the names of `optax.losses` and agree with them. Each acts on each step
-alone, wherever the padding lies (mask class: any); `Segments` and row masks pass. Nothing is
-broadcast: a target has the shape of its prediction. Losses of vectors compare along the last axis,
-and take it away; the others keep it. The arithmetic is in at least float32, the result in the dtype
-of the floating arguments. `ctc_loss`, `crf`, `dice_loss` and `ranking_softmax_loss` give one value
-a row; `info_nce` and `ntxent` compare all real items of a batch with each other.
+The per-step losses have the names of `optax.losses` and agree with them; `lift` makes one of any
+other loss. The first argument is called what it holds: `predictions`, `logits` or
+`log_predictions`. Each step is on its own, wherever the padding lies (mask class: any); `Segments`
+and row masks pass. Nothing is broadcast: a target has the shape of its prediction. Losses of
+vectors compare along the last axis and reduce it; the others keep it. The arithmetic is in at least
+float32, the result in the dtype of the floating arguments. `ctc_loss`, `crf`, `dice_loss` and
+`ranking_softmax_loss` give one value for each row; `info_nce` and `ntxent` compare all real items
+of a batch with each other.
 
-0 log 0 is 0. A class that a logit of -inf rules out counts as if it were not there, and costs inf
-where the target is that class. At a kink the gradient is that of one side: 0 at the edge of a
-margin, and of classes that tie the first has it.
+0 log 0 is 0. A class that a logit of -inf rules out counts as absent, and costs inf where it is the
+target. At the edge of a margin the gradient is 0.
 """
 
 from jaxmask.losses._binary import (
     hinge_loss,
-    perceptron_loss,
     sigmoid_binary_cross_entropy,
     sigmoid_focal_loss,
-    sparsemax_loss,
 )
-from jaxmask.losses._chain import crf
 from jaxmask.losses._classification import (
-    multiclass_hinge_loss,
-    multiclass_perceptron_loss,
-    multiclass_sparsemax_loss,
-    poly_loss_cross_entropy,
     safe_softmax_cross_entropy,
+    seq2seq_cross_entropy,
     softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels,
 )
 from jaxmask.losses._contrastive import info_nce, ntxent, triplet_margin_loss
+from jaxmask.losses._crf import crf
 from jaxmask.losses._ctc import ctc_loss
 from jaxmask.losses._divergence import (
-    generalized_kl_divergence,
     kl_divergence,
     kl_divergence_with_log_targets,
 )
-from jaxmask.losses._reduction import reduce, sum_and_count
+from jaxmask.losses._lift import lift
+from jaxmask.losses._reduce import reduce, sum_and_count
 from jaxmask.losses._regression import (
     cosine_distance,
     cosine_similarity,
@@ -46,7 +42,6 @@ from jaxmask.losses._regression import (
     squared_error,
 )
 from jaxmask.losses._rows import dice_loss, ranking_softmax_loss
-from jaxmask.losses._sequence import seq2seq_cross_entropy
 
 __all__ = [
     "cosine_distance",
@@ -54,20 +49,15 @@ __all__ = [
     "crf",
     "ctc_loss",
     "dice_loss",
-    "generalized_kl_divergence",
     "hinge_loss",
     "huber_loss",
     "info_nce",
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "l2_loss",
+    "lift",
     "log_cosh",
-    "multiclass_hinge_loss",
-    "multiclass_perceptron_loss",
-    "multiclass_sparsemax_loss",
     "ntxent",
-    "perceptron_loss",
-    "poly_loss_cross_entropy",
     "ranking_softmax_loss",
     "reduce",
     "safe_softmax_cross_entropy",
@@ -76,7 +66,6 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
-    "sparsemax_loss",
     "squared_error",
     "sum_and_count",
     "triplet_margin_loss",

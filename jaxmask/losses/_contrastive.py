@@ -21,7 +21,7 @@ def triplet_margin_loss(
     margin: float | Array = 1.0,
     eps: float | Array = 1e-6,
 ) -> Pair:
-    """Zero where each anchor is nearer to its positive than to its negative, by a margin.
+    """Zero where an anchor is nearer to its positive than to its negative by a margin.
 
         d(a, b) = (sum_k (a[k] - b[k])^n + eps)^(1/n)     n = norm_degree
         y = max(0, d(anchors, positives) - d(anchors, negatives) + margin)
@@ -31,10 +31,10 @@ def triplet_margin_loss(
       mask: boolean, or `Segments`, or None.
       positives: the shape of `anchors`, floating.
       negatives: the shape of `anchors`, floating.
-      norm_degree: static, even and at least 2: optax takes no absolute values, so that an odd
-        degree would give no norm.
+      norm_degree: static, even and at least 2; there are no absolute values (as in optax), so an
+        odd degree would be no norm.
       margin: how much nearer the positive must be: a number, or an array by row or by step.
-      eps: alike; keeps the gradient finite where two vectors are the same.
+      eps: likewise; keeps the gradient finite where two vectors are equal.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
@@ -67,9 +67,9 @@ def triplet_margin_loss(
         gap = distance(near) - distance(far) + margin
         return jnp.where(gap <= 0, 0, gap)  # not `jnp.maximum`: its gradient compares for equality
 
-    names = ("anchors", "positives", "negatives")
+    options = {"margin": margin, "eps": eps}
     return _per_step.over_features(
-        where, loss, anchors, mask, positives, negatives, names=names, margin=margin, eps=eps
+        where, loss, mask, options, anchors=anchors, positives=positives, negatives=negatives
     )
 
 
@@ -81,21 +81,21 @@ def info_nce(
     *,
     similarity: str = "cosine",
 ) -> Pair:
-    """Cross entropy of finding the own key of each query among the keys of all real items.
+    """Cross entropy of picking each query's own key among the keys of all real items.
 
         s[i, j] = similarity(queries[i], keys[j]) / temperature
         y[i] = log sum_j exp(s[i, j]) - s[i, i]     j over the real items of the batch
 
-    It mixes rows by definition: every real row (or step) is a negative of the others. Padding is
-    neither a positive nor a negative. For a symmetric loss add that of keys and queries swapped.
+    Rows mix by definition: every real row (or step) is a negative of the others. Padding is neither
+    a positive nor a negative. For a symmetric loss, add the loss with keys and queries swapped.
 
     Args:
       queries: `[batch, feature]` with a row mask, or `[batch, time, feature]`, where each step is
         an item; floating.
       mask: boolean, or `Segments` (whose sequences are negatives of each other too), or None.
-      keys: the shape of `queries`, floating; the same place holds the positive.
+      keys: the shape of `queries`, floating; the positive of a query has the same index.
       temperature: a scalar, above 0.
-      similarity: "cosine", or "dot" for vectors that are scaled already.
+      similarity: "cosine", or "dot" for vectors of unit length.
 
     Returns:
       The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
@@ -140,13 +140,13 @@ def ntxent(
         P(i) = {j != i: labels[j] = labels[i]},   N(i) = {j: labels[j] != labels[i]}
         y[i] = mean over p in P(i) of log(exp(s[i, p]) + sum_{n in N(i)} exp(s[i, n])) - s[i, p]
 
-    It mixes rows by definition. Padding is neither a positive nor a negative.
+    Rows mix by definition. Padding is neither a positive nor a negative.
 
     Args:
       embeddings: `[batch, feature]` with a row mask, or `[batch, time, feature]`, where each step
         is an item; floating.
       mask: boolean, or `Segments` (whose sequences are compared with each other too), or None.
-      labels: `[batch]` or `[batch, time]`, integer; items of one label are positives.
+      labels: `[batch]` or `[batch, time]`, integer; items that share a label are positives.
       temperature: a scalar, above 0.
 
     Returns:
@@ -167,8 +167,8 @@ def ntxent(
       ([0.1269, 0.1269, 0.0], [True, True, False])
 
     Source: Chen et al., 2020, SimCLR, arXiv:2002.05709. The mean over items agrees with
-    `optax.losses.ntxent` of the real items where all of them have as many positives; optax weighs
-    an item by how many it has.
+    `optax.losses.ntxent` of the real items where all have equally many positives; optax weighs each
+    item by its number of positives.
     """
     where = "ntxent"
     _check.number(temperature, where, "temperature")

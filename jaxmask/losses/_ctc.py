@@ -1,7 +1,7 @@
-"""Connectionist temporal classification: labels without an alignment to the frames.
+"""Connectionist temporal classification, by the forward algorithm in logarithms.
 
-The forward algorithm, in logarithms. `jax.checkpoint` keeps the scores of each frame and computes
-the rest again on the way back, which is faster here than storing it.
+`jax.checkpoint` keeps the scores of each frame and recomputes the rest in the backward pass, which
+is faster here than storing it.
 """
 
 import functools
@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, masks, ops
+from jaxmask._logs import log_add
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses._logs import log_add
 
 __all__ = ["ctc_loss"]
 
@@ -37,22 +37,22 @@ def ctc_loss(
       mask: `[batch, time]`, boolean, or None.
       labels: `[batch, label]`, integer class ids, none of them `blank_id` and all below `classes`.
       label_mask: `[batch, label]`, boolean, or None.
-      blank_id: static, the class that stands for no label.
-      zero_infinity: static; leave out rows that have no alignment, instead of an infinite cost.
+      blank_id: static, the class of the blank.
+      zero_infinity: static; leave out rows without an alignment, in place of an infinite cost.
 
     Returns:
       The pair `(per_row, row_mask)`: `per_row [batch]` in nats, at least 0 and in at least float32,
       and `row_mask [batch]`, True where the row has a real frame. A row without one gives 0 and
-      False, whatever its labels; a row with frames and no label gives what it costs to say nothing.
-      A row has no alignment if it has fewer frames than labels and repeats (equal neighbours need a
-      blank between them), or if logits of -inf rule all of them out. It costs inf, and its gradient
-      is 0, so the other rows still train; with `zero_infinity` it gives 0, and its `row_mask` is
-      False, so that a mean does not count it.
+      False, whatever its labels; a row with frames and no label gives the cost of blanks alone.
+      A row has no alignment if it has fewer frames than labels plus repeats (equal neighbours need
+      a blank between them), or if logits of -inf rule out every one. It costs inf with gradient 0,
+      so the other rows still train; with `zero_infinity` it gives 0 and False, so that a mean does
+      not count it.
 
     Raises:
       TypeError: if `logits` is not floating, `labels` not integer, or a mask not boolean.
       ValueError: if ranks or batches disagree, `blank_id` is not a class, or a real label is
-        `blank_id` or not a class; under `jit`, where values cannot be seen, such a row gives nan.
+        `blank_id` or not a class; under `jit`, where values are not known, such a row gives nan.
       MaskError: if a mask does not belong to its array, or is `Segments`.
 
     Example:
@@ -83,7 +83,7 @@ def ctc_loss(
     labels, in_front = ops.compact(labels, label_mask)
     log_p = jax.nn.log_softmax(ops.fill(logits, mask)[0].astype(dtype), axis=2)
     real = _mask_ops.select_in(logits, mask)[..., 0]
-    # A row without a frame says nothing, so no infinity arises where 0 is given.
+    # A row without a frame spells nothing, so that no infinity arises where the result is 0.
     spelled = _mask_ops.select_in(labels, in_front) & jnp.any(real, axis=1, keepdims=True)
     cost = _cost(log_p, real, labels, spelled, blank_id)
     cost = _class_ids.nan_unless(jnp.all(valid, axis=1), cost)
@@ -93,17 +93,17 @@ def ctc_loss(
     return ops.fill(cost, rows)
 
 
-# Compiled as a whole even where the caller is not: the infinities inside are right, and would trip
+# Compiled as a whole even in eager mode: the infinities inside are intended, and would trip
 # `jax_debug_infs` op by op.
 @functools.partial(jax.jit, static_argnames="blank_id")
 def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: int) -> Array:
     """`[batch]`, of labels that stand first in their rows; inf where there is no alignment."""
-    batch, number = labels.shape
+    batch, max_labels = labels.shape
     never = jnp.full((batch, 1), -jnp.inf, log_p.dtype)
-    # What lies behind the last label leads nowhere, and must not set the scale.
+    # States after the last label lead nowhere, and must not set the scale.
     at_label = jnp.where(spelled[:, None], _of_labels(log_p, labels), -jnp.inf)
-    fresh = jnp.concatenate([never < 0, labels[:, 1:] != labels[:, :-1]], axis=1)[:, :number]
-    fresh &= (jnp.arange(number) > 0)[None]
+    fresh = jnp.concatenate([never < 0, labels[:, 1:] != labels[:, :-1]], axis=1)[:, :max_labels]
+    fresh &= (jnp.arange(max_labels) > 0)[None]
 
     def step(carry: tuple[Array, Array], frame: tuple[Array, Array, Array]) -> tuple:
         blank, label = carry
@@ -115,23 +115,23 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
             log_add(label, blank[:, :-1], skipped) + p_label,
         )
         blank, label = (jnp.where(is_real, *x) for x in zip(new, carry, strict=True))
-        # Scores near 0 round finely. What is taken off here is added again below, so the gradient
-        # need not know.
+        # Scores near 0 are rounded finely. The sum of `top` is added again below, so no gradient is
+        # needed here.
         top = jnp.max(jnp.concatenate([blank, label], axis=1), axis=1, keepdims=True)
         top = jax.lax.stop_gradient(jnp.where(top == -jnp.inf, 0, top))
         return (blank - top, label - top), top
 
     empty = jnp.broadcast_to(
-        jnp.where(jnp.arange(number + 1)[None] == 0, 0, never), (batch, number + 1)
+        jnp.where(jnp.arange(max_labels + 1)[None] == 0, 0, never), (batch, max_labels + 1)
     )
     frames = log_p[..., blank_id].T, at_label.swapaxes(0, 1), real.T
     step = jax.checkpoint(step, prevent_cse=False)
     (blank, label), tops = jax.lax.scan(step, (empty, empty[:, 1:]), frames)
     end = jnp.sum(spelled, axis=1, keepdims=True)
     label = jnp.concatenate([never, label], axis=1)
-    ways = (jnp.take_along_axis(x, end, axis=1) for x in (blank, label))
-    cost = -jnp.squeeze(log_add(*ways) + jnp.sum(tops, axis=0), axis=1)
-    # Rounding may leave a certain row just below 0; the gradient is the same on either side.
+    last_states = (jnp.take_along_axis(x, end, axis=1) for x in (blank, label))
+    cost = -jnp.squeeze(log_add(*last_states) + jnp.sum(tops, axis=0), axis=1)
+    # Rounding may push a row of probability 1 below 0; the gradient is the same on either side.
     return cost + jax.lax.stop_gradient(jnp.where(cost < 0, -cost, 0))
 
 
@@ -143,7 +143,7 @@ def _of_labels(log_p: Array, labels: Array) -> Array:
 
 @_of_labels.defjvp
 def _of_labels_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple:
-    # A product, whose transpose adds up the same way each time; that of a gather does not on GPUs.
+    # A product, whose transpose is deterministic; that of a gather is not on GPUs.
     log_p, labels = primals
     one_hot = (labels[..., None] == jnp.arange(log_p.shape[2])[None, None]).astype(log_p.dtype)
     exact = jax.lax.Precision.HIGHEST

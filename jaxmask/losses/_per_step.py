@@ -1,11 +1,9 @@
-"""How a loss of one step becomes a function of a pair.
+"""From a loss of one step to a function of a pair.
 
-Steps do not mix in these losses, so one rule fits all: put a safe constant into the padding of the
-predictions, targets and options, do the arithmetic in at least float32, and put 0 into the padding
-of the result.
+Steps do not mix in these losses, so one rule fits all: fill the padding of every array with a safe
+constant, compute in at least float32, and fill the padding of the result with 0.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,141 +13,112 @@ from jaxmask import _check, _class_ids, ops
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype, promotion_allowed
 
+Loss = Callable[..., Array]
+
 
 def elementwise(
     where: str,
-    loss: Callable[..., Array],
-    predictions: ArrayLike,
+    loss: Loss,
     mask: Mask,
-    targets: ArrayLike,
+    options: dict[str, Any] | None = None,
     *,
-    yes_or_no: bool = False,
-    **options: Any,
+    binary: bool = False,
+    **arrays: ArrayLike,
 ) -> Pair:
-    """Apply a loss that compares element with element; the result has the shape of both.
+    """A loss that compares arrays of one shape element by element.
 
-    `where` is the name of the public function. With `yes_or_no`, integer targets are ids of two
-    classes. Options are numbers, or arrays by row, by step or by element.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, mask = jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]])
-      >>> elementwise("example", lambda x, y: (x - y) ** 2, x, mask, jnp.zeros((1, 2)))[0].tolist()
-      [[1.0, 0.0]]
+    `where` is the public function, `arrays` its arrays by the names that it has for them, the
+    predictions first. With `binary`, integer targets are ids of two classes.
     """
-    given, (predictions, mask) = mask, _predictions(predictions, mask, where)
-    against = _check.array(targets, "targets", where)
-    _check.shape(against, predictions.shape, "the shape of `predictions`", where, "targets")
-    options = _options(options, predictions, mask, where)
-    y, mask = _apply(loss, predictions, mask, options, against)
-    if yes_or_no and jnp.issubdtype(against.dtype, jnp.integer):
-        _, valid = _class_ids.real_ids(targets, given, 2, where, "targets")
+    given, (checked, mask) = mask, _checked(arrays, mask, where)
+    spread = _spread(options, checked[0], mask, where)
+    y, mask = _apply(loss, checked, mask, spread)
+    if binary and jnp.issubdtype(checked[1].dtype, jnp.integer):
+        _, valid = _class_ids.real_ids(arrays["targets"], given, 2, where, "targets")
         y = _class_ids.nan_unless(valid, y)
-    return _narrow((y, mask), predictions, against)
+    return _narrow(y, checked), mask
 
 
 def over_features(
     where: str,
-    loss: Callable[..., Array],
-    predictions: ArrayLike,
+    loss: Loss,
     mask: Mask,
-    *targets: ArrayLike,
-    names: tuple[str, ...] = ("predictions", "targets"),
+    options: dict[str, Any] | None = None,
+    *,
     floating: bool = True,
-    **options: Any,
+    **arrays: ArrayLike,
 ) -> Pair:
-    """Apply a loss that compares vectors along the last axis, and takes that axis away.
-
-    `names` are what the caller calls the predictions and each of the targets. Options are numbers,
-    or arrays by row or by step.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, mask = jnp.ones((1, 2, 3)), jnp.array([[True, False]])
-      >>> over_features("example", lambda x, y: (x * y).sum(-1), x, mask, x)[0].shape
-      (1, 2)
-    """
-    predictions, mask = _vectors(predictions, mask, where, names[0])
-    others = []
-    for name, target in zip(names[1:], targets, strict=True):
-        target = _check.array(target, name, where)
-        _check.shape(target, predictions.shape, f"the shape of `{names[0]}`", where, name)
-        if floating:
-            _check.floating(target, where, name)
-        others.append(target)
-    like = jnp.zeros(predictions.shape[:-1], predictions.dtype)
-    options = _options(options, like, mask, where)
-    return _narrow(_apply(loss, predictions, mask, options, *others), predictions, *others)
+    """A loss that compares vectors along the last axis, and reduces that axis."""
+    checked, mask = _checked(arrays, mask, where, floating=floating)
+    _has_features(checked[0], mask, where, next(iter(arrays)))
+    like = jnp.zeros(checked[0].shape[:-1], checked[0].dtype)
+    y, mask = _apply(loss, checked, mask, _spread(options, like, mask, where))
+    return _narrow(y, checked), mask
 
 
 def of_class_ids(
     where: str,
-    loss: Callable[..., Array],
-    predictions: ArrayLike,
+    loss: Loss,
+    logits: ArrayLike,
     mask: Mask,
     targets: ArrayLike,
     *,
-    name: str = "predictions",
     wide: bool = False,
 ) -> Pair:
-    """Apply a loss of one score a class, along the last axis, and of the right class's id.
+    """A loss of one logit a class, along the last axis, and of the target's id.
 
     With `wide` the result is in at least float32.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, mask = jnp.array([[[3.0, 1.0], [0.0, 0.0]]]), jnp.array([[True, False]])
-      >>> of_class_ids("example", chosen, x, mask, jnp.array([[1, -100]]))[0].tolist()
-      [[1.0, 0.0]]
     """
-    given, (predictions, mask) = mask, _vectors(predictions, mask, where, name)
+    given, ([scores], mask) = mask, _checked({"logits": logits}, mask, where)
+    _has_features(scores, mask, where, "logits")
     ids = _check.array(targets, "targets", where)
-    axes = f"the shape of `{name}` without its last axis"
-    _check.shape(ids, predictions.shape[:-1], axes, where, "targets")
+    axes = "the shape of `logits` without its last axis"
+    _check.shape(ids, scores.shape[:-1], axes, where, "targets")
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{where}: `targets` must be integer class ids, got dtype {ids.dtype}.")
-    ids, valid = _class_ids.real_ids(targets, given, predictions.shape[-1], where, "targets")
-    y, mask = _apply(functools.partial(loss, targets=ids), predictions, mask, {})
-    pair = _class_ids.nan_unless(valid, y), mask
-    return pair if wide else _narrow(pair, predictions)
+    ids, valid = _class_ids.real_ids(targets, given, scores.shape[-1], where, "targets")
+    y, mask = _apply(loss, [scores], mask, {"targets": ids})
+    y = _class_ids.nan_unless(valid, y)
+    return (y if wide else _narrow(y, [scores])), mask
 
 
-def chosen(scores: Array, targets: Array) -> Array:
-    """The score of one class, along the last axis.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> chosen(jnp.array([3.0, 1.0]), jnp.array(1)).tolist()
-      1.0
-    """
+def of_target(scores: Array, targets: Array) -> Array:
+    """The score of the target's class, along the last axis."""
     return jnp.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
 
 
-def _predictions(
-    predictions: ArrayLike, mask: Mask, where: str, name: str = "predictions"
-) -> tuple[Array, Mask]:
+def _checked(
+    arrays: dict[str, ArrayLike], mask: Mask, where: str, *, floating: bool = False
+) -> tuple[list[Array], Mask]:
+    """Arrays of one shape, the first of them floating; all of them with `floating`."""
+    (name, predictions), *others = arrays.items()
     predictions, mask = _check.pair(predictions, mask, where, name=name)
     _check.floating(predictions, where, name)
-    return predictions, mask
+    checked = [predictions]
+    for other, value in others:
+        x = _check.array(value, other, where)
+        _check.shape(x, predictions.shape, f"the shape of `{name}`", where, other)
+        if floating:
+            _check.floating(x, where, other)
+        checked.append(x)
+    return checked, mask
 
 
-def _vectors(
-    predictions: ArrayLike, mask: Mask, where: str, name: str = "predictions"
-) -> tuple[Array, Mask]:
-    predictions, mask = _predictions(predictions, mask, where, name)
+def _has_features(predictions: Array, mask: Mask, where: str, name: str) -> None:
     steps = 1 if mask is None else mask.ndim
     if predictions.ndim <= steps:
         raise ValueError(
             f"{where}: `{name}` must have an axis after those of the mask, to compare along, "
             f"got shape {predictions.shape} with {steps} axes of the mask."
         )
-    return predictions, mask
 
 
-def _options(options: dict[str, Any], like: Array, mask: Mask, where: str) -> dict[str, Any]:
-    """Each option as a number, or as an array of the shape of the result, that of `like`."""
-    spread: dict[str, Any] = {}
-    for name, given in options.items():
+def _spread(
+    options: dict[str, Any] | None, like: Array, mask: Mask, where: str
+) -> dict[str, Array | None]:
+    """Each option as a scalar, or as an array of the shape of the result, that of `like`."""
+    spread: dict[str, Array | None] = {}
+    for name, given in (options or {}).items():
         if given is None:
             spread[name] = None
             continue
@@ -162,25 +131,20 @@ def _options(options: dict[str, Any], like: Array, mask: Mask, where: str) -> di
     return spread
 
 
-def _apply(
-    loss: Callable[..., Array],
-    predictions: Array,
-    mask: Mask,
-    options: dict[str, Any],
-    *targets: Array,
-) -> Pair:
-    """The loss in at least float32, of what is safe in the padding; targets in the same dtype."""
-    floats = [x.dtype for x in targets if jnp.issubdtype(x.dtype, jnp.floating)]
-    dtype = common_dtype(accumulator(predictions.dtype), *floats)
-    # Not 0: the gradient of a norm or of log is nan there. It is selected away again in
-    # `predictions`, but not in the gradient of an option such as `delta`, which sums over steps.
-    safe = [ops.fill(x.astype(dtype), mask, 1)[0] for x in (predictions, *targets)]
+def _apply(loss: Loss, arrays: list[Array], mask: Mask, options: dict[str, Any]) -> Pair:
+    dtype = common_dtype(accumulator(arrays[0].dtype), *_floating(arrays))
+    # Not 0: the gradient of a norm or of log is nan there. It is selected away again in the
+    # predictions, but not in the gradient of an option such as `delta`, which sums over steps.
+    safe = [ops.fill(x.astype(dtype), mask, 1)[0] for x in arrays]
     with promotion_allowed():
         y = loss(*safe, **options)
     return ops.fill(y, mask)
 
 
-def _narrow(pair: Pair, *inputs: Array) -> Pair:
-    """The result in the dtype of the inputs that are floating."""
-    floats = [x.dtype for x in inputs if jnp.issubdtype(x.dtype, jnp.floating)]
-    return pair[0].astype(common_dtype(*floats)), pair[1]
+def _narrow(y: Array, arrays: list[Array]) -> Array:
+    """The result in the dtype of the floating arrays."""
+    return y.astype(common_dtype(*_floating(arrays)))
+
+
+def _floating(arrays: list[Array]) -> list[jnp.dtype]:
+    return [x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]

@@ -25,14 +25,14 @@ def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
     Args:
       predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
       mask: boolean, or `Segments`, or None: every step is real.
-      targets: the shape of `predictions`; nothing is broadcast. Any value may stand in padding.
+      targets: the shape of `predictions`; nothing is broadcast. Padding may hold any value.
 
     Returns:
-      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Raises:
       TypeError: if `predictions` is not floating, or `mask` is not boolean.
-      ValueError: if `targets` has not the shape of `predictions`.
+      ValueError: if `targets` has another shape than `predictions`.
       MaskError: if `mask` does not belong to `predictions`.
 
     Example:
@@ -49,7 +49,9 @@ def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
     def loss(predictions: Array, targets: Array) -> Array:
         return (predictions - targets) ** 2
 
-    return _per_step.elementwise("squared_error", loss, predictions, mask, targets)
+    return _per_step.elementwise(
+        "squared_error", loss, mask, predictions=predictions, targets=targets
+    )
 
 
 def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -63,7 +65,7 @@ def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
       targets: the shape of `predictions`.
 
     Returns:
-      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Raises:
       TypeError, ValueError, MaskError: as `squared_error`.
@@ -80,7 +82,7 @@ def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     def loss(predictions: Array, targets: Array) -> Array:
         return (predictions - targets) ** 2 / 2
 
-    return _per_step.elementwise("l2_loss", loss, predictions, mask, targets)
+    return _per_step.elementwise("l2_loss", loss, mask, predictions=predictions, targets=targets)
 
 
 def huber_loss(
@@ -90,17 +92,17 @@ def huber_loss(
 
         e = |predictions - targets|
         y = e^2 / 2                  where e <= delta
-            delta (e - delta / 2)    else
+            delta (e - delta / 2)    elsewhere
 
     Args:
       predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
       mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`.
-      delta: the error from which the loss is linear: a number, or an array by row, by step or by
+      delta: where the loss becomes linear: a number, or an array by row, by step or by
         element.
 
     Returns:
-      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Raises:
       TypeError, ValueError, MaskError: as `squared_error`; ValueError if `delta` has another shape.
@@ -121,7 +123,9 @@ def huber_loss(
         near = error <= delta
         return jnp.where(near, jnp.where(near, error, 0) ** 2 / 2, delta * (error - delta / 2))
 
-    return _per_step.elementwise("huber_loss", loss, predictions, mask, targets, delta=delta)
+    return _per_step.elementwise(
+        "huber_loss", loss, mask, {"delta": delta}, predictions=predictions, targets=targets
+    )
 
 
 def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
@@ -135,7 +139,7 @@ def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
       targets: the shape of `predictions`.
 
     Returns:
-      The pair `(per_step, mask)`, `per_step` like `predictions`, 0 in padding.
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Raises:
       TypeError, ValueError, MaskError: as `squared_error`.
@@ -154,7 +158,7 @@ def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
         error = predictions - targets
         return jnp.logaddexp(error, -error) - math.log(2)
 
-    return _per_step.elementwise("log_cosh", loss, predictions, mask, targets)
+    return _per_step.elementwise("log_cosh", loss, mask, predictions=predictions, targets=targets)
 
 
 def cosine_similarity(
@@ -170,15 +174,15 @@ def cosine_similarity(
       mask: boolean, or `Segments`, or None.
       targets: floating, the shape of `predictions`.
       epsilon: the least squared norm to divide by: a number, or an array by row or by step. With 0,
-        a vector of zeros at a real step gives nan, as in optax; in padding it is harmless.
+        a zero vector at a real step gives nan, as in optax.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
 
     Raises:
       TypeError: if an array is not floating, or `mask` is not boolean.
-      ValueError: if `targets` has not the shape of `predictions`, if there is no axis after those
-        of the mask, or if `epsilon` has another shape.
+      ValueError: if `targets` or `epsilon` has another shape, or there is no axis after those of
+        the mask.
       MaskError: if `mask` does not belong to `predictions`.
 
     Example:
@@ -190,8 +194,9 @@ def cosine_similarity(
 
     Agrees with `optax.losses.cosine_similarity` of each unpadded row.
     """
+    where, options = "cosine_similarity", {"epsilon": epsilon}
     return _per_step.over_features(
-        "cosine_similarity", _cosine, predictions, mask, targets, epsilon=epsilon
+        where, _cosine, mask, options, predictions=predictions, targets=targets
     )
 
 
@@ -228,8 +233,9 @@ def cosine_distance(
     def loss(predictions: Array, targets: Array, epsilon: Array) -> Array:
         return 1 - _cosine(predictions, targets, epsilon)
 
+    where, options = "cosine_distance", {"epsilon": epsilon}
     return _per_step.over_features(
-        "cosine_distance", loss, predictions, mask, targets, epsilon=epsilon
+        where, loss, mask, options, predictions=predictions, targets=targets
     )
 
 

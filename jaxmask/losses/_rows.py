@@ -1,30 +1,29 @@
-"""Losses that compare a whole row: a ranking of its steps, the overlap of two segmentations."""
+"""Losses of whole rows: a ranking of the steps, the overlap of two segmentations."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
+from jaxmask._logs import times
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.losses._logs import times
 
 __all__ = ["dice_loss", "ranking_softmax_loss"]
 
 
 def ranking_softmax_loss(
-    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, weights: ArrayLike | None = None
+    logits: ArrayLike, mask: Mask, targets: ArrayLike, *, weights: ArrayLike | None = None
 ) -> Pair:
-    """Cross entropy of a softmax over the steps of each row, which are the items of a list.
+    """Cross entropy of a softmax over the steps of each row, the items of a list.
 
-        y[b] = -sum_t weights[b, t] targets[b, t] log softmax(predictions[b])[t]    over real steps
+        y[b] = -sum_t weights[b, t] targets[b, t] log softmax(logits[b])[t]    over real steps
 
-    An item of score -inf and relevance 0 counts 0.
-    Padding may lie anywhere (mask class: any).
+    An item of logit -inf and relevance 0 counts 0. Padding may lie anywhere (mask class: any).
 
     Args:
-      predictions: the score of each item, `[batch, time]`, floating.
+      logits: one for each item, `[batch, time]`, floating.
       mask: `[batch, time]`, boolean, or `Segments` (each sequence is a list), or None.
-      targets: how relevant each item is, `[batch, time]`, real numbers.
+      targets: the relevance of each item, `[batch, time]`, real numbers.
       weights: `[batch, time]`, floating, or None.
 
     Returns:
@@ -32,15 +31,15 @@ def ranking_softmax_loss(
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
     Raises:
-      TypeError: if `predictions` is not floating, an array is complex, or `mask` is not boolean.
+      TypeError: if `logits` is not floating, an array is complex, or `mask` is not boolean.
       ValueError: if shapes disagree.
-      MaskError: if `mask` does not belong to `predictions`.
+      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
-      >>> scores, relevance = jnp.array([[0.0, 0.0, jnp.nan]]), jnp.array([[1, 0, 5]])
+      >>> logits, relevance = jnp.array([[0.0, 0.0, jnp.nan]]), jnp.array([[1, 0, 5]])
       >>> mask = jnp.array([[True, True, False]])
-      >>> y, row_mask = jm.losses.ranking_softmax_loss(scores, mask, relevance)
+      >>> y, row_mask = jm.losses.ranking_softmax_loss(logits, mask, relevance)
       >>> round(float(y[0]), 4), row_mask.tolist()
       (0.6931, [True])
 
@@ -48,14 +47,13 @@ def ranking_softmax_loss(
     `optax.losses.ranking_softmax_loss` of each unpadded row.
     """
     where = "ranking_softmax_loss"
-    predictions, mask = _check.pair(predictions, mask, where, over_time=True, name="predictions")
-    _check.floating(predictions, where, "predictions")
-    if predictions.ndim != 2:
+    logits, mask = _check.pair(logits, mask, where, over_time=True, name="logits")
+    _check.floating(logits, where, "logits")
+    if logits.ndim != 2:
         raise ValueError(
-            f"{where}: `predictions` must be [batch, time], one score an item, got shape "
-            f"{predictions.shape}."
+            f"{where}: `logits` must be [batch, time], one for each item, got shape {logits.shape}."
         )
-    wide = ops.fill(predictions, mask)[0].astype(accumulator(predictions.dtype))
+    wide = ops.fill(logits, mask)[0].astype(accumulator(logits.dtype))
     log_p, _ = ops.log_softmax(wide, mask)
     # Each filled before the product: 0 * nan is nan, in the gradient too.
     relevance, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
@@ -65,16 +63,16 @@ def ranking_softmax_loss(
     return -per_row, row_mask
 
 
-def _like(x: ArrayLike, predictions: Array, where: str, name: str) -> Array:
+def _like(x: ArrayLike, logits: Array, where: str, name: str) -> Array:
     x = _check.array(x, name, where)
-    _check.shape(x, predictions.shape, "the shape of `predictions`", where, name)
+    _check.shape(x, logits.shape, "the shape of `logits`", where, name)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{where}: `{name}` must be real numbers, got dtype {x.dtype}.")
-    return x.astype(predictions.dtype)
+    return x.astype(logits.dtype)
 
 
 def dice_loss(
-    predictions: ArrayLike,
+    logits: ArrayLike,
     mask: Mask,
     targets: ArrayLike,
     *,
@@ -83,22 +81,22 @@ def dice_loss(
     beta: float | Array = 0.5,
     ignore_background: bool = False,
 ) -> Pair:
-    """How little two segmentations of a row overlap: 0 where they are the same.
+    """One minus the overlap of two segmentations of each row: 0 where they agree.
 
-        p = softmax(predictions) over the classes, sigmoid(predictions) of one class
+        p = softmax(logits) over the classes, sigmoid(logits) of one class
         I[k] = sum_t p[t, k] targets[t, k],  P[k] = sum_t p[t, k],  T[k] = sum_t targets[t, k]
         y[b] = mean_k 1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)
 
-    Sums over the real steps of the row and the axes between time and the classes; padding may lie
+    The sums run over real steps and over the axes between time and classes. Padding may lie
     anywhere (mask class: any).
 
     Args:
-      predictions: logits, `[batch, time, ..., classes]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence for itself), or None.
-      targets: one-hot or probabilities, the shape of `predictions`.
-      smooth: above 0, keeps a class that is nowhere from 0 / 0: a number, or an array by row.
-      alpha: alike, the weight of what is predicted and is not there.
-      beta: alike, the weight of what is there and is not predicted.
+      logits: `[batch, time, ..., classes]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence on its own), or None.
+      targets: one-hot or probabilities, the shape of `logits`.
+      smooth: above 0, keeps an absent class from 0 / 0: a number, or an array by row.
+      alpha: likewise, the weight of false positives.
+      beta: likewise, the weight of false negatives.
       ignore_background: static; leave class 0 out of the mean.
 
     Returns:
@@ -106,9 +104,9 @@ def dice_loss(
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
     Raises:
-      TypeError: if `predictions` is not floating, an array is complex, or `mask` is not boolean.
+      TypeError: if `logits` is not floating, an array is complex, or `mask` is not boolean.
       ValueError: if shapes disagree.
-      MaskError: if `mask` does not belong to `predictions`.
+      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -121,21 +119,20 @@ def dice_loss(
     `optax.losses.dice_loss` of each unpadded row.
     """
     where = "dice_loss"
-    predictions, mask = _check.pair(predictions, mask, where, over_time=True, name="predictions")
-    _check.floating(predictions, where, "predictions")
-    if predictions.ndim < 3:
+    logits, mask = _check.pair(logits, mask, where, over_time=True, name="logits")
+    _check.floating(logits, where, "logits")
+    if logits.ndim < 3:
         raise ValueError(
-            f"{where}: `predictions` must be [batch, time, ..., classes], got shape "
-            f"{predictions.shape}."
+            f"{where}: `logits` must be [batch, time, ..., classes], got shape {logits.shape}."
         )
-    wide = ops.fill(predictions, mask)[0].astype(accumulator(predictions.dtype))
-    there, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
+    wide = ops.fill(logits, mask)[0].astype(accumulator(logits.dtype))
+    truth, _ = ops.fill(_like(targets, wide, where, "targets"), mask)
     p = jax.nn.sigmoid(wide) if wide.shape[-1] == 1 else jax.nn.softmax(wide, axis=-1)
-    both, said, real = (_total(x, mask) for x in (p * there, p, there))
+    both, predicted, true = (_total(x, mask) for x in (p * truth, p, truth))
     rows = masks.rows(mask)
     options = {"smooth": smooth, "alpha": alpha, "beta": beta}
     smooth, alpha, beta = (_by_row(x, both, rows, where, name) for name, x in options.items())
-    overlap = (both + smooth) / (both + alpha * (said - both) + beta * (real - both) + smooth)
+    overlap = (both + smooth) / (both + alpha * (predicted - both) + beta * (true - both) + smooth)
     first = int(ignore_background and wide.shape[-1] > 1)
     return ops.fill(jnp.mean(1 - overlap[:, first:], axis=-1), rows)
 

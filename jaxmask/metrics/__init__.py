@@ -1,8 +1,8 @@
 """Metrics as immutable pytrees: `empty()`, `update(...)`, `merge(other)`, `compute()`.
 
-A metric holds sums and counts, so it is right over batches of any length, and the metrics of
-batches, hosts and devices merge into what one pass over everything would give; inside `shard_map`,
-`jax.lax.psum(metric, axis)` merges those of all devices. A metric that saw no real step computes 0.
+A metric holds sums and counts, so that batches may have any length, and the metrics of batches,
+hosts and devices merge into that of a single pass; inside `shard_map`, `jax.lax.psum(metric, axis)`
+merges those of all devices. A metric of no real step computes 0.
 """
 
 from jaxmask.metrics._confusion import F1, ConfusionMatrix, Precision, Recall

@@ -1,4 +1,4 @@
-"""What is told from what: the confusion matrix, and precision, recall and F1 of its counts."""
+"""The confusion matrix, and precision, recall and F1 of its counts."""
 
 import dataclasses
 from typing import Self
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask import _check, _mask_ops
+from jaxmask._sums import divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
-from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._reading import NO_CLASS, class_ids, same_kind
 
@@ -21,12 +21,12 @@ _AVERAGES = ("binary", "macro", "micro")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often each class was taken for each class, over the real steps of all batches.
+    """Counts of each target and prediction, over the real steps of all batches.
 
         compute()[i, j] = number of real steps with target i and prediction j
 
-    An immutable pytree, as `Mean`. What can be counted nowhere makes the whole matrix nan, lest it
-    be dropped in silence: logits with a nan, or an id that is no class where `jit` hides it.
+    An immutable pytree, as `Mean`. A step that fits no cell makes the whole matrix nan, so that
+    none is dropped in silence: nan logits, or, under `jit`, an id that is no class.
 
     Attributes:
       counts: `[num_classes, num_classes]`, compensated.
@@ -52,7 +52,7 @@ class ConfusionMatrix:
 
     @property
     def num_classes(self) -> int:
-        """How many classes are told apart."""
+        """The number of classes."""
         return self.counts.high.shape[-1]
 
     def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
@@ -60,23 +60,22 @@ class ConfusionMatrix:
 
         Args:
           predictions: class ids in the shape of `targets`, integer or boolean; or logits with one
-            more axis, `[..., num_classes]`, floating, of which the first highest counts. With a
-            nan among them they are no class.
+            more axis, `[..., num_classes]`, floating, whose first maximum counts.
           mask: boolean, or `Segments`, or None: every step is real.
           targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask.
 
         Returns:
-          A new metric. Steps with several targets count each of them.
+          A new metric. A step with several targets counts each of them.
 
         Raises:
           TypeError: if ids are not integer or boolean, logits not floating, or `mask` not boolean.
-          ValueError: if shapes disagree, or a real id is no class; under `jit`, where values cannot
-            be seen, the matrix is nan then.
+          ValueError: if shapes disagree, or a real id is no class; under `jit`, where values are
+            not known, the matrix is then nan.
           MaskError: if `mask` does not belong to `predictions`.
         """
         where, classes = f"{type(self).__name__}.update", self.num_classes
         read = class_ids(predictions, mask, targets, where, classes)
-        real = _mask_ops.real_steps(mask, ())
+        real = _mask_ops.real_steps(mask, read.targets.shape)
         real = jnp.broadcast_to(_mask_ops.expand(real, read.targets.ndim), read.targets.shape)
         known = read.valid & (read.predictions != NO_CLASS)
         cell = jnp.where(real & known, read.targets * classes + read.predictions, 0)
@@ -101,13 +100,13 @@ class ConfusionMatrix:
         return dataclasses.replace(self, counts=self.counts.add(other.counts))
 
     def compute(self) -> Float[Array, "target prediction"]:
-        """The counts, float32 `[num_classes, num_classes]`: targets down, predictions across."""
+        """The counts, float32 `[num_classes, num_classes]`, a row for each target."""
         return self.counts.value()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Score(ConfusionMatrix):
-    """A quotient of counts for each class, and one number of them."""
+    """A quotient of counts for each class, averaged to one number."""
 
     average: str = dataclasses.field(default="binary", metadata={"static": True})
 
@@ -117,8 +116,8 @@ class _Score(ConfusionMatrix):
 
         Args:
           num_classes: static.
-          average: static. "binary": of class 1 of two. "macro": the mean over the classes that
-            occur in targets or predictions. "micro": of all classes counted together.
+          average: static. "binary": class 1 of two. "macro": the mean over the classes that occur
+            in targets or predictions. "micro": all classes counted together.
 
         Raises:
           TypeError, ValueError: if an option is not as above.
@@ -135,25 +134,25 @@ class _Score(ConfusionMatrix):
     def compute(self) -> Scalar:
         """The score, float32; 0 where nothing was counted to divide by."""
         matrix = self.counts.value()
-        right, said, there = jnp.diagonal(matrix), jnp.sum(matrix, axis=0), jnp.sum(matrix, axis=1)
-        top, bottom = self._quotient(right, said, there)
+        right, predicted, true = jnp.diagonal(matrix), jnp.sum(matrix, 0), jnp.sum(matrix, 1)
+        top, bottom = self._quotient(right, predicted, true)
         if self.average == "micro":
-            return reduction.divide(jnp.sum(top), jnp.sum(bottom))
-        each = reduction.divide(top, bottom)
+            return divide(jnp.sum(top), jnp.sum(bottom))
+        each = divide(top, bottom)
         if self.average == "binary":
             return each[1]
-        occurs = (said + there) != 0
-        return reduction.divide(jnp.sum(jnp.where(occurs, each, 0)), jnp.sum(occurs))
+        occurs = (predicted + true) != 0
+        return divide(jnp.sum(jnp.where(occurs, each, 0)), jnp.sum(occurs))
 
     @staticmethod
-    def _quotient(right: Array, said: Array, there: Array) -> tuple[Array, Array]:
+    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
         raise NotImplementedError
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Precision(_Score):
-    """Of the real steps that were said to be of a class, the share that are.
+    """Fraction of the real steps predicted as a class that are of it.
 
         compute() = number with prediction = target = k / number with prediction = k
 
@@ -174,14 +173,14 @@ class Precision(_Score):
     """
 
     @staticmethod
-    def _quotient(right: Array, said: Array, there: Array) -> tuple[Array, Array]:
-        return right, said
+    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
+        return right, predicted
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Recall(_Score):
-    """Of the real steps that are of a class, the share that was found.
+    """Fraction of the real steps of a class that are predicted as it.
 
         compute() = number with prediction = target = k / number with target = k
 
@@ -202,8 +201,8 @@ class Recall(_Score):
     """
 
     @staticmethod
-    def _quotient(right: Array, said: Array, there: Array) -> tuple[Array, Array]:
-        return right, there
+    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
+        return right, true
 
 
 @jax.tree_util.register_dataclass
@@ -230,5 +229,5 @@ class F1(_Score):
     """
 
     @staticmethod
-    def _quotient(right: Array, said: Array, there: Array) -> tuple[Array, Array]:
-        return 2 * right, said + there
+    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
+        return 2 * right, predicted + true

@@ -1,4 +1,4 @@
-"""How well scores tell two classes apart, whatever the threshold."""
+"""The area under a curve over all thresholds."""
 
 import dataclasses
 from typing import Self
@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops
-from jaxmask._sums import accumulator
+from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
-from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._reading import same_kind
 
@@ -22,7 +21,7 @@ _TAILS = 2 * _REACH * _PER_UNIT
 
 
 def _level(scores: Array, resolution: int) -> Array:
-    """Even levels and those of the logit at once: each score rises by both from the last."""
+    """The level of each score: even in the score and in its logit at once."""
     least = jnp.finfo(scores.dtype).tiny  # log 0 would trip `jax_debug_infs`
     logit = jnp.log(jnp.maximum(scores, least)) - jnp.log(jnp.maximum(1 - scores, least))
     logit = jnp.clip(logit, -_REACH, _REACH)
@@ -34,19 +33,19 @@ def _level(scores: Array, resolution: int) -> Array:
 class AUC:
     """Area under a curve of all thresholds, over the real steps of all batches.
 
-        "roc"   share of pairs of a yes and a no where the yes has the higher score, ties half
-        "pr"    sum over thresholds of precision * (gain in recall): the average precision
+        "roc"   fraction of (positive, negative) pairs in which the positive scores higher; ties
+        half "pr"    sum over thresholds of precision * (gain in recall): the average precision
 
-    Scores are sorted into levels, so that batches and devices merge by adding counts. Two scores
-    are told apart where they differ by `1 / resolution`, or by 0.2 % of themselves or of their
-    distance to 1 (down to 1e-13), so that rare positives of small scores are ranked too. It is
-    exact where scores are multiples of `1 / resolution`; elsewhere scores that share a level tie,
-    which moves "roc" by at most half the share of pairs that do. An immutable pytree, as `Mean`. A
-    score outside [0, 1] makes the area nan: pass `jax.nn.sigmoid(logits)`.
+    Scores are counted by level, so that batches and devices merge by adding counts. Two scores are
+    told apart if they differ by `1 / resolution`, or by 0.2 % of themselves or of their distance to
+    1 (down to 1e-13), so that rare positives with small scores are ranked too. The area is exact
+    for multiples of `1 / resolution`; other scores that share a level tie, which moves "roc" by at
+    most half the fraction of such pairs. An immutable pytree, as `Mean`. A score outside [0, 1]
+    makes the area nan: pass `jax.nn.sigmoid(logits)`.
 
     Attributes:
-      positives: `[resolution + 30001]`, number of steps with target yes at each level, compensated.
-      negatives: `[resolution + 30001]`, of those with target no, compensated.
+      positives: `[resolution + 30001]`, number of positive steps at each level, compensated.
+      negatives: `[resolution + 30001]`, number of negative steps, compensated.
       curve: static, "roc" or "pr".
 
     Example:
@@ -68,7 +67,7 @@ class AUC:
         """The metric of no step at all.
 
         Args:
-          resolution: static, how many steps the scores from 0 to 1 are told apart in at least.
+          resolution: static, the least number of levels between the scores 0 and 1.
           curve: static, "roc" or "pr".
 
         Raises:
@@ -84,42 +83,42 @@ class AUC:
         """Take in a batch.
 
         Args:
-          predictions: the score of yes, in [0, 1], `[batch, time, ...]`, or `[batch, ...]` with a
-            row mask; floating.
+          predictions: scores of the positive class, in [0, 1], `[batch, time, ...]`, or `[batch,
+            ...]` with a row mask; floating.
           mask: boolean, or `Segments`, or None: every step is real.
-          targets: the shape of `predictions`; boolean, or integer with 0 = no and 1 = yes.
+          targets: the shape of `predictions`; boolean, or integer, 0 or 1.
 
         Returns:
-          A new metric. Steps with several scores count each of them.
+          A new metric. A step with several scores counts each of them.
 
         Raises:
           TypeError: if `predictions` is not floating, `targets` floating, or `mask` not boolean.
           ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
-            values cannot be seen, the area is nan then.
+            values are not known, the area is nan then.
           MaskError: if `mask` does not belong to `predictions`.
         """
         where = "AUC.update"
         given, (predictions, mask) = mask, _check.pair(predictions, mask, where, name="predictions")
         _check.floating(predictions, where, "predictions")
-        yes = _check.array(targets, "targets", where)
-        _check.shape(yes, predictions.shape, "the shape of `predictions`", where, "targets")
-        if jnp.issubdtype(yes.dtype, jnp.inexact):
+        ids = _check.array(targets, "targets", where)
+        _check.shape(ids, predictions.shape, "the shape of `predictions`", where, "targets")
+        if jnp.issubdtype(ids.dtype, jnp.inexact):
             raise TypeError(
-                f"{where}: `targets` must be yes or no, boolean or integer, got {yes.dtype}."
+                f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {ids.dtype}."
             )
-        yes, is_answer = _class_ids.real_ids(targets, given, 2, where, "targets")
-        real = _mask_ops.real_steps(mask, ())
+        ids, is_class = _class_ids.real_ids(targets, given, 2, where, "targets")
+        real = _mask_ops.real_steps(mask, predictions.shape)
         real = jnp.broadcast_to(_mask_ops.expand(real, predictions.ndim), predictions.shape)
         scores = jnp.where(real, predictions.astype(accumulator(predictions.dtype)), 0)
         levels = len(self.positives.high)
-        # Refuses nan too, which is in no order with anything.
+        # False for nan too.
         valid = (scores >= 0) & (scores <= 1)
         level = _level(jnp.where(valid, scores, 0), levels - 1 - _TAILS)
         sums = []
-        for held, belongs in ((self.positives, yes != 0), (self.negatives, yes == 0)):
+        for held, belongs in ((self.positives, ids != 0), (self.negatives, ids == 0)):
             ones = (real & belongs).astype(jnp.float32)
             counts = jnp.zeros(levels, jnp.float32).at[level.ravel()].add(ones.ravel())
-            counts = jnp.where(jnp.all(valid & is_answer), counts, jnp.nan)
+            counts = jnp.where(jnp.all(valid & is_class), counts, jnp.nan)
             sums.append(held.add(CompensatedSum.of(counts)))
         return dataclasses.replace(self, positives=sums[0], negatives=sums[1])
 
@@ -140,13 +139,12 @@ class AUC:
         return dataclasses.replace(self, positives=positives, negatives=negatives)
 
     def compute(self) -> Scalar:
-        """The area, float32; 0 where there is no yes, or, by "roc", no no."""
-        yes, no = self.positives.value(), self.negatives.value()
-        # From the highest threshold down: how many lie at it or above.
-        yes_above, no_above = (jnp.cumsum(x[::-1])[::-1] for x in (yes, no))
+        """The area, float32; 0 without a positive, and for "roc" without a negative."""
+        positives, negatives = self.positives.value(), self.negatives.value()
+        # The number of steps at or above each threshold.
+        true, false = (jnp.cumsum(x[::-1])[::-1] for x in (positives, negatives))
         if self.curve == "pr":
-            precision = reduction.divide(yes_above, yes_above + no_above)
-            return jnp.sum(precision * reduction.divide(yes, yes_above[0]))
-        # Shares, not counts: a product of two large counts has no exact float32.
-        won = reduction.divide(yes_above - yes / 2, yes_above[0])
-        return jnp.sum(won * reduction.divide(no, no_above[0]))
+            return jnp.sum(divide(true, true + false) * divide(positives, true[0]))
+        # Fractions, not counts: a product of two large counts has no exact float32.
+        higher = divide(true - positives / 2, true[0])
+        return jnp.sum(higher * divide(negatives, false[0]))

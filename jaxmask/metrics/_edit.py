@@ -1,4 +1,4 @@
-"""Edit distance between ragged rows of ids, and the error rate made of it."""
+"""Edit distance between ragged rows of ids, and the token error rate."""
 
 import dataclasses
 from typing import Self
@@ -21,8 +21,8 @@ def edit_distance(
         d[i, 0] = i,   d[0, j] = j
         d[i, j] = min(d[i-1, j] + 1, d[i, j-1] + 1, d[i-1, j-1] + [predictions[i] != targets[j]])
 
-    Both masks may have their padding anywhere (mask class: any). A scan over the predictions; each
-    of its steps takes a whole row of targets at once.
+    Both masks may have their padding anywhere (mask class: any). A scan over the predictions
+    computes one row of d, over all targets, at a time.
 
     Args:
       predictions: `[batch, time]`, integer ids.
@@ -32,8 +32,8 @@ def edit_distance(
 
     Returns:
       The pair `(distance, row_mask)`: `distance [batch]`, int32; `row_mask [batch]`, True where the
-      row has a real id on either side. A row that is empty on one side is as far off as the other
-      is long; on both sides, 0 and False. With both masks None the row mask is None.
+      row has a real id on either side. Where one side is empty, the distance is the length of the
+      other; where both are, 0 and False. With both masks None the row mask is None.
 
     Raises:
       TypeError: if ids are not integer, or a mask is not boolean.
@@ -74,7 +74,7 @@ def _both(
 
 
 def _tokens(ids: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Ids, Lengths]:
-    """Ids with their padding moved to the right, and how many of them are real."""
+    """Ids with their padding moved to the right, and the number of real ones."""
     ids, mask = _check.pair(ids, mask, where, over_time=True, segments=False, name=name)
     if ids.ndim != 2:
         raise ValueError(f"{where}: `{name}` must be of rank 2, one id a step, got {ids.shape}.")
@@ -95,8 +95,7 @@ def _distance(predictions: Ids, length: Lengths, targets: Ids, target_length: Le
         differs = (prediction[:, None] != targets).astype(jnp.int32)
         entered = jnp.minimum(row[:, 1:] + 1, row[:, :-1] + differs)
         entered = jnp.concatenate([row[:, :1] + 1, entered], axis=1)
-        # From where a row is entered, each column to the right costs 1: the best entry for column
-        # j is the least entered[k] - k over k <= j.
+        # Each insertion costs 1, so d at column j is j plus the least entered[k] - k over k <= j.
         new = jax.lax.cummin(entered - column, axis=1) + column
         return jnp.where(real[:, None], new, row), None
 
@@ -111,10 +110,10 @@ def _distance(predictions: Ids, length: Lengths, targets: Ids, target_length: Le
 class TokenErrorRate(Ratio):
     """Edits that turn the predictions into the targets, over the number of target tokens.
 
-        compute() = sum of edit distances / number of real target tokens     over every update
+        compute() = sum of edit distances / number of real target tokens     over all updates
 
-    Of words it is the word error rate, of characters the character error rate. Long rows count for
-    more than short ones, as the field has it; it can exceed 1. An immutable pytree, as `Mean`.
+    The word error rate of words, the character error rate of characters. Long rows weigh more than
+    short ones, as is customary; the rate can exceed 1. An immutable pytree, as `Mean`.
 
     Attributes:
       total: number of edits, compensated.

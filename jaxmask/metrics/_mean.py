@@ -7,28 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, losses, ops
-from jaxmask._sums import accumulator
+from jaxmask._reduction import total_and_count
+from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
-from jaxmask.losses import _reduction as reduction
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import class_ids, integer, logits, same_kind
+from jaxmask.metrics._reading import check_ids, check_logits, class_ids, same_kind
 
 __all__ = ["Accuracy", "Mean", "MeanSquaredError", "Perplexity", "TopKAccuracy"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """What all metrics share: a total and a count that add up over batches and devices.
-
-    Attributes:
-      total: what is averaged, added up.
-      count: what it is divided by.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> isinstance(jm.metrics.Mean.empty(), Ratio)
-      True
-    """
+    """A total over a count, which add up over batches and devices."""
 
     total: CompensatedSum
     count: CompensatedSum
@@ -41,7 +31,7 @@ class Ratio:
         return cls(total, count)
 
     def merge(self, other: Self) -> Self:
-        """The metric of the steps of both; the order of the two changes no bit.
+        """The metric of the steps of both; their order changes no bit.
 
         Raises:
           TypeError: if `other` is another kind of metric.
@@ -53,7 +43,7 @@ class Ratio:
 
     def compute(self) -> Scalar:
         """The total over the count, float32; 0 where nothing was counted."""
-        return reduction.divide(self.total.value(), self.count.value())
+        return divide(self.total.value(), self.count.value())
 
     def _plus(self, total: Array, count: Array) -> Self:
         sums = {"total": CompensatedSum.of(total), "count": CompensatedSum.of(count)}
@@ -63,15 +53,15 @@ class Ratio:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mean(Ratio):
-    """Mean over the real steps of all batches, each step counted once however long its batch is.
+    """Mean over the real steps of all batches, each counted once, however long its batch.
 
-        compute() = sum w y / sum w     over the real steps of every update
+        compute() = sum w y / sum w     over the real steps of all updates
 
     An immutable pytree: carry it through `jax.lax.scan`, donate it to `jax.jit`, checkpoint it.
 
     Attributes:
       total: sum of `w y`, compensated.
-      count: sum of `w`, compensated, so that 1e8 steps are still counted one by one.
+      count: sum of `w`, compensated, so that 1e8 steps are counted one by one.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -85,11 +75,11 @@ class Mean(Ratio):
     Agrees with `jm.losses.reduce(..., by="step")` of all batches at once.
     """
 
-    def update(self, values: ArrayLike, mask: Mask, weights: ArrayLike | None = None) -> Self:
+    def update(self, per_step: ArrayLike, mask: Mask, weights: ArrayLike | None = None) -> Self:
         """Take in a batch.
 
         Args:
-          values: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; real
+          per_step: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; real
             numbers. Features are averaged within their step.
           mask: boolean, or `Segments`, or None: every step is real.
           weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
@@ -100,13 +90,13 @@ class Mean(Ratio):
         Raises:
           TypeError, ValueError, MaskError: as `jm.losses.reduce`.
         """
-        return self._plus(*reduction.add_up(values, mask, weights, "step", "Mean.update"))
+        return self._plus(*total_and_count(per_step, mask, weights, "step", "Mean.update"))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Accuracy(Ratio):
-    """Share of the real steps whose predicted class is the right one.
+    """Fraction of the real steps whose predicted class is the target.
 
         compute() = number of real steps with prediction = target / number of real steps
 
@@ -131,11 +121,11 @@ class Accuracy(Ratio):
 
         Args:
           predictions: class ids in the shape of `targets`, integer or boolean; or logits with one
-            more axis, `[..., classes]`, floating, of which the first highest counts. With a nan
-            among them they are never right.
+            more axis, `[..., classes]`, floating, whose first maximum counts. A step with a nan
+            logit is never right.
           mask: boolean, or `Segments`, or None: every step is real.
           targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask; integer or
-            boolean. Steps with several targets count once, by the share that is right.
+            boolean. A step with several targets counts once, by the fraction that is right.
 
         Returns:
           A new metric.
@@ -143,14 +133,14 @@ class Accuracy(Ratio):
         Raises:
           TypeError: if ids are not integer or boolean, logits not floating, or `mask` not boolean.
           ValueError: if shapes disagree, or a real id is below 0 or, of logits, no class; under
-            `jit`, where values cannot be seen, the metric is nan then.
+            `jit`, where values are not known, the metric is then nan.
           MaskError: if `mask` does not belong to `targets`.
         """
         where = "Accuracy.update"
         read = class_ids(predictions, mask, targets, where)
         right = (read.predictions == read.targets).astype(jnp.float32)
         right = _class_ids.nan_unless(read.valid, right)
-        return self._plus(*reduction.add_up(right, mask, None, "step", where))
+        return self._plus(*total_and_count(right, mask, None, "step", where))
 
 
 @jax.tree_util.register_dataclass
@@ -158,7 +148,7 @@ class Accuracy(Ratio):
 class Perplexity(Ratio):
     """Exponential of the mean cross entropy of the real steps.
 
-        compute() = exp(sum y / number of real steps)     over every update
+        compute() = exp(sum y / number of real steps)     over all updates
 
     An immutable pytree, as `Mean`. A mean of the perplexities of batches is not a perplexity.
 
@@ -189,7 +179,7 @@ class Perplexity(Ratio):
         Raises:
           TypeError, MaskError: if `mask` does not belong to `per_step`.
         """
-        return self._plus(*reduction.add_up(per_step, mask, None, "step", "Perplexity.update"))
+        return self._plus(*total_and_count(per_step, mask, None, "step", "Perplexity.update"))
 
     def compute(self) -> Scalar:
         """The exponential of the mean, float32; 0, no perplexity, where nothing was counted."""
@@ -199,11 +189,11 @@ class Perplexity(Ratio):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TopKAccuracy(Ratio):
-    """Share of the real steps whose right class is among the `k` of the highest scores.
+    """Fraction of the real steps whose target is among the `k` highest logits.
 
         compute() = number of real steps with rank of the target's logit < k / number of real steps
 
-    An immutable pytree, as `Mean`. Of equal scores the first class counts, so `k=1` is `Accuracy`.
+    An immutable pytree, as `Mean`. Of equal logits the first class wins, so `k=1` is `Accuracy`.
 
     Attributes:
       total: number of right steps, compensated.
@@ -227,44 +217,43 @@ class TopKAccuracy(Ratio):
         """The metric of no step at all, for a static `k` of at least 1."""
         return dataclasses.replace(super().empty(), k=_check.count(k, "TopKAccuracy", "k", least=1))
 
-    def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
+    def update(self, logits: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
         """Take in a batch.
 
         Args:
-          predictions: logits, `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row
-            mask; floating.
+          logits: `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row mask;
+            floating.
           mask: boolean, or `Segments`, or None: every step is real.
-          targets: class ids, the shape of `predictions` without its last axis; integer or boolean.
+          targets: class ids, the shape of `logits` without its last axis; integer or boolean.
 
         Returns:
           A new metric. A step with a nan logit is never right.
 
         Raises:
-          TypeError: if `targets` is not integer or boolean, `predictions` not floating, or `mask`
-            not boolean.
+          TypeError: if `targets` is not integer or boolean, `logits` not floating, or `mask` not
+            boolean.
           ValueError: if shapes disagree, or a real target is no class; under `jit`, where values
-            cannot be seen, the metric is nan then.
+            are not known, the metric is then nan.
           MaskError: if `mask` does not belong to `targets`.
         """
         where = "TopKAccuracy.update"
-        predictions = _check.array(predictions, "predictions", where)
-        ids = _check.array(targets, "targets", where)
-        integer(ids, where, "targets")
-        logits(predictions, ids, where)
+        logits, ids = _check.array(logits, "logits", where), _check.array(targets, "targets", where)
+        check_ids(ids, where, "targets")
+        check_logits(logits, ids, where, "logits")
         _check.pair(ids, mask, where, name="targets")
-        predictions, _ = ops.fill(predictions, mask)
-        classes = jax.lax.broadcasted_iota(jnp.int32, predictions.shape, predictions.ndim - 1)
-        own, valid = _class_ids.real_ids(targets, mask, predictions.shape[-1], where, "targets")
-        is_own = classes == own[..., None]
-        score = jnp.sum(jnp.where(is_own, predictions, 0), axis=-1, keepdims=True)
-        ahead = (predictions > score) | ((predictions == score) & (classes < own[..., None]))
+        logits, _ = ops.fill(logits, mask)
+        classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        ids, valid = _class_ids.real_ids(targets, mask, logits.shape[-1], where, "targets")
+        is_target = classes == ids[..., None]
+        score = jnp.sum(jnp.where(is_target, logits, 0), axis=-1, keepdims=True)
+        ahead = (logits > score) | ((logits == score) & (classes < ids[..., None]))
         # XLA may compute a logit twice, with two roundings: it must not be ahead of itself.
-        ahead &= ~is_own
+        ahead &= ~is_target
         # A nan is ahead of nothing; it must not make its step right.
-        has_nan = jnp.any(jnp.isnan(predictions), axis=-1)
+        has_nan = jnp.any(jnp.isnan(logits), axis=-1)
         right = ((jnp.sum(ahead, axis=-1) < self.k) & ~has_nan).astype(jnp.float32)
         right = _class_ids.nan_unless(valid, right)
-        return self._plus(*reduction.add_up(right, mask, None, "step", where))
+        return self._plus(*total_and_count(right, mask, None, "step", where))
 
 
 @jax.tree_util.register_dataclass
@@ -272,7 +261,7 @@ class TopKAccuracy(Ratio):
 class MeanSquaredError(Ratio):
     """Mean of the squared errors of the real steps.
 
-        compute() = sum w (predictions - targets)^2 / sum w     over the real steps of every update
+        compute() = sum w (predictions - targets)^2 / sum w     over the real steps of all updates
 
     An immutable pytree, as `Mean`. Its square root is the root mean squared error; a mean of the
     roots of batches is not.
@@ -318,4 +307,4 @@ class MeanSquaredError(Ratio):
         wide = wide.astype(accumulator(wide.dtype))  # a square may not fit in 16 bits
         per_step, mask = losses.squared_error(wide, mask, targets)
         where = "MeanSquaredError.update"
-        return self._plus(*reduction.add_up(per_step, mask, weights, "step", where))
+        return self._plus(*total_and_count(per_step, mask, weights, "step", where))

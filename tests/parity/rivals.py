@@ -405,24 +405,16 @@ _LOSSES = (
     Facts("losses.sigmoid_focal_loss", _keras_loss("BinaryFocalCrossentropy"), _OPTAX),
     Facts("losses.hinge_loss", _keras_loss("Hinge"), _OPTAX),
     Facts(
-        "losses.multiclass_hinge_loss",
-        _keras_loss("CategoricalHinge"),
-        _OPTAX,
-        f"blind: `MultiMarginLoss`: {_BY_HAND}",
-    ),
-    Facts(
         "losses.kl_divergence losses.kl_divergence_with_log_targets",
         _keras_loss("KLDivergence"),
         _OPTAX,
         f"blind: `KLDivLoss`: {_BY_HAND}",
     ),
     Facts(
-        "losses.perceptron_loss losses.multiclass_perceptron_loss losses.sparsemax_loss"
-        " losses.multiclass_sparsemax_loss losses.poly_loss_cross_entropy"
-        " losses.generalized_kl_divergence losses.ranking_softmax_loss losses.ntxent",
+        "losses.ranking_softmax_loss losses.ntxent",
         flax=_OPTAX,
     ),
-    Facts("losses.info_nce losses.crf nn.CRF decoding.viterbi decoding.crf_marginals"),
+    Facts("losses.lift losses.info_nce losses.crf nn.CRF decoding.viterbi decoding.crf_marginals"),
     Facts("losses.triplet_margin_loss", flax=_OPTAX, torch="blind: `TripletMarginLoss`"),
     Facts("losses.dice_loss", "wrong: `Dice`: padding is in its sums", _OPTAX),
     Facts(
