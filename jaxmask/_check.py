@@ -408,6 +408,17 @@ def pairs(values: Sequence[Any], where: str) -> None:
             )
 
 
+def packed(masks: Sequence[Mask], where: str) -> list[Segments]:
+    """The masks of a call if they are `Segments`, else none; either all are or none is."""
+    segments = [mask for mask in masks if isinstance(mask, Segments)]
+    if 0 < len(segments) < len(masks):
+        raise MaskError(
+            f"{where}: either every mask is `Segments` or none is: a boolean mask or None does not "
+            "say which sequence of a packed row a step belongs to."
+        )
+    return segments
+
+
 def mask_axes(shape: tuple[int, ...], where: str) -> None:
     """A mask made from values has rank 1 or 2."""
     if len(shape) not in (1, 2):

@@ -6,7 +6,8 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jaxmask import _check, ops
+from jaxmask import _check
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.attention._packed import read_values, set_apart
@@ -48,12 +49,12 @@ def additive(
     *,
     causal: bool = False,
 ) -> Pair:
-    """Attention whose scores are a small network of query and key.
+    """Attention whose scores come from a small network of query and key.
 
         y[b, i] = sum_j softmax_j(scale . tanh(q[b, i] @ w_q + k[b, j] @ w_k)) v[b, j]
 
     over the real keys that a query may see. A query that sees none gives exactly 0; its mask stays.
-    Mask class: any. It holds `[batch, query, key, hidden]` numbers in memory.
+    Mask class: any. Needs memory for `[batch, query, key, hidden]` values.
 
     Args:
       q: `[batch, query, query_features]`, floating.
@@ -85,7 +86,7 @@ def additive(
     q, q_mask, k, kv_mask = check_masks(q, q_mask, k, kv_mask, where)
     v, weights = _check_additive(q, k, v, weights)
     seen = visible(q, q_mask, k, kv_mask, causal=causal, where=where)
-    q, k, v = (ops.fill(x, m)[0] for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
+    q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
     spoiled = None
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)

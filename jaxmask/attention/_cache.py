@@ -6,21 +6,22 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask import _check, _mask_ops, masks
+from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
 from jaxmask.attention._dot_product import attend
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the real steps that a row has had.
+    """Keys and values of the real steps of each row so far.
 
-    Only real steps enter, each at its rank among the real steps of its row, so prompts may be
-    padded on either side and rows fill at their own pace.
+    Only real steps are stored, each at its rank among the real steps of its row, so prompts may be
+    padded on either side and rows may grow at different rates.
 
     Attributes:
       k: `[batch, slots, kv_heads, head_features]`, at least float32.
       v: like `k`.
-      length: `[batch]`, int32: real steps so far, those that no longer fitted included.
+      length: `[batch]`, int32: real steps so far, including those that did not fit.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -35,11 +36,11 @@ class KVCache(NamedTuple):
 
     @property
     def overflowed(self) -> RowMask:
-        """`[batch]`: a real step did not fit. The cache of a window forgets and needs no flag."""
+        """`[batch]`: True if a real step did not fit. Without meaning where a window forgets."""
         return self.length > self.k.shape[1]
 
     def positions(self, x: Array, mask: Mask) -> Array:
-        """`[batch, time]`: where the real steps of the next chunk stand in their rows."""
+        """`[batch, time]`: the positions of the real steps of the next chunk in their rows."""
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
         return self.length[:, None] + masks.positions(real)
 
@@ -93,15 +94,15 @@ def attend_cached(
 ) -> tuple[KVCache, Pair]:
     """Causal self-attention of the next chunk to itself and to all that the cache holds.
 
-    Any split of a row into chunks gives what one causal `attend` gives, values and gradients, and
-    padding may lie anywhere in a chunk (mask class: any).
+    However a row is split into chunks, values and gradients are those of one causal `attend`. Mask
+    class: any.
 
-    A real step that finds the cache full becomes padding: 0 and False in the mask that comes out,
-    which is boolean for that reason even where `mask` is None; `cache.overflowed` tells the rows.
+    A real step that finds the cache full becomes padding: 0, and False in the mask that comes out,
+    which is therefore boolean even where `mask` is None; `cache.overflowed` marks the rows.
 
     Args:
-      cache: what the chunks before left, or `empty_cache`.
-      q: `[batch, time, heads, head_features]`, floating; turn it and `k` with
+      cache: as the previous chunk returned it, or `empty_cache`.
+      q: `[batch, time, heads, head_features]`, floating; rotate it and `k` with
         `rotary(..., positions=cache.positions(q, mask))`.
       k: `[batch, time, kv_heads, head_features]`.
       v: like `k`.
@@ -156,16 +157,16 @@ def _stored(
     cache: KVCache, k: Array, v: Array, keep: StepMask, positions: Array
 ) -> tuple[Array, Array]:
     slots = cache.k.shape[1]
-    # What is not kept goes to places past the end, each its own, where it is dropped.
+    # What is not kept gets distinct indices past the end, where it is dropped.
     index = jnp.where(keep, positions % slots, slots + jnp.arange(keep.shape[1]))
     row = jnp.arange(keep.shape[0])[:, None]
 
-    def put(old: Array, x: Array) -> Array:
+    def store(old: Array, x: Array) -> Array:
         old = _as_wide(old, x)
-        safe = ops.fill(x, keep)[0].astype(old.dtype)
+        safe = filled(x, keep).astype(old.dtype)
         return old.at[row, index].set(safe, mode="drop", unique_indices=True)
 
-    return put(cache.k, k), put(cache.v, v)
+    return store(cache.k, k), store(cache.v, v)
 
 
 def _as_wide(old: Array, x: Array) -> Array:
@@ -188,7 +189,7 @@ def _and_chunk(
     last = cache.length[:, None] - 1
     held = last - (last - jnp.arange(slots)[None]) % slots  # the newest position of each slot
     keys, values = (
-        jnp.concatenate([old, ops.fill(x, real)[0].astype(old.dtype)], axis=1)
+        jnp.concatenate([old, filled(x, real).astype(old.dtype)], axis=1)
         for old, x in ((_as_wide(cache.k, k), k), (_as_wide(cache.v, v), v))
     )
     kv_mask = jnp.concatenate([held >= 0, real], axis=1)

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks, ops, random
+from jaxmask import _check, _mask_ops, masks, random
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, promotion_allowed
 from jaxmask.attention._packed import read_values, set_apart
@@ -37,9 +38,9 @@ def attend(
 
     where g is the key-value head of h. A query that sees no key gives exactly 0 and passes no
     gradient; its mask stays. Mask class: any. Distances count real steps, so padding between two
-    steps does not put them apart. Only a `predicate` or a `bias` that measures distance is
-    physical: it counts the columns of the arrays, so a hole keeps its place, and rows of queries
-    and keys that begin at different columns are to be moved to the left first, by `jm.ops.compact`.
+    steps does not separate them. Only a `predicate` or a `bias` that measures distance is physical:
+    it counts columns of the arrays, so a hole keeps its place, and queries and keys whose rows
+    begin at different columns must first be moved to the left by `jm.ops.compact`.
 
     Args:
       q: `[batch, query, heads, head_features]`, floating.
@@ -61,12 +62,12 @@ def attend(
       dropout_rate: static, of attention weights, from 0 to below 1; needs `key`.
       key: a JAX random key. Noise is keyed by row, head and the ranks of query and key among the
         real steps, so padding changes none of it.
-      row_ids: `[batch]`, integer: what to call each row in the noise, its place where None.
+      row_ids: `[batch]`, integer: what keys the noise of each row; its batch index where None.
 
     Returns:
       The pair `(y, q_mask)`, `y` like `q`. In packed rows a nan, inf or overflow of one sequence
-      makes nan of the queries that see it and touches no other sequence, in values and gradients;
-      its price is that `jax.jvp` does not go through packed rows.
+      turns the queries that see it into nan and touches no other sequence, in values and gradients;
+      in exchange, `jax.jvp` does not support packed rows.
 
     Raises:
       TypeError: if `q`, `k`, `v` are not floating of one dtype, or a mask is not boolean.
@@ -100,7 +101,7 @@ def attend(
     )
     if bias is not None:
         bias, seen = _split_bias(_check_bias(bias, q, k), q_mask, seen)
-    q, k, v = (ops.fill(x, m)[0] for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
+    q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
     spoiled = None
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = set_apart(q, k, v, seen)

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, ops
+from jaxmask import _check
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.attention._visible import ranks
@@ -17,19 +18,19 @@ def rotary(
     interleaved: bool = False,
     positions: ArrayLike | None = None,
 ) -> Pair:
-    """Turn pairs of features by an angle that grows with the position among the real steps.
+    """Rotate pairs of features by an angle that grows with the position among the real steps.
 
         angle[i] = position * base ** (-2 i / head_features),   i = 0 .. head_features / 2 - 1
         (a, b)[i] -> (a cos - b sin, a sin + b cos)[i]
 
-    The dot product of a query and a key turned so depends on their distance in real steps alone.
+    The dot product of a rotated query and key depends on their distance in real steps alone.
     Mask class: any.
 
     Args:
       x: `[batch, time, ..., head_features]`, floating, `head_features` even: queries or keys.
-      mask: `[batch, time]`, boolean, or `Segments` (positions start anew in each), or None.
+      mask: `[batch, time]`, boolean, or `Segments` (positions restart in each), or None.
       base: of the wavelengths.
-      interleaved: pair neighbours `(0, 1), (2, 3), ...`, as the paper does, and not the halves
+      interleaved: pair neighbours `(0, 1), (2, 3), ...`, as the paper does, instead of the halves
         `(0, d/2), (1, d/2 + 1), ...`.
       positions: `[batch, time]`, integer; the rank of each real step where None.
 
@@ -55,13 +56,13 @@ def rotary(
     if x.ndim < 3 or x.shape[-1] % 2:
         raise ValueError(
             f"{where}: `x` must be [batch, time, ..., head_features] with `head_features` even, "
-            f"since features turn in pairs, got {x.shape}."
+            f"since features rotate in pairs, got {x.shape}."
         )
     wide = accumulator(x.dtype)
     _check.number(base, where, "base")
     angles = _angles(ranks(x, mask, positions, where, "positions"), x.shape[-1], base, wide)
     angles = jnp.expand_dims(angles, tuple(range(2, x.ndim - 1)))
-    safe, half = ops.fill(x, mask)[0].astype(wide), x.shape[-1] // 2
+    safe, half = filled(x, mask).astype(wide), x.shape[-1] // 2
     pairs = safe.reshape(*x.shape[:-1], *((half, 2) if interleaved else (2, half)))
     axis = -1 if interleaved else -2
     a, b = jnp.take(pairs, 0, axis=axis), jnp.take(pairs, 1, axis=axis)
@@ -87,7 +88,7 @@ def sinusoids(
     base: float = 10000.0,
     dtype: jax.typing.DTypeLike | None = None,
 ) -> Array:
-    """The encoding of a position that needs no table.
+    """Sinusoidal encoding of positions.
 
         y[..., 2 i]     = sin(position * base ** (-2 i / features))
         y[..., 2 i + 1] = cos(position * base ** (-2 i / features))

@@ -15,11 +15,7 @@ def check_masks(
     """Check the pairs of queries and keys, and that they go together."""
     q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q")
     k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k")
-    if isinstance(q_mask, Segments) != isinstance(kv_mask, Segments):
-        raise _check.MaskError(
-            f"{where}: `q_mask` and `kv_mask` must both be `Segments` or neither: a boolean mask "
-            "does not say which sequence of a packed row a step belongs to."
-        )
+    _check.packed((q_mask, kv_mask), where)
     if q.shape[0] != k.shape[0]:
         raise ValueError(
             f"{where}: `q` and `k` must have one batch size, got {q.shape[0]} and {k.shape[0]}."

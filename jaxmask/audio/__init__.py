@@ -1,7 +1,7 @@
 """From samples to frames, spectra and log-mel features: `(x, mask) -> (y, mask)`.
 
 Samples are `[batch, time]`, one mask bit each; frames are windows over them, so their masks follow
-the rule of `jaxmask.conv.conv1d`, and a row has the frames that it has alone, unpadded.
+the rule of `jaxmask.conv.conv1d`, and a row has the frames that it has without its padding.
 Mask class: contiguous. Holes are physical, as there: a missing sample keeps its place and counts
 as 0, and by default a frame that holds one is not real.
 """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxmask import _check, ops
+from jaxmask import _check
 from jaxmask import _windows as windows
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
@@ -41,7 +41,7 @@ def frames(
     where samples outside the row, and padding, are 0. `left` and the mask are those of
     `jaxmask.conv.conv1d` with `size` for its window: by default (`padding="valid"`) n real samples
     have `(n - size) // step + 1` frames, none if `n < size`; with "reverse_causal" every sample
-    is in a frame: `ceil(n / step)` of them, the last ones filled up with 0.
+    is in a frame: `ceil(n / step)` of them, the last ones padded with 0.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
@@ -99,14 +99,14 @@ def stft(
 
         y[b, i, f] = sum_k taper[k] x[b, i * step + k - left] exp(-2 pi j f k / fft_size)
 
-    Nothing is scaled, and phases count from the start of each frame.
+    Unscaled; phases count from the start of each frame.
 
     Args:
       x: `[batch, time]`, floating; transformed in at least float32.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       size: static number of samples in a frame.
       step: static number of samples from one frame to the next.
-      fft_size: at least `size`, which it is where None; frames are filled up with 0.
+      fft_size: at least `size`, which it is where None; frames are padded with 0.
       taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[size]`,
         floating.
       padding: as in `frames`.
@@ -155,7 +155,7 @@ def _stft(
     if not y.size:  # not every backend transforms nothing
         dtype = jnp.complex128 if y.dtype == jnp.float64 else jnp.complex64
         return jnp.zeros((*y.shape[:2], points // 2 + 1), dtype), mask
-    return ops.fill(jnp.fft.rfft(tapered, n=points), mask)
+    return filled(jnp.fft.rfft(tapered, n=points), mask), mask
 
 
 def _taper(taper: str | ArrayLike, size: int, where: str) -> Array:
@@ -184,7 +184,7 @@ def log_mel(
     padding: str = "valid",
     mask_rule: str | None = None,
 ) -> Pair:
-    """Logarithm of the energy of each row in the bands of a filterbank, frame by frame.
+    """Logarithmic energy of each frame in the bands of a filterbank.
 
         y = log(max(|stft(x)| ** power @ filterbank, floor))
 
@@ -197,14 +197,13 @@ def log_mel(
       step: static number of samples from one frame to the next.
       taper: as in `stft`.
       power: static; 2 for energies, 1 for magnitudes.
-      floor: static, positive: the least that is taken a logarithm of.
+      floor: static, positive: smaller energies are raised to it before the logarithm.
       padding: as in `frames`.
       mask_rule: as in `jaxmask.conv.conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, frame, bands]` in the dtype of `x`, and mask
-      `[batch, frame]`. 0 stands in the padding, which is a loud value for a logarithm of
-      energies: read the mask.
+      `[batch, frame]`. The padding holds 0, which is a loud log energy: use the mask.
 
     Raises:
       TypeError: if `x` or `filterbank` is not floating or `mask` not boolean.
@@ -238,7 +237,7 @@ def log_mel(
         above = energy != 0
         energy = jnp.where(above, jnp.where(above, energy, 1) ** (power / 2), 0)
     y = jnp.log(jnp.maximum(energy @ filterbank.astype(energy.dtype), floor))
-    return ops.fill(y.astype(_check.array(x).dtype), mask)
+    return filled(y.astype(_check.array(x).dtype), mask), mask
 
 
 def mel_filterbank(
@@ -256,7 +255,7 @@ def mel_filterbank(
         htk:     mel = 2595 log10(1 + hertz / 700)
         slaney:  mel = 3 hertz / 200 below 1000 hertz, 15 + 27 log(hertz / 1000) / log(6.4) above
 
-    A filter that is narrower than the distance between two bins may meet none, and is then 0: use a
+    A filter narrower than the distance between two bins may contain none, and is then 0: use a
     larger `fft_size` or fewer `mels`.
 
     Args:

@@ -1,7 +1,7 @@
 """Convolution and pooling over time, with the mask that comes out of windows.
 
-Which output is real is decided by one rule for every function here, see `conv1d`: the result of a
-row is the result of that row alone, without its padding, and so is its number of steps.
+One rule, given in `conv1d`, decides which outputs are real: a row gives the values, and the number
+of steps, that it gives alone without its padding.
 """
 
 from jaxmask.conv._convolve import conv1d, conv2d, depthwise

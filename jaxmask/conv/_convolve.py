@@ -42,11 +42,11 @@ def conv1d(
     The anchor of output i is step `i * strides`. `left` is the same for every length, as in
     PyTorch; XLA's SAME (Keras, Flax) moves with the padded length where `strides > 1`.
     Mask class: contiguous. Holes are physical: a missing step keeps its place and contributes
-    nothing; the output anchored at it is a hole too, and no window that must be real throughout may
-    hold one. Close holes with `jm.ops.compact` if the steps around them are neighbours. With
-    `strides > 1` each row is first moved to the left, holes and all, since strides count from its
-    first real step; the result is then padded on the right. Exports with a symbolic time, for
-    which "valid" needs a constraint such as `time >= 3`: at least the span.
+    nothing; the output anchored at it is a hole too, and a window that must be real throughout is
+    not if it holds one. Close holes with `jm.ops.compact` if the steps around them are neighbours.
+    With `strides > 1` each row is first moved to the left, with its holes, since strides count from
+    its first real step; the result is then padded on the right. Exports with a symbolic time;
+    "valid" then needs a constraint of at least the span, such as `time >= 3`.
 
     Args:
       x: `[batch, time, feature]`, floating or complex.
@@ -174,7 +174,7 @@ def conv2d(
       kernel: `[window, bins, channel // groups, channels_out]`, floating.
       bias: `[channels_out]`, or None.
       padding: over time, as in `conv1d`.
-      frequency_padding: over frequency, by the same words.
+      frequency_padding: over frequency, with the same options.
       strides: static, over time and over frequency.
       dilation: static, over time and over frequency.
       groups: static; divides `channel` and `channels_out`.

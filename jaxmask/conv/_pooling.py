@@ -49,8 +49,8 @@ def max_pool1d(
       mask_rule: as in `conv1d`.
 
     Returns:
-      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Of steps that tie
-      the first gets the gradient.
+      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Among ties, the
+      first step gets the gradient.
 
     Raises:
       TypeError: if a dtype is wrong.
@@ -90,8 +90,8 @@ def min_pool1d(
       mask_rule: as in `conv1d`.
 
     Returns:
-      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Of steps that tie
-      the first gets the gradient.
+      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Among ties, the
+      first step gets the gradient.
 
     Raises:
       TypeError: if a dtype is wrong.
@@ -162,8 +162,8 @@ def lp_pool1d(
 
         y[b, i] = (sum_t mask[b, t] |x[b, t]| ** p) ** (1 / p)   over the window of i
 
-    Padding, masks and mask class are those of `conv1d`. A window of zeros gets no gradient, where
-    the root has none that is finite.
+    Padding, masks and mask class are those of `conv1d`. A window of zeros gets zero
+    gradient, since the root has no finite one there.
 
     Args:
       x: `[batch, time, feature...]`, floating; 16-bit floats are summed in float32.
@@ -218,7 +218,7 @@ def max_pool2d(
       window: static, over time and over frequency.
       strides: static, over time and over frequency; `window` where None.
       padding: over time, as in `max_pool1d`.
-      frequency_padding: over frequency, by the same words.
+      frequency_padding: over frequency, with the same options.
       mask_rule: as in `conv1d`.
 
     Returns:
@@ -260,7 +260,7 @@ def avg_pool2d(
       window: static, over time and over frequency.
       strides: static, over time and over frequency; `window` where None.
       padding: over time, as in `avg_pool1d`.
-      frequency_padding: over frequency, by the same words.
+      frequency_padding: over frequency, with the same options.
       mask_rule: as in `conv1d`.
 
     Returns:
@@ -335,7 +335,7 @@ def _check_numbers(x: Array, where: str) -> None:
 
 
 def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
-    """`join` over each window; what lies outside the array is `start`, the identity of `join`."""
+    """`join` over each window, from its identity `start`."""
     sizes = x.shape[1 : 1 + len(axes)]
     rest = x.shape[1 + len(axes) :]
     shape = (x.shape[0], *map(Window.steps_out, axes, sizes), *rest)

@@ -28,9 +28,9 @@ def conv1d_transpose(
         "same"     max((window - strides) // 2, 0)  n * strides
         "causal"   0                               n * strides
 
-    Real are the outputs that the row alone would have. Mask class: contiguous. Holes are physical:
-    a missing step keeps its place and contributes nothing, and its outputs are holes, except those
-    that a step before it reaches where padding is "valid".
+    An output is real if the row alone would have it. Mask class: contiguous. Holes are physical: a
+    missing step keeps its place and contributes nothing, and its outputs are holes, except those
+    that an earlier step reaches where padding is "valid".
 
     Args:
       x: `[batch, time, feature]`, floating or complex.
@@ -39,7 +39,7 @@ def conv1d_transpose(
       kernel: `[window, feature, features_out]`, floating. Keras has the last two axes swapped,
         PyTorch has `[feature, features_out, window]`.
       bias: `[features_out]`, or None.
-      strides: static, at least 1: outputs a step.
+      strides: static, at least 1: outputs per step.
       padding: see above.
 
     Returns:
@@ -96,7 +96,7 @@ def _apart(
 
 
 def _longer(values: Array, strides: int, tail: int) -> Array:
-    """Ids or bits of the steps, at each output that a step of theirs reaches."""
+    """The ids or bits of the steps, at each output that they reach."""
     repeated = jnp.repeat(values, strides, axis=1)
     if not tail or not values.shape[1]:
         return repeated

@@ -6,15 +6,21 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, ops
+from jaxmask import _check, _mask_ops
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator, divide, mean_dtype
 from jaxmask._types import Array, Mask, Pair, Segments
 
 _RULES = ("and", "or", "first")
 
 
-def _checked(pairs: tuple[Pair, ...], where: str, *, features: bool = False) -> list[Pair]:
-    """Pairs of one dtype and shape; of any number of features where `features`."""
+def _meet(
+    pairs: tuple[Pair, ...], combine: str, where: str, *, features: bool = False
+) -> tuple[list[Pair], Mask]:
+    """The pairs, checked, and the one mask that `combine` makes of theirs.
+
+    Shapes are equal, but for the last axis where `features`.
+    """
     _check.pairs(pairs, where)
     checked = [_check.pair(x, mask, where) for x, mask in pairs]
     first, *_ = (x for x, _ in checked)
@@ -29,11 +35,16 @@ def _checked(pairs: tuple[Pair, ...], where: str, *, features: bool = False) -> 
             raise ValueError(
                 f"{where}: {text}, got {first.shape} and {x.shape}. Nothing is broadcast."
             )
-    return checked
+    return checked, _combined(checked, combine, where)
 
 
-def _merged(pairs: list[Pair], combine: str, where: str) -> Mask:
-    """The one mask of all pairs."""
+def _meet_two(pairs: tuple[Pair, ...], combine: str, where: str) -> tuple[list[Pair], Mask]:
+    if len(pairs) != 2:
+        raise ValueError(f"{where}: expected two pairs `(x, mask)`, got {len(pairs)}.")
+    return _meet(pairs, combine, where)
+
+
+def _combined(pairs: list[Pair], combine: str, where: str) -> Mask:
     _check.choice(combine, _RULES, where, "combine")
     given = [mask for _, mask in pairs if mask is not None]
     if not given:
@@ -44,25 +55,19 @@ def _merged(pairs: list[Pair], combine: str, where: str) -> Mask:
             f"{[mask.shape for mask in given]}: steps and rows do not meet. `jm.shape.repeat` "
             "makes steps of rows."
         )
-    if any(isinstance(mask, Segments) for mask in given):
-        return _merged_segments(pairs, combine, where)
-    real = [_real(x, mask, given[0].ndim) for x, mask in pairs]
+    if segments := _check.packed([mask for _, mask in pairs], where):
+        return _combined_segments(segments, combine)
+    real = _real(pairs, given[0].ndim)
     if combine == "first":
         return real[0]
     return functools.reduce(jnp.logical_and if combine == "and" else jnp.logical_or, real)
 
 
-def _real(x: Array, mask: Mask, ndim: int) -> Array:
-    return _mask_ops.real_steps(mask, x.shape[:ndim])
+def _real(pairs: list[Pair], ndim: int) -> list[Array]:
+    return [_mask_ops.real_steps(mask, x.shape[:ndim]) for x, mask in pairs]
 
 
-def _merged_segments(pairs: list[Pair], combine: str, where: str) -> Segments:
-    segments = [mask for _, mask in pairs if isinstance(mask, Segments)]
-    if len(segments) < len(pairs):
-        raise _check.MaskError(
-            f"{where}: either every mask is `Segments` or none is: a boolean mask or None does not "
-            "say which sequence of a packed row a step belongs to."
-        )
+def _combined_segments(segments: list[Segments], combine: str) -> Segments:
     ids = jnp.maximum(jnp.stack([mask.ids for mask in segments]), 0)
     highest = jnp.max(ids, axis=0)
     agree = jnp.all((ids == highest[None]) | (ids == 0), axis=0)
@@ -72,7 +77,7 @@ def _merged_segments(pairs: list[Pair], combine: str, where: str) -> Segments:
 
 
 def _filled(pairs: list[Pair], identity: int = 0) -> list[Array]:
-    return [ops.fill(x, mask, identity)[0] for x, mask in pairs]
+    return [filled(x, mask, identity) for x, mask in pairs]
 
 
 def _folded(
@@ -82,14 +87,8 @@ def _folded(
     operation: Callable[[Array, Array], Array],
     identity: int = 0,
 ) -> Pair:
-    checked = _checked(pairs, where)
-    mask = _merged(checked, combine, where)
-    return ops.fill(functools.reduce(operation, _filled(checked, identity)), mask)
-
-
-def _two(pairs: tuple[Pair, ...], where: str) -> None:
-    if len(pairs) != 2:
-        raise ValueError(f"{where}: expected two pairs `(x, mask)`, got {len(pairs)}.")
+    checked, mask = _meet(pairs, combine, where)
+    return filled(functools.reduce(operation, _filled(checked, identity)), mask), mask
 
 
 def add(*pairs: Pair, combine: str = "and") -> Pair:
@@ -128,7 +127,7 @@ def subtract(*pairs: Pair, combine: str = "and") -> Pair:
 
     Args:
       *pairs: two tuples `(x [batch, time, feature...], mask)`, or rows with row masks; numbers.
-      combine: `"and"`, `"or"` (a pair without the step stands there as 0) or `"first"`.
+      combine: `"and"`, `"or"` (a pair without the step counts as 0) or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -147,14 +146,13 @@ def subtract(*pairs: Pair, combine: str = "and") -> Pair:
 
     Agrees with `keras.layers.Subtract` where the masks are equal.
     """
-    _two(pairs, "subtract")
-    checked = _checked(pairs, "subtract")
+    checked, mask = _meet_two(pairs, combine, "subtract")
     if checked[0][0].dtype == jnp.bool_:
         raise TypeError(
             "subtract: booleans have no difference, got dtype bool. Cast both with "
             "`.astype(jnp.int32)`, or ask where they differ: `x != y`."
         )
-    return _folded(pairs, combine, "subtract", jnp.subtract)
+    return filled(jnp.subtract(*_filled(checked)), mask), mask
 
 
 def multiply(*pairs: Pair, combine: str = "and") -> Pair:
@@ -165,7 +163,7 @@ def multiply(*pairs: Pair, combine: str = "and") -> Pair:
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; any
         dtype, the same for all.
-      combine: `"and"`, `"or"` (a pair without the step stands there as 1) or `"first"`.
+      combine: `"and"`, `"or"` (a pair without the step counts as 1) or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
@@ -211,16 +209,15 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
 
     Agrees with `keras.layers.Average` where the masks are equal.
     """
-    checked = _checked(pairs, "average")
-    merged = _merged(checked, combine, "average")
+    checked, mask = _meet(pairs, combine, "average")
     dtype = mean_dtype(checked[0][0].dtype)
     total = functools.reduce(jnp.add, [x.astype(accumulator(dtype)) for x in _filled(checked)])
-    if merged is None:
+    if mask is None:
         return (total / len(checked)).astype(dtype), None
-    have = functools.reduce(
-        jnp.add, [_real(x, m, merged.ndim).astype(jnp.int32) for x, m in checked]
+    count = functools.reduce(
+        jnp.add, [real.astype(jnp.int32) for real in _real(checked, mask.ndim)]
     )
-    return ops.fill(divide(total, _mask_ops.expand(have, total.ndim)).astype(dtype), merged)
+    return filled(divide(total, _mask_ops.expand(count, total.ndim)).astype(dtype), mask), mask
 
 
 def maximum(*pairs: Pair, combine: str = "and") -> Pair:
@@ -230,7 +227,7 @@ def maximum(*pairs: Pair, combine: str = "and") -> Pair:
 
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
-        numbers or booleans. The gradient goes to the largest; of values that tie, to the first.
+        numbers or booleans. The gradient goes to the largest, and to the first of ties.
       combine: `"and"`, `"or"` or `"first"`.
 
     Returns:
@@ -260,7 +257,7 @@ def minimum(*pairs: Pair, combine: str = "and") -> Pair:
 
     Args:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
-        numbers or booleans. The gradient goes to the smallest; of values that tie, to the first.
+        numbers or booleans. The gradient goes to the smallest, and to the first of ties.
       combine: `"and"`, `"or"` or `"first"`.
 
     Returns:
@@ -286,19 +283,18 @@ def minimum(*pairs: Pair, combine: str = "and") -> Pair:
 def _extreme(
     pairs: tuple[Pair, ...], combine: str, where: str, beats: Callable[[Array, Array], Array]
 ) -> Pair:
-    checked = _checked(pairs, where)
+    checked, mask = _meet(pairs, combine, where)
     _check.ordered(checked[0][0], where)
-    merged = _merged(checked, combine, where)
     y, *others = _filled(checked)
-    if merged is None:
+    if mask is None:
         return functools.reduce(lambda y, x: _better(x, y, beats), others, y), None
-    has, *have = [_mask_ops.expand(_real(x, m, merged.ndim), x.ndim) for x, m in checked]
+    has, *have = [_mask_ops.expand(real, y.ndim) for real in _real(checked, mask.ndim)]
     for other, real in zip(others, have, strict=True):
-        # No number is the identity (a real -inf is below every finite one): who lacks the step is
-        # left out by a select.
+        # No number is the identity (a real -inf is below every finite one): a pair without the step
+        # is left out by a select.
         y = jnp.where(has & real, _better(other, y, beats), jnp.where(has, y, other))
         has |= real
-    return ops.fill(y, merged)
+    return filled(y, mask), mask
 
 
 def _better(new: Array, old: Array, beats: Callable[[Array, Array], Array]) -> Array:
@@ -320,7 +316,7 @@ def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
 
     Args:
       *pairs: two tuples `(x [batch, time, ..., feature], mask)`, or rows with row masks; floating.
-      combine: `"and"`, `"or"` or `"first"`; the product with a step that is not there is 0.
+      combine: `"and"`, `"or"` or `"first"`; the product with a missing step is 0.
       normalize: divide by both norms first, for the cosine of the angle; 0 where a norm is 0.
 
     Returns:
@@ -340,16 +336,14 @@ def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
 
     Agrees with `keras.layers.Dot(axes=-1)` of rows.
     """
-    _two(pairs, "dot")
-    checked = _checked(pairs, "dot")
-    merged = _merged(checked, combine, "dot")
-    _check.features(checked[0][0], merged, "dot")
+    checked, mask = _meet_two(pairs, combine, "dot")
+    _check.features(checked[0][0], mask, "dot")
     _check.floating(checked[0][0], "dot")
     dtype = checked[0][0].dtype
     one, two = (x.astype(accumulator(dtype)) for x in _filled(checked))
     if normalize:
         one, two = _unit(one), _unit(two)
-    return ops.fill(jnp.sum(one * two, axis=-1, keepdims=True).astype(dtype), merged)
+    return filled(jnp.sum(one * two, axis=-1, keepdims=True).astype(dtype), mask), mask
 
 
 def _unit(x: Array) -> Array:
@@ -360,11 +354,11 @@ def _unit(x: Array) -> Array:
 
 
 def concatenate(*pairs: Pair, combine: str = "and") -> Pair:
-    """Lay the features of pairs behind each other, step by step.
+    """Concatenate the features of pairs, step by step.
 
         y[b, t] = (x_0[b, t], x_1[b, t], ...)
 
-    Along time it is `jm.shape.concatenate`.
+    `jm.shape.concatenate` does it along time.
 
     Args:
       *pairs: `(x [batch, time, ..., feature_i], mask)`, one tuple each, or rows with row masks; any
@@ -388,7 +382,6 @@ def concatenate(*pairs: Pair, combine: str = "and") -> Pair:
 
     Agrees with `keras.layers.Concatenate` where the masks are equal.
     """
-    checked = _checked(pairs, "concatenate", features=True)
-    merged = _merged(checked, combine, "concatenate")
-    _check.features(checked[0][0], merged, "concatenate")
-    return ops.fill(jnp.concatenate(_filled(checked), axis=-1), merged)
+    checked, mask = _meet(pairs, combine, "concatenate", features=True)
+    _check.features(checked[0][0], mask, "concatenate")
+    return filled(jnp.concatenate(_filled(checked), axis=-1), mask), mask

@@ -3,7 +3,7 @@
 from typing import NamedTuple, TypeAlias
 
 from jaxmask import _check
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
 class ProjectedMemory(NamedTuple):
@@ -37,9 +37,5 @@ Memory: TypeAlias = ArrayLike | ProjectedMemory
 def memory_pair(memory: ArrayLike, memory_mask: Mask, mask: Mask, where: str) -> Pair:
     """Check a memory and that its mask goes with that of the queries."""
     memory, memory_mask = _check.pair(memory, memory_mask, where, over_time=True, name="memory")
-    if isinstance(mask, Segments) != isinstance(memory_mask, Segments):
-        raise _check.MaskError(
-            f"{where}: `mask` and `memory_mask` must both be `Segments` or neither: equal ids see "
-            "each other."
-        )
+    _check.packed((mask, memory_mask), where)
     return memory, memory_mask

@@ -1,6 +1,6 @@
 """Normalisation over real steps only: `(x, mask) -> (y, mask)`.
 
-What the mean and the variance are taken over tells the functions apart:
+The functions differ in what the mean and the variance are taken over:
 
     layer, rms     the features of one step
     group          the real steps of a row and the features of one group
@@ -8,9 +8,9 @@ What the mean and the variance are taken over tells the functions apart:
     standardize    the same without scale and bias, for inputs
     batch          the real steps of all rows, each feature by itself
 
-The variance is taken in two passes (of what is left after the mean is gone, which does not cancel)
-and in at least float32; it is the biased one, as everywhere in the field. A constant row gives 0
-before the bias, with a finite gradient. Padding stays 0: neither scale nor bias reaches it.
+The variance is the biased one, computed in two passes (from the centred values, which avoids
+cancellation) and in at least float32. A constant row gives 0 before the bias, with a finite
+gradient. Padding stays 0: neither scale nor bias reaches it.
 """
 
 from jaxmask.norm._batch import BatchStatistics, batch, batch_statistics, update_statistics

@@ -19,12 +19,12 @@ from jaxmask.norm._moments import (
 
 
 class BatchStatistics(NamedTuple):
-    """What batch normalisation knows of each feature.
+    """The statistics of batch normalisation, for each feature.
 
     Attributes:
       mean: `[feature]`, at least float32.
       variance: `[feature]`, the biased one.
-      seen: how many real values of each feature they were taken from, int32.
+      seen: the number of real values of each feature behind them, int32.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -41,8 +41,8 @@ class BatchStatistics(NamedTuple):
 def batch_statistics(x: ArrayLike, mask: Mask, *, axis_name: AxisName = None) -> BatchStatistics:
     """Mean and variance of each feature over the real steps of all rows.
 
-    A mean of the means of rows, or of devices, would weigh a short row as much as a long one: sums
-    and counts are added up first, over devices too.
+    Sums and counts are added over all rows, and over devices, before dividing: a mean of means
+    would weigh a short row as much as a long one.
 
     Args:
       x: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask; floating.
@@ -77,15 +77,15 @@ def _statistics(x: Array, real: Array, axis_name: AxisName) -> tuple[Array, Batc
 def update_statistics(
     running: BatchStatistics, new: BatchStatistics, *, momentum: float = 0.99
 ) -> BatchStatistics:
-    """Running averages after one more batch; one without a real step changes nothing.
+    """Update running averages by one more batch; a batch without a real step changes nothing.
 
         mean'     = momentum * mean     + (1 - momentum) * mean of the batch
         variance' = momentum * variance + (1 - momentum) * variance of the batch
 
     Args:
-      running: what there is so far.
+      running: the statistics so far.
       new: the statistics of the batch. No gradient flows into them.
-      momentum: how much of the old is kept.
+      momentum: weight of the running average.
 
     Returns:
       The statistics, with `seen` the total number of real values seen (it wraps around after
@@ -126,17 +126,17 @@ def batch(
         y[b, t] = (x[b, t] - mean) / sqrt(variance + epsilon) * scale + bias
 
     Mask class: any. With the statistics of its own batch a row depends on the others, by
-    definition; with given statistics each step stands for itself.
+    definition; with given statistics each step is independent.
 
     Args:
       x: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask; floating.
       mask: boolean, or `Segments`, or None.
-      statistics: what to normalise by, such as running averages; those of this batch, with
-        gradients through them, where None. `batch_statistics` gives them for a running average.
+      statistics: what to normalise by, such as running averages; where None, those of this batch,
+        with gradients through them (`batch_statistics` returns them).
       scale: `[feature]`, or None.
       bias: `[feature]`, or None.
       epsilon: added to the variance.
-      axis_name: as in `batch_statistics`, where the statistics are those of this batch.
+      axis_name: as in `batch_statistics`; used where `statistics` is None.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.

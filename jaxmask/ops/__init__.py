@@ -1,7 +1,7 @@
 """Masked primitives that are safe against nan, inf and empty rows.
 
 All of them act on the real steps of each row only, wherever the padding lies (mask class: any),
-and keep the sequences of `Segments` apart. What stands in the padding of a result is 0.
+and keep the sequences of `Segments` apart. Results are 0 in the padding.
 """
 
 from jaxmask.ops._filling import each_step, fill

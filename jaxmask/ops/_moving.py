@@ -1,4 +1,4 @@
-"""Move the real steps of each row, and leave the padding out of it."""
+"""Real steps moved within their row."""
 
 import jax.numpy as jnp
 
@@ -75,7 +75,7 @@ def flip(x: ArrayLike, mask: Mask) -> Pair:
 
 @segments_apart
 def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | complex = 0) -> Pair:
-    """Move the real steps of each row along by some steps; the mask stays.
+    """Shift the real steps of each row by `steps`; the mask stays.
 
         y at the k-th real step = x at the (k - steps)-th real step, or `value` if there is none
 
@@ -84,12 +84,12 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | comple
     Args:
       x: `[batch, time, feature...]`, any dtype.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
-      steps: static; positive moves towards the end of the row, negative towards its start.
-      value: what comes in at the end that is left free: a number, or an array by row `[batch]`, by
-        step `[batch, time]` or of the shape of `x`; cast to the dtype of `x`.
+      steps: static; positive shifts towards the end of the row, negative towards its start.
+      value: fills the vacated steps: a number, or an array by row `[batch]`, by step
+        `[batch, time]` or of the shape of `x`; cast to the dtype of `x`.
 
     Returns:
-      The pair `(y, mask)`, `y` like `x`. What is pushed out of the row is gone.
+      The pair `(y, mask)`, `y` like `x`. Steps shifted out of the row are dropped.
 
     Raises:
       TypeError: if `steps` is not an int, or `mask` not boolean.

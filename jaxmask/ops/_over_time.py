@@ -17,7 +17,7 @@ def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]
 
 
 def _exponentials(x: Array, real: StepMask) -> tuple[Array, Array, Array, Array]:
-    """`x - top` and its exponential, their totals over time (1 in an empty row), and `top`."""
+    """`x - top`, its exponentials, their total over time (1 in an empty row), and `top`."""
     # The lowest finite number, not -inf: -inf makes inf - inf in an empty row.
     lowest = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
     has_step = jnp.any(real, axis=1, keepdims=True)
@@ -75,8 +75,8 @@ def log_softmax(x: ArrayLike, mask: Mask) -> Pair:
       mask: `[batch, time]`, boolean, or `Segments`, or None.
 
     Returns:
-      The pair `(y, mask)`, `y` like `x`. 0 stands in the padding, which is not the logarithm of
-      a probability: read the mask.
+      The pair `(y, mask)`, `y` like `x`. The padding holds 0, which is no log probability
+      there: use the mask.
 
     Raises:
       TypeError: if `x` is not floating or `mask` not boolean.
@@ -136,7 +136,7 @@ def cumsum(x: ArrayLike, mask: Mask) -> Pair:
 
     Args:
       x: `[batch, time, feature...]`; 16-bit floats are summed in float32.
-      mask: `[batch, time]`, boolean, or `Segments` (the sum starts anew in each), or None.
+      mask: `[batch, time]`, boolean, or `Segments` (the sum restarts in each), or None.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`; of booleans and integers in the dtype of `jnp.sum`: at

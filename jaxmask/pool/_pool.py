@@ -14,7 +14,7 @@ _by_segment = functools.partial(segments_apart, pooled=True)
 
 
 def _steps(x: ArrayLike, mask: Mask, where: str) -> tuple[Array, StepMask, Mask]:
-    """Values, the boolean mask with axes of 1 for the features, and the row mask."""
+    """The values, the mask expanded to their rank, and the row mask."""
     x, mask = _check.pair(x, mask, where, over_time=True)
     return x, _mask_ops.select_in(x, mask), masks.rows(mask)
 
@@ -82,9 +82,9 @@ def mean(x: ArrayLike, mask: Mask) -> Pair:
 def max(x: ArrayLike, mask: Mask) -> Pair:
     """Largest value of the real steps of each row.
 
-    Of values that tie, the first has the gradient. It is chosen by index, so it survives `jax.jit`.
-    The rule of `jnp.max` asks instead where `x == max(x)`. A program that XLA compiles may compute
-    `x` twice, with two roundings; then no value is equal, and the gradient is lost. On a CPU, this
+    Among ties, the first value gets the gradient. It is chosen by index, so it survives `jax.jit`.
+    The gradient of `jnp.max` goes where `x == max(x)`. In a compiled program XLA may compute `x`
+    twice, with different rounding; then no value is equal and the gradient is lost. On a CPU, this
     prints two different gradients:
 
         import jax, jax.numpy as jnp
@@ -120,7 +120,7 @@ def max(x: ArrayLike, mask: Mask) -> Pair:
 def min(x: ArrayLike, mask: Mask) -> Pair:
     """Smallest value of the real steps of each row.
 
-    Of values that tie, the first has the gradient, which is chosen by index as in `max`.
+    Among ties, the first value gets the gradient, chosen by index as in `max`.
 
     Args:
       x: `[batch, time, feature...]`, real numbers or booleans.
@@ -211,7 +211,7 @@ def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
     Args:
       x: `[batch, time, feature...]`, floating.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
-      scores: `[batch, time]`, floating: how much each step counts, before the softmax.
+      scores: `[batch, time]`, floating: the logits of the softmax.
 
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and

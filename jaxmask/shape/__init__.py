@@ -1,7 +1,7 @@
-"""Change shapes and take the mask along: `(x, mask) -> (y, mask)`.
+"""Changes of shape that carry the mask along: `(x, mask) -> (y, mask)`.
 
-Padding of a result is 0 everywhere. What would move, mix or lose the time axis without saying
-what becomes of the mask is an error.
+Results are 0 in the padding. An operation that would move, mix or lose the time axis, so that no
+mask fits the result, is an error.
 """
 
 from jaxmask.shape._by_rank import crop, split_at, take

@@ -6,16 +6,17 @@
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask import _check, masks, ops
+from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.shape._width import width_of
 
 
 def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
-    """Drop the first and last real steps of each row, and close up to the left.
+    """Drop the first and last real steps of each row, and move the rest to the left.
 
-    Mask class: any: what is dropped is counted in real steps, as on the unpadded row, so a short
-    row loses its own ends and not its padding.
+    Mask class: any. What is dropped is counted in real steps, so a short row loses its own ends and
+    not its padding.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
@@ -45,7 +46,8 @@ def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     y, _ = ops.compact(x, mask)
     time = y[:, kept].shape[1]
     rest = masks.lengths(mask)[:, None] - left - right
-    return ops.fill(y[:, kept], jnp.arange(time)[None] < rest)
+    real = jnp.arange(time)[None] < rest
+    return filled(y[:, kept], real), real
 
 
 def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
@@ -53,7 +55,7 @@ def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
 
         y[b, k] = the indices[b, k]-th real step of row b
 
-    Mask class: any. Since an index may have no step, it makes a mask where there was none.
+    Mask class: any. The result always has a mask, since an index may point at no step.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
@@ -86,12 +88,12 @@ def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
 
 
 def split_at(x: ArrayLike, mask: Mask, positions: ArrayLike) -> list[Pair]:
-    """Cut each row at its own real steps, such as a prompt from its answer.
+    """Cut each row at positions of its own, such as a prompt from its answer.
 
         piece i of row b = its real steps of rank positions[b, i - 1] up to positions[b, i]
 
-    Mask class: any. `jm.shape.split` cuts all rows at one place. Since every piece is padded, it
-    makes masks where there was none.
+    Mask class: any. `jm.shape.split` cuts all rows at the same positions. Every piece has a mask,
+    since it is padded to the length of `x`.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
@@ -149,10 +151,9 @@ def _lengths(x: Array, mask: Mask) -> Int[Array, "batch 1"]:
 
 
 def _gather(x: Array, mask: Mask, rank: Array, inside: Array) -> Pair:
-    """The steps of these ranks, where `inside`."""
+    """The steps of these ranks, real where `inside`."""
     if not x.shape[1]:
         return jnp.zeros((*rank.shape, *x.shape[2:]), x.dtype), inside
     closed, _ = ops.compact(x, mask)
     # Clipped, since a rank that no step has must not wrap around.
-    y = jnp.take_along_axis(closed, _mask_ops.expand(rank, x.ndim), axis=1, mode="clip")
-    return ops.fill(y, inside)
+    return filled(gather(closed, rank), inside), inside

@@ -1,4 +1,4 @@
-"""Other features of each step; time stays."""
+"""The feature axes of each step; time stays."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import jax.export
 import jax.numpy as jnp
 
-from jaxmask import _check, ops
+from jaxmask import _check
+from jaxmask._steps import filled
 from jaxmask._types import ArrayLike, Mask, Pair
 
 
@@ -49,8 +50,7 @@ def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
             f"{features}. Batch and time stay: name the feature axes only."
         )
     target = tuple(size // known if n == -1 and known else n for n in target)
-    y, _ = ops.fill(x, mask)
-    return y.reshape(*leading, *target), mask
+    return filled(x, mask).reshape(*leading, *target), mask
 
 
 def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
@@ -61,7 +61,7 @@ def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
     Args:
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
       mask: boolean, or `Segments`, or None.
-      axes: all axes in their new order, as in `jnp.transpose`; those that the mask has stay first.
+      axes: all axes in their new order, as in `jnp.transpose`; those of the mask must stay first.
 
     Returns:
       The pair `(y, mask)`.
@@ -87,5 +87,4 @@ def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
             f"must begin with {tuple(range(fixed))}. End the mask first (`jm.nn.DropMask`, or a "
             "function that consumes it) if the array is to be transposed."
         )
-    y, _ = ops.fill(x, mask)
-    return jnp.transpose(y, order), mask
+    return jnp.transpose(filled(x, mask), order), mask

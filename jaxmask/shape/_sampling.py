@@ -53,9 +53,9 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
 
         y[b, i] = x[b, i * factor],   mask'[b, i] = mask[b, i * factor]
 
-    where row b begins at t = 0: it is first moved to the left, so that steps count from its first
-    real one. A row of n real steps without holes keeps ceil(n / factor). Mask class: contiguous.
-    Holes are physical: a missing step keeps its place, and one that is kept is a hole again.
+    Each row is first moved to the left, so that t counts from its first real step. A row of n real
+    steps without holes keeps ceil(n / factor). Mask class: contiguous. Holes are physical: a
+    missing step keeps its place, and is a hole of the result if it is kept.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
@@ -64,8 +64,8 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
       factor: static, at least 1.
 
     Returns:
-      The pair `(y, mask)`, `y [batch, ceil(time / factor), feature...]`; with `Segments` as many
-      steps more as the lengths of their sequences may be rounded up.
+      The pair `(y, mask)`, `y [batch, ceil(time / factor), feature...]`; with `Segments`
+      longer, by as much as the lengths of the sequences may be rounded up.
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.

@@ -1,4 +1,4 @@
-"""Other steps: cut, repeated, padded and laid behind each other at physical places."""
+"""The time axis itself: flattened into, cut, made, extended and concatenated."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, _mask_ops, masks, ops
-from jaxmask._steps import to_left
+from jaxmask import _check, _mask_ops, masks
+from jaxmask._steps import filled, to_left
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.shape._sampling import repeat_steps
 from jaxmask.shape._width import width_of
 
 
 def flatten(x: ArrayLike, mask: Mask) -> Pair:
-    """Lay the features of each step behind each other along time.
+    """Flatten the features of each step into the time axis.
 
         y[b, t * feature + f] = x[b, t, f],   mask'[b, t * feature + f] = mask[b, t]
 
@@ -40,8 +40,8 @@ def flatten(x: ArrayLike, mask: Mask) -> Pair:
     """
     x, mask = _check.pair(x, mask, "flatten", over_time=True)
     features = math.prod(x.shape[2:])
-    y, _ = ops.fill(x, mask)
-    return y.reshape(x.shape[0], x.shape[1] * features), repeat_steps(mask, features)
+    y = filled(x, mask).reshape(x.shape[0], x.shape[1] * features)
+    return y, repeat_steps(mask, features)
 
 
 def split(
@@ -96,7 +96,7 @@ def split(
             f"split: axis {axis} of size {x.shape[axis]} has no {indices_or_sections} equal "
             "sections. Pass the positions of the cuts, or pad first with `jm.shape.pad`."
         )
-    y, _ = ops.fill(x, mask)
+    y = filled(x, mask)
     if axis == 1 and mask is not None and mask.ndim == 2 and not isinstance(mask, Segments):
         y, mask = to_left(y, mask)
     pieces = jnp.split(y, indices_or_sections, axis=axis)
@@ -109,7 +109,7 @@ def split(
 
 
 def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
-    """Make steps of rows: each row becomes `time` equal steps (Keras's `RepeatVector`).
+    """Repeat each row as `time` equal steps (Keras's `RepeatVector`).
 
     Args:
       x: `[batch, feature...]`, any dtype.
@@ -137,13 +137,13 @@ def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
             f"repeat: `mask` must be a row mask [batch], got shape {mask.shape}. To repeat each "
             "step, use `jm.shape.upsample`."
         )
-    y, _ = ops.fill(x, mask)
+    y = filled(x, mask)
     steps = None if mask is None else jnp.repeat(masks.as_bool(mask)[:, None], time, axis=1)
     return jnp.repeat(y[:, None], time, axis=1), steps
 
 
 def concatenate(*pairs: Pair) -> Pair:
-    """Put sequences behind each other along time; every step keeps its bit.
+    """Concatenate sequences along time; every step keeps its mask bit.
 
     The padding of all but the last becomes a hole: `jm.ops.compact` closes holes where a layer
     needs right padding. Mask class: any.
@@ -177,22 +177,17 @@ def concatenate(*pairs: Pair) -> Pair:
             raise ValueError(
                 f"concatenate: only time may differ, got shapes {first.shape} and {x.shape}."
             )
-    y = jnp.concatenate([ops.fill(x, mask)[0] for x, mask in checked], axis=1)
+    y = jnp.concatenate([filled(x, mask) for x, mask in checked], axis=1)
     return y, _concatenate_masks(checked)
 
 
 def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
     if all(mask is None for _, mask in pairs):
         return None
-    packed = [mask for _, mask in pairs if isinstance(mask, Segments)]
+    packed = _check.packed([mask for _, mask in pairs], "concatenate")
     if not packed:
         real = [_mask_ops.real_steps(m, x.shape[:2]) for x, m in pairs]
         return jnp.concatenate(real, axis=1)
-    if len(packed) < len(pairs):
-        raise _check.MaskError(
-            "concatenate: either every mask is `Segments` or none is: a boolean mask does not say "
-            "which sequence of a packed row a step belongs to."
-        )
     ids, offset = [], 0
     for segments in packed:
         # Renumbered wide: a narrow dtype that holds the ids of each may not hold those of all.
@@ -205,7 +200,7 @@ def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
 def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     """Add padding steps at the ends of the array; they are not real.
 
-    Mask class: any. Since it makes padding, it makes a mask where there was none.
+    Mask class: any. The result always has a mask.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
@@ -227,9 +222,8 @@ def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     """
     left, right = width_of(width, "pad")
     x, mask = _check.pair(x, mask, "pad", over_time=True)
-    y, _ = ops.fill(x, mask)
-    y = jnp.pad(y, [(0, 0), (left, right)] + [(0, 0)] * (x.ndim - 2))
-    ends = [(0, 0), (left, right)]
+    ends = ((0, 0), (left, right))
+    y = jnp.pad(filled(x, mask), (*ends, *((0, 0),) * (x.ndim - 2)))
     if isinstance(mask, Segments):
         return y, Segments(jnp.pad(mask.ids, ends), mask.max_segments)
     real = jnp.ones(x.shape[:2], bool) if mask is None else mask
