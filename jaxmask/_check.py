@@ -1,8 +1,7 @@
-"""Static argument checks, and every error text of the layers above.
+"""Checks of arguments, with the error texts.
 
-Ranks, shapes and dtypes are known when a function is traced, so all of this costs nothing at
-run time and fails before any arithmetic. Values are looked at only where the host already knows
-them (`known`).
+Ranks, shapes and dtypes are known when a function is traced, so the checks cost nothing at run time
+and fail before any arithmetic. Values are checked only where the host already knows them (`known`).
 """
 
 import inspect
@@ -31,7 +30,7 @@ class MaskError(ValueError):
 
 
 def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
-    """`x` as a JAX array; NumPy arrays are taken as they are, nothing else is guessed."""
+    """`x` as a JAX array; nothing but JAX and NumPy arrays is converted."""
     if isinstance(x, tuple) and len(x) == 2:
         raise TypeError(
             f"{where}: `{name}` must be an array, got a tuple. If it is a pair `(x, mask)`, "
@@ -62,13 +61,9 @@ def pair(
 ) -> tuple[Array, Mask]:
     """Check a pair by the mask rule, `mask.shape == x.shape[:mask.ndim]`, and return it.
 
-    Args:
-      x: the values, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask.
-      mask: boolean, of rank 2 (steps) or 1 (rows), or `Segments`, or None: every step is real.
-      where: the function that asks, for the error text.
-      over_time: the function mixes steps, so a row mask has no meaning for it.
-      segments: the function can respect `Segments`.
-      name: what the caller calls `x`.
+    `where` and `name` are for error texts: the function that checks, and what it calls `x`. A
+    function with `over_time` mixes steps, so it takes no row mask; one without `segments` would mix
+    sequences.
     """
     x = array(x, name, where)
     if mask is None:
@@ -87,7 +82,7 @@ def pair(
 
 
 def known(x: ArrayLike) -> np.ndarray | None:
-    """The values of `x` where the host can read them; None while traced, or on other processes."""
+    """The values of `x` where the host can read them; None for tracers and for other processes."""
     if isinstance(x, jax.core.Tracer):
         return None
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
@@ -96,7 +91,7 @@ def known(x: ArrayLike) -> np.ndarray | None:
 
 
 def host(x: Any, name: str, where: str) -> np.ndarray:
-    """`x` as a NumPy array. `array` would move NumPy's to a device, and make 64 bits 32."""
+    """`x` as a NumPy array, which `array` would move to a device, turning 64 bits into 32."""
     if not hasattr(x, "__array__"):
         raise TypeError(
             f"{where}: `{name}` must be a NumPy or JAX array, got {type(x).__name__}. Pass "
@@ -104,9 +99,9 @@ def host(x: Any, name: str, where: str) -> np.ndarray:
         )
     if np.ma.is_masked(x):
         raise MaskError(
-            f"{where}: `{name}` is a masked array of NumPy, whose own mask `np.asarray` drops, so "
-            "that what it hides would be real. Leave those steps out, or pass `.data`, and a mask "
-            "of `~np.ma.getmaskarray(...)` where one is taken."
+            f"{where}: `{name}` is a NumPy masked array, whose mask `np.asarray` drops, so the "
+            "steps that it hides would be real. Leave those steps out, or pass `.data`, with the "
+            "mask `~np.ma.getmaskarray(...)` if the function takes one."
         )
     return np.asarray(x)
 
@@ -114,10 +109,7 @@ def host(x: Any, name: str, where: str) -> np.ndarray:
 def host_pair(
     x: Any, mask: Any, where: str, *, name: str = "x"
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`pair` for functions over time that run on the host: nothing goes to a device.
-
-    Args, Raises: as `pair` with `over_time=True` and `segments=False`.
-    """
+    """`pair` for functions over time that run on the host, without `Segments`."""
     x = host(x, name, where)
     if x.ndim < 2:
         raise ValueError(f"{where}: `{name}` must be [batch, time, ...], got shape {x.shape}.")
@@ -147,29 +139,29 @@ def _belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, 
 
 
 def of_steps(mask: ArrayLike, where: str) -> None:
-    """A mask of rank 2: a row mask does not say which steps are real."""
+    """Refuse a row mask, which does not say which steps are real."""
     if mask.ndim != 2:
         _refuse_rank(mask, (2,), where)
 
 
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
-    """A mask must be boolean: 0/1 floats, ints and lengths mean different things elsewhere."""
+    """A boolean mask: floats, ints and lengths have other meanings elsewhere."""
     checked = array(mask, name, where)
     _boolean(checked.dtype, where, name)
     return unfolded(mask, checked)
 
 
 def unfolded(given: ArrayLike, x: Array) -> Array:
-    """`x`, of which XLA computes nothing while it compiles; `given` is what it was made of.
+    """`x` behind a barrier, so that XLA computes nothing of it while it compiles.
 
-    A mask that a compiled function closes over is a constant of its program, and XLA folds sums of
-    constants by an interpreter, which takes seconds where the program takes milliseconds. An
-    argument of the compiled function needs no barrier.
+    A mask that a compiled function closes over is a constant of its program. XLA folds sums of
+    constants in an interpreter, which takes seconds where the program takes milliseconds. What was
+    made of an argument of the compiled function (`given` is a tracer) needs no barrier.
     """
     return x if isinstance(given, jax.core.Tracer) else _barrier(x)
 
 
-# Compiled, since op by op a call of it takes five times as long.
+# Compiled, since a call takes five times as long op by op.
 _barrier = jax.jit(jax.lax.optimization_barrier, inline=True)
 
 
@@ -204,40 +196,40 @@ def _segments(x: Array, segments: Segments, where: str, name: str) -> Segments:
     ids = array(segments.ids, "segments.ids", where)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(
-            f"{where}: the ids of `Segments` in the mask's place must be integers "
+            f"{where}: the ids of the mask, `Segments`, must be integers "
             f"(0 = padding), got dtype {ids.dtype}."
         )
     count(segments.max_segments, where, "max_segments")
     if ids.ndim != 2 or ids.shape != x.shape[:2]:
         raise MaskError(
-            f"{where}: the ids of `Segments` in the mask's place must have the shape of the "
+            f"{where}: the ids of the mask, `Segments`, must have the shape of the "
             f"leading axes of `{name}`, {x.shape[:2]}, got {ids.shape}."
         )
     if isinstance(segments.ids, np.ndarray):
-        _number_sequences(segments.ids, segments.max_segments, where)
+        _check_numbering(segments.ids, segments.max_segments, where)
     return Segments(unfolded(segments.ids, ids), segments.max_segments)
 
 
-def _number_sequences(ids: np.ndarray, most: int, where: str) -> None:
-    """NumPy ids are on the host, so their values can be looked at: 1, 2, ... in each row."""
-    for row, numbers in enumerate(ids):
-        real = numbers[numbers != 0]
+def _check_numbering(ids: np.ndarray, most: int, where: str) -> None:
+    """NumPy ids are on the host, so their values can be checked: 1, 2, ... in each row."""
+    for row, of_row in enumerate(ids):
+        real = of_row[of_row != 0]
         runs = real[np.flatnonzero(np.diff(real, prepend=0))]
         if sorted(runs.tolist()) != list(range(1, len(runs) + 1)):
             raise MaskError(
-                f"{where}: the ids of `Segments` in the mask's place must number the sequences of "
+                f"{where}: the ids of the mask, `Segments`, must number the sequences of "
                 f"a row 1, 2, ... without a gap, each in one piece, got {runs.tolist()} in row "
                 f"{row} (0 = padding)."
             )
         if len(runs) > most:
             raise MaskError(
-                f"{where}: row {row} holds {len(runs)} sequences, and `Segments` in the mask's "
-                f"place allows {most}. Build it with `max_segments={len(runs)}` or more."
+                f"{where}: row {row} holds {len(runs)} sequences, and the mask, `Segments`, allows "
+                f"{most}. Build it with `max_segments={len(runs)}` or more."
             )
 
 
 def function(f: Any, where: str, name: str) -> None:
-    """Something that can be called."""
+    """A callable."""
     if not callable(f):
         raise TypeError(f"{where}: `{name}` must be callable, got {kind_of(f)}.")
 
@@ -246,15 +238,15 @@ def refuse_segments(where: str) -> NoReturn:
     """For functions that would mix the sequences of a packed row."""
     raise MaskError(
         f"{where}: this function cannot respect `Segments`: it would mix the sequences of a row. "
-        "Unpack the rows first, or pass a boolean mask if mixing them is what you mean."
+        "Unpack the rows first, or pass a boolean mask if you mean to mix them."
     )
 
 
 def features(x: Array, mask: Mask, where: str, *, axes: int = 1) -> None:
-    """A last axis of features behind the axes of the mask (behind `axes` of them without one)."""
+    """A feature axis after the axes of the mask, or after `axes` of them where it is None."""
     if x.ndim <= (axes if mask is None else mask.ndim):
         raise ValueError(
-            f"{where}: `x` must have a feature axis, the last one, behind the axes of the mask, "
+            f"{where}: `x` must have a feature axis, the last one, after the axes of the mask, "
             f"got shape {x.shape}. Pass `x[..., None]` if a step is one number."
         )
 
@@ -269,7 +261,7 @@ def floating(x: Array, where: str, name: str = "x") -> None:
 
 
 def number(value: Any, where: str, name: str) -> None:
-    """One number for all of `x`: an array would be spread by NumPy's rules, from the last axis."""
+    """One number for all of `x`: NumPy would broadcast an array from the last axis."""
     if not isinstance(value, int | float | complex | np.number | np.ndarray | jax.Array):
         raise TypeError(f"{where}: `{name}` must be a number, got {kind_of(value)}.")
     if jnp.ndim(value):
@@ -279,23 +271,21 @@ def number(value: Any, where: str, name: str) -> None:
 
 
 def ordered(x: Array, where: str, name: str = "x") -> None:
-    """Values of which one is larger than another: all but complex numbers."""
+    """Values that have an order: all but complex numbers."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(
             f"{where}: `{name}` must be real, since complex numbers have no order, got dtype "
-            f"{x.dtype}. Take a part or the size first: `{name}.real`, `{name}.imag`, "
-            f"`jnp.abs({name})`."
+            f"{x.dtype}. Pass `{name}.real`, `{name}.imag` or `jnp.abs({name})`."
         )
 
 
 def by_row_or_step(
     value: Any, x: Array, where: str, name: str, *, dtype: jax.typing.DTypeLike | None = None
 ) -> Array:
-    """`value` as an array of rank 0 or of the rank of `x`, which broadcasts against `x`.
+    """A number for all of `x`, for each row, step or value, in a shape that broadcasts against `x`.
 
-    It is a number, or an array `[]`, `[batch]`, `[batch, time]` or of the shape of `x`, which is
-    `[batch, time, feature...]`, or `[batch, feature...]` for rows. Axes count from the front, as
-    those of a mask do, where NumPy's broadcasting counts from the back.
+    Axes are counted from the front, as those of a mask: `[batch]` means rows even where batch and
+    time have the same size. NumPy's broadcasting would count from the back.
     """
     number = isinstance(value, bool | int | float | complex)
     value = jnp.asarray(value if number else array(value, name, where), dtype)
@@ -305,26 +295,26 @@ def by_row_or_step(
         raise ValueError(
             f"{where}: `{name}` must be one number, or have the shape of the leading axes of `x` "
             f"({x.shape[:1]} by row, {x.shape[:2]} by step) or all of {x.shape}, got "
-            f"{value.shape}. For one number a feature, pass `jnp.broadcast_to({name}, x.shape)`."
+            f"{value.shape}. For one number per feature, pass `jnp.broadcast_to({name}, x.shape)`."
         )
     return value.reshape(*value.shape, *[1] * (x.ndim - value.ndim))
 
 
 def shape(x: Array, expected: tuple[int, ...], axes: str, where: str, name: str) -> None:
-    """One exact shape, with its axes named in the text."""
+    """One exact shape, whose axes the text names."""
     if x.shape != expected:
         raise ValueError(f"{where}: `{name}` must be {axes} = {expected}, got {x.shape}.")
 
 
 def choice(value: Any, options: Collection[Any], where: str, name: str) -> None:
-    """One of a few words."""
+    """One of a few options."""
     if value not in options:
         allowed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{where}: `{name}` must be one of {allowed}, got {value!r}.")
 
 
 def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
-    """An axis counted from the front, at least `first`."""
+    """An axis from `first` on, counted from the front."""
     value = count(value, where, "axis", least=None)
     positive = value + (ndim if value < 0 else 0)
     if not first <= positive < ndim:
@@ -335,7 +325,7 @@ def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
 
 
 def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
-    """A static whole number."""
+    """A static integer."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -349,7 +339,7 @@ def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
 
 
 def two_counts(value: Any, where: str, name: str, of: str, *, least: int = 0) -> tuple[int, int]:
-    """Two static whole numbers, `of` the two words that say which is which."""
+    """Two static integers, of which `of` says what they are."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{where}: `{name}` must be a pair of ints ({of}), got {value!r}.")
     return count(value[0], where, name, least=least), count(value[1], where, name, least=least)
@@ -371,7 +361,7 @@ def static_number(value: Any, where: str, name: str) -> None:
 
 
 def dropout_rate(value: Any, where: str) -> float:
-    """A probability that is known while the function is traced."""
+    """A static probability below 1."""
     static_number(value, where, "dropout_rate")
     if not 0 <= value < 1:
         raise ValueError(f"{where}: `dropout_rate` must lie from 0 to below 1, got {value}.")
@@ -379,7 +369,7 @@ def dropout_rate(value: Any, where: str) -> float:
 
 
 def carries(carry: Any, layers: int, where: str) -> None:
-    """The carry of a stack of layers is a tuple with one entry a layer."""
+    """The carry of a stack of layers: a tuple with one entry per layer."""
     if not isinstance(carry, tuple) or len(carry) != layers:
         raise ValueError(
             f"{where}: `carry` must be a tuple with one entry for each of the {layers} layers, as "
@@ -388,7 +378,7 @@ def carries(carry: Any, layers: int, where: str) -> None:
 
 
 def cache(value: Any, kind: type, where: str, name: str) -> None:
-    """The carry of attention has a type of its own, which counts positions."""
+    """The carry of attention, which has its own type."""
     if not isinstance(value, kind):
         raise TypeError(
             f"{where}: `{name}` must be `jm.attention.{kind.__name__}`, as `empty_cache` or "
@@ -397,7 +387,7 @@ def cache(value: Any, kind: type, where: str, name: str) -> None:
 
 
 def pairs(values: Sequence[Any], where: str) -> None:
-    """A variadic function takes pairs, one tuple each."""
+    """At least one pair `(x, mask)`."""
     if not values:
         raise ValueError(f"{where}: expected at least one pair `(x, mask)`, got none.")
     for position, value in enumerate(values):
@@ -420,7 +410,7 @@ def packed(masks: Sequence[Mask], where: str) -> list[Segments]:
 
 
 def mask_axes(shape: tuple[int, ...], where: str) -> None:
-    """A mask made from values has rank 1 or 2."""
+    """A mask made from values must have rank 1 or 2."""
     if len(shape) not in (1, 2):
         raise MaskError(
             f"{where}: a mask has rank 1 (rows) or 2 (steps), but this input would give one of "
@@ -436,7 +426,7 @@ def name_of(layer: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in the words of a user."""
+    """What a value is, in words."""
     if isinstance(value, jax.Array | np.ndarray):
         return f"an array of shape {value.shape}"
     if isinstance(value, tuple):

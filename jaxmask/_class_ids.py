@@ -1,4 +1,4 @@
-"""Class ids: which of them are classes, and what a step without one gives."""
+"""Class ids: which of them are classes, and nan for those that are not."""
 
 from typing import Any
 
@@ -12,23 +12,16 @@ from jaxmask._types import Array, ArrayLike, Mask, Segments, common_dtype
 def real_ids(
     ids: ArrayLike, mask: Mask, size: int, where: str, name: str, *, but: int | None = None
 ) -> tuple[Array, Array]:
-    """Class ids that are safe to index with, and which of them are classes.
+    """Class ids `(ids, valid)` that are safe to index with, and whether they are classes.
 
-    An id outside 0..size - 1 at a real step is an error where the host can see it. Where it cannot,
-    the caller selects nan by `valid`: an index would read a negative id from the end.
+    An id outside `0..size - 1` at a real step is an error where the host can see it. Where it
+    cannot, the caller makes the result nan by `valid`: indexing would read a negative id from the
+    end.
 
-    Args:
-      ids: integer or boolean, as the caller got them: `jnp.asarray` under `jit` hides their values.
-      mask: of the leading axes of `ids`, or None; as the caller got it. Anything may stand in the
-        padding.
-      size: how many classes there are.
-      where: the function that asks, for the error text.
-      name: what the caller calls `ids`.
-      but: a class that must not occur.
-
-    Returns:
-      `(ids, valid)`, both of the shape of `ids`: the ids, at least int32, 0 in padding and where
-      they are no class; and True in padding and where they are a class.
+    `ids` are integer or boolean, `mask` is of their leading axes, and both are as the user passed
+    them: `jnp.asarray` under `jit` hides their values. `but` is a class that must not occur. The
+    returned ids are at least int32, 0 in padding and where they are not a class; `valid` is True in
+    padding.
     """
     real = mask.ids > 0 if isinstance(mask, Segments) else mask
     seen = _check.known(ids)
@@ -42,8 +35,8 @@ def real_ids(
             besides = "" if but is None else f" and not be {but}"
             raise ValueError(
                 f"{where}: `{name}` must lie in 0..{size - 1}{besides} at real steps, got "
-                f"{seen[first]} at {tuple(map(int, first))}. Leave a step that has no class out of "
-                f"the mask, as in `mask & ({name} != {seen[first]})`."
+                f"{seen[first]} at {tuple(map(int, first))}. Take steps without a class out of the "
+                f"mask: `mask & ({name} != {seen[first]})`."
             )
     return _classes(jnp, jnp.asarray(ids), True if real is None else real, size, but)
 
@@ -51,7 +44,7 @@ def real_ids(
 def nan_unless(valid: Array, y: Array) -> Array:
     """`y`, and nan where it is not valid."""
     seen = _check.known(valid)
-    # Where all of it is, a nan among the operands would only trip `jax_debug_nans`.
+    # Where everything is valid, a nan among the operands would only trip `jax_debug_nans`.
     return y if seen is not None and seen.all() else jnp.where(valid, y, jnp.nan)
 
 

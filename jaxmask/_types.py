@@ -4,7 +4,7 @@ Axes, always in this order:
 
     batch    rows: one sequence each (or several, when rows are packed)
     time     steps of a row, real ones and padding
-    feature  what one step holds; any number of feature axes, none included
+    feature  the values of one step; any number of feature axes, also none
     hidden   features that a recurrent layer makes
 """
 
@@ -34,12 +34,7 @@ Scalar: TypeAlias = Float[Array, ""]
 def common_dtype(first: jax.typing.DTypeLike, *others: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype that holds all of these, also under `jax_numpy_dtype_promotion="strict"`.
 
-    The setting is there to find promotion by accident; here it is what the docstrings promise.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> common_dtype(jnp.bfloat16, jnp.float32).name
-      'float32'
+    That setting finds accidental promotion; this one is documented.
     """
     with promotion_allowed():
         common = jnp.dtype(first)
@@ -52,13 +47,7 @@ def common_dtype(first: jax.typing.DTypeLike, *others: jax.typing.DTypeLike) -> 
 def promotion_allowed() -> Iterator[None]:
     """For functions of others that fail under `jax_numpy_dtype_promotion="strict"` and its kin.
 
-    Those settings are there to find promotion by accident in code that is written to hold to them.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> with jax.numpy_rank_promotion("raise"), promotion_allowed():
-      ...     (jnp.ones((1, 2)) + jnp.ones(2)).shape
-      (1, 2)
+    Those settings find accidental promotion in code that is written to avoid it.
     """
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
@@ -67,16 +56,16 @@ def promotion_allowed() -> Iterator[None]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Segments:
-    """Which sequence of a packed row each step belongs to; it stands where a mask may.
+    """Which sequence of a packed row each step belongs to, in the place of a mask.
 
-    Layers that act on each step alone pass it on, functions over time keep each sequence to
-    itself, and pooling gives one row a segment. What cannot respect segments refuses them.
+    Per-step layers pass it on, functions over time keep the sequences apart, and pooling gives one
+    result per segment. Functions that cannot keep sequences apart refuse it.
 
     Attributes:
       ids: `[batch, time]`, integer. 1, 2, ... number the sequences of a row, 0 is padding. NumPy
-        ids are checked for that where they are used; the values of JAX arrays are not looked at.
-      max_segments: static. The most sequences a row holds, so that shapes stay static. An id
-        above it belongs to no segment when rows are pooled, so it must not occur.
+        ids are checked for that where they are used; the values of JAX arrays are not.
+      max_segments: static, the most sequences of a row, so that shapes stay static. Larger ids must
+        not occur: they belong to no segment when rows are pooled.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -35,7 +35,10 @@ CALLS = {
     "from_values: `padding_value`": lambda: jm.masks.from_values(IDS, "a"),
     "same_segment: `query`": lambda: jm.masks.same_segment(MASK),
     "both: `*predicates`": lambda: jm.masks.both(MASK),
-    "to_attention_mask: `predicate`": lambda: jm.masks.to_attention_mask(MASK, predicate=MASK),
+    "to_attention_mask: `predicate`": lambda: jm.masks.to_attention_mask(
+        MASK, MASK, predicate=MASK
+    ),
+    "to_attention_mask: `kv_mask`": lambda: jm.masks.to_attention_mask(MASK, None),
     "shift: `steps`": lambda: jm.ops.shift(X, MASK, 1.5),
     "reshape: `feature_shape`": lambda: jm.shape.reshape(X, MASK, (1.5, 2)),
     "split: `indices_or_sections`": lambda: jm.shape.split(X, MASK, 1.5),

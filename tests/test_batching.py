@@ -705,7 +705,7 @@ def said(text):
     ],
 )
 def test_what_a_masked_array_hides_is_never_made_real(text, use):
-    with pytest.raises(jm.MaskError, match=said(f"{text} is a masked array of NumPy")):
+    with pytest.raises(jm.MaskError, match=said(f"{text} is a NumPy masked array")):
         use(np.ma.array([1.0, 2.0], mask=[False, True]))
     use(np.ma.array([1.0, 2.0]))  # hides nothing
 

@@ -75,28 +75,28 @@ def test_attention_predicates_against_loops():
         "either": (m.either(m.window(1), lambda q, k: k == 0), lambda q, k: k in (q, 0)),
         "segment": (m.same_segment(segments), lambda q, k: ids[q] == ids[k] > 0),
     }
+    full = np.ones((1, time), bool)
     for name, (predicate, expected) in cases.items():
-        seen = m.to_attention_mask(np.ones((1, time), bool), predicate=predicate)
+        seen = m.to_attention_mask(full, full, predicate=predicate)
         for q, k in itertools.product(range(time), repeat=2):
             assert bool(seen[0, 0, q, k]) == expected(q, k), (name, q, k)
 
 
 def test_segments_as_attention_mask_stay_apart():
     segments = jm.Segments(np.array([[1, 1, 2, 0]]), 2)
-    seen = jm.masks.to_attention_mask(segments)[0, 0]
-    expected = jm.masks.to_attention_mask(
-        np.ones((1, 4), bool), predicate=jm.masks.same_segment(segments)
-    )
+    seen = jm.masks.to_attention_mask(segments, segments)[0, 0]
+    full = np.ones((1, 4), bool)
+    expected = jm.masks.to_attention_mask(full, full, predicate=jm.masks.same_segment(segments))
     np.testing.assert_array_equal(seen, expected[0, 0])
     with pytest.raises(jm.MaskError, match="both be `Segments`"):
-        jm.masks.to_attention_mask(segments, np.ones((1, 4), bool))
+        jm.masks.to_attention_mask(segments, full)
 
 
 def test_attention_mask_fits_flax():
     """A padded key changes nothing in `nnx.MultiHeadAttention` under this mask."""
     attention = nnx.MultiHeadAttention(2, 4, rngs=nnx.Rngs(0), decode=False)
     x = np.random.default_rng(0).normal(size=(4, 3, 4)).astype(np.float32)
-    seen = jm.masks.to_attention_mask(MASK, predicate=jm.masks.causal())
+    seen = jm.masks.to_attention_mask(MASK, MASK, predicate=jm.masks.causal())
     y = attention(jnp.asarray(x), mask=seen)
     poisoned = attention(jnp.asarray(np.where(MASK[..., None], x, 1e3)), mask=seen)
     np.testing.assert_allclose(y[MASK], poisoned[MASK], atol=1e-5)

@@ -49,8 +49,7 @@ def pad(
     """
     where = "jaxmask.grain.pad"
     row_of = reader(key, keep, ["mask"], where)
-    if maxlen is not None:
-        maxlen = _check.count(maxlen, where, "maxlen")
+    maxlen = _check.optional_count(maxlen, where, "maxlen")
 
     def batch(records: Sequence[Any]) -> Any:
         try:

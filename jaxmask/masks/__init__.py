@@ -1,8 +1,8 @@
-"""Make, combine and ask about masks.
+"""Make masks, combine them and query them.
 
-A mask is boolean, `[batch, time]`, True where the step is real. Everything else that the field
-calls a mask is turned into that here, once: lengths, paddings (1 = pad), segment ids, row
-offsets, 0/1 attention masks, sentinel values.
+A mask is boolean, `[batch, time]`, True where the step is real. The functions here convert to it
+from other conventions: lengths, paddings (1 = pad), segment ids, row offsets, 0/1 attention masks,
+sentinel values.
 """
 
 from jaxmask._mask_ops import as_bool

@@ -1,4 +1,4 @@
-"""What a mask says: which steps, which rows, how many, at which positions."""
+"""Queries of a mask: its rows, lengths, positions, and whether it is right-padded."""
 
 import jax.numpy as jnp
 

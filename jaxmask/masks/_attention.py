@@ -1,11 +1,9 @@
-"""The attention-mask algebra: predicates of query and key positions that compose."""
+"""Composable attention masks: predicates of query and key positions."""
 
 from collections.abc import Callable
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmask import _check
@@ -26,7 +24,7 @@ def causal() -> AttentionPredicate:
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> mask = np.array([[True, True]])
-      >>> jm.masks.to_attention_mask(mask, predicate=jm.masks.causal())[0, 0].tolist()
+      >>> jm.masks.to_attention_mask(mask, mask, predicate=jm.masks.causal())[0, 0].tolist()
       [[True, False], [True, True]]
     """
     return lambda query, key: key <= query
@@ -54,7 +52,7 @@ def window(left: int, right: int = 1) -> AttentionPredicate:
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> mask = np.ones((1, 3), bool)
-      >>> jm.masks.to_attention_mask(mask, predicate=jm.masks.window(2))[0, 0].tolist()
+      >>> jm.masks.to_attention_mask(mask, mask, predicate=jm.masks.window(2))[0, 0].tolist()
       [[True, False, False], [True, True, False], [False, True, True]]
     """
     left = _check.count(left, "window", "left", least=1)
@@ -63,29 +61,30 @@ def window(left: int, right: int = 1) -> AttentionPredicate:
 
 
 def same_segment(query: Segments, key: Segments | None = None) -> AttentionPredicate:
-    """A query sees the keys of its own segment, and padding sees nothing.
+    """A query sees the keys of its own segment; padding sees nothing.
 
     Args:
       query: ids `[batch, query]`.
       key: ids `[batch, key]`; the query's own where None.
 
     Returns:
-      A predicate with a batch axis: its ids are looked up by position.
+      A predicate with a batch axis, which looks up ids by position.
 
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> segments = jm.Segments(np.array([[1, 2, 2]]), max_segments=2)
+      >>> mask = np.ones((1, 3), bool)
       >>> own_past = jm.masks.both(jm.masks.same_segment(segments), jm.masks.causal())
-      >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=own_past)[0, 0].tolist()
+      >>> jm.masks.to_attention_mask(mask, mask, predicate=own_past)[0, 0].tolist()
       [[True, False, False], [False, True, False], [False, True, True]]
     """
+    key = query if key is None else key
     for segments, name in ((query, "query"), (key, "key")):
-        if not isinstance(segments, Segments | None):
+        if not isinstance(segments, Segments):
             raise TypeError(
                 f"same_segment: `{name}` must be `Segments`, got {_check.kind_of(segments)}."
             )
-    query_ids = jnp.asarray(query.ids)
-    key_ids = query_ids if key is None else jnp.asarray(key.ids)
+    query_ids, key_ids = jnp.asarray(query.ids), jnp.asarray(key.ids)
 
     def predicate(q: Array, k: Array) -> Array:
         left, right = query_ids[:, q[:, 0], None], key_ids[:, None, k[0]]
@@ -108,8 +107,9 @@ def both(*predicates: AttentionPredicate) -> AttentionPredicate:
 
     Example:
       >>> import numpy as np, jaxmask as jm
+      >>> mask = np.ones((1, 3), bool)
       >>> near = jm.masks.both(jm.masks.causal(), jm.masks.window(2, 2))
-      >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=near)[0, 0].tolist()
+      >>> jm.masks.to_attention_mask(mask, mask, predicate=near)[0, 0].tolist()
       [[True, False, False], [True, True, False], [False, True, True]]
     """
     return _combined(jnp.logical_and, predicates, "both")
@@ -129,8 +129,9 @@ def either(*predicates: AttentionPredicate) -> AttentionPredicate:
 
     Example:
       >>> import numpy as np, jaxmask as jm
+      >>> mask = np.ones((1, 3), bool)
       >>> either = jm.masks.either(jm.masks.causal(), lambda query, key: key == 2)
-      >>> jm.masks.to_attention_mask(np.ones((1, 3), bool), predicate=either)[0, 0].tolist()
+      >>> jm.masks.to_attention_mask(mask, mask, predicate=either)[0, 0].tolist()
       [[True, False, True], [True, True, True], [True, True, True]]
     """
     return _combined(jnp.logical_or, predicates, "either")
@@ -156,48 +157,54 @@ def _combined(
 
 
 def to_attention_mask(
-    mask: Mask, kv_mask: Mask = None, *, predicate: AttentionPredicate | None = None
+    q_mask: Mask, kv_mask: Mask, *, predicate: AttentionPredicate | None = None
 ) -> Bool[Array, "batch 1 query key"]:
-    """Spell out which key each query sees, as `nnx.MultiHeadAttention` and `jax.nn` take it.
+    """The mask of keys for each query, as `nnx.MultiHeadAttention` and `jax.nn` take it.
 
-        seen[b, 0, q, k] = mask[b, q] and kv_mask[b, k] and predicate(q, k)
+        seen[b, 0, q, k] = q_mask[b, q] and kv_mask[b, k] and predicate(q, k)
 
-    `Segments` see only their own segment. Padded queries see nothing; Flax and
-    `jax.nn.dot_product_attention` give such a query the mean of all values, padding included, so
-    mask what they return.
+    Self-attention passes one mask twice. With `Segments`, a query sees only its own segment. Padded
+    queries see nothing; Flax and `jax.nn.dot_product_attention` give such a query the mean of all
+    values, padding included, so mask their results.
 
     Args:
-      mask: `[batch, query]`, boolean, or `Segments`.
-      kv_mask: `[batch, key]`; the query's own where None.
+      q_mask: `[batch, query]`, boolean, or `Segments`.
+      kv_mask: `[batch, key]`, boolean, or `Segments`.
       predicate: of physical positions `[query, 1]` and `[1, key]`.
 
     Returns:
       `[batch, 1, query, key]`, boolean.
 
     Raises:
-      TypeError: if a mask is not boolean.
+      TypeError: if a mask is not boolean, or None, which has no size.
       MaskError: if only one of the two is `Segments`.
 
     Example:
       >>> import numpy as np, jaxmask as jm
-      >>> jm.masks.to_attention_mask(np.array([[True, False]]))[0, 0].tolist()
+      >>> mask = np.array([[True, False]])
+      >>> jm.masks.to_attention_mask(mask, mask)[0, 0].tolist()
       [[True, False], [False, False]]
     """
-    queries = as_bool(mask)
-    keys = queries if kv_mask is None else as_bool(kv_mask)
-    seen = queries[:, :, None] & keys[:, None, :]
-    if isinstance(mask, Segments) or isinstance(kv_mask, Segments):
-        if not isinstance(mask, Segments) or isinstance(kv_mask, jax.Array | np.ndarray):
-            raise _check.MaskError(
-                "to_attention_mask: `mask` and `kv_mask` must both be `Segments` or both boolean: "
-                "a boolean mask does not say which sequence of a packed row a step belongs to."
+    for mask, name in ((q_mask, "q_mask"), (kv_mask, "kv_mask")):
+        if mask is None:
+            raise TypeError(
+                f"to_attention_mask: `{name}` must be a mask, since None does not say how many "
+                "steps there are. Pass `jnp.ones((batch, time), bool)` where all of them are real."
             )
-        own = same_segment(mask, kv_mask)
+    queries, keys = as_bool(q_mask), as_bool(kv_mask)
+    seen = queries[:, :, None] & keys[:, None, :]
+    if isinstance(q_mask, Segments) != isinstance(kv_mask, Segments):
+        raise _check.MaskError(
+            "to_attention_mask: `q_mask` and `kv_mask` must both be `Segments` or both boolean: a "
+            "boolean mask does not say which sequence of a packed row a step belongs to."
+        )
+    if isinstance(q_mask, Segments) and isinstance(kv_mask, Segments):
+        own = same_segment(q_mask, kv_mask)
         predicate = own if predicate is None else both(own, predicate)
     if predicate is not None:
         _check.function(predicate, "to_attention_mask", "predicate")
         query, key = jnp.arange(queries.shape[1]), jnp.arange(keys.shape[1])
         allowed = predicate(query[:, None], key[None, :])
-        with promotion_allowed():  # it may lack the batch axis
+        with promotion_allowed():  # the predicate may lack the batch axis
             seen = seen & allowed
     return seen[:, None]

@@ -1,4 +1,4 @@
-"""Every convention for padding that is in use, turned into the one mask, and back."""
+"""Other conventions for padding, converted to a mask and back."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
         mask[b, t] = t < lengths[b]
 
     Args:
-      lengths: `[batch]`, integer, in steps. SpeechBrain's relative lengths are fractions: turn
-        them into counts first, rounding them your way.
+      lengths: `[batch]`, integer, in steps. Relative lengths, such as SpeechBrain's, are fractions:
+        round them to counts first.
       time: the static number of steps of the padded row.
 
     Returns:
@@ -24,8 +24,8 @@ def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
 
     Raises:
       TypeError: if `lengths` is not integer, or `time` is not a Python int.
-      ValueError: if `lengths` is not of rank 1, or holds (in a NumPy array, where it can be
-        seen without waiting for a device) a value below 0 or above `time`.
+      ValueError: if `lengths` is not of rank 1, or is a NumPy array (whose values can be checked
+        without waiting for a device) with a value below 0 or above `time`.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -54,13 +54,13 @@ def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
 def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
     """Mark the steps that hold anything but `padding_value`.
 
-    Use it where padding was made without a mask; a real step that holds `padding_value` cannot be
-    told from padding, which is why `jm.pad_sequences` returns its mask.
+    For data that was padded without a mask. A real step that holds `padding_value` cannot be told
+    from padding, which is why `jm.pad_sequences` returns its mask.
 
     Args:
-      x: `[batch, time]`, where a step is one value, or `[batch, time, feature...]`, where a step is
+      x: `[batch, time]`, one value per step, or `[batch, time, feature...]`, where a step is
         padding if all its features are `padding_value`.
-      padding_value: the sentinel: 0 for token ids, -1 for Fairseq positions, -100 for labels, nan.
+      padding_value: the sentinel, such as 0 for token ids, -100 for labels, or nan.
 
     Returns:
       `[batch, time]`, boolean.
@@ -83,7 +83,7 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
 
 
 def from_paddings(paddings: ArrayLike) -> StepMask:
-    """Invert the other polarity: 1 (or True) = padding.
+    """Convert from the opposite polarity, 1 or True = padding.
 
     `optax.ctc_loss`, praxis and lingvo have float paddings, AXLearn, ESPnet and PyTorch's
     `key_padding_mask` boolean ones.
@@ -107,7 +107,7 @@ def from_paddings(paddings: ArrayLike) -> StepMask:
 
 
 def to_paddings(mask: Mask, dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
-    """Write a mask as paddings, 1 = padding, as `optax.ctc_loss` takes them.
+    """Convert to paddings, 1 = padding, as `optax.ctc_loss` takes them.
 
     Args:
       mask: `[batch, time]`, boolean, or `Segments`.
@@ -128,7 +128,7 @@ def to_paddings(mask: Mask, dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
 
 
 def from_attention_mask(attention_mask: ArrayLike) -> StepMask:
-    """Read a tokenizer's `attention_mask`, 1 = real, as Hugging Face makes it.
+    """Convert from a tokenizer's `attention_mask`, 1 = real, as in Hugging Face.
 
     Args:
       attention_mask: `[batch, time]`; boolean, integer or floating, 0 where the step is padding.
@@ -159,7 +159,7 @@ def from_segments(ids: ArrayLike, padding_id: int = 0) -> StepMask:
 
     Raises:
       TypeError: if `ids` is not integer.
-      ValueError: if an id is negative and not `padding_id`, where its value can be seen.
+      ValueError: if an id is negative and not `padding_id`, where the host can read it.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -173,18 +173,18 @@ def from_segments(ids: ArrayLike, padding_id: int = 0) -> StepMask:
     if seen is not None and np.any((seen < 0) & (seen != padding_id)):
         raise ValueError(
             f"from_segments: `ids` must be {padding_id} (padding) or not negative, got "
-            f"{seen.min()}. Pass `padding_id={seen.min()}` if that is how padding is marked."
+            f"{seen.min()}. Pass `padding_id={seen.min()}` if that marks padding."
         )
     return values != padding_id
 
 
 def from_offsets(offsets: ArrayLike, time: int) -> StepMask:
-    """Read row offsets: row b holds `offsets[b + 1] - offsets[b]` steps.
+    """Convert from row offsets: row b has `offsets[b + 1] - offsets[b]` steps.
 
-    Arrow, Awkward, PyTorch's jagged tensors and the `cu_seqlens` of flash attention store them.
+    Arrow, Awkward, PyTorch's jagged tensors and the `cu_seqlens` of flash attention have them.
 
     Args:
-      offsets: `[batch + 1]`, integer, not decreasing.
+      offsets: `[batch + 1]`, integer, non-decreasing.
       time: the static number of steps of the padded row.
 
     Returns:

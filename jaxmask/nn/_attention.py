@@ -154,8 +154,7 @@ class MultiHeadAttention(_Projections):
         **options: Unpack[AttentionOptions],
     ):
         super().__init__(num_heads, in_features, in_features, qkv_features, out_features, **options)
-        if window is not None:
-            _check.count(window, "MultiHeadAttention", "window", least=1)
+        _check.optional_count(window, "MultiHeadAttention", "window", least=1)
         if rotary and self.head_features % 2:
             raise ValueError(
                 "MultiHeadAttention: `rotary` turns features in pairs, so the features of a head "
