@@ -78,12 +78,7 @@ _FUNCTIONS: dict[Any, str] = {
 
 
 def instead(layer: Any) -> str | None:
-    """The masked layer or function that replaces one that mixes steps, if jaxmask knows it.
-
-    Example:
-      >>> instead(nnx.RNN(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)))), instead(len)
-      ('`jm.nn.RNN(cell)`', None)
-    """
+    """The masked layer or function that replaces one that mixes steps, if jaxmask knows it."""
     if isinstance(layer, functools.partial):
         return instead(layer.func)
     try:
@@ -102,12 +97,7 @@ def instead(layer: Any) -> str | None:
 
 
 def ways(layer: Any) -> str:
-    """The ways out for a layer that does not know masks, the safest first.
-
-    Example:
-      >>> print(ways(jnp.cumsum).splitlines()[0])
-        - jaxmask has it with a mask: `jm.ops.cumsum`;
-    """
+    """The ways out for a layer that does not know masks, the safest first."""
     known = instead(layer)
     mixes = (
         "it mixes the steps of a row: `jm.nn.RaggedVmap(layer)` runs it on each row without its "
@@ -139,25 +129,14 @@ def _registered(layer: Any) -> str:
 
 
 def holds_any_function(kind: type) -> bool:
-    """Whether objects of a type are functions of any kind, so that the type says nothing of them.
-
-    Example:
-      >>> holds_any_function(type(len)), holds_any_function(type(jax.jit(len)))
-      (True, True)
-      >>> holds_any_function(nnx.Conv)
-      False
-    """
+    """Whether a type is one of functions of every kind, and so says nothing of any of them."""
     owner = kind.__module__.partition(".")[0]
     foreign = owner in ("builtins", "functools", "types", "numpy", "jax", "jaxlib")
     return foreign or kind.__module__.startswith(("flax.nnx.transforms", "flax.nnx.bridge"))
 
 
 def refuse_kind(kind: type) -> None:
-    """A rule for the type of all functions would let every function join by it.
-
-    Example:
-      >>> refuse_kind(nnx.Conv)
-    """
+    """A rule for the type of all functions would let every function join by it."""
     if holds_any_function(kind):
         raise TypeError(
             f"register: `layer` must be a layer's class or one function, got `{kind.__name__}`, "

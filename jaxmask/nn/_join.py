@@ -173,11 +173,6 @@ def call(
     In order: the user's table, the table of Flax's layers, a second positional parameter named
     `mask`; then a layer that knows nothing of masks, which is an error if there is one. `given` are
     the options of the call, of which each layer gets those that it names.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> call(jnp.tanh, jnp.zeros((1, 2)), jnp.ones((1, 2), bool), at="layer 0")[0].tolist()
-      [[0.0, 0.0]]
     """
     with located(at, layer, x):
         result, is_masked = _run(layer, x, mask, given, at)
@@ -213,13 +208,7 @@ def told(
     *,
     take: Callable[..., dict[str, Any]] = taken,
 ) -> dict[str, Any]:
-    """The options that a call of a layer's method gets; no episode is lost in silence.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> told(jnp.tanh, jnp.tanh, {"resets": True}, "layer 0")
-      {}
-    """
+    """The options that a call of a layer's method gets; no episode is lost in silence."""
     options = take(method, given)
     if "resets" in given and "resets" not in options:
         keeps_episodes = acts_on_each_step(layer) or getattr(layer, "ignores_resets", False)
@@ -229,34 +218,18 @@ def told(
 
 
 def adapted(layer: Any) -> Any:
-    """What the user's table makes of a layer; the layer itself where it says nothing.
-
-    Example:
-      >>> adapted(len) is len
-      True
-    """
+    """What the user's table makes of a layer; the layer itself where it says nothing."""
     adapter = lookup(_user_table, layer)
     return layer if adapter is None else adapter(layer)
 
 
 def acts_on_each_step(layer: Any) -> bool:
-    """Whether a layer says so (`per_step = True`) or stands in the table of Flax's layers.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> acts_on_each_step(jnp.tanh), acts_on_each_step(jnp.cumsum)
-      (True, False)
-    """
+    """Whether a layer says so (`per_step = True`) or stands in the table of Flax's layers."""
     return bool(getattr(layer, "per_step", False)) or lookup(FLAX_LAYERS, layer) is not None
 
 
 def lookup(table: dict[Any, Any], layer: Any) -> Any:
-    """The entry of a layer: its own, or else that of its exact type.
-
-    Example:
-      >>> lookup({int: "number"}, 3), lookup({int: "number"}, 3.0)
-      ('number', None)
-    """
+    """The entry of a layer: its own, or else that of its exact type."""
     try:
         itself = table.get(layer)
     except TypeError:  # not hashable
@@ -265,12 +238,7 @@ def lookup(table: dict[Any, Any], layer: Any) -> Any:
 
 
 def takes_mask(layer: Callable[..., Any]) -> bool:
-    """Whether the second positional parameter is named `mask`.
-
-    Example:
-      >>> takes_mask(lambda x, mask: (x, mask)), takes_mask(lambda x, *, mask=None: x)
-      (True, False)
-    """
+    """Whether the second positional parameter is named `mask`."""
     try:
         parameters = list(inspect.signature(layer).parameters.values())
     except (TypeError, ValueError):
@@ -291,14 +259,7 @@ def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
 
 
 def checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
-    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> y, mask = checked((jnp.zeros((1, 2)), jnp.ones((1, 2), bool)), len, "layer 0")
-      >>> mask.tolist()
-      [[True, True]]
-    """
+    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost."""
     if not (isinstance(result, tuple) and len(result) == 2):
         raise _check.MaskError(
             f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "

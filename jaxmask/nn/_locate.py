@@ -18,16 +18,6 @@ def located(at: str, layer: Any, x: Any) -> Iterator[None]:
 
     The error stays the one that it is, and of its type; its text ends with the layer, its position
     and the sizes that it was built with.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> linear = nnx.Linear(8, 2, rngs=nnx.Rngs(0))
-      >>> try:
-      ...     with located("Sequential: layer 1", linear, jnp.ones((2, 3, 6))):
-      ...         linear(jnp.ones((2, 3, 6)))
-      ... except TypeError as error:
-      ...     print(str(error).splitlines()[-1])
-      Sequential: layer 1, `Linear(in_features=8, out_features=2)`, got an array of shape (2, 3, 6).
     """
     try:
         yield
@@ -42,12 +32,7 @@ def located(at: str, layer: Any, x: Any) -> Iterator[None]:
 
 
 def sizes(layer: Any) -> str:
-    """A layer by its class and the sizes that it was built with, or those of the layer inside it.
-
-    Example:
-      >>> sizes(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-      '`Linear(in_features=2, out_features=3)`'
-    """
+    """A layer by its class and the sizes it was built with, or those of the layer inside."""
     text = _sizes(layer)
     return _check.name_of(layer) if text is None else f"`{text}`"
 

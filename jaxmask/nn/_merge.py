@@ -1,16 +1,14 @@
 """Merge modules: configuration only; the arithmetic is `jaxmask.merge`."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 from flax import nnx
 
 from jaxmask import _check, merge
-from jaxmask._types import Mask, Pair, PyTree
+from jaxmask._types import Mask, Pair
 from jaxmask.nn import _join as join
-from jaxmask.nn import _streaming as streaming
-from jaxmask.nn._base import MaskedModule
-from jaxmask.nn._options import CallOptions, opened
+from jaxmask.nn._wrapping import Around
 
 _RULES = ("and", "or", "first")
 _DOC = """{what}, step by step: `jaxmask.merge.{function}`.
@@ -98,7 +96,7 @@ class Dot(_Merge):
         return merge.dot(*pairs, combine=self.combine, normalize=self.normalize)
 
 
-class Residual(MaskedModule):
+class Residual(Around):
     """A layer and a path around it: y = x + layer(x).
 
     It streams (`initial_carry` and `run`) if the layer does.
@@ -128,23 +126,5 @@ class Residual(MaskedModule):
         self.layer = layer
         self.combine = combine
 
-    def __call__(self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]) -> Pair:
-        """Run the layer, add its input and return `(y, mask)`; options as in `Sequential`."""
-        model, given = opened(self, options)
-        return self._added(x, mask, join.call(model.layer, x, mask, at="Residual", given=given))
-
-    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> PyTree:
-        """What `run` starts from: the carry of the layer."""
-        model, given = opened(self, options)
-        return streaming.initial_carry(model.layer, batch, at="Residual", given=given)
-
-    def run(
-        self, carry: PyTree, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
-    ) -> tuple[PyTree, Pair]:
-        """Run the next chunk of steps and return `(carry, (y, mask))`."""
-        model, given = opened(self, options)
-        carry, pair = streaming.run(model.layer, carry, x, mask, at="Residual", given=given)
-        return carry, self._added(x, mask, pair)
-
-    def _added(self, x: Any, mask: Mask, pair: Pair) -> Pair:
+    def _after(self, x: Any, mask: Mask, pair: Pair) -> Pair:
         return merge.add((x, mask), pair, combine=self.combine)

@@ -30,10 +30,6 @@ class NoiseCall(TypedDict, total=False):
       row_ids: `[batch]`, integer: what to call each row in the noise, its place where None.
       deterministic: True turns noise off in this call, False on; what the layers say where None.
       use_running_average: the same for statistics of the batch.
-
-    Example:
-      >>> NoiseCall(deterministic=True)
-      {'deterministic': True}
     """
 
     rngs: Rngs | None
@@ -48,10 +44,6 @@ class CallOptions(NoiseCall, total=False):
     Attributes:
       resets: `[batch, time]`, boolean: steps that begin an episode, for recurrent layers. A layer
         that works over time and has no notion of episodes refuses them.
-
-    Example:
-      >>> CallOptions(resets=None)
-      {'resets': None}
     """
 
     resets: ArrayLike | None
@@ -62,13 +54,6 @@ def opened(module: M, options: Any, *, resets: bool = True) -> tuple[M, Given]:
 
     The variables of the module are its own: random streams and statistics advance as always.
     `resets`: whether the module knows them.
-
-    Example:
-      >>> dropout = nnx.Dropout(0.5)
-      >>> opened(dropout, {"deterministic": True, "rngs": None})[0].deterministic
-      True
-      >>> dropout.deterministic
-      False
     """
     where = type(module).__name__
     given = {name: value for name, value in options.items() if value is not None}
@@ -108,23 +93,13 @@ def _streams(rngs: Any, where: str) -> nnx.Rngs | nnx.RngStream:
 
 
 def named(f: Callable[..., Any], given: Given) -> dict[str, Any]:
-    """The options that a call of `f` names.
-
-    Example:
-      >>> named(lambda x, *, rngs=None: x, {"rngs": 1, "row_ids": 2})
-      {'rngs': 1}
-    """
+    """The options that a call of `f` names."""
     parameters = _parameters(f) if given else {}
     return {name: value for name, value in given.items() if name in parameters}
 
 
 def taken(f: Callable[..., Any], given: Given) -> dict[str, Any]:
-    """The options that a call of a masked layer takes: those that it names, or all with a `**`.
-
-    Example:
-      >>> taken(lambda x, mask, **options: (x, mask), {"rngs": 1, "resets": 2})
-      {'rngs': 1, 'resets': 2}
-    """
+    """The options that a call of a masked layer takes: those that it names, or all with a `**`."""
     parameters = _parameters(f) if given else {}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return named(f, given)
@@ -164,12 +139,7 @@ def draw(
     where: str,
     collection: str = "dropout",
 ) -> Array:
-    """A random key: from what the call was given, or else from the layer's own stream.
-
-    Example:
-      >>> draw(nnx.Rngs(0).dropout, None, "Dropout").shape
-      ()
-    """
+    """A random key: from what the call was given, or else from the layer's own stream."""
     if isinstance(rngs, jax.Array):
         return rngs
     if isinstance(rngs, nnx.Rngs):

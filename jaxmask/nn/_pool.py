@@ -9,7 +9,16 @@ from flax import nnx
 
 from jaxmask import _check, ops, pool
 from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import MaskedModule, check_sizes
+
+_DOC = """{what} of each row: `jaxmask.pool.{function}`.
+
+Example:
+  >>> import jax.numpy as jnp, jaxmask as jm
+  >>> x, mask = jnp.array([[[2.0], [4.0], [9.0]]]), jnp.array([[True, True, False]])
+  >>> jm.nn.{name}()(x, mask)[0].tolist()
+  [[{result}]]
+"""
 
 
 class _Pool(MaskedModule):
@@ -20,80 +29,20 @@ class _Pool(MaskedModule):
         return type(self)._function(x, mask)
 
 
-class GlobalMeanPool(_Pool):
-    """Average of the real steps of each row: `jaxmask.pool.mean`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.array([[[2.0], [4.0], [9.0]]]), jnp.array([[True, True, False]])
-      >>> jm.nn.GlobalMeanPool()(x, mask)[0].tolist()
-      [[3.0]]
-    """
-
-    _function = staticmethod(pool.mean)
+def _module(
+    name: str, function: Callable[[ArrayLike, Mask], Pair], what: str, result: float
+) -> type[_Pool]:
+    doc = _DOC.format(name=name, function=function.__name__, what=what, result=result)
+    members = {"__doc__": doc, "__module__": __name__, "_function": staticmethod(function)}
+    return type(name, (_Pool,), members)
 
 
-class GlobalMaxPool(_Pool):
-    """Largest value of the real steps of each row: `jaxmask.pool.max`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.array([[[2.0], [4.0], [9.0]]]), jnp.array([[True, True, False]])
-      >>> jm.nn.GlobalMaxPool()(x, mask)[0].tolist()
-      [[4.0]]
-    """
-
-    _function = staticmethod(pool.max)
-
-
-class GlobalMinPool(_Pool):
-    """Smallest value of the real steps of each row: `jaxmask.pool.min`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.array([[[2.0], [4.0], [0.0]]]), jnp.array([[True, True, False]])
-      >>> jm.nn.GlobalMinPool()(x, mask)[0].tolist()
-      [[2.0]]
-    """
-
-    _function = staticmethod(pool.min)
-
-
-class GlobalSumPool(_Pool):
-    """Sum of the real steps of each row: `jaxmask.pool.sum`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.array([[[2.0], [4.0], [9.0]]]), jnp.array([[True, True, False]])
-      >>> jm.nn.GlobalSumPool()(x, mask)[0].tolist()
-      [[6.0]]
-    """
-
-    _function = staticmethod(pool.sum)
-
-
-class FirstStep(_Pool):
-    """First real step of each row: `jaxmask.pool.first`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> jm.nn.FirstStep()(jnp.array([[0, 7, 8]]), jnp.array([[False, True, True]]))[0].tolist()
-      [7]
-    """
-
-    _function = staticmethod(pool.first)
-
-
-class LastStep(_Pool):
-    """Last real step of each row: `jaxmask.pool.last`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> jm.nn.LastStep()(jnp.array([[7, 8, 0]]), jnp.array([[True, True, False]]))[0].tolist()
-      [8]
-    """
-
-    _function = staticmethod(pool.last)
+GlobalMeanPool = _module("GlobalMeanPool", pool.mean, "Average of the real steps", 3.0)
+GlobalMaxPool = _module("GlobalMaxPool", pool.max, "Largest value of the real steps", 4.0)
+GlobalMinPool = _module("GlobalMinPool", pool.min, "Smallest value of the real steps", 2.0)
+GlobalSumPool = _module("GlobalSumPool", pool.sum, "Sum of the real steps", 6.0)
+FirstStep = _module("FirstStep", pool.first, "First real step", 2.0)
+LastStep = _module("LastStep", pool.last, "Last real step", 4.0)
 
 
 class AttentionPool(MaskedModule):
@@ -131,6 +80,7 @@ class AttentionPool(MaskedModule):
         rngs: nnx.Rngs,
     ):
         hidden = in_features if hidden_features is None else hidden_features
+        check_sizes("AttentionPool", in_features=in_features, hidden_features=hidden)
         options: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
         self.hidden = nnx.Linear(in_features, hidden, **options)
         self.query = nnx.Linear(hidden, 1, use_bias=False, **options)

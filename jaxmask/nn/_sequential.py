@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, _keys, _mask_ops, masks
-from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Segments
 from jaxmask.nn import _join as join
-from jaxmask.nn import _streaming as streaming
 from jaxmask.nn._base import MaskedModule
-from jaxmask.nn._options import CallOptions, NoiseCall, opened
+from jaxmask.nn._options import Given, NoiseCall, opened
+from jaxmask.nn._wrapping import Stack
 
 
-class Sequential(MaskedModule):
+class Sequential(Stack):
     """Apply layers in order, each to the pair that the one before it returned.
 
     A layer is any callable `(x, mask) -> (y, mask)`; no base class is needed. Flax's per-step
@@ -26,6 +26,9 @@ class Sequential(MaskedModule):
     A stack of causal layers streams: `run(carry, x, mask)` goes on from `initial_carry(batch)`
     chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry a
     layer, `()` for a layer that acts on each step alone.
+
+    The options of a call, `rngs`, `row_ids`, `deterministic`, `use_running_average` and `resets`,
+    reach every layer, inside every wrapper too. A layer of yours gets those that its call names.
 
     A mask of None says that every step is real, so `model(ids)` trains on the padding of `ids`
     unless the first layer makes a mask of it: `Embed(..., mask_zero=True)` or `Masking`. Where rows
@@ -73,30 +76,10 @@ class Sequential(MaskedModule):
         self.on_unsupported = on_unsupported
         self.needs_mask = needs_mask
 
-    def __call__(
-        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
+    def _after(
+        self, position: int, x: Any, mask: Mask, pair: tuple[Any, Mask], given: Given
     ) -> tuple[Any, Mask]:
-        """Run the layers and return `(y, mask)`.
-
-        Args:
-          x: what the first layer takes.
-          mask: what belongs to it.
-          **options: `rngs`, `row_ids`, `deterministic`, `use_running_average`, `resets`: they reach
-            every layer, inside every wrapper too. A layer of yours gets those that its call names.
-        """
-        model, given = opened(self, options)
-        for position, layer in enumerate(model.layers):
-            at = f"Sequential: layer {position}"
-            policy = self.on_unsupported
-            before = mask
-            x, mask = join.call(layer, x, mask, at=at, on_unsupported=policy, given=given)
-            if position == 0:
-                self._require_mask(before, mask)
-        return x, mask
-
-    def _require_mask(self, before: Mask, after: Mask) -> None:
-        """Refuse a call without a mask, of which the first layer made none either."""
-        if self.needs_mask and before is None and after is None:
+        if self.needs_mask and position == 0 and mask is None and pair[1] is None:
             raise _check.MaskError(
                 "Sequential: this model was built with `needs_mask=True` and was called without a "
                 "mask, which would say that every step is real. Call `model(x, mask)` with the "
@@ -104,30 +87,7 @@ class Sequential(MaskedModule):
                 "`jm.nn.Embed(..., mask_zero=True)` or `jm.nn.Masking()`. Where every step is "
                 "real, say so: `jnp.ones(x.shape[:2], bool)`."
             )
-
-    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> tuple[PyTree, ...]:
-        """What `run` starts from: a tuple with the carry of each layer."""
-        model, given = opened(self, options)
-        return tuple(
-            streaming.initial_carry(layer, batch, at=f"Sequential: layer {position}", given=given)
-            for position, layer in enumerate(model.layers)
-        )
-
-    def run(
-        self, carry: tuple[PyTree, ...], x: Any, mask: Mask = None, **options: Unpack[CallOptions]
-    ) -> tuple[tuple[PyTree, ...], Pair]:
-        """Run the layers on the next chunk of steps and return `(carry, (y, mask))`."""
-        _check.carries(carry, len(self.layers), "Sequential")
-        model, given = opened(self, options)
-        after = []
-        for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
-            at = f"Sequential: layer {position}"
-            before = mask
-            held, (x, mask) = streaming.run(layer, held, x, mask, at=at, given=given)
-            if position == 0:
-                self._require_mask(before, mask)
-            after.append(held)
-        return tuple(after), (x, mask)
+        return pair
 
 
 class TimeDistributed(MaskedModule):

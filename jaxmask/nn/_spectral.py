@@ -1,7 +1,7 @@
 """Spectral normalisation of the weights of any layer; masks pass through it."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,11 @@ from flax import nnx
 
 from jaxmask import _check
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, Mask, Pair, PyTree
-from jaxmask.nn import _join as join
-from jaxmask.nn import _streaming as streaming
-from jaxmask.nn._base import MaskedModule
-from jaxmask.nn._options import CallOptions, opened
-
-_INSIDE = "SpectralNorm: the layer"
+from jaxmask._types import Array
+from jaxmask.nn._wrapping import Around
 
 
-class SpectralNorm(MaskedModule):
+class SpectralNorm(Around):
     """Run a layer with each of its weight matrices divided by its largest singular value.
 
         sigma = v W u,   W' = W / sigma
@@ -82,26 +77,7 @@ class SpectralNorm(MaskedModule):
         """Whether the layer acts on each step alone."""
         return bool(getattr(self.layer, "per_step", False))
 
-    def __call__(
-        self, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
-    ) -> tuple[Any, Mask]:
-        """Run the layer with normalised weights and return `(y, mask)`; options for the layer."""
-        model, given = opened(self, options)
-        return join.call(model._normalised(), x, mask, at="SpectralNorm", given=given)
-
-    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> PyTree:
-        """What `run` starts from: the carry of the layer."""
-        model, given = opened(self, options)
-        return streaming.initial_carry(model.layer, batch, at=_INSIDE, given=given)
-
-    def run(
-        self, carry: PyTree, x: Any, mask: Mask = None, **options: Unpack[CallOptions]
-    ) -> tuple[PyTree, Pair]:
-        """Run the layer on the next chunk and return `(carry, (y, mask))`."""
-        model, given = opened(self, options)
-        return streaming.run(model._normalised(), carry, x, mask, at=_INSIDE, given=given)
-
-    def _normalised(self) -> Any:
+    def _inside(self) -> Any:
         """The layer with normalised weights."""
         graph, params, rest = nnx.split(self.layer, nnx.Param, ...)  # type: ignore[misc]
         leaves, tree = jax.tree.flatten(params)

@@ -1,20 +1,19 @@
 """Recurrent layers on top of each other."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, ops, random
-from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
+from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn import _join as join
-from jaxmask.nn import _streaming as streaming
-from jaxmask.nn._base import MaskedModule
-from jaxmask.nn._options import CallOptions, Given, draw, opened
+from jaxmask.nn._options import Given, draw
+from jaxmask.nn._wrapping import Stack
 
 
-class StackedRNN(MaskedModule):
+class StackedRNN(Stack):
     """Recurrent layers on top of each other, with dropout and shortcuts between them.
 
         y = layer(x);  y = x + y, with `residual` where the shapes agree;  x = dropout(y)
@@ -72,49 +71,13 @@ class StackedRNN(MaskedModule):
         self.dropout = nnx.Dropout(dropout_rate, rngs=rngs)
         self.variational = variational
 
-    def __call__(
-        self, x: ArrayLike, mask: Mask = None, **options: Unpack[CallOptions]
+    def _before(self, x: ArrayLike, mask: Mask) -> Pair:
+        return _check.pair(x, mask, "StackedRNN", over_time=True)
+
+    def _after(
+        self, position: int, x: Any, mask: Mask, pair: tuple[Any, Mask], given: Given
     ) -> tuple[Any, Mask]:
-        """Run the layers and return `(y, mask)`; options as in `Sequential`."""
-        y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
-        model, given = opened(self, options)
-        for position, layer in enumerate(model.layers):
-            at = f"StackedRNN: layer {position}"
-            pair = join.call(layer, y, mask, at=at, given=given)
-            y, mask = model._joined(position, y, mask, pair, given)
-        return y, mask
-
-    def initial_carry(self, batch: int, **options: Unpack[CallOptions]) -> tuple[PyTree, ...]:
-        """What `run` starts from: a tuple with the carry of each layer."""
-        model, given = opened(self, options)
-        return tuple(
-            streaming.initial_carry(layer, batch, at=f"StackedRNN: layer {position}", given=given)
-            for position, layer in enumerate(model.layers)
-        )
-
-    def run(
-        self,
-        carry: tuple[PyTree, ...],
-        x: ArrayLike,
-        mask: Mask = None,
-        **options: Unpack[CallOptions],
-    ) -> tuple[tuple[PyTree, ...], Pair]:
-        """Run from `carry` and return `(carry, (y, mask))`. Dropout draws anew at each call."""
-        y, mask = _check.pair(x, mask, "StackedRNN", over_time=True)
-        _check.carries(carry, len(self.layers), "StackedRNN")
-        model, given = opened(self, options)
-        after = []
-        for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
-            at = f"StackedRNN: layer {position}"
-            held, pair = streaming.run(layer, held, y, mask, at=at, given=given)
-            y, mask = model._joined(position, y, mask, pair, given)
-            after.append(held)
-        return tuple(after), (y, mask)
-
-    def _joined(
-        self, position: int, x: Array, mask: Mask, pair: tuple[Any, Mask], given: Given
-    ) -> Any:
-        """What a layer gives, with the shortcut past it and the dropout after it."""
+        """The shortcut past a layer and the dropout after it, drawn anew at each call."""
         y, after = pair
         if self.residual and jnp.shape(y) == x.shape:
             # Filled twice, since the layer may have made padding of steps that came in real.

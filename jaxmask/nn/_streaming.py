@@ -16,13 +16,7 @@ from jaxmask.nn._options import Given, reseeded, taken
 
 
 def initial_carry(layer: Any, batch: int, *, at: str, given: Given = join.NOTHING) -> PyTree:
-    """The carry that a layer starts from; `()` for a layer that acts on each step alone.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> initial_carry(jnp.tanh, 2, at="layer 0")
-      ()
-    """
+    """The carry that a layer starts from; `()` for a layer that acts on each step alone."""
     layer = _streaming(layer, at)
     if join.acts_on_each_step(layer):
         return ()
@@ -32,13 +26,7 @@ def initial_carry(layer: Any, batch: int, *, at: str, given: Given = join.NOTHIN
 def run(
     layer: Any, carry: PyTree, x: Any, mask: Mask, *, at: str, given: Given = join.NOTHING
 ) -> tuple[PyTree, Pair]:
-    """Run a layer on the next chunk and return `(carry, (y, mask))`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> run(jnp.tanh, (), jnp.zeros((1, 2)), None, at="layer 0")[1][0].tolist()
-      [[0.0, 0.0]]
-    """
+    """Run a layer on the next chunk and return `(carry, (y, mask))`."""
     streaming = _streaming(layer, at)
     if join.acts_on_each_step(streaming):
         return (), _each_step(layer, streaming, x, mask, at, given)
