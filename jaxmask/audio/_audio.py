@@ -1,10 +1,4 @@
-"""From samples to frames, spectra and log-mel features: `(x, mask) -> (y, mask)`.
-
-Samples are `[batch, time]`, one mask bit each; frames are windows over them, so their masks follow
-the rule of `jaxmask.conv.conv1d`, and a row has the frames that it has alone, unpadded.
-Mask class: contiguous. Holes are physical, as there: a missing sample keeps its place and counts
-as 0, and by default a frame that holds one is not real.
-"""
+"""From samples to frames, spectra and log-mel features."""
 
 import functools
 
@@ -19,8 +13,6 @@ from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Window, slide
-
-__all__ = ["frames", "log_mel", "mel_filterbank", "stft"]
 
 TAPERS = ("hann", "hamming", "rectangular")
 

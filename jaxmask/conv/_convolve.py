@@ -111,7 +111,7 @@ def depthwise(
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       kernel: `[window, feature, multiplier]`, floating.
       bias: `[feature * multiplier]`, or None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: as in `conv1d`.
       strides: static, at least 1.
       dilation: static, at least 1.
       mask_rule: as in `conv1d`.
@@ -120,8 +120,7 @@ def depthwise(
       The pair `(y, mask)`, `y [batch, time_out, feature * multiplier]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `conv1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -184,8 +183,7 @@ def conv2d(
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, channels_out]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `conv1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

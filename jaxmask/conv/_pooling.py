@@ -86,7 +86,7 @@ def min_pool1d(
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static number of steps, at least 1.
       strides: static; `window` where None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: as in `max_pool1d`.
       mask_rule: as in `conv1d`.
 
     Returns:
@@ -94,8 +94,7 @@ def min_pool1d(
       first step gets the gradient.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -126,15 +125,14 @@ def avg_pool1d(
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static number of steps, at least 1.
       strides: static; `window` where None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: as in `max_pool1d`.
       mask_rule: as in `conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -171,15 +169,14 @@ def lp_pool1d(
       window: static number of steps, at least 1.
       p: static, finite, at least 1.
       strides: static; `window` where None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: as in `max_pool1d`.
       mask_rule: as in `conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -225,8 +222,7 @@ def max_pool2d(
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -259,7 +255,7 @@ def avg_pool2d(
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static, over time and over frequency.
       strides: static, over time and over frequency; `window` where None.
-      padding: over time, as in `avg_pool1d`.
+      padding: over time, as in `max_pool1d`.
       frequency_padding: over frequency, with the same options.
       mask_rule: as in `conv1d`.
 
@@ -267,8 +263,7 @@ def avg_pool2d(
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

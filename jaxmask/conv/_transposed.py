@@ -46,8 +46,7 @@ def conv1d_transpose(
       The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`.
 
     Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `conv1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

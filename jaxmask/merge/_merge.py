@@ -133,10 +133,7 @@ def subtract(*pairs: Pair, combine: str = "and") -> Pair:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ or are boolean, or a mask is not
-        boolean.
-      ValueError, MaskError: if there are not two, shapes differ, or `Segments` meet another kind
-        of mask.
+      TypeError, ValueError, MaskError: as `add`; for booleans, and if there are not two pairs.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -161,16 +158,14 @@ def multiply(*pairs: Pair, combine: str = "and") -> Pair:
         y[b, t] = prod_i x_i[b, t]
 
     Args:
-      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; any
-        dtype, the same for all.
+      *pairs: as in `add`.
       combine: `"and"`, `"or"` (a pair without the step counts as 1) or `"first"`.
 
     Returns:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
-      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+      TypeError, ValueError, MaskError: as `add`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -197,8 +192,7 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
-      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+      TypeError, ValueError, MaskError: as `add`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -234,9 +228,7 @@ def maximum(*pairs: Pair, combine: str = "and") -> Pair:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ or are complex, or a mask is not
-        boolean.
-      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+      TypeError, ValueError, MaskError: as `add`; TypeError for complex numbers.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -264,9 +256,7 @@ def minimum(*pairs: Pair, combine: str = "and") -> Pair:
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ or are complex, or a mask is not
-        boolean.
-      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
+      TypeError, ValueError, MaskError: as `add`; TypeError for complex numbers.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -323,9 +313,8 @@ def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
       The pair `(y, mask)`, with a last axis of size 1; 16-bit floats are summed in float32.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
-      ValueError, MaskError: if there are not two, shapes differ, there is no feature axis, or
-        `Segments` meet another kind of mask.
+      TypeError, ValueError, MaskError: as `add`; ValueError if there are not two pairs, or no
+        feature axis.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -369,9 +358,7 @@ def concatenate(*pairs: Pair, combine: str = "and") -> Pair:
       The pair `(y, mask)`, `y [batch, time, ..., sum of feature_i]`.
 
     Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
-      ValueError, MaskError: if shapes differ before the last axis, there is no feature axis, or
-        `Segments` meet another kind of mask.
+      TypeError, ValueError, MaskError: as `add`; ValueError if there is no feature axis.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

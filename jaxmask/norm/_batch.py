@@ -142,9 +142,7 @@ def batch(
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x`, `scale` or `bias` is not floating or `mask` not boolean.
-      ValueError, MaskError: if there is no feature axis, the statistics, `scale` or `bias` are not
-        `[feature]`, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `layer`; ValueError if statistics are not `[feature]`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -37,10 +37,8 @@ def group(
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x`, `scale` or `bias` is not floating, `mask` not boolean, or `num_groups`
-        not an int.
-      ValueError, MaskError: if there is no feature axis, the groups do not divide it, `scale` or
-        `bias` is not `[feature]`, or `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `layer`; if `num_groups` is no int, or does not divide
+        the features.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -91,9 +89,7 @@ def instance(
       The pair `(y, mask)`, `y` like `x`. A row with one real step gives `bias` there.
 
     Raises:
-      TypeError: if `x`, `scale` or `bias` is not floating or `mask` not boolean.
-      ValueError, MaskError: if there is no feature axis, `scale` or `bias` is not `[feature]`, or
-        `mask` does not belong to `x`.
+      TypeError, ValueError, MaskError: as `layer`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -70,9 +70,7 @@ def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: fl
       The pair `(y, mask)`, `y` like `x`.
 
     Raises:
-      TypeError: if `x` or `scale` is not floating or `mask` not boolean.
-      ValueError, MaskError: if there is no feature axis, `scale` is not `[feature]`, or `mask` does
-        not belong to `x`.
+      TypeError, ValueError, MaskError: as `layer`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
