@@ -24,7 +24,7 @@ def filled_with_copies(x: Array, mask: Mask, value: ArrayLike | complex | None =
     Zero is no safe filler for a foreign function: the gradients of sqrt, log, a norm or a
     normalisation are nan there, and nan times a zero cotangent is nan. A real step of the same row
     is safe wherever the function is safe on the row alone. An empty row copies a step of another
-    row. Where no row has one, `value` stands: 1, or 0 for integers and booleans, since 0 is a valid
+    row. Where no row has one, it is `value`: 1, or 0 for integers and booleans, since 0 is a valid
     id in any table. Copies carry no gradient.
     """
     if mask is None or not x.size:

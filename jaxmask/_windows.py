@@ -48,7 +48,7 @@ class Window:
 
     @property
     def keeps_time(self) -> bool:
-        """True if output i stands at step i."""
+        """True if output i belongs to step i."""
         return self.stride == 1 and self.padding not in ("valid", "full")
 
     def steps_out(self, time: int) -> int:
@@ -148,8 +148,8 @@ def _slide_apart(compute: Compute, x: Array, segments: Segments, window: Window)
         new = Segments(jnp.where(real, ids, 0), segments.max_segments)
         return filled(y, new), new
     # A window meets one sequence only, so the mean of the ids that it meets is the id.
-    owner = window.total(far_ids) // jnp.maximum(window.total(far_ids > 0), 1)
-    new = Segments(jnp.where(real, owner, 0).astype(ids.dtype), segments.max_segments)
+    id_met = window.total(far_ids) // jnp.maximum(window.total(far_ids > 0), 1)
+    new = Segments(jnp.where(real, id_met, 0).astype(ids.dtype), segments.max_segments)
     if max_segments == 1:
         return close_up(y, new, window.steps_out(x.shape[1]))
     extra = window.span - 1 if window.padding == "full" else 0

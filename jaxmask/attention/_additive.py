@@ -10,7 +10,7 @@ from jaxmask import _check
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
-from jaxmask.attention._packed import read_values, set_apart
+from jaxmask.attention._packed import isolate, read_values
 from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
 
 
@@ -89,7 +89,7 @@ def additive(
     q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
     spoiled = None
     if isinstance(q_mask, Segments):
-        q, k, v, spoiled = set_apart(q, k, v, seen)
+        q, k, v, spoiled = isolate(q, k, v, seen)
     with jax.named_scope("jaxmask.additive"):
         wide = accumulator(common_dtype(q.dtype, k.dtype))
         by_query = jnp.matmul(q, weights.w_q, preferred_element_type=wide)

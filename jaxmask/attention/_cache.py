@@ -115,8 +115,8 @@ def attend_cached(
       `(cache, (y, mask))`, `y` like `q`.
 
     Raises:
-      TypeError, ValueError, MaskError: as `attend`; if `cache` does not fit, or has not `window`
-        slots; for `Segments`, whose sequences one cache would mix.
+      TypeError, ValueError, MaskError: as `attend`; if `cache` does not fit, or does not
+        have `window` slots; for `Segments`, whose sequences one cache would mix.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -140,7 +140,7 @@ def attend_cached(
         keep = real & (positions >= length[:, None] - slots)
     new = KVCache(*_stored(cache, k, v, keep, positions), length)
     keys, values, kv_mask, kv_positions = (
-        _everything(new) if window is None else _and_chunk(cache, k, v, real, positions)
+        _slots(new) if window is None else _slots_and_chunk(cache, k, v, real, positions)
     )
     y, _ = attend(
         *(q, real, keys.astype(q.dtype), values.astype(q.dtype), kv_mask),
@@ -170,21 +170,21 @@ def _stored(
 
 
 def _as_wide(old: Array, x: Array) -> Array:
-    """A cache of float64 where the steps are: float32 would lose half of them."""
+    """The cache in float64 if the steps are, since float32 would lose half their digits."""
     return jnp.asarray(old, x.dtype if x.dtype == jnp.float64 else None)
 
 
-def _everything(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:
-    """Keys, values, which of them are real, and their positions."""
+def _slots(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:
+    """The keys and values of the cache, which are real, and their positions."""
     slot = jnp.arange(cache.k.shape[1])[None]
     real = slot < cache.length[:, None]
     return cache.k, cache.v, real, jnp.broadcast_to(slot, real.shape)
 
 
-def _and_chunk(
+def _slots_and_chunk(
     cache: KVCache, k: Array, v: Array, real: StepMask, positions: Array
 ) -> tuple[Array, Array, StepMask, Array]:
-    """The ring as it was, then the chunk, which may overwrite what its first queries see."""
+    """The old ring, then the chunk, which would overwrite what its first queries see."""
     slots = cache.k.shape[1]
     last = cache.length[:, None] - 1
     held = last - (last - jnp.arange(slots)[None]) % slots  # the newest position of each slot

@@ -7,7 +7,7 @@ from jaxmask import _check, _mask_ops, masks, random
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, promotion_allowed
-from jaxmask.attention._packed import read_values, set_apart
+from jaxmask.attention._packed import isolate, read_values
 from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
 from jaxmask.masks import AttentionPredicate
 
@@ -104,10 +104,10 @@ def attend(
     q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
     spoiled = None
     if isinstance(q_mask, Segments):
-        q, k, v, spoiled = set_apart(q, k, v, seen)
+        q, k, v, spoiled = isolate(q, k, v, seen)
     with jax.named_scope("jaxmask.attend"):
-        # JAX's function lacks float16 on CPU, a softmax in float64, dropout, and sequences that
-        # stay apart.
+        # JAX's function lacks float16 on CPU, a softmax in float64, dropout, and isolation of the
+        # sequences of a packed row.
         in_jax = q.dtype in (jnp.float32, jnp.bfloat16)
         if dropout_rate or not in_jax or spoiled is not None:
             kept = _kept(key, (q, q_mask), (k, kv_mask), dropout_rate, row_ids)

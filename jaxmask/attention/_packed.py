@@ -1,4 +1,4 @@
-"""Keep a nan, an inf or an overflow of one sequence from the others of its packed row.
+"""Keep a nan, inf or overflow of one sequence away from the others in its packed row.
 
 A weight of 0 does not stop them, since 0 * nan is nan: not in the sum over keys, and not in its
 transpose, where the cotangents of all queries of a row meet at each key.
@@ -12,10 +12,10 @@ from jaxmask import _mask_ops
 from jaxmask._types import Array
 
 
-def set_apart(
+def isolate(
     q: Array, k: Array, v: Array, seen: Array | None
 ) -> tuple[Array, Array, Array, Bool[Array, "batch query 1 1"]]:
-    """Take nan and inf out of a packed row, and tell which queries they belong to."""
+    """Replace nan and inf by 0, and mark the queries that hold or see one."""
     assert seen is not None
     bad_q, bad_k, bad_v = (
         jnp.any(~jnp.isfinite(x), axis=tuple(range(2, x.ndim))) for x in (q, k, v)
@@ -33,7 +33,7 @@ def read_values(
     seen: Array | None,
     spoiled: Array | None,
 ) -> Shaped[Array, "batch query heads feature"]:
-    """What each query reads: the values by their weights; `spoiled` not None for packed rows."""
+    """The weighted sum of the values for each query; `spoiled` marks those of `isolate`."""
     if spoiled is None:
         return _weighted_sum(weights.astype(v.dtype), v)
     assert seen is not None
@@ -49,18 +49,18 @@ def _weighted_sum(weights: Array, v: Array) -> Array:
 
 @jax.custom_vjp
 def _weighted_sum_apart(weights: Array, v: Array) -> Array:
-    """The same, where a nan or inf that is sent back stays with the keys that its query read."""
+    """`_weighted_sum` that keeps a nan or inf cotangent with the keys that its query read."""
     return _weighted_sum(weights, v)
 
 
-def _backward(held: tuple[Array, Array], sent: Array) -> tuple[Array, Array]:
-    weights, v = held
-    bad = jnp.any(~jnp.isfinite(sent), axis=(2, 3))  # [batch, query]
+def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    weights, v = residuals
+    bad = jnp.any(~jnp.isfinite(cotangent), axis=(2, 3))  # [batch, query]
     _, pull = jax.vjp(_weighted_sum, weights, v)
-    by_weights, by_v = pull(jnp.where(bad[:, :, None, None], 0, sent))
+    by_weights, by_v = pull(jnp.where(bad[:, :, None, None], 0, cotangent))
     read = jnp.any((weights != 0) & bad[:, None, :, None], axis=(1, 2))  # [batch, key]
     by_weights = jnp.where(bad[:, None, :, None], jnp.nan, by_weights)
     return by_weights, jnp.where(_mask_ops.expand(read, v.ndim), jnp.nan, by_v)
 
 
-_weighted_sum_apart.defvjp(lambda *held: (_weighted_sum(*held), held), _backward)
+_weighted_sum_apart.defvjp(lambda *inputs: (_weighted_sum(*inputs), inputs), _backward)

@@ -1,4 +1,4 @@
-"""Which keys each query sees, and what stands where it sees none."""
+"""Which keys each query sees, and 0 where it sees none."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxmask.masks import AttentionPredicate
 def check_masks(
     q: ArrayLike, q_mask: Mask, k: ArrayLike, kv_mask: Mask, where: str
 ) -> tuple[Array, Mask, Array, Mask]:
-    """Check the pairs of queries and keys, and that they go together."""
+    """Check the pairs of queries and keys, and that they fit each other."""
     q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q")
     k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k")
     _check.packed((q_mask, kv_mask), where)
@@ -30,7 +30,7 @@ def ranks(x: Array, mask: Mask, given: ArrayLike | None, where: str, name: str) 
         _check.shape(positions, x.shape[:2], "[batch, time]", where, name)
         if not jnp.issubdtype(positions.dtype, jnp.integer):
             raise TypeError(f"{where}: `{name}` must be integers, got dtype {positions.dtype}.")
-        # Differences are taken, which unsigned and narrow integers cannot hold.
+        # Unsigned and narrow integers cannot hold the differences that are taken.
         return positions.astype(jnp.int64 if positions.dtype.itemsize == 8 else jnp.int32)
     return jnp.arange(x.shape[1])[None] if mask is None else masks.positions(mask)
 
@@ -47,9 +47,10 @@ def visible(
     positions: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     where: str,
 ) -> Bool[Array, "batch_or_1 1 query_or_1 key"] | None:
-    """Which keys each query sees, with axes of 1 where it does not depend on them; None: all.
+    """Which keys each query sees; None if every query sees all.
 
-    Rows of padded queries mean nothing: what they attend to is thrown away.
+    Axes that it does not depend on have size 1. The entries of padded queries have no meaning, as
+    their results are discarded.
     """
     seen = None
     if predicate is not None or isinstance(q_mask, Segments):
@@ -76,7 +77,7 @@ def _near(
     positions: tuple[ArrayLike | None, ArrayLike | None],
     where: str,
 ) -> Bool[Array, "batch_or_1 query key"]:
-    """By distance in real steps, so that padding between two of them does not count."""
+    """`causal` and `window`, by distance in real steps: padding in between does not count."""
     query = ranks(q, q_mask, positions[0], where, "q_positions")[:, :, None]
     key = ranks(k, kv_mask, positions[1], where, "kv_positions")[:, None, :]
     if window is None:
@@ -87,7 +88,7 @@ def _near(
 
 
 def softmax_over_keys(logits: Array, seen: Array | None) -> Array:
-    """Softmax of `[..., key]` over the visible keys; what the others hold does not matter."""
+    """Softmax of `[..., key]` over the visible keys, whatever the logits of the others."""
     if seen is not None:
         # Finite, so that a query that sees nothing stays finite until it is replaced.
         logits = jnp.where(seen, logits, 0.7 * jnp.finfo(logits.dtype).min)

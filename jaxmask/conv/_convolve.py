@@ -196,9 +196,7 @@ def conv2d(
     """
     where = "conv2d"
     x, mask = _check.pair(x, mask, where, over_time=True)
-    kernel, bias = checked_weights(
-        x, kernel, bias, groups, where, "[batch, time, frequency, channel]"
-    )
+    kernel, bias = checked_weights(x, kernel, bias, groups, where, OVER_TIME_AND_FREQUENCY)
     over_time, over_bins = both_axes(strides, where, "strides")
     d_time, d_bins = both_axes(dilation, where, "dilation")
     window = windows.window(

@@ -88,8 +88,8 @@ def _apart(
         ids = _longer(scatter(ids, target, time), strides, tail)
         return close_up(y, Segments(ids, max_segments), x.shape[1] * strides + max_segments * tail)
     # Outputs of a step stay together, so they move back as one.
-    together = y.reshape(y.shape[0], time, strides * y.shape[2])
-    y = gather(together, target).reshape(y.shape[0], x.shape[1] * strides, y.shape[2])
+    grouped = y.reshape(y.shape[0], time, strides * y.shape[2])
+    y = gather(grouped, target).reshape(y.shape[0], x.shape[1] * strides, y.shape[2])
     new = Segments(_longer(ids, strides, 0), max_segments)
     return filled(y, new), new
 

@@ -1,4 +1,4 @@
-"""What stands in the padding: a constant, or copies of real steps for functions not our own."""
+"""Padding replaced: by a constant, or for foreign functions by copies of real steps."""
 
 from collections.abc import Callable
 

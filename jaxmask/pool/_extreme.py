@@ -51,7 +51,7 @@ def _tangent_at_the_index(
 
 
 def _index(x: Array, real: Array, highest: bool) -> Array:
-    """Where the extreme stands first, `[batch, 1, feature...]`; anywhere in an empty row."""
+    """The first index of the extreme, `[batch, 1, feature...]`; any in an empty row."""
     index = _search(jnp.where(real, x, _identity(x.dtype, highest)), highest)
     # Padding ties with a real infinity, and all real steps are that infinity then.
     found = jnp.take_along_axis(jnp.broadcast_to(real, x.shape), index, axis=1)

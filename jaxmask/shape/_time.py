@@ -51,7 +51,7 @@ def split(
 
     Along time all rows are cut at the same positions, counted from the first real step of each row:
     a row is first moved to the left. Mask class: contiguous. Holes are physical: a missing step
-    keeps its place. `Segments` are cut where they stand. `split_at` counts real steps.
+    keeps its place. Packed rows are cut without being moved. `split_at` counts real steps.
 
     Args:
       x: `[batch, time, feature...]`, also `[batch, time]` ids; or `[batch, feature...]` with a row
