@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from bench.problem import GATES, Problem
 from jaxmask import recurrent
-from jaxmask.recurrent._engine.schedule import cheapest
+from jaxmask.recurrent._engine.scheduling import cheapest
 
 REPEATS = 5
 TURNS = 64

@@ -21,7 +21,7 @@ from jaxmask.recurrent._cells import (
     simple_cell,
 )
 from jaxmask.recurrent._choice import Choice, choose, is_full
-from jaxmask.recurrent._engine import engine, kinds
+from jaxmask.recurrent._engine import kinds, transforms
 
 
 def lstm(
@@ -284,7 +284,7 @@ def _compiled(
             cell = functools.partial(layer.cell, weights, **dict(layer.options))
             return masked_scan.run(cell, safe, mask, starts, carry, reverse=reverse)
         state = tuple(jax.tree.leaves(carry))
-        state, pair = engine.recurrence(
+        state, pair = transforms.run(
             *(layer.kind, choice, x, mask, starts, weights, state), reverse=reverse
         )
         return jax.tree.unflatten(jax.tree.structure(carry), state), pair

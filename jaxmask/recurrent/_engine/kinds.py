@@ -1,14 +1,18 @@
-"""What the engine must know of a recurrence: the arithmetic of a step beside its two products."""
+"""What a method of the engine is given, and the arithmetic of a step beside its two products."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from jaxmask._types import Array
+from jaxmask._types import Array, StepMask, Steps
+from jaxmask.recurrent._cells import with_bias
+from jaxmask.recurrent._choice import Choice
 
 State = tuple[Array, ...]
+Pulled = tuple[Array, Array, tuple[Array | None, ...]]
 
 
 class Kind(NamedTuple):
@@ -21,11 +25,11 @@ class Kind(NamedTuple):
       join: `(z_x, z_h) -> z`, what the arithmetic reads of both products, `[..., gates]`.
       update: `(z, state) -> state`.
       factors: `(z, before, after) -> (factors, holds)`, arrays `[..., hidden]` or
-        `[..., gate, hidden]`; `before` and `after` are the states. Finite
-        where these are, so that cotangents of 0 stay 0.
+        `[..., gate, hidden]`; `before` and `after` are the states. Finite where these are, so that
+        cotangents of 0 stay 0.
       pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
         reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
-      gates: how often `z` is as wide as `h`; 0 where `factors` does not read it.
+      gates: how many times as wide as `h` `z` is; 0 where `factors` does not read it.
       adds: whether `z` is `z_x + z_h`.
       bounded: whether the state stays finite however many steps are made of finite inputs.
     """
@@ -33,13 +37,69 @@ class Kind(NamedTuple):
     join: Callable[[Array, Array], Array]
     update: Callable[[Array, State], State]
     factors: Callable[[Array, State, State], tuple[State, State]]
-    pull: Callable[[State, State, State], tuple[Array, Array, tuple[Array | None, ...]]]
+    pull: Callable[[State, State, State], Pulled]
     gates: int
     adds: bool = True
     bounded: bool = True
 
 
-Pulled = tuple[Array, Array, tuple[Array | None, ...]]
+class Setting(NamedTuple):
+    """What is static. `keeps`: whether a backward follows."""
+
+    kind: Kind
+    choice: Choice
+    reverse: bool
+    keeps: bool = True
+
+
+class Batch(NamedTuple):
+    """Padded rows: where the real steps are, and at which of them the state starts from zeros."""
+
+    x: Steps
+    real: StepMask
+    starts: StepMask | None
+
+
+class Weights(NamedTuple):
+    """Matrices in the dtype to multiply in, biases in that of the state; one member serves all."""
+
+    w_x: Float[Array, "member feature gates"]
+    w_h: Float[Array, "member hidden gates"]
+    b_x: Float[Array, "member gates"]
+    b_h: Float[Array, "member gates"] | None
+
+
+def product(a: Array, w: Array, dtype: Any) -> Array:
+    """Multiply in the dtype of `w`, add up in that of the state."""
+    # Two axes, whatever `a` has: XLA makes `a` once for each form that products want.
+    flat = a.reshape(-1, a.shape[-1]).astype(w.dtype)
+    return jnp.matmul(flat, w, preferred_element_type=dtype).reshape(*a.shape[:-1], w.shape[-1])
+
+
+def join(kind: Kind, own: Weights, z_x: Array, h: Array) -> Array:
+    """What a step reads of both products, from `x @ w_x` and `h`; the weights are of one member."""
+    return kind.join(with_bias(z_x, own.b_x), with_bias(product(h, own.w_h, h.dtype), own.b_h))
+
+
+def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros that vary over the axes of a `shard_map` that an array varies over."""
+    return jnp.zeros_like(like, shape=shape, dtype=dtype)
+
+
+def select(condition: Array, on_true: State, on_false: State) -> State:
+    return tuple(jnp.where(condition, a, b) for a, b in zip(on_true, on_false, strict=True))
+
+
+def reset(starts: Array | None, state: State) -> State:
+    """The state before a step: zeros where an episode begins."""
+    if starts is None:
+        return state
+    return select(starts, tuple(jnp.zeros_like(s) for s in state), state)
+
+
+def flat_gates(d: Array) -> Array:
+    """`[..., gate, hidden]` as `[..., gates]`."""
+    return d.reshape(*d.shape[:-2], -1)
 
 
 def _by_gate(*gates: Array) -> Array:
@@ -59,9 +119,9 @@ def _lstm_update(z: Array, state: State) -> State:
 
 def _lstm_factors(z: Array, before: State, after: State) -> tuple[State, State]:
     i, f, g, o = _lstm_gates(z)
-    said = jnp.tanh(after[1])
-    gates = g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g**2), said * o * (1 - o)
-    return (_by_gate(*gates), o * (1 - said**2)), (f,)
+    squashed = jnp.tanh(after[1])
+    gates = g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g**2), squashed * o * (1 - o)
+    return (_by_gate(*gates), o * (1 - squashed**2)), (f,)
 
 
 def _lstm_pull(factors: State, holds: State, d_state: State) -> Pulled:

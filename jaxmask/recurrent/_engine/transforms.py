@@ -1,13 +1,11 @@
-"""The engine's face: any mask, any map over it, and every derivative.
+"""The entry of the engine: any mask, any map over it, and every derivative.
 
-Each of these calls the next:
+Each of these calls the next, so that `vmap` and derivatives may come in any order:
 
-    run                          custom_vjp: forward, and back by hand
-      _forward, _back            custom_jvp: their own derivatives are those of the plain scan
+    _differentiable              custom_vjp: forward, and a backward of its own
+      _forward, _backward        custom_jvp: their derivatives are those of the plain scan
         over_members             custom_vmap: a mapped axis becomes members of one loop
-          forward, backward      the loops; with `dense`, those of `dense.py`
-
-So `vmap` and derivatives may come in any order.
+          forward_members, ...   the method: `tiled.py` or `dense.py`
 """
 
 import dataclasses
@@ -18,25 +16,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_batching import custom_vmap
 
 from jaxmask import _mask_ops, ops
-from jaxmask._types import Array, Mask, StepMask, Steps, common_dtype
+from jaxmask._types import Array, Mask, PyTree, StepMask, Steps, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._choice import Choice
-from jaxmask.recurrent._engine import dense as without_tiles
-from jaxmask.recurrent._engine.forward import Weights, join, product, zeros
-from jaxmask.recurrent._engine.kinds import Kind, State
-from jaxmask.recurrent._engine.members import (
+from jaxmask.recurrent._engine import dense, tiled
+from jaxmask.recurrent._engine.kinds import (
     Batch,
-    Saved,
+    Kind,
     Setting,
-    back_members,
-    forward_members,
-    over_members,
+    State,
+    Weights,
+    join,
+    product,
+    zeros,
 )
 
+METHODS: dict[str, Any] = {"tiled": tiled, "dense": dense, "pallas": dense}
 
-def recurrence(
+
+def run(
     kind: Kind,
     choice: Choice,
     x: Steps,
@@ -47,17 +48,10 @@ def recurrence(
     *,
     reverse: bool,
 ) -> tuple[State, tuple[Steps, Mask]]:
-    """A recurrence over any mask.
+    """The last states, each `[batch, hidden]`, and `h` after each real step, with its mask.
 
-    Args:
-      kind: the recurrence.
-      choice: the sizes to cut with.
-      x: `[batch, time, feature]`.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      starts: where the state starts from zeros, or None.
-      weights: `w_x`, `w_h` and `b`, or two biases in one array, that of `x` and that of `h`.
-      carry: the first states, each `[batch, hidden]`.
-      reverse: from the last real step of each row to the first.
+    `weights` are `w_x`, `w_h` and `b`, or two biases in one array, that of `x` and that of `h`.
+    `starts` says where the state starts from zeros.
     """
     w_x, w_h, b = weights
     compute, dtype = common_dtype(x.dtype, w_x.dtype), carry[0].dtype
@@ -68,7 +62,7 @@ def recurrence(
         b if b is None else (b + zeros(x, (), b.dtype)).astype(dtype)[None] for b in (b_x, b_h)
     )
     real = _mask_ops.real_steps(mask, x.shape[:2])
-    ends, h = run(
+    ends, h = _differentiable(
         Setting(kind, choice, reverse),
         Batch(x, real, starts),
         Weights(*matrices, *biases),
@@ -78,47 +72,38 @@ def recurrence(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run(setting: Setting, batch: Batch, weights: Weights, carry: State) -> tuple[State, Steps]:
-    """The state after the last real step of each row, and `h` after each real step, else 0.
-
-    Args:
-      setting: the recurrence, the method, and the direction.
-      batch: `x [batch, time, feature]`.
-      weights: of one member.
-      carry: the first states, each `[batch, hidden]`.
-    """
+def _differentiable(
+    setting: Setting, batch: Batch, weights: Weights, carry: State
+) -> tuple[State, Steps]:
     return _forward(_without_backward(setting, batch.x.shape[1]), batch, weights, carry)[0]
 
 
 def _without_backward(setting: Setting, time: int) -> Setting:
-    """Nothing is kept. On a CPU the dense way is for its backward, and for a step alone."""
+    """Nothing is kept. On a CPU `"dense"` gains by its backward, and for a step alone."""
     choice = setting.choice
     if choice.method == "dense" and choice.unroll == 1 and time > 1:
         choice = dataclasses.replace(choice, method="tiled")
     return setting._replace(keeps=False, choice=choice)
 
 
-def _run_forward(setting: Setting, batch: Batch, weights: Weights, carry: State) -> Any:
+def _vjp_forward(setting: Setting, batch: Batch, weights: Weights, carry: State) -> Any:
     result, saved = _forward(setting, batch, weights, carry)
     return result, (batch, weights, carry, saved)
 
 
-def _run_back(setting: Setting, saved: Any, given: Any) -> Any:
-    d_x, d_weights, d_carry = _back(setting, *saved, given)
-    # What is boolean has no cotangent, and `custom_vjp` wants None in its place.
+def _vjp_backward(setting: Setting, saved: Any, given: Any) -> Any:
+    d_x, d_weights, d_carry = _backward(setting, *saved, given)
+    # A boolean has no cotangent; `custom_vjp` wants None for it.
     return Batch(d_x, None, None), d_weights, d_carry  # type: ignore[arg-type]
 
 
-run.defvjp(_run_forward, _run_back)
+_differentiable.defvjp(_vjp_forward, _vjp_backward)
 
 
-# ------------------------------------------------------ derivatives of derivatives: the plain scan
-
-
-def reference(
+def _reference(
     setting: Setting, batch: Batch, weights: Weights, carry: State
 ) -> tuple[State, Steps]:
-    """What `run` computes, by a `lax.scan` over all steps."""
+    """What the engine computes, by a `lax.scan` over all steps."""
     own: Weights = jax.tree.map(lambda w: w[0], weights)
     dtype = carry[0].dtype
 
@@ -138,41 +123,39 @@ def reference(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _forward(
     setting: Setting, batch: Batch, weights: Weights, carry: State
-) -> tuple[tuple[State, Steps], Saved | without_tiles.Kept | None]:
-    way = forward_members if setting.choice.method == "tiled" else without_tiles.forward_members
-    inner = functools.partial(way, setting)
+) -> tuple[tuple[State, Steps], Any]:
+    inner = functools.partial(METHODS[setting.choice.method].forward_members, setting)
     return over_members(inner)(weights, batch, carry)
 
 
 @_forward.defjvp
 def _forward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
     result, saved = _forward(setting, *primals)
-    _, d_result = jax.jvp(*_floating(functools.partial(reference, setting), primals, tangents))
-    # Only `_back` sees what is saved, and its derivative does not read it.
+    _, d_result = jax.jvp(*_floating(functools.partial(_reference, setting), primals, tangents))
+    # Only `_backward` reads what is saved, and its derivative does not read it.
     return (result, saved), (d_result, jax.tree.map(_no_tangent, saved))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _back(
+def _backward(
     setting: Setting, batch: Batch, weights: Weights, carry: State, saved: Any, given: Any
 ) -> tuple[Array, Weights, State]:
-    way = back_members if setting.choice.method == "tiled" else without_tiles.back_members
-    inner = functools.partial(way, setting)
+    inner = functools.partial(METHODS[setting.choice.method].backward_members, setting)
     d_x, d_weights, d_carry = over_members(inner)(weights, batch, carry, saved, given)
     d_weights = jax.tree.map(lambda d, w: d[None].astype(w.dtype), d_weights, weights)
     return d_x.astype(batch.x.dtype), d_weights, d_carry
 
 
-@_back.defjvp
-def _back_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
+@_backward.defjvp
+def _backward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
     def pull(batch: Batch, weights: Weights, carry: State, given: Any) -> Any:
         def plain(x: Array, weights: Weights, carry: State) -> Any:
-            return reference(setting, batch._replace(x=x), weights, carry)
+            return _reference(setting, batch._replace(x=x), weights, carry)
 
         return jax.vjp(plain, batch.x, weights, carry)[1](given)
 
     read, d_read = ((*tree[:3], tree[4]) for tree in (primals, tangents))
-    return _back(setting, *primals), jax.jvp(*_floating(pull, read, d_read))[1]
+    return _backward(setting, *primals), jax.jvp(*_floating(pull, read, d_read))[1]
 
 
 def _floating(f: Callable, primals: Any, tangents: Any) -> tuple[Callable, Any, Any]:
@@ -193,3 +176,34 @@ def _floating(f: Callable, primals: Any, tangents: Any) -> tuple[Callable, Any, 
 def _no_tangent(a: Array) -> Any:
     inexact = jnp.issubdtype(a.dtype, jnp.inexact)
     return jnp.zeros_like(a) if inexact else np.zeros(a.shape, jax.dtypes.float0)
+
+
+def over_members(f: Callable) -> Callable:
+    """Call `f(weights, *rest)` with a leading axis of members, one here, which `vmap` multiplies.
+
+    A `vmap` of the loop would have a trip count for every mapped index, and select among whole
+    buffers in every iteration; one loop over the rounds of all members does not.
+    """
+
+    @custom_vmap
+    def members(weights: Weights, *rest: PyTree) -> PyTree:
+        return f(weights, *rest)
+
+    @members.def_vmap
+    def rule(size: int, mapped: Any, weights: Weights, *rest: PyTree) -> Any:
+        def fold(a: Array, is_mapped: bool) -> Array:
+            a = a if is_mapped else jnp.broadcast_to(a, (size, *a.shape))
+            return a.reshape(-1, *a.shape[2:])
+
+        if any(jax.tree.leaves(mapped[0])) or jax.tree.leaves(weights)[0].shape[0] > 1:
+            weights = jax.tree.map(fold, weights, mapped[0])
+        rest = jax.tree.map(fold, rest, tuple(mapped[1:]))
+        out = members(weights, *rest)
+        out = jax.tree.map(lambda a: a.reshape(size, a.shape[0] // size, *a.shape[1:]), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    def single(weights: Weights, *rest: PyTree) -> PyTree:
+        out = members(weights, *jax.tree.map(lambda a: a[None], rest))
+        return jax.tree.map(lambda a: a[0], out)
+
+    return single

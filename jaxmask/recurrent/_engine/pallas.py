@@ -1,10 +1,10 @@
 """A scan whose state and weights stay on the chip, as a Pallas kernel for TPUs.
 
-    grid        rows in tiles, and for each of them time in chunks, one after the other
-    in VMEM     the weights, the state of a tile's rows, and one chunk of what goes in and out
+    grid        tiles of rows, and for each of them chunks of time, one after the other
+    in VMEM     the weights, the state of a tile's rows, one chunk of inputs and outputs
 
-Between steps nothing goes to the memory of the device, where a `lax.scan` reads the weights and
-moves the state at every step. A chunk in which a tile has nothing to do is not computed.
+A `lax.scan` reads the weights from the memory of the device at every step, and its state too; here
+nothing leaves the chip between steps. A chunk in which a tile has nothing to do is skipped.
 """
 
 import functools
@@ -17,10 +17,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxmask._types import Array, PyTree, StepMask
-from jaxmask.recurrent._engine.forward import zeros
-from jaxmask.recurrent._engine.kinds import State
+from jaxmask.recurrent._engine.kinds import State, zeros
 
-ROOM = 8 * 2**20  # bytes of VMEM for what goes in and out, which is there twice
+STREAMED = 8 * 2**20  # bytes of VMEM for the inputs and outputs, which are there twice
 
 
 def scan(
@@ -34,9 +33,9 @@ def scan(
     steps: int,
     reverse: bool = False,
 ) -> tuple[State, PyTree]:
-    """A `lax.scan` of rows that do not depend on one another.
+    """A `lax.scan` over rows that do not depend on one another.
 
-    On a TPU a kernel; elsewhere the same kernel is interpreted, which is right and slow.
+    A kernel on a TPU; elsewhere the same kernel, interpreted, which is slow.
 
     Args:
       step: `(weights, state, inputs) -> (state, outputs)`: arithmetic, and products with weights.
@@ -44,14 +43,14 @@ def scan(
       carry: the first state, each `[batch, hidden]`.
       inputs: each `[time, batch, n]`.
       needed: `[time, batch]`. A chunk that no row of a tile needs leaves the state and gives zeros.
-        Time is filled up with steps that are not needed, and all inputs 0 or False: `step` must
-        leave the state then.
+        Time is padded with steps that are not needed, whose inputs are 0 or False: `step` must
+        leave the state there.
       rows: of a tile, at most.
       steps: of a chunk.
       reverse: from the last step to the first.
 
     Returns:
-      The last state, and what came out of the steps, each `[time, batch, n]`.
+      The last state, and the outputs of the steps, each `[time, batch, n]`.
     """
     call = functools.partial(_call, step, reverse, rows, steps)
     return jax.lax.platform_dependent(
@@ -83,7 +82,7 @@ def _call(
     tiles, chunks = -(-batch // rows), -(-time // steps)
 
     def shape(like: Any, *leading: int) -> jax.ShapeDtypeStruct:
-        # In a `shard_map` what comes out varies as what goes in.
+        # In a `shard_map` outputs vary over the axes that the inputs vary over.
         return jax.eval_shape(lambda: zeros(needed, (*leading, like.shape[-1]), like.dtype))
 
     def whole(a: Any) -> pl.BlockSpec:
@@ -93,10 +92,10 @@ def _call(
         return pl.BlockSpec((rows, *a.shape[1:]), lambda tile, chunk: (tile, 0))
 
     def of_steps(a: Any) -> pl.BlockSpec:
-        def place(tile: Any, chunk: Any) -> tuple[Any, ...]:
+        def block_index(tile: Any, chunk: Any) -> tuple[Any, ...]:
             return chunks - 1 - chunk if reverse else chunk, tile, 0
 
-        return pl.BlockSpec((steps, rows, a.shape[-1]), place)
+        return pl.BlockSpec((steps, rows, a.shape[-1]), block_index)
 
     streams = jax.tree.map(
         lambda a: _fill_up(a, chunks * steps, tiles * rows), (inputs, needed[..., None])
@@ -125,14 +124,14 @@ def _call(
 
 
 def _rows(most: int, steps: int, streams: PyTree) -> int:
-    """The rows of a tile: as many as have room, in eights, as the chip has them."""
+    """The rows of a tile: as many as fit, in multiples of eight, the height of a register."""
     widths = (-(-a.shape[-1] // 128) * 128 for a in jax.tree.leaves(streams))
-    fit = ROOM // (2 * 4 * steps * sum(widths))
+    fit = STREAMED // (2 * 4 * steps * sum(widths))
     return min(most, max(8, fit // 8 * 8))
 
 
 def _fill_up(a: Array, *sizes: int) -> Array:
-    """Whole tiles and chunks; what is boolean becomes numbers, which a tile can hold."""
+    """Pad to whole tiles and chunks; a block cannot hold booleans, so they become numbers."""
     a = a.astype(jnp.float32) if a.dtype == bool else a
     ends = [size - n for size, n in zip(sizes, a.shape, strict=False)]
     return jnp.pad(a, [(0, end) for end in ends] + [(0, 0)] * (a.ndim - len(ends)))
@@ -163,19 +162,19 @@ def _kernel(
         for t in reversed(range(steps)) if reverse else range(steps):
             now = jax.tree.map(lambda ref, b, t=t: ref[t] > 0 if b else ref[t], inputs, boolean)
             state, out = step(own, state, now)
-            jax.tree.map(functools.partial(_put, t), outputs, out)
-        jax.tree.map(functools.partial(_put, ...), states, state)
+            jax.tree.map(functools.partial(_store, t), outputs, out)
+        jax.tree.map(functools.partial(_store, ...), states, state)
 
     @pl.when(~is_needed)
     def _() -> None:
-        jax.tree.map(lambda ref: _put(..., ref, jnp.zeros(ref.shape, ref.dtype)), outputs)
+        jax.tree.map(lambda ref: _store(..., ref, jnp.zeros(ref.shape, ref.dtype)), outputs)
 
     _write(ends, states)
 
 
 def _write(into: PyTree, refs: PyTree) -> None:
-    jax.tree.map(lambda a, b: _put(..., a, b[...]), into, refs)
+    jax.tree.map(lambda a, b: _store(..., a, b[...]), into, refs)
 
 
-def _put(place: Any, ref: Any, value: Array) -> None:
-    ref[place] = value
+def _store(index: Any, ref: Any, value: Array) -> None:
+    ref[index] = value
