@@ -77,7 +77,7 @@ def pair(
             refuse_segments(where)
         return x, _segments(x, mask, where, name)
     mask = boolean(mask, where)
-    _belongs(mask, x, (2,) if over_time else (1, 2), where, name)
+    belongs(mask, x, (2,) if over_time else (1, 2), where, name)
     return x, mask
 
 
@@ -90,41 +90,8 @@ def known(x: ArrayLike) -> np.ndarray | None:
     return np.asarray(x)
 
 
-def host(x: Any, name: str, where: str) -> np.ndarray:
-    """`x` as a NumPy array, which `array` would move to a device, turning 64 bits into 32."""
-    if not hasattr(x, "__array__"):
-        raise TypeError(
-            f"{where}: `{name}` must be a NumPy or JAX array, got {type(x).__name__}. Pass "
-            f"`np.asarray({name})`; a list of sequences goes to `jm.pad_sequences`."
-        )
-    if np.ma.is_masked(x):
-        raise MaskError(
-            f"{where}: `{name}` is a NumPy masked array, whose mask `np.asarray` drops, so the "
-            "steps that it hides would be real. Leave those steps out, or pass `.data`, with the "
-            "mask `~np.ma.getmaskarray(...)` if the function takes one."
-        )
-    return np.asarray(x)
-
-
-def host_pair(
-    x: Any, mask: Any, where: str, *, name: str = "x"
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """`pair` for functions over time that run on the host, without `Segments`."""
-    x = host(x, name, where)
-    if x.ndim < 2:
-        raise ValueError(f"{where}: `{name}` must be [batch, time, ...], got shape {x.shape}.")
-    if isinstance(mask, Segments):
-        refuse_segments(where)
-    if mask is None:
-        return x, None
-    real = host(mask, "mask", where)
-    _boolean(real.dtype, where, "mask")
-    _belongs(real, x, (2,), where, name)
-    return x, real
-
-
-def _belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, name: str) -> None:
-    """The mask rule, `mask.shape == x.shape[:mask.ndim]`."""
+def belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, name: str) -> None:
+    """The mask rule, `mask.shape == x.shape[:mask.ndim]`, with a mask of one of these ranks."""
     if mask.ndim not in ranks:
         _refuse_rank(mask, ranks, where)
     if mask.shape != x.shape[: mask.ndim]:
@@ -147,7 +114,7 @@ def of_steps(mask: ArrayLike, where: str) -> None:
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
     """A boolean mask: floats, ints and lengths have other meanings elsewhere."""
     checked = array(mask, name, where)
-    _boolean(checked.dtype, where, name)
+    boolean_dtype(checked.dtype, where, name)
     return unfolded(mask, checked)
 
 
@@ -165,7 +132,7 @@ def unfolded(given: ArrayLike, x: Array) -> Array:
 _barrier = jax.jit(jax.lax.optimization_barrier, inline=True)
 
 
-def _boolean(dtype: np.dtype, where: str, name: str) -> None:
+def boolean_dtype(dtype: np.dtype, where: str, name: str) -> None:
     if dtype != np.bool_:
         raise TypeError(
             f"{where}: `{name}` must be boolean (True = real step), got dtype {dtype}. If the "

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxmask import _check
 from jaxmask._host import exact
+from jaxmask._host.arrays import to_numpy
 from jaxmask._host.ragged import Ragged, check_ragged, from_arrow, is_arrow
 from jaxmask._host.rectangle import are_long
 
@@ -147,7 +147,7 @@ def _row(row: Any, index: int, where: str) -> Any:
     if isinstance(row, list | tuple):
         return row
     if hasattr(row, "__array__"):
-        return _check.host(row, f"sequences[{index}]", where)
+        return to_numpy(row, f"sequences[{index}]", where)
     return _listed(row, f"in `sequences[{index}]`, after {{}} steps", where)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check
+from jaxmask._host.arrays import to_numpy
 from jaxmask._types import ArrayLike, Segments
 
 
@@ -118,7 +119,7 @@ class Packed:
             row holds more sequences than `max_segments`.
         """
         where = "place"
-        source = _check.host(values, "values", where)
+        source = to_numpy(values, "values", where)
         if source.ndim < 1 or len(source) != self.count:
             raise ValueError(
                 f"{where}: `values` must have one value for each of the {self.count} sequences, "
@@ -153,7 +154,7 @@ class Packed:
         where = "collect"
         most = self._most(max_segments, where)
         if not isinstance(y, jax.Array):
-            y = _check.host(y, "y", where)
+            y = to_numpy(y, "y", where)
         if y.ndim < 1 or len(y) != len(self.x) * most:
             raise ValueError(
                 f"{where}: `y` must be [rows * max_segments, ...] = [{len(self.x)} * {most}, ...], "

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from jaxmask import _check
+from jaxmask._host.arrays import to_numpy
 
 
 class Ragged(NamedTuple):
@@ -34,10 +34,10 @@ class Ragged(NamedTuple):
 
 def check_ragged(values: Any, offsets: Any, where: str) -> Ragged:
     """`values [total, feature...]` and integer `offsets [batch + 1]` as checked NumPy arrays."""
-    flat = _check.host(values, "values", where)
+    flat = to_numpy(values, "values", where)
     if flat.ndim < 1:
         raise ValueError(f"{where}: `values` must be [total, feature...], got a scalar.")
-    return Ragged(flat, _offsets(_check.host(offsets, "offsets", where), len(flat), where))
+    return Ragged(flat, _offsets(to_numpy(offsets, "offsets", where), len(flat), where))
 
 
 def _offsets(offsets: np.ndarray, total: int, where: str) -> np.ndarray:

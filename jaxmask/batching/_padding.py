@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from jaxmask import _check
 from jaxmask._host import exact
+from jaxmask._host.arrays import numpy_pair
 from jaxmask._host.flatten import Rows, joined, read_rows
 from jaxmask._host.ragged import Ragged, check_ragged
 from jaxmask._host.rectangle import (
@@ -143,7 +144,7 @@ def unpad_sequences(padded: ArrayLike, mask: ArrayLike | None) -> list[np.ndarra
       [[7, 0, 8], [9]]
     """
     where = "unpad_sequences"
-    x, real = _check.host_pair(padded, mask, where, name="padded")
+    x, real = numpy_pair(padded, mask, where, name="padded")
     if real is None:
         real = np.ones(x.shape[:2], bool)
     ends = np.cumsum(np.sum(real, axis=1)).tolist()

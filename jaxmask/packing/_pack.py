@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
+from jaxmask._host.arrays import to_numpy
 from jaxmask._host.flatten import flatten
 from jaxmask._host.pack import OVERFLOWS, Overflow, cut, fill
 from jaxmask._host.packed import Packed
@@ -94,7 +95,7 @@ def unpack_sequences(y: ArrayLike, packed: Packed) -> list[np.ndarray]:
       [[10], [20, 20], []]
     """
     where = "unpack_sequences"
-    source = _check.host(y, "y", where)
+    source = to_numpy(y, "y", where)
     rows, row_length = packed.mask.shape
     if source.shape[:2] != (rows, row_length):
         raise ValueError(
