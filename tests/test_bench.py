@@ -28,6 +28,7 @@ from bench.problem import Problem
 from bench.rivals.jaxmask import reference
 from bench.rivals.program import Layout, Result, compile_jax
 from bench.workloads import FILLS, WORKLOADS, log_normal
+from tests.sampling import usual
 
 LENGTHS = (5, 2, 7, 1)
 TINY = Problem("lstm", "tiny", LENGTHS, time=7, feature=3, hidden=8)
@@ -39,13 +40,15 @@ FIELDS = {
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"cell": "gru"},
-        {"layers": 2, "directions": 2},
-        {"cell": "gru", "directions": 2, "what": "forward"},
-        {"dtype": "bfloat16"},
-    ],
+    usual(
+        [{}],
+        [
+            {"cell": "gru"},
+            {"layers": 2, "directions": 2},
+            {"cell": "gru", "directions": 2, "what": "forward"},
+            {"dtype": "bfloat16"},
+        ],
+    ),
 )
 def test_rivals_agree_in_outputs_and_gradients(options):
     task = dataclasses.replace(TINY, **options)

@@ -2,8 +2,10 @@
 
 import pytest
 
+from jaxmask.ragged._interpreter import interpret
 from tests.ragged.alone import compare
 from tests.ragged.programs import PROGRAMS
+from tests.ragged.usual import USUAL
 
 # Their arrays are empty in a row of one step, and for all rows of a batch of such.
 AT_ONE_STEP = (
@@ -24,6 +26,36 @@ def test_a_batch_of_single_steps(name):
     compare(PROGRAMS[name], (1, 0, 1), time=1)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", sorted(USUAL))
 def test_equals_the_row_alone(name):
     compare(PROGRAMS[name])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", sorted(PROGRAMS.keys() - USUAL))
+def test_others_equal_the_row_alone(name):
+    compare(PROGRAMS[name])
+
+
+@pytest.mark.exhaustive
+def test_the_usual_programs_reach_every_rule(monkeypatch):
+    reached = {name: primitives_of(PROGRAMS[name], monkeypatch) for name in PROGRAMS}
+    assert set().union(*reached.values()) == set().union(*(reached[name] for name in USUAL))
+
+
+def primitives_of(row, monkeypatch):
+    """The primitives whose rules a program asks for, and the ranks of what they are given."""
+    found = set()
+
+    def recorded(name, rule):
+        def run(step, *values):
+            found.add((name, *(getattr(value, "ndim", 0) for value in values[:3])))
+            return rule(step, *values)
+
+        return run
+
+    rules = {name: recorded(name, rule) for name, rule in interpret.RULES.items()}
+    monkeypatch.setattr(interpret, "RULES", rules)
+    compare(row)
+    monkeypatch.undo()
+    return found

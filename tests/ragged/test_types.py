@@ -10,6 +10,7 @@ import pytest
 import jaxmask as jm
 from tests.ragged.alone import weigh
 from tests.ragged.programs import PROGRAMS
+from tests.sampling import every_nth
 
 LENGTHS = (5, 1, 3)
 X = np.random.default_rng(0).normal(size=(3, 5, 3))
@@ -142,7 +143,7 @@ def strict():
         jax.config.update(name, value)
 
 
-@pytest.mark.parametrize("name", CAREFUL)
+@pytest.mark.parametrize("name", every_nth(6, CAREFUL))
 def test_strict_settings(strict, name):
     row, x = PROGRAMS[name], X.astype(np.float32)
     w = [np.eye(3, dtype=np.float32)] * ("w" in inspect.signature(row.f).parameters)
