@@ -8,13 +8,13 @@ import pytest
 
 def usual(chosen: Iterable[Any], others: Iterable[Any]) -> list[Any]:
     """The chosen ones, and the others for the exhaustive run."""
-    return [*chosen, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in others)]
+    return [*chosen, *map(_exhaustive, others)]
 
 
 def every_nth(n: int, every: Iterable[Any]) -> list[Any]:
     """One of n on every change."""
-    every = list(every)
-    return [
-        x if k % n == 0 else pytest.param(x, marks=pytest.mark.exhaustive)
-        for k, x in enumerate(every)
-    ]
+    return [_exhaustive(each) if k % n else each for k, each in enumerate(every)]
+
+
+def _exhaustive(value: Any) -> Any:
+    return pytest.param(value, marks=pytest.mark.exhaustive)
