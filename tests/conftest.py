@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 
 import jax
 import pytest
@@ -80,19 +81,26 @@ def pytest_collection_modifyitems(config, items):
 
 
 def leave_out_the_exhaustive(config, items):
-    """Tests that are marked so, and some laws over all but one entry of each function."""
+    """Tests that are marked so, others of which one in n is tried, and laws of one entry each."""
     first_entries = stands_for_its_function()
+    seen: Counter[str] = Counter()
 
     def is_left_out(item):
         if item.get_closest_marker("exhaustive"):
             return True
+        if sampled := item.get_closest_marker("sampled"):
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            return (seen[name] - 1) % sampled.args[0] > 0
         of_every_call = getattr(getattr(item, "function", None), "of_every_call", True)
         return not of_every_call and item.callspec.params["entry"].name not in first_entries
 
-    left_out = [item for item in items if is_left_out(item)]
+    kept, left_out = [], []
+    for item in items:
+        (left_out if is_left_out(item) else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not is_left_out(item)]
+        items[:] = kept
 
 
 GROUP = pytest.StashKey[str]()

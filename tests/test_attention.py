@@ -126,6 +126,7 @@ def test_a_predicate_is_of_physical_positions(size):
         close(ours, theirs)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -160,6 +161,7 @@ def test_minus_infinity_in_a_bias_hides_a_key():
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("noise", [{}, {"dropout_rate": 0.3, "key": jax.random.key(0)}])
 def test_a_bias_in_the_padding_does_not_matter(poison, noise):
@@ -439,6 +441,7 @@ def flax_attention(**options):
     return nnx.MultiHeadAttention(2, 6, 8, decode=False, rngs=nnx.Rngs(1), **options)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("causal", [False, True])
 def test_multi_head_attention_is_flax_with_the_same_weights(causal):
     theirs = flax_attention()
@@ -552,6 +555,7 @@ def chunks(layer, sizes):
     return streamed
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("window", [None, 2])
 def test_a_prompt_on_either_side_then_a_step_at_a_time_is_one_long_call(window):
     """Ragged prompts, padded left, right or with holes, then decoding."""

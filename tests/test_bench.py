@@ -28,7 +28,6 @@ from bench.problem import Problem
 from bench.rivals.jaxmask import reference
 from bench.rivals.program import Layout, Result, compile_jax
 from bench.workloads import FILLS, WORKLOADS, log_normal
-from tests.sampling import usual
 
 LENGTHS = (5, 2, 7, 1)
 TINY = Problem("lstm", "tiny", LENGTHS, time=7, feature=3, hidden=8)
@@ -38,17 +37,16 @@ FIELDS = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "options",
-    usual(
-        [{}],
-        [
-            {"cell": "gru"},
-            {"layers": 2, "directions": 2},
-            {"cell": "gru", "directions": 2, "what": "forward"},
-            {"dtype": "bfloat16"},
-        ],
-    ),
+    [
+        {},
+        {"cell": "gru"},
+        {"layers": 2, "directions": 2},
+        {"cell": "gru", "directions": 2, "what": "forward"},
+        {"dtype": "bfloat16"},
+    ],
 )
 def test_rivals_agree_in_outputs_and_gradients(options):
     task = dataclasses.replace(TINY, **options)
@@ -71,6 +69,7 @@ def test_a_library_that_is_missing_is_left_out_with_a_reason(monkeypatch):
     assert (programs, left_out) == ({}, {"keras": "keras is not installed"})
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", ["forward", "train"])
 @pytest.mark.parametrize("wrong", [1.001, np.nan])
 def test_a_rival_that_computes_something_else_is_refused(what, wrong):
@@ -95,6 +94,7 @@ def test_padding_is_not_compared_and_every_real_step_is():
         agreement.distance(Result(y=result.y[:-1]), result)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("layers", "directions"), [(1, 1), (2, 2)])
 def test_weights_in_the_layout_of_cudnn(layers, directions):
     rnn = pytest.importorskip("jax.experimental.rnn")
@@ -162,6 +162,7 @@ def waits_for_all(task, tick):
     return {"what": task.what, "rivals": {"jaxmask": {"compile_seconds": 1.0, "traces": 1}}}
 
 
+@pytest.mark.exhaustive
 def test_problems_side_by_side_do_not_wait_for_one_that_fails(capsys):
     tasks = [dataclasses.replace(TINY, what=what) for what in ("forward", "train", "inference")]
     rows = list(side_by_side.measure(waits_for_all, tasks))
@@ -170,6 +171,7 @@ def test_problems_side_by_side_do_not_wait_for_one_that_fails(capsys):
     assert "cannot compile" in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_ways_to_unroll_are_compared(monkeypatch):
     monkeypatch.setattr(unroll, "SIZES", ((2, 20, 8),))
     monkeypatch.setattr(unroll, "LEAST", 0.0)
@@ -180,6 +182,7 @@ def test_ways_to_unroll_are_compared(monkeypatch):
     assert "| 2 x 20, 8 | train |" in unroll.table(rows, "a machine")
 
 
+@pytest.mark.exhaustive
 def test_charts_are_drawn_from_rows(row, tmp_path):
     pytest.importorskip("matplotlib")
     rows = [{**row, "shape": "A", "fill": fill} for fill in (0.1, 1.0)]
@@ -280,6 +283,7 @@ def test_options_select_the_problems():
     assert len(list(recurrent.problems(options))) == 8 * (3 * 4 + len(WORKLOADS))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("labelled", [False, True])
 def test_the_libraries_train_alike_on_all_kinds_of_batches(labelled):
     """The second loss shows the gradients of the first one, and the optimizer."""
@@ -318,6 +322,7 @@ def test_the_libraries_train_alike_on_all_kinds_of_batches(labelled):
         train.compare({**losses, ("torch", "bucketed"): [first, np.nan]})
 
 
+@pytest.mark.exhaustive
 def test_serving_compiles_once_a_bucket(monkeypatch):
     serve = pytest.importorskip("bench.serve")
     monkeypatch.setattr(serve, "HIDDEN", 4)

@@ -266,6 +266,7 @@ def test_conv2d_and_pools_are_keras_on_the_row_alone(keras):
     assert_rows_of_keras(same, x, y, mask)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("padding", ["same", "causal", "reverse_causal", "valid", "full"])
 def test_every_amount_of_padding_gives_the_same_strided_result(padding):
     """XLA's SAME does not: its phase moves with the padded length."""
@@ -289,6 +290,7 @@ STRIDED = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STRIDED)
 @pytest.mark.parametrize("known", [True, False])
 def test_strides_count_from_the_first_real_step(name, known):
@@ -333,6 +335,7 @@ EXPORTED = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EXPORTED)
 def test_exports_with_a_symbolic_time(name):
     """One program serves batches and times of every size."""
@@ -356,6 +359,7 @@ EXTREMES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EXTREMES)
 def test_gradients_of_pools_after_a_norm(name):
     """The optimised program gives the parameters before a pool the gradients of float64."""
@@ -400,6 +404,7 @@ WIDTHS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WIDTHS)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
 def test_widths(name, dtype):
@@ -446,6 +451,7 @@ def test_rules_that_depend_on_the_amount_of_padding_are_refused(padding, rule):
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("padding", "strides"), [("same", 2), ("valid", 1), ("full", 1), ("full", 3)]
 )
@@ -512,6 +518,7 @@ def test_integers_are_pooled():
         jm.conv.avg_pool1d(x, mask, 2)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])
 def test_lp_pool_of_zeros_has_finite_derivatives(p):
     @jax.jit

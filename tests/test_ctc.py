@@ -133,6 +133,7 @@ def by_alpha_and_beta(logits, labels, blank=0):
     return cost, np.exp(log_p) - share @ (states[:, None] == np.arange(log_p.shape[1]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("scale", "blank_logit"), [(1, 0), (3, 0), (1, 5)])
 def test_ctc_of_six_thousand_frames_has_exact_gradients(scale, blank_logit):
     rng = np.random.default_rng(scale + blank_logit)
@@ -175,6 +176,7 @@ def rows_without_an_alignment():
     return logits, mask, labels, label_mask
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("zero_infinity", [False, True])
 def test_ctc_rows_without_an_alignment_cost_inf_or_are_left_out(zero_infinity):
     logits, mask, labels, label_mask = rows_without_an_alignment()

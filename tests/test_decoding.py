@@ -94,6 +94,7 @@ def by_prefixes(steps, size, blank):
     return max(beam, key=lambda key: sum(beam[key]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_a_narrow_ctc_beam_is_the_search_in_a_dictionary(size):
     mask = np.arange(9) < np.array([9, 6, 8])[:, None]

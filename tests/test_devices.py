@@ -162,6 +162,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_learn_what_one_learns_though_one_has_fewer_batches(two, one):
     (first, second), _ = two
     assert first["devices"] == second["devices"] == (2, 4)
@@ -248,6 +249,7 @@ def killed(request, tmp_path_factory):
     return json.loads(wait(start("killed", folder, kills, devices=1, cache=folder / "cache"))[0])
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_moment_a_run_ends_with_the_bits_of_an_unbroken_one(killed):
     first, *others = killed["ends"]
     assert len(first["losses"]) >= 20

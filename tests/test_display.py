@@ -41,6 +41,7 @@ def module_and_arguments(name, monkeypatch):
     return found.value.args
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_has_a_table_and_a_picture(name, monkeypatch, capsys):
     layer, args, options = module_and_arguments(name, monkeypatch)

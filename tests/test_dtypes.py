@@ -81,6 +81,7 @@ def by_numpy(oracle, row):
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*POOLED, *BY_STEP, *BY_RANK])
 def test_values_and_dtypes_are_those_of_numpy(name, dtype):

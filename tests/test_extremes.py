@@ -37,6 +37,7 @@ POOLS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", POOLS)
 @pytest.mark.parametrize("kind", ["mask", "packed", "none"])
 def test_gradients_of_the_layer_before_are_those_of_float64(name, kind):
@@ -77,6 +78,7 @@ def test_padding_that_ties_has_none(name, value):
     assert pull(jnp.ones(2))[0].tolist() == [[0.0, 0.0, 1.0, 0.0], [0.0] * 4]
 
 
+@pytest.mark.sampled(2)
 @BOTH
 def test_it_has_all_derivatives(name):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 2)), jnp.float32)

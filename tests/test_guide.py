@@ -428,6 +428,7 @@ KEY_LINES = [
 ]
 
 
+@pytest.mark.exhaustive
 def test_example_tells_the_same_story():
     path = pathlib.Path(__file__).parent.parent / "examples" / "guide.py"
     command = [sys.executable, "-W", "error", str(path)]

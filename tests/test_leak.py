@@ -446,6 +446,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("moves", RIGHT, ids=str)
 def test_right_functions_are_acquitted(moves):
     report = together(RIGHT[moves], moves)
@@ -569,6 +570,7 @@ MOVED = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("move", "fn"), [(move, fn) for move in MOVED for fn in MOVED[move]])
 def test_a_move_convicts_what_the_default_acquits(move, fn):
     report = together(MOVED[move], (move,))

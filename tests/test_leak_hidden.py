@@ -39,11 +39,13 @@ def products():
     return leak.check(side_by_side(hidden.PRODUCTS), X, MASK)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", hidden.PRODUCTS)
 def test_a_product_with_a_mask_is_convicted_however_it_is_spelled(products, name):
     assert name in convicted(products)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_products_in_half_precision(dtype):
     report = leak.check(side_by_side(hidden.PRODUCTS), jnp.asarray(X, dtype), MASK)
@@ -185,6 +187,7 @@ DATA = {
 }
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [*((kind, "float32") for kind in DATA), ("plain", "bfloat16"), ("of all scales", "float16")],

@@ -36,6 +36,7 @@ def spoiled(x, mask):
     return np.where(mask[..., None], x, np.nan).astype(x.dtype)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("mask", [RIGHT, RIGHT[:, ::-1], HOLES], ids=["right", "left", "holes"])
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
@@ -117,6 +118,7 @@ OVERFLOWING = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", OVERFLOWING)
 def test_a_product_that_overflows_spoils_no_finite_state(name, reverse):

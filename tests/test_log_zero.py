@@ -74,6 +74,7 @@ def derivatives(loss, predictions, targets):
     return jax.jit(run)(*floats)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[3]])
 @pytest.mark.parametrize("also_in_predictions", [True, False])
 def test_what_is_ruled_out_counts_as_if_it_were_not_there(name, also_in_predictions):
@@ -129,6 +130,7 @@ BINARY = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", BINARY)
 def test_sure_logits_cost_nothing_or_inf(name):
     logits = np.array([[[np.inf], [-np.inf], [np.inf], [-np.inf], [np.inf], [0.3]]], np.float32)

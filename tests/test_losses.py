@@ -162,6 +162,7 @@ def test_gradients_in_options_do_not_see_the_padding(name):
             np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ALL)
 def test_every_kind_of_mask_selects_from_what_optax_gives_with_and_without_jit(name):
     predictions, targets = inputs(name)
@@ -278,6 +279,7 @@ def test_losses_of_vectors_do_not_compare_along_time(name):
         getattr(losses, name)(np.zeros((4, 3), np.float32), np.ones((4, 3), bool), targets)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", with_options(LOSSES))
 def test_options_go_by_row_or_by_step(name):
     predictions, targets = inputs(name)
@@ -330,6 +332,7 @@ OF_CLASSES = [name for name, (kind, _) in LOSSES.items() if kind == "ids"]
 YES_OR_NO = [name for name, (kind, _) in LOSSES.items() if kind == "binary"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [*OF_CLASSES, *YES_OR_NO, "seq2seq_cross_entropy"])
 def test_ids_that_are_no_class_are_refused_or_nan(name):
     kind = name if name in LOSSES else OF_CLASSES[0]

@@ -67,6 +67,7 @@ def test_golden_values_are_those_of_pytorch_as_it_is():
     assert_equal(ours(arrays), golden.torch_result(arrays))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", ["right", "left", "holes"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_is_that_of_keras(layout, bidirectional):

@@ -2,6 +2,8 @@
 
 import runpy
 
+import pytest
+
 from tests.ragged.coverage import PAGE, page
 from tests.ragged.programs import PROGRAMS
 
@@ -14,6 +16,7 @@ def test_the_corpus_is_large():
     assert len(PROGRAMS) >= 200
 
 
+@pytest.mark.exhaustive
 def test_the_example_learns():
     main = runpy.run_path(str(PAGE.parents[1] / "examples" / "ragged_vmap.py"))["main"]
     assert main(steps=12) < 2.2

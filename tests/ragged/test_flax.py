@@ -121,6 +121,7 @@ def assert_exact(run, alone, params, x, mask):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NNX)
 def test_nnx_layers_are_exact(name, batch):
     graph, params, rest = nnx.split(NNX[name](nnx.Rngs(0)), nnx.Param, ...)
@@ -150,6 +151,7 @@ LINEN = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LINEN)
 def test_linen_layers_are_exact(name, batch):
     layer = LINEN[name]
@@ -180,6 +182,7 @@ def test_a_random_stream_cannot_advance_under_jit(batch):
     nnx.jit(lambda layer, x, m: layer(x, m))(layer, *batch)
 
 
+@pytest.mark.exhaustive
 def test_ragged_in_a_sequential(batch):
     rngs = nnx.Rngs(0)
     block = Block(rngs)
@@ -190,6 +193,7 @@ def test_ragged_in_a_sequential(batch):
     np.testing.assert_allclose(y[3], expected, rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_check_of_a_module(batch):
     assert jm.nn.RaggedVmap(Block(nnx.Rngs(0))).check(*batch).ok
 

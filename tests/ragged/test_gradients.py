@@ -65,6 +65,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_behind_a_norm(name):
     of_row, of_batch = FUNCTIONS[name]

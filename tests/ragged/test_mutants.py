@@ -114,6 +114,7 @@ METHODS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_helper_taken_out_is_noticed(name):
     owner, attribute, mutant, program = METHODS[name]

@@ -81,6 +81,7 @@ def test_a_rule_that_leaves_its_padding_is_named(name):
         run(f)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", INSIDE)
 def test_programs_inside_of_programs_are_checked(name):
     run(INSIDE[name])
@@ -116,6 +117,7 @@ def test_nothing_is_checked_outside():
     assert "callback" not in str(traced)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("entry", [e for e in REGISTRY if "agged" in e.name], ids=str)
 @pytest.mark.parametrize("layout", ["right", "left", "holes"])
 def test_entries_of_the_registry(entry, layout):

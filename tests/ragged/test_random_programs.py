@@ -6,6 +6,7 @@ values. Hypothesis shortens a chain that fails.
 
 import jax
 import jax.numpy as jnp
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,7 @@ def program(names: list[str], end: str) -> Row:
     return Row(f, min_length=5, lengths=(8, 5, 0, 6), rtol=3e-4)
 
 
+@pytest.mark.exhaustive
 def test_random_programs(request):
     number = request.config.getoption("--fuzz")
 

@@ -113,6 +113,7 @@ def test_rows_below_min_length_are_nothing(batch):
     assert not np.any(np.asarray(gradient)[1:3])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("time", [0, 1, 3])
 def test_a_batch_without_any_real_row(time):
     x, mask = jnp.full((2, time, 3), jnp.nan), jnp.zeros((2, time), bool)
@@ -181,6 +182,7 @@ def test_two_lengths(batch):
     np.testing.assert_allclose(joined[1, :3], np.concatenate([x[1, :1], np.ones((2, 3))]))
 
 
+@pytest.mark.exhaustive
 def test_documents_of_sentences():
     draw = np.random.default_rng(1)
     words = draw.normal(size=(2, 3, 4, 2)).astype(np.float32)
@@ -217,6 +219,7 @@ def test_documents_of_sentences():
 # ----------------------------------------------------------------- transforms around it
 
 
+@pytest.mark.exhaustive
 def test_second_derivatives(batch):
     x, mask = batch
     hessian = jax.hessian(lambda x: total(attention, x, mask))(x)

@@ -10,7 +10,6 @@ import pytest
 import jaxmask as jm
 from tests.ragged.alone import weigh
 from tests.ragged.programs import PROGRAMS
-from tests.sampling import every_nth
 
 LENGTHS = (5, 1, 3)
 X = np.random.default_rng(0).normal(size=(3, 5, 3))
@@ -41,6 +40,7 @@ WIDE = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WIDE)
 def test_float64(name):
     with jax.enable_x64(True):
@@ -78,6 +78,7 @@ NARROW = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint32"])
 @pytest.mark.parametrize("name", NARROW)
 def test_narrow_types(name, dtype):
@@ -96,6 +97,7 @@ def test_narrow_indices_of_a_long_row(dtype):
     assert_rows(read, x, np.arange(300) < np.array([[300], [180]]), 0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_of_large_values(dtype):
     x = jnp.asarray(300 + X * 5, dtype)
@@ -143,7 +145,8 @@ def strict():
         jax.config.update(name, value)
 
 
-@pytest.mark.parametrize("name", every_nth(6, CAREFUL))
+@pytest.mark.sampled(6)
+@pytest.mark.parametrize("name", CAREFUL)
 def test_strict_settings(strict, name):
     row, x = PROGRAMS[name], X.astype(np.float32)
     w = [np.eye(3, dtype=np.float32)] * ("w" in inspect.signature(row.f).parameters)
