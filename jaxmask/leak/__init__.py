@@ -1,12 +1,14 @@
-"""Does padding leak through a function? Poison it, append more of it, move it, and compare.
+"""Test whether padding leaks through a function: poison it, append more, move it, and compare.
 
     jm.leak.assert_padding_invariant(fn, x, mask)
 
-An acquittal says what was tried: these shapes, this mask, these contents of the padding.
+This is a test and not a proof; a report says which shapes, masks and contents of the padding it
+tried.
 """
 
+from jaxmask._report import Report
 from jaxmask.leak._checker import assert_padding_invariant, check
-from jaxmask.leak._findings import Finding, LeakError, Report
+from jaxmask.leak._findings import Finding, LeakError
 
 __all__ = [
     "Finding",

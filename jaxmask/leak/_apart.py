@@ -1,12 +1,12 @@
-"""Run a traced program so that XLA cannot combine its operations, and round it anew at will.
+"""Run a traced program with barriers between its operations, and perturb its rounding.
 
-XLA rewrites across operations: a product with a converted mask becomes a select, which hides that
-0 * nan is nan. Here a barrier stands behind every operation, also within loops, branches and
+XLA rewrites across operations: it turns a product with a converted mask into a select, which hides
+that 0 * nan is nan. Here a barrier follows every operation, also within loops, branches and
 backward passes, so that each gives what it would give alone.
 
-Rounding is measured by what is known as Monte Carlo arithmetic: under a seed, each operation that
-rounds has its result moved by up to two units in its last place, and so has each term of a sum.
-Two runs with two seeds are as far apart as two orders of summation, entry by entry.
+Rounding is measured by Monte Carlo arithmetic: each operation that rounds has its result, and each
+term of a sum, moved by up to two units in the last place at random. Runs with two seeds differ by
+about as much as two orders of summation do, entry by entry.
 """
 
 import functools
@@ -22,21 +22,21 @@ import numpy as np
 from jaxmask._types import Array
 
 Factors: TypeAlias = dict[str, Any]
-Known: TypeAlias = tuple[Any, bool]  # a value, and whether it holds whole numbers only
+Known: TypeAlias = tuple[Any, bool]  # a value, and whether it holds integers only
 
-# Calls are run in place. Whatever else holds a program (a reduction, a sort, a kernel) runs as it
-# is: a barrier cannot stand in there.
+# Calls are inlined. Other primitives that hold a program (a reduction, a sort, a kernel) run as
+# they are: there can be no barrier inside.
 CALLS = frozenset({
     "call", "checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit",
     "remat2",
 })  # fmt: skip
-# They move entries about: nothing is computed.
+# These move entries and compute nothing.
 MOVING = frozenset({
     "broadcast_in_dim", "concatenate", "copy", "device_put", "dynamic_slice",
     "dynamic_update_slice", "gather", "iota", "optimization_barrier", "pad", "reshape", "rev",
     "slice", "split", "squeeze", "stop_gradient", "transpose",
 })  # fmt: skip
-# They compute without rounding; `convert_element_type` where the new type is as fine as the old.
+# These do not round; `convert_element_type` if the new type is at least as precise as the old.
 EXACT = frozenset({
     "abs", "argmax", "argmin", "bitcast_convert_type", "ceil", "clamp", "complex", "conj",
     "convert_element_type", "cummax", "cummin", "floor", "imag", "max", "min", "neg", "nextafter",
@@ -44,7 +44,7 @@ EXACT = frozenset({
     "rem", "round", "scatter", "scatter-max", "scatter-min", "select_and_gather_add", "select_n",
     "sign", "sort", "top_k",
 })  # fmt: skip
-# On whole numbers these do not round either: counts and positions stay what they are.
+# These do not round integers either: counts and positions stay as they are.
 RING = frozenset({
     "add", "add_any", "conv_general_dilated", "cumsum", "dot_general", "integer_pow", "mul",
     "reduce_sum", "reduce_window_sum", "scatter-add", "square", "sub",
@@ -56,15 +56,9 @@ SUMS = frozenset({
 
 
 def apart(program: Any, factors: Factors, *args: Array) -> list[Any]:
-    """Run a closed jaxpr, every operation on its own.
+    """Run a closed jaxpr, already differentiated, with a barrier after every operation.
 
-    Args:
-      program: a `ClosedJaxpr`, already differentiated.
-      factors: of a seed, as `factors` makes them.
-      args: what the program takes.
-
-    Returns:
-      What the program returns.
+    `factors` are those of a seed, made by the function `factors`.
     """
     return _Run(factors).closed(program, *args)
 
@@ -72,7 +66,7 @@ def apart(program: Any, factors: Factors, *args: Array) -> list[Any]:
 class _Run:
     def __init__(self, factors: Factors):
         self._factors = factors
-        self._number = itertools.count(1)
+        self._operations = itertools.count(1)
 
     def closed(self, program: Any, *args: Any) -> list[Any]:
         return [value for value, _ in self._run(program, [(arg, _is_whole(arg)) for arg in args])]
@@ -119,7 +113,7 @@ class _Run:
             return x
         if jnp.iscomplexobj(x):
             return jax.lax.complex(self._rounded(x.real), self._rounded(x.imag))
-        return x * _drawn(self._factors[name], x.shape, next(self._number))
+        return x * _drawn(self._factors[name], x.shape, next(self._operations))
 
 
 def _is_inexact(x: Any) -> bool:
@@ -135,7 +129,7 @@ def _is_whole(x: Any) -> bool:
         return True
     if isinstance(x, jax.core.Tracer) or np.size(x) > 1:
         return False
-    host = np.asarray(x)  # JAX would trace what it is asked here
+    host = np.asarray(x)  # JAX would trace the comparison
     return bool((np.round(host) == host).all())
 
 
@@ -188,24 +182,23 @@ def _split(values: list[Any], first: int, second: int) -> tuple[list[Any], list[
 
 # ------------------------------------------------------------------------------------ rounding
 
-# No power of two, so that no axis of an array has the same factors all along.
-_LENGTH = 65_537
+_LENGTH = 65_537  # no power of two, so that factors do not repeat along an axis
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @functools.cache
 def factors(seed: int) -> Factors:
-    """For each floating point type what results are multiplied by: 1 ± 2 ε, or 1 under seed 0."""
+    """For each floating point type, factors 1 + k ε of results with |k| <= 2, or 1 for seed 0."""
     rng = np.random.default_rng(seed)
-    # Of two levels only, half of all differences of two results would not move.
+    # With two levels only, half of all differences of two results would not change.
     steps = rng.integers(-2, 3, size=_LENGTH) if seed else np.zeros(_LENGTH)
     types = {name: jnp.dtype(name) for name in _FLOATS}
     return {n: (1 + steps * float(jnp.finfo(t).eps)).astype(t) for n, t in types.items()}
 
 
-def _drawn(table: Array, shape: tuple[int, ...], number: int) -> Array:
-    """Factors for the entries of an array, other ones for each operation."""
-    size, start = math.prod(shape), number * 257 % _LENGTH
+def _drawn(table: Array, shape: tuple[int, ...], operation: int) -> Array:
+    """Factors for the entries of an array, which differ by operation."""
+    size, start = math.prod(shape), operation * 257 % _LENGTH
     if start + size <= _LENGTH:
         return table[start : start + size].reshape(shape)
     return jnp.resize(jnp.concatenate([table[start:], table[:start]]), shape)

@@ -1,4 +1,4 @@
-"""The check: run a function on one layout after another, and compare."""
+"""`leak.check`: run a function on one layout after another, and compare."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,74 +8,76 @@ import jax
 import numpy as np
 
 from jaxmask import _check
+from jaxmask._report import Report
 from jaxmask._types import PyTree
-from jaxmask.leak._findings import APART, Finding, LeakError, Report
+from jaxmask.leak._findings import APART, Finding, LeakError, text_of
 from jaxmask.leak._layouts import MOVES, Layout, layouts
 from jaxmask.leak._outputs import attributable, is_inexact
 from jaxmask.leak._padding import Padding, copies, is_constant, paddings, plausible
 from jaxmask.leak._program import Program, Result, first_line
-from jaxmask.leak._reading import Part, allowing, differ, emptiness, no_gradient, parts
+from jaxmask.leak._reading import Part, difference, emptiness, no_gradient, parts, with_tolerance
 from jaxmask.leak._scope import misshapen, scope
-from jaxmask.leak._subject import WHERE, Subject, subject
+from jaxmask.leak._subject import WHERE, Subject, make_subject
 
 
 def check(
     fn: Any, x: PyTree, mask: Any, *, moves: tuple[str, ...] = (), params: PyTree = None
-) -> Report:
-    """Try to make padding change what a function gives, in value or in gradient.
+) -> Report[Finding]:
+    """Test whether padding changes the results of a function, in value or in gradient.
 
-    The padding is filled with nan, infinities, huge and ordinary values, marks such as 0 and -1,
-    and copies of real steps; 1, 2 and 3 steps of it are appended on the right, and as many as there
-    are. Values and masks at real steps must be the same, and so must the gradients, of a fixed
-    random cotangent at real steps, in `x` at real steps and in the parameters; in `x` at padded
-    steps gradients must be 0 while the padding is finite and of unit scale.
+    The padding is filled with nan, infinities, huge and ordinary values, markers such as 0 and -1,
+    and copies of real steps; 1, 2 and 3 steps of padding are appended on the right, and as many as
+    the input has. Values and masks at real steps must not change. Nor must the gradients for a
+    fixed random cotangent at real steps, in `x` at real steps and in the parameters; in `x` at
+    padded steps they must be 0 while the padding is finite and of unit scale.
 
-    The program is compiled whole, as XLA optimises it by default (on CPU without the optimisations
-    of LLVM, which keep what is computed). XLA may hide a leak: under jit it makes a select of a
-    product with a mask, so nan in the padding stays there, and alone or in another program it does
-    not. So all contents of the padding are tried once more, at the smallest shape with padding, in
-    a program with a barrier behind each operation, also within loops, branches and backward passes
-    (not within kernels of Pallas and calls to foreign code). Either program convicts.
+    XLA may hide a leak: under jit it turns a product with a mask into a select, so that nan stays
+    in the padding, which it does not in another program or op by op. So every content of the
+    padding is tried in two programs, and a leak in either is reported: compiled whole, as XLA
+    optimises it by default (on CPU without LLVM's optimisations, which do not change what is
+    computed), and, at the smallest shape with padding, with a barrier after each operation, also
+    within loops, branches and backward passes (not within Pallas kernels and foreign calls).
 
-    At one shape results must agree bit for bit. Between shapes each entry may differ by
+    At the same shape results must agree bit for bit. Between shapes each entry may differ by
 
         4 * spread + 4 ε |entry|
 
-    where ε is that of its type, and `spread` how far the entry moves at most, in twelve runs, when
-    each operation that rounds has its result moved by up to two units in its last place, at random.
-    Matrix products run at the highest precision unless JAX is configured otherwise.
+    where ε is that of its type, and `spread` is how far the entry moves at most in twelve runs in
+    which the result of each rounding operation moves by up to two units in the last place at
+    random. Matrix products run at the highest precision unless JAX is configured otherwise.
 
-    What it cannot see: padding beyond twice the length (buckets, blocks); what shows at other real
-    values only (a maximum that takes 0 for padding is right where all of `x` is above 0, so give
-    both signs); second derivatives and forward mode; what a module keeps besides batch statistics;
-    results that are wrong whatever the padding holds; a change below the tolerance.
+    This is a test and not a proof. It does not see: padding beyond twice the length (buckets,
+    blocks); leaks that only other real values show (a maximum that takes 0 for padding is right if
+    all of `x` is above 0, so include both signs); second derivatives and forward mode; state of a
+    module other than batch statistics; results that are wrong for any padding; changes below the
+    tolerance.
 
     Args:
       fn: any function that `jax.jit` can trace, from jaxmask or not: `fn(x, mask)`, or
         `fn(params, x, mask)` with `params`, or an `nnx.Module` called as `module(x, mask)`, whose
         parameters are `params` and whose batch statistics after the call are one more result. The
-        module itself does not change. What `fn` closes over is constant.
-      x: `[batch, time, ...]`, floating, integer or boolean, or a pytree of such; `[batch, ...]`
-        under a row mask. In the padding of integers stand 0, the lowest and the highest of the
-        dtype, and values of real steps.
+        module itself does not change. Arrays that `fn` closes over are constants.
+      x: `[batch, time, ...]`, floating, integer or boolean, or a pytree of such arrays; `[batch,
+        ...]` under a row mask. The padding of integers is filled with 0, -1, -100, the lowest and
+        the highest integer of the dtype, and values in the range of the real ones.
       mask: `[batch, time]`, boolean; or a row mask `[batch]`, whose padding is rows; or `Segments`,
-        where each sequence is also checked against the others of its row.
-      moves: more to try, for a function that promises more. `"left"`: padding moved to the left.
-        `"holes"`: padding between real steps. `"empty"`: rows emptied; pooled they must give 0 and
-        False, else False and finite values, and no other row may change. `"permute"`: rows in
-        another order, and one row in another's place, which must change no other row.
+        in which case each sequence is also checked against the others in its row.
+      moves: layouts to try in addition, for functions that promise to take them. `"left"`: padding
+        on the left. `"holes"`: padding between real steps. `"empty"`: rows without real steps,
+        which must give 0 and False if pooled, else False and finite values, and change no other
+        row. `"permute"`: rows in another order, and rows replaced by others, which must change no
+        other row.
       params: a pytree of arrays.
 
     Returns:
-      A `Report`: `.ok`, `.findings`, and a text that says what was tried and what could not be.
-      The output is read so: a tuple `(values, boolean mask)`, anywhere in it, counts where its mask
-      is True; any other array (a loss, a carry) counts everywhere, and may grow with more
-      padding only by zeros.
+      A `Report`: `.ok`, `.findings`, and a text that says what was and was not tried. In a tuple
+      `(values, boolean mask)`, anywhere in the output, entries count where the mask is True. Of any
+      other array (a loss, a carry) all entries count; with more padding it may grow by zeros only.
 
     Raises:
       TypeError, ValueError, MaskError: if an argument is not as above, or the mask marks nothing
-        as real. Whatever `fn` raises at the shapes that were given; at longer ones it is reported
-        as not tested.
+        as real. Errors of `fn` at the given shapes are raised; at longer ones they are reported as
+        not tested.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -87,21 +89,21 @@ def check(
     """
     for move in moves:
         _check.choice(move, MOVES, WHERE, "moves")
-    checked = subject(fn, x, mask, params)
-    physical = [move for move in moves if move != "permute"]
-    if checked.marks.ndim == 1 and physical:
+    subject = make_subject(fn, x, mask, params)
+    of_steps = [move for move in moves if move != "permute"]
+    if subject.marks.ndim == 1 and of_steps:
         raise ValueError(
-            f"{WHERE}: the moves {physical} need a mask [batch, time], got a row mask [batch]."
+            f"{WHERE}: the moves {of_steps} need a mask [batch, time], got a row mask [batch]."
         )
-    # The check itself puts nan and inf there.
+    # The nan and inf in the padding are deliberate.
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
-        return _Checker(checked).report(tuple(dict.fromkeys(moves)))
+        return _Checker(subject).report(tuple(dict.fromkeys(moves)))
 
 
 def assert_padding_invariant(
     fn: Any, x: PyTree, mask: Any, *, moves: tuple[str, ...] = (), params: PyTree = None
 ) -> None:
-    """Raise a `LeakError` with the text of the report if `check` finds a leak: one line in a test.
+    """Raise a `LeakError` with the text of the report if `check` finds a leak, for use in tests.
 
     Args:
       fn: as in `check`.
@@ -111,7 +113,7 @@ def assert_padding_invariant(
       params: as in `check`.
 
     Raises:
-      LeakError: an `AssertionError`, if padding leaks. Otherwise as `check`.
+      LeakError: an `AssertionError`, if padding leaks. Other errors as in `check`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -123,33 +125,32 @@ def assert_padding_invariant(
         raise LeakError(str(report))
 
 
-# Runs that measure rounding: operations as they are, and twelve times rounded anew.
-SAMPLES = 13
+SAMPLES = 13  # runs that measure rounding: one that rounds as usual, and twelve at random
 
 
 class _Checker:
-    def __init__(self, checked: Subject):
-        self.subject = checked
-        self.program = _traced(checked)
-        self.given = Layout("", "", checked.x.arrays, checked.marks)
-        self.batch = len(checked.marks)
+    def __init__(self, subject: Subject):
+        self.subject = subject
+        self.program = _traced(subject)
+        self.given = Layout("", "", subject.x.arrays, subject.marks)
+        self.batch = len(subject.marks)
         self.findings: list[Finding] = []
         self.notes: dict[str, None] = {}
         self.tried: dict[str, None] = {}
-        self.calm = [copies(leaf, self.given.real) for leaf in checked.x.arrays]
-        # On some devices sums are not taken in the same order twice.
-        once, again = (self._read(self.given, self.calm) for _ in range(2))
-        self.repeats = all(differ(a, b, 0.0) is None for a, b in zip(once, again, strict=True))
-        self.apart = self._can_be_taken_apart()
+        self.baseline = [copies(leaf, self.given.real) for leaf in subject.x.arrays]
+        # Some devices do not sum in the same order twice.
+        once, again = (self._read(self.given, self.baseline) for _ in range(2))
+        self.repeats = all(difference(a, b, 0.0) is None for a, b in zip(once, again, strict=True))
+        self.apart = self._runs_apart()
         self.references: dict[tuple[tuple[int, ...], int, bool], list[Part]] = {}
 
-    def report(self, moves: tuple[str, ...]) -> Report:
+    def report(self, moves: tuple[str, ...]) -> Report[Finding]:
         self._refuse_emptiness()
         padded = False
         for layout in layouts(self.given.x, self.given.marks, self.subject.max_segments, moves):
             examined = self._examine(layout)
             padded |= examined and not layout.real.all()
-        self._note_what_x_cannot_show("permute" in moves)
+        self._note_limits_of_x("permute" in moves)
         if not padded:
             notes = "; ".join(self.notes)
             raise ValueError(
@@ -160,12 +161,13 @@ class _Checker:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
         at = self._smallest_with_padding if self.apart else None
         tried = scope(self.program, tuple(self.tried), repeats=self.repeats, apart_at=at)
-        return Report(self.subject.name, tuple(self.findings), tuple(tried), tuple(self.notes))
+        fields = self.subject.name, tuple(self.findings), tuple(tried), tuple(self.notes)
+        return Report(*fields, text=text_of(*fields))
 
     # --------------------------------------------------------------------- one layout
 
     def _examine(self, layout: Layout) -> bool:
-        """Compare a layout with the given one, and all paddings with each other on it."""
+        """Compare a layout with the given one, and all contents of its padding with each other."""
         if not self._runs(layout):
             return False
         given = layout.move == ""
@@ -177,17 +179,17 @@ class _Checker:
             self.findings += self._compared(want, got, layout, layout.name, across=True)
             self.tried[layout.name] = None
         under = layout.name or "copies of real steps in the padding"
-        self.findings += _expected(no_gradient(result, self.subject, layout), layout, under)
+        self.findings += _unequal(no_gradient(result, self.subject, layout), layout, under)
         if layout.emptied:
-            expected = emptiness(result, self.subject, layout, self.program.shares_rows)
-            self.findings += _expected(expected, layout, under)
+            pairs = emptiness(result, self.subject, layout, self.program.by_row)
+            self.findings += _unequal(pairs, layout, under)
         if layout.real.all():
             if given:
                 self.notes["padding at the given shape: the mask has none"] = None
             return True
         found = self._poisoned(layout, x)
         if self.apart and layout.marks.shape == self._smallest_with_padding:
-            # One finding of an array says enough, and that of the whole program says more.
+            # One finding of an array is enough, and that of the whole program says more.
             known = {(finding.what, finding.where) for finding in found}
             more = self._poisoned(layout, x, seed=0)
             found += [finding for finding in more if (finding.what, finding.where) not in known]
@@ -195,10 +197,10 @@ class _Checker:
         return True
 
     def _poisoned(
-        self, layout: Layout, calm: list[np.ndarray], seed: int | None = None
+        self, layout: Layout, baseline: list[np.ndarray], seed: int | None = None
     ) -> list[Finding]:
-        """What differs between any padding and copies of real steps, `calm`."""
-        want = (self._read if self.repeats else self._measured)(layout, calm, seed)
+        """Differences between each content of the padding and copies of real steps, `baseline`."""
+        want = (self._read if self.repeats else self._measured)(layout, baseline, seed)
         found: list[Finding] = []
         for padding in self._contents(layout):
             names = ("" if seed is None else APART, layout.name, padding.name)
@@ -206,24 +208,24 @@ class _Checker:
             result = self.program.run(layout, padding.x, seed)
             got = self._parts(layout, result)
             found += self._compared(want, got, layout, under, across=False)
-            if padding.calm:
-                found += _expected(no_gradient(result, self.subject, layout), layout, under)
+            if padding.moderate:
+                found += _unequal(no_gradient(result, self.subject, layout), layout, under)
         return found
 
     def _contents(self, layout: Layout) -> Iterator[Padding]:
-        if layout.focus:  # the rest is real, and nan there is nan in the gradients of parameters
+        if layout.focus:  # the rest is real, where nan would reach gradients in parameters
             return iter([plausible(layout.x, layout.real)])
         return paddings(layout.x, layout.real, as_given=layout.move == "")
 
     @property
     def _smallest_with_padding(self) -> tuple[int, ...]:
-        """The shape at which operations are kept apart: compiling it takes as long again."""
+        """The only shape that is also compiled with barriers, which takes as long again."""
         marks = self.given.marks
         longer = int(self.given.real.all())
         return (*marks.shape[:-1], marks.shape[-1] + longer)
 
     def _runs(self, layout: Layout) -> bool:
-        """Whether the function takes this shape and returns what it returned before."""
+        """Whether the function takes this shape, and returns arrays of the structure as given."""
         try:
             slots = self.program.trace(layout.x, layout.marks)
         except Exception as error:
@@ -236,12 +238,12 @@ class _Checker:
         return not shape
 
     def _reference(self, layout: Layout) -> list[Part]:
-        """What the given layout gives for the same cotangents, and how far it may be off."""
+        """The results of the given layout for the same cotangents, with their tolerance."""
         key = (layout.dropped, layout.focus, layout.timed)
         if key not in self.references:
             dropped, focus, timed = key
             same = replace(self.given, dropped=dropped, focus=focus, timed=timed)
-            self.references[key] = self._measured(same, self.calm)
+            self.references[key] = self._measured(same, self.baseline)
         return self.references[key]
 
     def _compared(
@@ -252,19 +254,19 @@ class _Checker:
             if a.mask_where in other_masks:
                 continue
             exact = self.repeats and (layout.repeats or not across)
-            difference = differ(a, b, 0.0 if exact else a.tolerance)
-            if difference is not None:
+            worst = difference(a, b, 0.0 if exact else a.tolerance)
+            if worst is not None:
                 what = "mask" if a.what == "count" else a.what
                 other_masks |= {a.where} if what == "mask" else set()
                 unmasked = a.what == "value" and a.where in self.program.in_time
-                yield Finding(what, a.where, under, layout.move, *difference, unmasked=unmasked)
+                yield Finding(what, a.where, under, layout.move, *worst, unmasked=unmasked)
 
     def _comparable(
         self, want: list[Part], got: list[Part], layout: Layout, *, across: bool
     ) -> Iterator[tuple[Part, Part]]:
-        places = layout.keeps_places or not across
+        same_positions = layout.keeps_positions or not across
         for a, b in zip(want, got, strict=True):
-            if a.what == ("count" if places else "mask"):
+            if a.what == ("count" if same_positions else "mask"):
                 continue
             if not a.mask_where and a.what in ("value", "statistics"):
                 if layout.focus:
@@ -274,14 +276,14 @@ class _Checker:
                     continue
             if across and layout.dropped:
                 if a.rows is not None and b.rows is not None:
-                    a, b = (p.take(~np.isin(np.asarray(p.rows), layout.dropped)) for p in (a, b))
+                    a, b = (p.select(~np.isin(np.asarray(p.rows), layout.dropped)) for p in (a, b))
                 elif a.what != "gradient in params":
-                    continue  # all rows have a share in it
+                    continue  # all rows contribute to it
             if across and layout.order and a.rows is not None:
-                a = a.take(np.concatenate([np.flatnonzero(a.rows == r) for r in layout.order]))
+                a = a.select(np.concatenate([np.flatnonzero(a.rows == r) for r in layout.order]))
             yield a, b
 
-    # --------------------------------------------------------------------- what shows nothing
+    # --------------------------------------------------------------------- limits of the check
 
     def _refuse_emptiness(self) -> None:
         values = [part for part in self._reference(self.given) if part.what == "value"]
@@ -302,7 +304,7 @@ class _Checker:
                 text = f"{slot.where} does not say which sequence an entry belongs to"
                 self.notes[f"{layout.name}: {text}"] = None
 
-    def _note_what_x_cannot_show(self, permuted: bool) -> None:
+    def _note_limits_of_x(self, permuted: bool) -> None:
         if permuted and self.batch == 1:
             self.notes["permute: the batch has one row"] = None
         if all(is_constant(leaf, self.given.real) for leaf in self.given.x):
@@ -324,36 +326,38 @@ class _Checker:
         return self._parts(layout, self.program.run(layout, x, seed))
 
     def _parts(self, layout: Layout, result: Result) -> list[Part]:
-        return parts(result, self.subject, layout, self.program.shares_rows)
+        return parts(result, self.subject, layout, self.program.by_row)
 
     def _measured(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> list[Part]:
-        """What a layout gives, and how far each entry may be off."""
+        """The results of a layout, with the tolerance of each entry."""
         seeds = range(SAMPLES) if self.apart else ()
-        return allowing(self._read(layout, x, seed), [self._read(layout, x, s) for s in seeds])
+        return with_tolerance(
+            self._read(layout, x, seed), [self._read(layout, x, s) for s in seeds]
+        )
 
-    def _can_be_taken_apart(self) -> bool:
+    def _runs_apart(self) -> bool:
         try:
-            self.program.run(self.given, self.calm, 0)
+            self.program.run(self.given, self.baseline, 0)
         except Exception as error:
             self.notes[f"{APART}: {first_line(error)}"] = None
             return False
         return True
 
 
-def _expected(pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> Iterator[Finding]:
+def _unequal(pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> Iterator[Finding]:
     for want, got in pairs:
-        if (difference := differ(want, got, 0.0)) is not None:
-            yield Finding(got.what, got.where, under, layout.move, *difference)
+        if (worst := difference(want, got, 0.0)) is not None:
+            yield Finding(got.what, got.where, under, layout.move, *worst)
 
 
 def _precision() -> str:
-    # Elsewhere than on CPU products of float32 round like shorter types, each shape in its own way.
+    # Not on CPU, but elsewhere, float32 products round like shorter types, differently by shape.
     return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
 
 
-def _traced(checked: Subject) -> Program:
+def _traced(subject: Subject) -> Program:
     try:
-        program = Program(checked)
+        program = Program(subject)
     except Exception as error:
         error.add_note(f"{WHERE} traces the function with `jax.jit`; this is what it raised.")
         raise

@@ -1,9 +1,9 @@
-"""What a check found, and the text that says so."""
+"""What `leak.check` found, and its text."""
 
 from dataclasses import dataclass
 
 NON_FINITE = {"nan", "inf", "-inf"}
-APART = "operation by operation"  # what findings begin with where the whole program is right
+APART = "operation by operation"  # begins `under` where only the program with barriers leaks
 
 
 class LeakError(AssertionError):
@@ -22,20 +22,20 @@ class LeakError(AssertionError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One result that padding changed, at the entry that changed most.
+    """An array that padding changed, at the entry that changed most.
 
     Attributes:
       what: "value", "mask", "statistics", "gradient in x", "gradient in x at padding",
         "gradient in params" or "output".
-      where: the path of the array, as one would index it.
+      where: the path of the array, as in an index expression.
       under: what was done to the padding.
       move: "" at the given shape, "append", "segments", or a name from `moves`.
-      index: of the worst entry, in the layout that was given.
-      expected: what stands there with harmless padding.
-      got: what came instead.
-      difference: how far apart they are; inf where one of them is nan.
-      text: for what numbers cannot say.
-      unmasked: whether the array has a time axis and no mask came with it, so that all counts.
+      index: of the entry, in the layout that was given.
+      expected: its value with harmless padding.
+      got: its value here.
+      difference: the distance between the two; inf if only one of them is nan.
+      text: what is wrong, if it is not a value.
+      unmasked: whether the array has a time axis and no mask, so that every entry counts.
 
     Example:
       >>> print(Finding("value", "output[0]", "nan in the padding", "", (0,), 1.0, float("nan")))
@@ -71,59 +71,34 @@ SUBJECTS = {
 }
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was tried and what was found. `str()` of it is the text.
-
-    Attributes:
-      name: of the function.
-      findings: every leak; none where the function is acquitted.
-      tried: what was done to the padding, and what was compared.
-      not_tested: what could not be tried, and why.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
-      >>> report = jm.leak.check(jm.pool.mean, x, mask)
-      >>> report.ok, str(report).splitlines()[0]
-      (True, 'leak.check of function `mean`: no leak found.')
-    """
-
-    name: str
-    findings: tuple[Finding, ...]
-    tried: tuple[str, ...]
-    not_tested: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing leaked in what was tried."""
-        return not self.findings
-
-    def __str__(self) -> str:
-        lines = [f"leak.check of {self.name}: {'no leak found' if self.ok else 'padding leaks'}."]
-        for group in _groups(self.findings):
-            lines.append(f"- {group[0]}")
-            if len(group) > 1:
-                lines.append(f"  Also under: {_listed([f.under for f in group[1:]])}.")
-            lines.append(f"  {_hint(group, self.findings)}")
-        lines += [f"  {line}" for line in self.tried]
-        lines += [f"  not tested: {line}" for line in self.not_tested]
-        if self.ok:
-            lines.append("  This holds for these shapes, this mask and what was tried.")
-        return "\n".join(lines)
+def text_of(
+    name: str, findings: tuple[Finding, ...], tried: tuple[str, ...], not_tested: tuple[str, ...]
+) -> str:
+    """The text of a report."""
+    lines = [f"leak.check of {name}: {'padding leaks' if findings else 'no leak found'}."]
+    for group in _groups(findings):
+        lines.append(f"- {group[0]}")
+        if len(group) > 1:
+            lines.append(f"  Also under: {_listed([f.under for f in group[1:]])}.")
+        lines.append(f"  {_hint(group, findings)}")
+    lines += [f"  {line}" for line in tried]
+    lines += [f"  not tested: {line}" for line in not_tested]
+    if not findings:
+        lines.append("  This holds for these shapes, this mask and what was tried.")
+    return "\n".join(lines)
 
 
 RANK = {"output": 0, "mask": 1, "value": 2, "statistics": 3}
 
 
 def _groups(findings: tuple[Finding, ...]) -> list[list[Finding]]:
-    """The findings in one array together, the one that says most in front."""
+    """The findings by array, in each the most informative one first."""
     found: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         found.setdefault((finding.what, finding.where), []).append(finding)
-    # A finite change tells by how much; nan does not.
+    # A finite change says more than nan.
     groups = [sorted(g, key=lambda f: f.difference == float("inf")) for g in found.values()]
-    # Gradients last: where a value is wrong, so is its gradient.
+    # Gradients last: if a value is wrong, so is its gradient.
     return sorted(groups, key=lambda g: RANK.get(g[0].what, len(RANK)))
 
 
@@ -165,16 +140,16 @@ def _gradient_hint(first: Finding, findings: tuple[Finding, ...]) -> str:
 
 HINTS = {
     "value": (
-        "Padding takes part in the result. Replace it before anything mixes steps, by the identity "
-        "of what follows: `jm.ops.fill(x, mask, value)`, or use `jm.pool` and `jm.ops`."
+        "Padding takes part in the result. Before anything mixes steps, replace it by the identity "
+        "of what follows, `jm.ops.fill(x, mask, value)`, or use `jm.pool` and `jm.ops`."
     ),
     "multiply": (
-        "Finite padding is kept out, nan and inf are not: 0 * nan is nan. Select instead of "
+        "Finite padding is ignored, nan and inf are not: 0 * nan is nan. Select instead of "
         "multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
     ),
     "apart": (
-        "Right only as XLA rewrites it here: a product with a mask becomes a select, elsewhere it "
-        "may stay a product, and 0 * nan is nan. Select instead of multiplying: "
+        "This is right only because XLA turned a product with a mask into a select; elsewhere it "
+        "may remain a product, and 0 * nan is nan. Select instead of multiplying: "
         "`jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
     ),
     "gradient": (
@@ -183,33 +158,33 @@ HINTS = {
         "`jm.ops.each_step(f, x, mask)` shows `f` copies of real steps."
     ),
     "backward": (
-        "The value is right, its gradient is not: a `custom_vjp` whose backward pass ignores the "
-        "mask, or padding that cancels in the value alone."
+        "The value is right and its gradient is not: look for a `custom_vjp` whose backward pass "
+        "ignores the mask, or for padding that cancels out in the value only."
     ),
-    "follows": "Mend the value first: its gradient follows.",
+    "follows": "Fix the value first: its gradient follows.",
     "mask": (
-        "A mask is made from the mask that came in, never from what stands in the padding or from "
-        "the padded length."
+        "A mask is made from the mask that came in, never from values in the padding or from the "
+        "padded length."
     ),
     "unmasked": (
-        "No mask came with this array, so its padding counts. Return the pair `(y, mask)` if some "
-        "of it is padding; otherwise padding takes part: `jm.ops.fill(x, mask)` first."
+        "No mask came with this array, so every entry counts. Return the pair `(y, mask)` if some "
+        "of it is padding; if not, padding takes part in it: `jm.ops.fill(x, mask)` first."
     ),
     "output": (
-        "A tuple `(values, boolean mask)` is read where its mask is True, anything else whole; see "
-        "`jm.leak.check`."
+        "In a tuple `(values, boolean mask)` entries count where the mask is True; of any other "
+        "array all count. See `jm.leak.check`."
     ),
     "append": (
         "The result depends on the padded length. Count real steps (`mask.sum(1)`, "
-        "`jm.masks.positions`), never `x.shape[1]`; a window or stride must not start from the "
+        "`jm.masks.positions`), not `x.shape[1]`; a window or stride must not start from the "
         "padded end."
     ),
     "segments": (
-        "Sequences of a packed row see each other. Keep them apart by their ids: "
-        "`jm.masks.same_segment`, `jm.pool` and `jm.ops` with `Segments` in the mask's place."
+        "Sequences of a packed row see each other. Separate them by their ids: "
+        "`jm.masks.same_segment`, or `jm.pool` and `jm.ops` with `Segments` in place of the mask."
     ),
     "left": (
-        "The result depends on where in the row the real steps lie. Use `jm.masks.positions(mask)` "
+        "The result depends on where in the row the real steps are. Use `jm.masks.positions(mask)` "
         "for positions, or `jm.ops.compact(x, mask)` first."
     ),
     "holes": (
@@ -218,10 +193,10 @@ HINTS = {
     ),
     "empty": (
         "A row without a real step must give 0 and False, and change no other row: guard the "
-        "division (`jnp.maximum(count, 1)`) and fill what a maximum of nothing leaves."
+        "division (`jnp.maximum(count, 1)`) and replace the maximum of nothing."
     ),
     "permute": (
-        "A row's result depends on other rows or on its place in the batch. Batch statistics do so "
-        "by definition; anything else mixes an axis too many."
+        "The result of a row depends on other rows or on its index in the batch. Batch statistics "
+        "do so by definition; anything else mixes the batch axis."
     ),
 }

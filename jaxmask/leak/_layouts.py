@@ -1,4 +1,4 @@
-"""Where real steps lie: more padding, padding elsewhere, rows elsewhere, rows emptied."""
+"""Layouts of the real steps: more padding, padding elsewhere, rows elsewhere, rows emptied."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,18 +12,18 @@ MOVES = ("left", "holes", "empty", "permute")
 
 @dataclass(frozen=True)
 class Layout:
-    """The same real steps laid out in another way.
+    """The given real steps in another layout.
 
     Attributes:
       name: for the text; "" for the layout that was given.
       move: one of `MOVES`, or "", "append" or "segments".
-      x: leaves; what stands in their padding is replaced before they are used.
+      x: leaves; their padding is replaced before they are used.
       marks: boolean, or segment ids.
-      order: which given row stands at each place; None: they stayed.
-      dropped: places whose row is not compared, nor anything that all rows share.
-      focus: the number of the one segment that is compared; 0: all are.
+      order: which given row is at each batch index; None: rows are not moved.
+      dropped: rows that are not compared; nor is anything that all rows contribute to.
+      focus: the id of the only segment that is compared; 0: all are.
       emptied: whether the dropped rows have no real step.
-      timed: whether arrays that have a time axis and no mask are compared.
+      timed: whether arrays with a time axis and no mask are compared.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Layout:
 
     @property
     def real(self) -> np.ndarray:
-        """Where the steps that count are."""
+        """True at the steps that are compared."""
         return self.marks == self.focus if self.focus else self.marks > 0
 
     @property
-    def keeps_places(self) -> bool:
-        """Whether real steps lie at the places of their row where they were given."""
+    def keeps_positions(self) -> bool:
+        """Whether real steps are at the positions in their row where they were given."""
         return self.move not in ("append", "left", "holes")
 
     @property
     def repeats(self) -> bool:
-        """Whether real steps, all of them, are where they were: bit-equality can be asked."""
+        """Whether all real steps are where they were given, for results equal bit for bit."""
         return self.move in ("", "segments")
 
 
@@ -58,12 +58,12 @@ def layouts(
     """The layouts to compare with the given one, which comes first."""
     given = Layout("", "", x, marks)
     yield given
-    for number in range(1, (max_segments or 0) + 1):
-        if (marks == number).any() and ((marks > 0) & (marks != number)).any():
-            name = f"every sequence but segment {number} of each row replaced"
-            yield Layout(name, "segments", x, marks, focus=number)
+    for segment in range(1, (max_segments or 0) + 1):
+        if (marks == segment).any() and ((marks > 0) & (marks != segment)).any():
+            name = f"every sequence but segment {segment} of each row replaced"
+            yield Layout(name, "segments", x, marks, focus=segment)
     unit = "row" if marks.ndim == 1 else "step"
-    # A few steps show strides and windows; as many again, what goes with the padded length.
+    # A few steps reveal strides and windows; twice the length, what depends on the padded length.
     for extra in sorted({1, 2, 3, marks.shape[-1]}):
         name = f"{extra} {unit}{'s' * (extra > 1)} of padding appended"
         yield Layout(name, "append", *_spread(given, extra, _in_place))
@@ -73,7 +73,7 @@ def layouts(
 
 
 def _left(given: Layout) -> Iterator[Layout]:
-    # At the given length and one more: a stride of 2 does not notice a shift of 2.
+    # At the given length and one more: a shift by 2 does not reveal a stride of 2.
     for extra in (0, 1):
         if extra or not given.real.all():
             name = f"padding moved to the left{_appended(extra)}"
@@ -81,11 +81,11 @@ def _left(given: Layout) -> Iterator[Layout]:
 
 
 def _holes(given: Layout) -> Iterator[Layout]:
-    places = functools.partial(_with_hole, rng=np.random.default_rng(0))
+    positions = functools.partial(_with_hole, rng=np.random.default_rng(0))
     for extra in (0, 2, 3):
         if extra or not given.real.all():
             name = f"padding moved into holes{_appended(extra)}"
-            yield Layout(name, "holes", *_spread(given, extra, places), timed=False)
+            yield Layout(name, "holes", *_spread(given, extra, positions), timed=False)
 
 
 def _appended(extra: int) -> str:
@@ -109,7 +109,7 @@ def _permute(given: Layout) -> Iterator[Layout]:
     backwards = np.arange(batch)[::-1]
     name, order = "rows in reverse order", tuple(backwards.tolist())
     yield Layout(name, "permute", *_rows_of(given, backwards), order=order)
-    # Reversal alone does not notice a mean over the batch: put other rows in some rows' place.
+    # Reversal does not reveal a mean over the batch: replace some rows by others.
     for dropped in _splits(batch):
         kept = np.setdiff1d(np.arange(batch), dropped)
         rows = np.arange(batch)
@@ -119,7 +119,7 @@ def _permute(given: Layout) -> Iterator[Layout]:
 
 
 def _splits(batch: int) -> Iterator[tuple[int, ...]]:
-    """Sets of rows such that of any two rows each is in a set that the other is not in."""
+    """Sets of rows such that, of any two rows, each is in a set without the other."""
     for bit in range((batch - 1).bit_length()):
         for value in (0, 1):
             yield tuple(row for row in range(batch) if row >> bit & 1 == value)
@@ -136,15 +136,15 @@ def _rows_of(given: Layout, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndar
 
 # ------------------------------------------------------------- moving the real steps of a row
 
-Places: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
+Positions: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
 
-def _spread(given: Layout, extra: int, places: Places) -> tuple[list[np.ndarray], np.ndarray]:
-    """Put the real steps of each row at `places(steps, time)`, in rows that are `extra` longer."""
+def _spread(given: Layout, extra: int, positions: Positions) -> tuple[list[np.ndarray], np.ndarray]:
+    """Move the real steps of each row to `positions(steps, time)`, in rows `extra` steps longer."""
     axis = given.marks.ndim - 1
     target = np.zeros(_longer(given.marks, axis, extra), bool)
     for row, real in zip(_as_rows(target), _as_rows(given.real), strict=True):
-        row[places(np.flatnonzero(real), row.size)] = True
+        row[positions(np.flatnonzero(real), row.size)] = True
     moved = []
     for array in (*given.x, given.marks):
         new = np.zeros(_longer(array, axis, extra), array.dtype)
@@ -154,7 +154,7 @@ def _spread(given: Layout, extra: int, places: Places) -> tuple[list[np.ndarray]
 
 
 def _as_rows(marks: np.ndarray) -> np.ndarray:
-    """A row mask is one row of steps here."""
+    """A row mask, as one row of steps."""
     return marks if marks.ndim == 2 else marks[None]
 
 
@@ -171,7 +171,7 @@ def _to_the_end(steps: np.ndarray, time: int) -> np.ndarray:
 
 
 def _with_hole(steps: np.ndarray, time: int, rng: np.random.Generator) -> np.ndarray:
-    """Random places in order, with a hole between two real steps wherever one fits."""
+    """Random ascending positions, with a hole between two real steps wherever one fits."""
     count, padding = steps.size, time - steps.size
     gaps = np.zeros(count + 1, int)
     if count > 1 and padding:

@@ -1,10 +1,9 @@
 """How an output is read: which arrays it holds, and which of their entries are real.
 
-- A tuple of two whose second member is a boolean array of rank 1 or 2, or `Segments`, and whose
-  first holds arrays that all have the mask's shape as their leading axes, is a pair. Its values
-  are compared where its mask is True, and nowhere else.
+- A pair is a tuple of arrays and a mask, boolean of rank 1 or 2, or `Segments`, whose shape is that
+  of the leading axes of all the arrays. Their entries are compared only where it is True.
 - Anything else (a loss, a carry, a pair whose mask is None) has no mask: every entry counts.
-- Pairs may stand anywhere in a pytree: `(carry, (y, mask))`, a list of pairs, a dict.
+- Pairs may be anywhere in a pytree: `(carry, (y, mask))`, a list of pairs, a dict.
 """
 
 from collections.abc import Iterator
@@ -25,9 +24,9 @@ class Slot:
 
     Attributes:
       what: "mask", "value" or "statistics".
-      where: its path, as one would index the output.
+      where: its path, as in an index expression.
       array: traced, abstract or NumPy.
-      mask: says which entries are real; None: all are.
+      mask: which entries are real; None: all.
       mask_where: the path of that mask.
     """
 
@@ -43,7 +42,7 @@ class Slot:
         return self.what == "value" and is_inexact(self.array)
 
     def describe(self) -> str:
-        """How it is read, for the text."""
+        """How it is read, for the text of a report."""
         shape = f"{self.where} {self.array.dtype} {list(self.array.shape)}"
         if self.mask is None:
             return f"{shape}, without a mask: every entry counts"
@@ -56,7 +55,7 @@ def is_inexact(x: Any) -> bool:
 
 
 def slots(output: PyTree, statistics: PyTree = ()) -> list[Slot]:
-    """Every array of an output, each mask before what it marks."""
+    """Every array of an output, each mask before its values."""
     found = list(_walk(output))
     for path, leaf in jax.tree_util.tree_flatten_with_path(statistics)[0]:
         found.append(Slot("statistics", "statistics" + path_of(path), leaf))
@@ -93,14 +92,14 @@ def _is_mask(x: Any) -> bool:
 
 
 def attributable(slot: Slot, pooled_rows: int) -> bool:
-    """Whether each real entry belongs to one segment of the input: by ids, or one row a segment."""
+    """Whether each real entry belongs to a segment of the input: by ids, or one row per segment."""
     if slot.mask is None or isinstance(slot.mask, Segments):
         return slot.mask is not None
     return bool(slot.mask.ndim == 1 and slot.mask.shape[0] == pooled_rows)
 
 
 def real_entries(slot: Slot, focus: Array, batch: int, max_segments: int | None) -> Array | None:
-    """The boolean mask of a slot, None for none; `focus` above 0 keeps that segment's entries."""
+    """The boolean mask of a slot, or None; `focus` above 0 keeps the entries of that segment."""
     mask = slot.mask
     if mask is None:
         return None

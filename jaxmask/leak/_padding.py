@@ -1,9 +1,9 @@
-"""What is put into the padding.
+"""Contents of the padding.
 
-Copies of real steps are the calm reference: whatever is safe on the real steps is safe on them.
-Everything else tries to be noticed: values that spread (nan, inf), that overwhelm (huge), that
-look real (noise, values of all scales, real values and steps), and that other code takes for a mark
-(0, 1, -1, -100, the lowest integer).
+Copies of real steps are the harmless baseline: what is safe on real steps is safe on them. The rest
+is meant to show: values that spread (nan, inf), that dominate (huge), that look real (noise, values
+of all scales, real values and steps), and that code often takes for a marker (0, 1, -1, -100, the
+lowest integer).
 """
 
 from collections.abc import Callable, Iterator
@@ -23,18 +23,18 @@ class Padding:
     """One content of the padding.
 
     Attributes:
-      name: for the text.
-      calm: finite and of unit scale, so that gradients there must be exactly 0.
+      name: for the text of a report.
+      moderate: finite and of unit scale, so that gradients there must be exactly 0.
       x: the leaves of `x` with their padding replaced.
     """
 
     name: str
-    calm: bool
+    moderate: bool
     x: list[np.ndarray]
 
 
 def copies(x: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Put a copy of a finite real step of the same row, else of another row, into the padding."""
+    """Fill the padding with a finite real step of the same row, or of another if it has none."""
     if not x.size:
         return x
     batch = real.shape[0]
@@ -52,37 +52,31 @@ def copies(x: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def paddings(x: list[np.ndarray], real: np.ndarray, *, as_given: bool) -> Iterator[Padding]:
-    """Every content, for inputs of one kind or of several.
-
-    Args:
-      x: leaves; what stands in their padding is itself tried where `as_given`.
-      real: boolean, of the rank of the mask.
-      as_given: whether the padding of `x` is the user's own.
-    """
+    """Every content, kind by kind of the leaves; first their own padding if it is `as_given`."""
     if as_given:
-        calm = all(_is_calm(leaf[~real]) for leaf in x)
-        yield Padding("the padding as given", calm, x)
+        moderate = all(_is_moderate(leaf[~real]) for leaf in x)
+        yield Padding("the padding as given", moderate, x)
     kinds = {_kind(leaf): None for leaf in x}
     for kind in kinds:
-        for name, (calm, recipe) in RECIPES[kind].items():
+        for name, (moderate, recipe) in RECIPES[kind].items():
             rng = np.random.default_rng(0)
-            # Leaves of another kind hold real values meanwhile.
+            # Leaves of other kinds hold real values.
             contents = [(recipe if _kind(a) == kind else _real_values)(a, real, rng) for a in x]
             filled = [
                 np.where(_expand(real, a.ndim), a, content.astype(a.dtype))
                 for a, content in zip(x, contents, strict=True)
             ]
-            yield Padding(f"{name} in the padding", calm, filled)
+            yield Padding(f"{name} in the padding", moderate, filled)
 
 
 def is_constant(x: np.ndarray, real: np.ndarray) -> bool:
-    """Whether all real steps hold the same."""
+    """Whether all real steps are equal."""
     steps = x[real]
     return bool((steps == steps[:1]).all())
 
 
 def plausible(x: list[np.ndarray], real: np.ndarray) -> Padding:
-    """Values of real steps alone: what may stand in another sequence of a packed row."""
+    """Values of real steps only, as another sequence of a packed row may hold."""
     rng = np.random.default_rng(0)
     filled = [np.where(_expand(real, a.ndim), a, _real_values(a, real, rng)) for a in x]
     return Padding("values of other steps", True, filled)
@@ -98,7 +92,7 @@ def _kind(x: np.ndarray) -> str:
     return "inexact" if is_inexact(x) else "integer"
 
 
-def _is_calm(values: np.ndarray) -> bool:
+def _is_moderate(values: np.ndarray) -> bool:
     return not is_inexact(values) or bool(np.all(np.abs(values) <= 10))  # nan is not
 
 
@@ -120,7 +114,7 @@ def _real_values(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _real_steps(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Steps of any row, each as it stands there."""
+    """Whole steps of any row."""
     steps = x[real]
     if is_inexact(x):
         steps = steps[np.isfinite(steps).all(axis=tuple(range(1, steps.ndim)))]
@@ -130,25 +124,25 @@ def _real_steps(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np
 
 
 def _last_step(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The last real step of the row, held; `copies` holds the first."""
+    """Copies of the last real step of the row; `copies` takes the first."""
     axis = real.ndim - 1
     return np.flip(copies(np.flip(x, axis), np.flip(real, axis)), axis)
 
 
 def _in_range(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Integers among the real ones, also such as do not occur."""
+    """Integers between the least and the greatest real one."""
     if not real.any() or not x.size:
         return np.zeros(x.shape, x.dtype)
     return rng.integers(x[real].min(), x[real].max(), size=x.shape, dtype=x.dtype, endpoint=True)
 
 
 def _all_scales(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """From 1e-4 to 1e4, of both signs."""
+    """From 1e-4 to 1e4, of either sign."""
     return rng.choice([-1.0, 1.0], size=x.shape) * 10 ** rng.uniform(-4, 4, size=x.shape)
 
 
 def _huge(x: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """About 1e30 in float32, of both signs; its square overflows in every dtype."""
+    """About 1e30 in float32, of either sign; its square overflows in every dtype."""
     size = float(jnp.finfo(x.dtype).max) ** 0.8
     return size * rng.choice([-1.0, 1.0], size=x.shape)
 

@@ -1,7 +1,7 @@
-"""The program that is run: values, and gradients of a fixed random cotangent.
+"""The program that is run: values, and gradients for a fixed random cotangent.
 
-Its inputs are data, so each shape is compiled once, whatever stands in the padding. It is compiled
-in two ways: whole, as XLA optimises it, and with its operations kept apart.
+Each shape is compiled once for all contents of the padding, in two ways: whole, as XLA optimises
+it, and with barriers between its operations.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmask._types import Array, PyTree
 from jaxmask.leak._apart import apart, factors
-from jaxmask.leak._cotangents import Rows, cotangent
+from jaxmask.leak._cotangents import Compared, cotangent
 from jaxmask.leak._layouts import Layout
 from jaxmask.leak._outputs import Slot, is_inexact, real_entries, slots
 from jaxmask.leak._subject import Subject
@@ -20,13 +20,13 @@ from jaxmask.leak._subject import Subject
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gave, as NumPy arrays.
+    """The results of a run, as NumPy arrays.
 
     Attributes:
       slots: the arrays of the output.
-      real: for each slot the entries that count, None: all.
-      x: gradients of the leaves of `x`, None where one has none.
-      params: gradients of the parameters, likewise.
+      real: for each slot, the entries that count; None: all.
+      x: gradients in the leaves of `x`, None for leaves without one.
+      params: gradients in the parameters, likewise.
     """
 
     slots: list[Slot]
@@ -40,8 +40,8 @@ class Program:
 
     Attributes:
       slots: the abstract arrays of the output at the given shape.
-      shares_rows: the unmasked ones whose leading axis is the batch.
-      in_time: the unmasked ones that also have a time axis.
+      by_row: the paths of unmasked ones whose leading axis is the batch.
+      in_time: the paths of unmasked ones that also have a time axis.
       why_no_gradients: "" if gradients are taken.
     """
 
@@ -49,14 +49,14 @@ class Program:
         self.subject = subject
         self._traces: dict[Any, list[Slot]] = {}
         self.slots = self.trace(subject.x.arrays, subject.marks)
-        self.shares_rows, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
+        self.by_row, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
         self.why_no_gradients = self._not_differentiable()
         program = self._values if self.why_no_gradients else self._values_and_gradients
         self._run = jax.jit(program, compiler_options=_compiler_options())
         self._run_apart = jax.jit(self._apart, compiler_options=_compiler_options())
 
     def trace(self, x: list[np.ndarray], marks: np.ndarray) -> list[Slot]:
-        """The output at some shape; raises what the function raises."""
+        """The output at a shape; raises what the function raises."""
         key = tuple(array.shape for array in (*x, marks))
         if key not in self._traces:
             weights, mask = self.subject.params.arrays, self.subject.mask_of(marks)
@@ -64,17 +64,17 @@ class Program:
         return self._traces[key]
 
     def run(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> Result:
-        """One run: `x` as `layout` places it, whatever its padding holds.
+        """Run on `x`, which is laid out as in `layout` with any content of its padding.
 
-        With a seed, operations are kept apart; a seed above 0 also rounds each anew.
+        With a seed there are barriers between operations, and above 0 their rounding is perturbed.
         """
         weights, mask = self.subject.params.arrays, self.subject.mask_of(layout.marks)
-        args = weights, x, mask, Rows.of(layout)
+        args = weights, x, mask, Compared.of(layout)
         results = self._run(*args) if seed is None else self._run_apart(factors(seed), *args)
         output, real, *gradients = results
         for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
-        found_for = (real, for_x, for_params)
-        host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in found_for]
+        lists = (real, for_x, for_params)
+        host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in lists]
         return Result(slots(*jax.tree.map(np.asarray, output)), *host)
 
     def _apart(self, rounding: dict[str, Any], *args: Any) -> Any:
@@ -82,47 +82,49 @@ class Program:
         results = apart(traced.jaxpr, rounding, *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
-    def _values(self, params: list[Any], x: list[Any], mask: Any, rows: Rows) -> tuple[Any, ...]:
+    def _values(
+        self, params: list[Any], x: list[Any], mask: Any, compared: Compared
+    ) -> tuple[Any, ...]:
         output = self.subject.call(params, x, mask)
-        return output, self._real(output, mask, rows)
+        return output, self._real(output, mask, compared)
 
     def _values_and_gradients(
-        self, params: list[Any], x: list[Any], mask: Any, rows: Rows
+        self, params: list[Any], x: list[Any], mask: Any, compared: Compared
     ) -> tuple[Any, ...]:
         pull, output = self._pullback(params, x, mask)
-        real = self._real(output, mask, rows)
+        real = self._real(output, mask, compared)
         cotangents = [
             cotangent(
                 slot,
                 entries,
-                rows,
-                number,
-                shares_rows=slot.where in self.shares_rows,
+                compared,
+                salt=k,
+                by_row=slot.where in self.by_row,
                 in_time=slot.where in self.in_time,
             )
-            for number, (slot, entries) in enumerate(zip(slots(*output), real, strict=True))
+            for k, (slot, entries) in enumerate(zip(slots(*output), real, strict=True))
             if slot.differentiable
         ]
         for_params, for_x = pull(cotangents)
         return output, real, for_x, for_params
 
     def _pullback(self, params: list[Any], x: list[Any], mask: Any) -> tuple[Any, PyTree]:
-        """From cotangents of what is differentiable to gradients in `params` and `x`."""
-        (moving_params, fixed_params), (moving_x, fixed_x) = _split(params), _split(x)
+        """Maps cotangents of the differentiable slots to gradients in `params` and `x`."""
+        (some_params, fixed_params), (some_x, fixed_x) = _split(params), _split(x)
 
         def forward(params: list[Any], inputs: list[Any]) -> tuple[list[Array], PyTree]:
             output = self.subject.call(_join(params, fixed_params), _join(inputs, fixed_x), mask)
             return [slot.array for slot in slots(*output) if slot.differentiable], output
 
-        _, pull, output = jax.vjp(forward, moving_params, moving_x, has_aux=True)
+        _, pull, output = jax.vjp(forward, some_params, some_x, has_aux=True)
         return pull, output
 
-    def _real(self, output: PyTree, mask: Any, rows: Rows) -> list[Array | None]:
+    def _real(self, output: PyTree, mask: Any, compared: Compared) -> list[Array | None]:
         most, batch = self.subject.max_segments, mask.shape[0]
-        return [real_entries(slot, rows.focus, batch, most) for slot in slots(*output)]
+        return [real_entries(slot, compared.focus, batch, most) for slot in slots(*output)]
 
     def _unmasked_with(self, axis: int) -> frozenset[str]:
-        """The unmasked arrays that have an axis of the input's mask: it grows when that does."""
+        """Paths of unmasked arrays with this axis of the input's mask: both grow together."""
         marks = self.subject.marks
         if axis >= marks.ndim:
             return frozenset()
@@ -136,7 +138,7 @@ class Program:
         longer = [np.concatenate([array, array[first]], axis=axis) for array in arrays]
         try:
             more = self.trace(longer[:-1], longer[-1])
-        except Exception:  # something of this length is closed over
+        except Exception:  # the function closes over an array of this length
             return frozenset(names)
         grown = {s.where for s in more if s.array.shape[axis : axis + 1] == (leading[-1] + 1,)}
         return frozenset(names & grown)
@@ -154,7 +156,7 @@ class Program:
             return pull(ys)
 
         mask = subject.mask_of(subject.marks)
-        try:  # nothing but the function itself, so that no error but its own is taken for one
+        try:  # the function only, so that no error of ours is taken for one of its own
             jax.eval_shape(gradients, subject.params.arrays, subject.x.arrays, mask)
         except Exception as error:
             return f"they cannot be taken: {first_line(error)}"
@@ -162,7 +164,7 @@ class Program:
 
 
 def _compiler_options() -> dict[str, Any] | None:
-    """Few runs on small arrays: nearly all of the time would go into what LLVM optimises."""
+    """For few runs on small arrays, the optimisations of LLVM would take most of the time."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
@@ -173,10 +175,10 @@ def first_line(error: Exception) -> str:
 
 
 def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Two lists with None for what belongs to the other: what moves, and what cannot."""
-    moving = [leaf if is_inexact(leaf) else None for leaf in leaves]
-    return moving, [None if is_inexact(leaf) else leaf for leaf in leaves]
+    """Leaves with gradients, and those without, each with None in place of the others."""
+    inexact = [leaf if is_inexact(leaf) else None for leaf in leaves]
+    return inexact, [None if is_inexact(leaf) else leaf for leaf in leaves]
 
 
-def _join(moving: list[Any], fixed: list[Any]) -> list[Any]:
-    return [b if a is None else a for a, b in zip(moving, fixed, strict=True)]
+def _join(inexact: list[Any], fixed: list[Any]) -> list[Any]:
+    return [b if a is None else a for a, b in zip(inexact, fixed, strict=True)]

@@ -1,7 +1,7 @@
-"""What two runs have in common, entry by entry, and how far apart it may be.
+"""The results of two runs, entry by entry, and by how much they may differ.
 
-Real entries are listed in order of rows, then of steps, so that the k-th real step of a row is
-compared with the k-th, wherever the two lie.
+Real entries are listed by row and then by step, so that the k-th real steps of a row are compared,
+at whatever positions they are.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ class Part:
     Attributes:
       what: "mask", "count", "value", "statistics", "gradient in x" or "gradient in params".
       where: the path of the array.
-      values: one entry for each index, or the array whole.
-      index: `[entry, axis]`, where each entry lies; None: the array is whole.
+      values: the entries, or the whole array.
+      index: `[entry, axis]`, the index of each entry; None: the array is whole.
       rows: `[entry]`, the row of the input that each belongs to; None: to all of them.
-      mask_where: the path of the mask that chose the entries.
+      mask_where: the path of the mask that selects the entries.
       dtype: of the array; that of `values` is wider.
-      tolerance: how far each of the values may be off between shapes, 0 where not measured.
+      tolerance: by how much each of the values may differ between shapes; 0 if not measured.
     """
 
     what: str
@@ -41,22 +41,22 @@ class Part:
     dtype: Any = bool
     tolerance: Any = 0.0
 
-    def at(self, entry: tuple[int, ...]) -> tuple[int, ...]:
-        """The index into the array of an index into `values`."""
+    def array_index(self, entry: tuple[int, ...]) -> tuple[int, ...]:
+        """The index into the array, of an index into `values`."""
         if self.index is None:
             return entry
         return (*(int(i) for i in self.index[entry[0]]), *entry[1:])
 
     @property
     def unsteady(self) -> int:
-        """How many entries rounding moves by so much that little of them can be compared."""
+        """How many entries rounding moves too much for a comparison to mean anything."""
         if not self.values.size:
             return 0
         size, least = _size(self.values), 2 * UNITS * _units(self.dtype)[1]
         return int((self.tolerance > np.maximum(size, size.max() / 10) / 4 + least).sum())
 
-    def take(self, entries: np.ndarray) -> "Part":
-        """Some of the entries, in some order."""
+    def select(self, entries: np.ndarray) -> "Part":
+        """The entries at some indices, in their order."""
         rows = None if self.rows is None else self.rows[entries]
         index = None if self.index is None else self.index[entries]
         tolerance = np.broadcast_to(self.tolerance, self.values.shape)[entries]
@@ -64,10 +64,8 @@ class Part:
         return replace(self, values=values, index=index, rows=rows, tolerance=tolerance)
 
 
-def parts(
-    result: Result, subject: Subject, layout: Layout, shares_rows: frozenset[str]
-) -> list[Part]:
-    """All that a run gave; `shares_rows` names unmasked arrays that have a row for each row."""
+def parts(result: Result, subject: Subject, layout: Layout, by_row: frozenset[str]) -> list[Part]:
+    """All results of a run; `by_row` are unmasked arrays that have a row for each row."""
     batch = len(layout.marks)
     found: list[Part] = []
     for slot, real in zip(result.slots, result.real, strict=True):
@@ -79,7 +77,7 @@ def parts(
             found.append(Part("count", slot.where, counts, rows=np.arange(counts.size)))
         elif real is None:
             rows = None
-            if slot.where in shares_rows:
+            if slot.where in by_row:
                 rows = _rows(np.arange(array.shape[0]), array.shape[0], batch)
             found.append(Part(slot.what, slot.where, array, rows=rows, dtype=dtype))
         else:
@@ -97,7 +95,7 @@ def parts(
 
 
 def no_gradient(result: Result, subject: Subject, layout: Layout) -> Iterator[tuple[Part, Part]]:
-    """Expect 0 for the gradients in `x` at steps that do not count."""
+    """Expected and actual gradients in `x` at padding: they must be 0."""
     what, batch = "gradient in x at padding", len(layout.marks)
     for gradient, name in zip(result.x, subject.x.names, strict=True):
         if gradient is not None:
@@ -106,15 +104,15 @@ def no_gradient(result: Result, subject: Subject, layout: Layout) -> Iterator[tu
 
 
 def emptiness(
-    result: Result, subject: Subject, layout: Layout, shares_rows: frozenset[str]
+    result: Result, subject: Subject, layout: Layout, by_row: frozenset[str]
 ) -> Iterator[tuple[Part, Part]]:
-    """Expect pooled rows that were emptied to be 0, masks False, and all else to be finite."""
+    """Expected and actual results of emptied rows: pooled 0, masks False, all else finite."""
     batch = len(layout.marks)
     pooled_rows = batch * (subject.max_segments or 1)
     for slot, real in zip(result.slots, result.real, strict=True):
         array = wide(slot.array)
         inside = np.ones(array.shape, bool)
-        if real is not None or slot.what == "mask" or slot.where in shares_rows:
+        if real is not None or slot.what == "mask" or slot.where in by_row:
             rows = _rows(np.arange(len(array)), len(array), batch)
             if rows is not None:
                 emptied = np.isin(rows, layout.dropped)
@@ -126,7 +124,7 @@ def emptiness(
 
 
 def wide(x: np.ndarray) -> np.ndarray:
-    """Floats as float64, so that differences are exact enough; the rest as it is."""
+    """Floats as float64, so that their differences are exact enough."""
     if x.dtype == np.bool_ or np.issubdtype(x.dtype, np.integer):
         return x
     return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
@@ -138,7 +136,7 @@ def _entries(what: str, where: str, array: np.ndarray, real: np.ndarray, batch: 
 
 
 def _rows(leading: np.ndarray, size: int, batch: int) -> np.ndarray | None:
-    """The row of the input, where a row has one entry or, pooled by segment, several."""
+    """The row of the input, if each has one entry or, pooled by segment, several."""
     return leading // (size // batch) if size and groups_of(size, batch) == batch else None
 
 
@@ -148,22 +146,21 @@ def _rows(leading: np.ndarray, size: int, batch: int) -> np.ndarray | None:
 SPREADS, UNITS = 4, 4
 
 
-def allowing(calm: list[Part], samples: list[list[Part]]) -> list[Part]:
-    """`calm`, each entry with how far apart two orders of steps may be.
+def with_tolerance(baseline: list[Part], samples: list[list[Part]]) -> list[Part]:
+    """`baseline`, with the tolerance of each entry between shapes.
 
         tolerance = 4 * spread + 4 ε |entry|
 
-    `spread` is how far the entry moves at most over the samples, where each operation rounds its
-    result up or down at random (see `apart`), and ε belongs to its own floating point type. An
-    integer that rounding moves is not judged more strictly.
+    `spread` is how far the entry moves at most over the samples, in which each operation rounds at
+    random (see `_apart`), and ε that of its floating point type; integers may move as well.
     """
     allowed = []
-    for i, part in enumerate(calm):
+    for i, part in enumerate(baseline):
         size = _size(part.values)
         epsilon, smallest = _units(part.dtype)
         if samples:
             spread = np.max([_moved(part, sample[i]) for sample in samples], axis=0)
-        else:  # the operations could not be kept apart
+        else:  # the program does not run with barriers
             spread = np.full(size.shape, epsilon ** (2 / 3) * np.max(size, initial=0.0))
         tolerance = SPREADS * spread + UNITS * (epsilon * size + smallest)
         allowed.append(replace(part, tolerance=tolerance))
@@ -171,7 +168,7 @@ def allowing(calm: list[Part], samples: list[list[Part]]) -> list[Part]:
 
 
 def _units(dtype: np.dtype) -> tuple[float, float]:
-    """ε of a type and its smallest number; 0 where it does not round."""
+    """ε of a type and its smallest positive value; 0 if it does not round."""
     if not jnp.issubdtype(dtype, jnp.inexact):
         return 0.0, 0.0
     info = jnp.finfo(dtype)
@@ -192,20 +189,20 @@ def _moved(part: Part, other: Part) -> np.ndarray:
 
 
 class Difference(NamedTuple):
-    """The worst entry of two that should agree: where, what was expected, and what came."""
+    """The entry at which two parts differ most."""
 
-    place: tuple[int, ...]
+    entry: tuple[int, ...]
     expected: complex
     got: complex
     distance: float
 
 
-def differ(want: Part, got: Part, tolerance: np.ndarray | float) -> Difference | None:
-    """Compare two parts of the same entries; their feature axes may have grown by zeros."""
+def difference(want: Part, got: Part, tolerance: np.ndarray | float) -> Difference | None:
+    """The worst difference of two parts; axes without a mask may have grown by zeros."""
     grown = tuple(slice(n) for n in want.values.shape)
     worst = _worst(want, want.values, got.values[grown], tolerance)
     if worst is None and got.values.shape != want.values.shape:
-        # No mask speaks for what was added, so it must not count: it has to be 0.
+        # No mask marks what was added as padding, so it has to be 0.
         added = got.values.copy()
         added[grown] = 0
         worst = _worst(got, np.zeros_like(added), added, 0.0)
@@ -219,22 +216,19 @@ def _worst(
     bad = ~(apart <= tolerance)
     if not bad.any():
         return None
-    entry = np.unravel_index(int(np.argmax(np.where(bad, apart, -1))), apart.shape)
-    where = tuple(int(i) for i in entry)
-    return Difference(
-        part.at(where), _number(want[where]), _number(got[where]), float(apart[where])
+    worst = np.unravel_index(int(np.argmax(np.where(bad, apart, -1))), apart.shape)
+    entry = tuple(int(i) for i in worst)
+    expected, actual = (
+        complex(x[entry]) if np.iscomplexobj(x) else float(x[entry]) for x in (want, got)
     )
+    return Difference(part.array_index(entry), expected, actual, float(apart[entry]))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far apart; 0 where both are nan, or the same infinity, and inf where only one is."""
+    """The distance: 0 between nan and nan or equal infinities, inf if only one is nan."""
     same = a == b
     a, b = (x.astype(np.float64) if x.dtype.kind in "biu" else x for x in (a, b))
     with np.errstate(all="ignore"):
         apart = np.abs(a - b)
     same |= np.isnan(a) & np.isnan(b)
     return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
-
-
-def _number(value: np.generic) -> complex:
-    return complex(value) if np.iscomplexobj(value) else float(value)

@@ -1,4 +1,4 @@
-"""The words of a report that are not findings: what was checked, how its output was read."""
+"""The text of a report on its scope: what was checked, and how the output was read."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from jaxmask.leak._program import Program
 def scope(
     program: Program, layouts: tuple[str, ...], *, repeats: bool, apart_at: tuple[int, ...] | None
 ) -> Iterator[str]:
-    """What was put in, how the output was read, and what was tried."""
+    """The inputs, how the output was read, and what was tried."""
     subject = program.subject
     marks, inputs = subject.marks, subject.x
     shapes = [
@@ -36,13 +36,13 @@ def scope(
         yield f"compiled again with a barrier behind each operation: {at}"
     measured = "4 times as far as an entry moves when operations round at random, and 4 ε of it"
     if not apart_at:
-        measured = "an estimate of rounding, since it could not be measured"
-    exact = "bit for bit at one shape" if repeats else "never bit for bit, as two like runs differ"
+        measured = "an estimate of rounding, which could not be measured"
+    exact = "bit for bit at one shape" if repeats else "never bit for bit, as repeated runs differ"
     yield f"tolerance: {exact}; between shapes {measured}"
 
 
 def misshapen(given: list[Slot], now: list[Slot]) -> str:
-    """How an output no longer fits the one at the given shape; "" if it does."""
+    """How an output differs in structure from the one at the given shape; "" if it does not."""
     if [_signature(slot) for slot in given] != [_signature(slot) for slot in now]:
         return (
             "its structure changes with the shape of the input, from "

@@ -1,4 +1,4 @@
-"""What is checked: a function, its arguments as NumPy arrays, and one way to call it."""
+"""What is checked: a function, its arguments as NumPy arrays, and how to call it."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Call: TypeAlias = Callable[[list[Any], list[Any], Mask], tuple[PyTree, PyTree]]
 
 @dataclass(frozen=True)
 class Leaves:
-    """The arrays of a pytree and what to call each of them."""
+    """The arrays of a pytree and their names."""
 
     arrays: list[np.ndarray]
     names: list[str]
@@ -26,7 +26,7 @@ class Leaves:
 
     @classmethod
     def of(cls, tree: PyTree, name: str) -> "Leaves":
-        """Flatten a pytree; the names are `name` and the path of the leaf."""
+        """Flatten a pytree; each leaf is named by `name` and its path."""
         paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
         names = [name + path_of(path) for path, _ in paths]
         return cls([leaf for _, leaf in paths], names, treedef)
@@ -37,10 +37,10 @@ class Subject:
     """A function and its arguments.
 
     Attributes:
-      name: of the function, for the text.
+      name: of the function, for the text of a report.
       call: `(params leaves, x leaves, mask) -> (output, statistics)`, both of arrays only.
       x: arrays `[batch, time, ...]`, or `[batch, ...]` under a row mask.
-      params: arrays, none where there are no parameters.
+      params: arrays; none if there are no parameters.
       marks: the mask as an array: boolean, or the ids of `Segments`; 0 or False is padding.
       max_segments: of `Segments`, else None.
     """
@@ -53,17 +53,17 @@ class Subject:
     max_segments: int | None
 
     def mask_of(self, marks: Any) -> Any:
-        """`marks` as the mask that the function takes."""
+        """`marks` as a mask that the function takes."""
         return marks if self.max_segments is None else Segments(marks, self.max_segments)
 
 
 def path_of(path: Any) -> str:
-    """The path of a leaf as one writes it; `.value` is how NNX wraps a variable."""
+    """The path of a leaf, without the `.value` of an NNX variable."""
     return jax.tree_util.keystr(path).removesuffix(".value")
 
 
-def subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
-    """Check the arguments of `leak.check` and settle how the function is called."""
+def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
+    """Check the arguments of `leak.check`, and find how to call the function."""
     inputs = Leaves.of(x, "x")
     if not inputs.arrays:
         raise ValueError(f"{WHERE}: `x` must hold at least one array, got none.")
@@ -71,7 +71,7 @@ def subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
     for leaf, name in zip(inputs.arrays, inputs.names, strict=True):
         _refuse_traced(leaf, name)
         array, _ = _check.pair(leaf, mask, WHERE, name=name)
-        _numbers(array.dtype, name)
+        _check_dtype(array.dtype, name)
     if not (marks > 0).any():
         raise ValueError(
             f"{WHERE}: the mask marks no step as real, so there is nothing that padding could "
@@ -81,7 +81,7 @@ def subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
     weights = Leaves.of(params, "params")
     for leaf, name in zip(weights.arrays, weights.names, strict=True):
         _refuse_traced(leaf, name)
-        _numbers(jnp.asarray(leaf).dtype, name)
+        _check_dtype(jnp.asarray(leaf).dtype, name)
 
     def flat(weight_leaves: list[Any], leaves: list[Any], mask: Mask) -> tuple[PyTree, PyTree]:
         args = (weights.tree.unflatten(weight_leaves), inputs.tree.unflatten(leaves), mask)
@@ -94,8 +94,8 @@ def subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
 def _marks(mask: Any) -> tuple[np.ndarray, int | None]:
     if mask is None:
         raise ValueError(
-            f"{WHERE}: `mask` must say which steps are padding, got None. Where every step is "
-            "real, give `jnp.ones(x.shape[:2], bool)`; padding is appended to it."
+            f"{WHERE}: `mask` must say which steps are padding, got None. If every step is "
+            "real, pass `jnp.ones(x.shape[:2], bool)`; the check appends padding itself."
         )
     if isinstance(mask, Segments):
         _refuse_traced(mask.ids, "mask")
@@ -112,13 +112,13 @@ def _refuse_traced(x: Any, name: str) -> None:
         )
 
 
-def _numbers(dtype: Any, name: str) -> None:
+def _check_dtype(dtype: Any, name: str) -> None:
     if not (jnp.issubdtype(dtype, np.number) or dtype == jnp.bool_):
         raise TypeError(f"{WHERE}: `{name}` must hold numbers or booleans, got dtype {dtype}.")
 
 
 def _host(leaves: Leaves) -> Leaves:
-    # By way of JAX, so that float64 becomes what the function would see.
+    # Through JAX, so that float64 becomes the dtype that the function would get.
     arrays = [np.asarray(jnp.asarray(leaf)) for leaf in leaves.arrays]
     return Leaves(arrays, leaves.names, leaves.tree)
 
