@@ -25,7 +25,7 @@ LAYERS = {
             ["batching"],
             ["_windows", "_keys", "packing"],
             ["merge", "norm", "pool", "shape", "random", "recurrent", "conv"],
-            ["attention", "audio", "_chain", "_reduction"],  # they read random, conv and pool
+            ["attention", "audio", "_chain", "_reduction"],  # they read random and pool
             ["losses"],
             ["decoding", "metrics", "ragged"],
             ["nn"],

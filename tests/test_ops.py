@@ -115,10 +115,10 @@ def test_sums_in_half_precision_neither_stall_nor_overflow():
     assert float(jm.pool.mean(large, mask)[0][0]) == pytest.approx(6e4, rel=1e-3)
 
 
-def shown(x, mask, value=None):
+def shown(x, mask, fill=None):
     """What `each_step` shows its function."""
     seen = []
-    jm.ops.each_step(lambda x: seen.append(x) or x, x, mask, value=value)
+    jm.ops.each_step(lambda x: seen.append(x) or x, x, mask, fill=fill)
     return seen[0]
 
 
@@ -161,14 +161,14 @@ def test_a_value_is_spread_by_its_leading_axes(by, features):
     [
         lambda x, mask, value: jm.ops.fill(x, mask, value),
         lambda x, mask, value: jm.ops.shift(x, mask, value=value),
-        lambda x, mask, value: jm.ops.each_step(jnp.sqrt, x, mask, value=value),
+        lambda x, mask, value: jm.ops.each_step(jnp.sqrt, x, mask, fill=value),
     ],
 )
 @pytest.mark.parametrize("shape", [(1,), (4,), (2, 1), (3, 2), (1, 1, 4), (3, 4), (2, 3, 4, 1)])
 def test_a_value_of_another_shape_is_refused(call, shape):
     x = jnp.zeros((2, 3, 4))
     for mask in (None, jnp.ones((2, 3), bool)):
-        with pytest.raises(ValueError, match=r"`value` must be one number.*by row"):
+        with pytest.raises(ValueError, match=r"`(value|fill)` must be one number.*by row"):
             call(x, mask, jnp.zeros(shape))
 
 

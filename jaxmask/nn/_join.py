@@ -63,7 +63,7 @@ class Passthrough(MaskedModule):
             return call(layer.f, x, mask, at="Passthrough", given=given)
         f, f_options = reseeded(layer.f, given, "Passthrough"), named(layer.f, given)
         f = functools.partial(f, **f_options) if f_options else f
-        return ops.each_step(f, x, mask, value=self.fill)
+        return ops.each_step(f, x, mask, fill=self.fill)
 
 
 class Consume(MaskedModule):

@@ -46,7 +46,7 @@ def each_step(
     x: ArrayLike,
     mask: Mask,
     *,
-    value: ArrayLike | complex | None = None,
+    fill: ArrayLike | complex | None = None,
 ) -> Pair:
     """Run a function that acts on each step alone, without letting it see padding.
 
@@ -60,15 +60,15 @@ def each_step(
       f: `f(x) -> y`, which keeps the axes that the mask has.
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; any dtype.
       mask: boolean, or `Segments`, or None: `f` runs on `x` as it is.
-      value: what `f` sees where no row has a real step: a number, or an array as in `fill`. Where
-        None, 1, or 0 for integers and booleans (a valid id in any table).
+      fill: what `f` sees where no row has a real step: a number, or an array as in
+        `jm.ops.fill`. Where None, 1, or 0 for integers and booleans (a valid id in any table).
 
     Returns:
       The pair `(y, mask)`.
 
     Raises:
       TypeError: if `mask` is not boolean.
-      ValueError: if `value` has another shape than `fill` allows.
+      ValueError: if `fill` has another shape than `jm.ops.fill` allows.
       MaskError: if `mask` does not belong to `x`, or `f` changes the axes that it has.
 
     Example:
@@ -78,9 +78,9 @@ def each_step(
       [[2.0, 0.0]]
     """
     x, mask = _check.pair(x, mask, "each_step")
-    if value is not None:
-        value = _check.by_row_or_step(value, x, "each_step", "value", dtype=x.dtype)
-    y = f(filled_with_copies(x, mask, value))
+    if fill is not None:
+        fill = _check.by_row_or_step(fill, x, "each_step", "fill", dtype=x.dtype)
+    y = f(filled_with_copies(x, mask, fill))
     if mask is None:
         return y, None
     if not isinstance(y, jax.Array | np.ndarray) or y.shape[: mask.ndim] != mask.shape:
