@@ -41,6 +41,24 @@ def real_ids(
     return _classes(jnp, jnp.asarray(ids), True if real is None else real, size, but)
 
 
+def checked_frames(
+    logits: ArrayLike, mask: Mask, blank_id: int, where: str, *, segments: bool = True
+) -> tuple[Array, Mask]:
+    """Logits `[batch, time, classes]`, of which the blank is one class, and their mask."""
+    logits, mask = _check.pair(
+        logits, mask, where, over_time=True, segments=segments, name="logits"
+    )
+    _check.floating(logits, where, "logits")
+    if logits.ndim != 3:
+        raise ValueError(f"{where}: `logits` must be [batch, time, classes], got {logits.shape}.")
+    # A negative id would select no class at all in optax.
+    if _check.count(blank_id, where, "blank_id") >= logits.shape[2]:
+        raise ValueError(
+            f"{where}: `blank_id` must be one of the {logits.shape[2]} classes, got {blank_id}."
+        )
+    return logits, mask
+
+
 def nan_unless(valid: Array, y: Array) -> Array:
     """`y`, and nan where it is not valid."""
     seen = _check.known(valid)

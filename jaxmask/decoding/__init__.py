@@ -1,7 +1,7 @@
 """From scores to ids: the best tags, labels or tokens of ragged rows, `(ids, mask)`.
 
-Everything runs under `jax.jit`, with static sizes. Rows end where they end: at their own last real
-step, or at their own end token. A row that has nothing to say has an empty mask.
+Everything runs under `jax.jit`, with static sizes. Each row ends at its own last real step, or at
+its own end token. A row without a token has an empty mask.
 """
 
 from jaxmask.decoding._autoregressive import beam, greedy

@@ -1,4 +1,4 @@
-"""Token by token: greedy and beam search over a batch whose rows end where they end."""
+"""Autoregressive decoding: greedy and beam search, each row up to its own end token."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -14,8 +14,8 @@ __all__ = ["beam", "greedy"]
 
 Step: TypeAlias = Callable[[Any, Array], tuple[Any, Array]]
 
-# A log probability that no hypothesis has; infinity would make inf - inf.
-_NEVER = -1e30
+# In place of the log probability -inf, of which inf - inf would make nan.
+NEVER = -1e30
 
 
 def greedy(
@@ -27,24 +27,24 @@ def greedy(
     max_length: int,
     end_id: int,
 ) -> Pair:
-    """Take the likeliest token after each token, until each row has said its end.
+    """Take the most likely next token until every row has ended.
 
         carry, logits = step(carry, token);   token = argmax logits     from token = start
 
     A row that has ended holds its carry. The loop ends with the last row.
 
     Args:
-      step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It never sees an empty row:
-        that holds a copy of another.
+      step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It never sees an empty row,
+        but a copy of another in its place.
       carry: pytree of arrays `[batch, ...]`; scalars belong to the whole batch.
-      start: `[batch]`, integer: the token that each row begins from; not part of the result.
-      row_mask: `[batch]`, boolean, or None: every row is real. Such as pooling an encoder gives.
-      max_length: static, the most tokens of a row.
+      start: `[batch]`, integer: the token before the first; not part of the result.
+      row_mask: `[batch]`, boolean, as from pooling an encoder; or None: every row is real.
+      max_length: static, the maximum number of tokens in a row.
       end_id: static, the token that ends a row; not part of the result.
 
     Returns:
       The pair `(ids, mask)`: `ids [batch, max_length]`, int32, and `mask [batch, max_length]`, True
-      before the end. A full row did not end. An empty row has nothing.
+      before the end. A row that is full did not end. An empty row has no token.
 
     Raises:
       TypeError: if `start` is not integer, or `row_mask` not boolean.
@@ -68,16 +68,16 @@ def greedy(
     state = _Greedy(jnp.array(0), _safe(carry, row_mask, batch, where), start, real)
 
     def more(loop: tuple[_Greedy, Array, Array]) -> Array:
-        return (loop[0].time < max_length) & jnp.any(loop[0].going)
+        return (loop[0].time < max_length) & jnp.any(loop[0].active)
 
     def body(loop: tuple[_Greedy, Array, Array]) -> tuple[_Greedy, Array, Array]:
-        (time, carry, token, going), ids, mask = loop
+        (time, carry, token, active), ids, mask = loop
         new, logits = _called(step, carry, token, batch, end_id, where)
-        token = jnp.where(going, jnp.argmax(logits, axis=-1).astype(jnp.int32), token)
-        said = going & (token != end_id)
-        state = _Greedy(time + 1, _hold(going, new, carry), token, said)
-        here = (jnp.arange(max_length) == time)[None] & said[:, None]
-        return state, jnp.where(here, token[:, None], ids), mask | here
+        token = jnp.where(active, jnp.argmax(logits, axis=-1).astype(jnp.int32), token)
+        still_active = active & (token != end_id)
+        state = _Greedy(time + 1, _hold(active, new, carry), token, still_active)
+        now = (jnp.arange(max_length) == time)[None] & still_active[:, None]
+        return state, jnp.where(now, token[:, None], ids), mask | now
 
     ids = jnp.zeros((batch, max_length), jnp.int32)
     _, ids, mask = jax.lax.while_loop(more, body, (state, ids, ids.astype(bool)))
@@ -88,7 +88,7 @@ class _Greedy(NamedTuple):
     time: Array
     carry: PyTree
     token: Array
-    going: Array
+    active: Array
 
 
 def beam(
@@ -102,27 +102,28 @@ def beam(
     beam_size: int = 4,
     length_penalty: float = 0.0,
 ) -> Pair:
-    """Search for the likeliest row of tokens, with the `beam_size` best hypotheses at a time.
+    """Beam search for the most likely tokens of each row.
 
         score(y) = sum_i log softmax(logits_i)[y_i] / ((5 + |y|) / 6)^length_penalty
 
-    `|y|` counts the end token. A hypothesis that has ended keeps its place in the beam while its
-    score is good enough; the loop ends where all have ended. With `beam_size=1` it is `greedy`;
-    with room for every hypothesis it is exact.
+    The `beam_size` best hypotheses are kept after each token. `|y|` counts the end token. A
+    hypothesis that has ended stays in the beam while its score is among the best; the loop ends
+    when all have ended. With `beam_size=1` this is `greedy`; with a beam that holds every
+    hypothesis it is exact.
 
     Args:
       step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It is mapped over the beam
         by `jax.vmap`, so it may close over arrays `[batch, ...]`, such as an encoder's memory.
       carry: pytree of arrays `[batch, ...]`; scalars belong to the whole batch.
-      start: `[batch]`, integer: the token that each row begins from; not part of the result.
+      start: `[batch]`, integer: the token before the first; not part of the result.
       row_mask: `[batch]`, boolean, or None: every row is real.
-      max_length: static, the most tokens of a row.
+      max_length: static, the maximum number of tokens in a row.
       end_id: static, the token that ends a row; not part of the result.
-      beam_size: static, how many hypotheses a row keeps.
-      length_penalty: static; 0 prefers short rows, 1 nearly the mean log probability of a token.
+      beam_size: static, the number of hypotheses kept for each row.
+      length_penalty: static; 0 favours short rows, 1 is nearly the mean log probability of a token.
 
     Returns:
-      The pair `(ids, mask)` of the best hypothesis, as `greedy` gives it.
+      The pair `(ids, mask)` of the best hypothesis, as `greedy`.
 
     Raises:
       TypeError, ValueError, MaskError: as `greedy`; ValueError if `beam_size` is below 1.
@@ -134,10 +135,10 @@ def beam(
       ...     return carry, table[ids]
       >>> start = jnp.array([0])
       >>> ids, mask = jm.decoding.beam(step, (), start, None, max_length=2, end_id=0)
-      >>> ids.tolist(), mask.tolist()  # greedy goes to 1, and meets 0.4 at best there
+      >>> ids.tolist(), mask.tolist()  # greedy takes 1, and then 0.4 at best
       ([[2, 0]], [[True, False]])
 
-    Source: Wu et al., 2016, arXiv:1609.08144, section 7 (the penalty of length).
+    Source: Wu et al., 2016, arXiv:1609.08144, section 7 (length penalty).
     """
     where = "beam"
     _check.count(beam_size, where, "beam_size", least=1)
@@ -155,7 +156,7 @@ def beam(
         return jax.vmap(one, in_axes=(axes, 1), out_axes=(axes, 1))(carry, token)
 
     def more(state: _Hypotheses) -> Array:
-        return (state.time < max_length) & jnp.any(state.going)
+        return (state.time < max_length) & jnp.any(state.active)
 
     def body(state: _Hypotheses) -> _Hypotheses:
         new, logits = wide(state.carry, state.token)
@@ -163,7 +164,7 @@ def beam(
 
     first = _first(carry, start, real, beam_size, max_length)
     last = jax.lax.while_loop(more, body, first)
-    # The beam is in the order of its scores.
+    # The beam is sorted by score.
     return ops.fill(last.ids[:, 0], masks.from_lengths(last.length[:, 0], max_length))
 
 
@@ -171,7 +172,7 @@ class _Hypotheses(NamedTuple):
     time: Array
     carry: PyTree  # [batch, beam, ...]
     token: Array  # [batch, beam]
-    going: Array  # [batch, beam]: it has not ended
+    active: Array  # [batch, beam]: it has not ended
     log_p: Array  # [batch, beam]
     length: Array  # [batch, beam]: without the end token
     ids: Array  # [batch, beam, max_length]
@@ -179,46 +180,45 @@ class _Hypotheses(NamedTuple):
 
 def _first(carry: PyTree, start: Array, real: RowMask, size: int, max_length: int) -> _Hypotheses:
     token = _spread(start, size)
-    log_p = jnp.full(token.shape, _NEVER).at[:, 0].set(0)
+    log_p = jnp.full(token.shape, NEVER).at[:, 0].set(0)
     ids = jnp.zeros((*token.shape, max_length), jnp.int32)
-    going = _spread(real, size)
-    return _Hypotheses(jnp.array(0), carry, token, going, log_p, jnp.zeros_like(token), ids)
+    active = _spread(real, size)
+    return _Hypotheses(jnp.array(0), carry, token, active, log_p, jnp.zeros_like(token), ids)
 
 
 def _extended(
     state: _Hypotheses, carry: PyTree, logits: Array, end_id: int, penalty: float
 ) -> _Hypotheses:
-    """The best of all hypotheses with a token more, and of those that have ended."""
+    """The best of all hypotheses extended by a token, and of those that have ended."""
     batch, size, classes = logits.shape
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    log_p = state.log_p[..., None] + jnp.maximum(log_p, _NEVER)
-    # What has ended goes on in one way only, in the place of its end token.
-    ended = jnp.where(jnp.arange(classes) == end_id, state.log_p[..., None], _NEVER)
-    log_p = jnp.where(state.going[..., None], log_p, ended)
-    steps = jnp.where(state.going, state.time + 1, state.length + 1).astype(jnp.float32)
-    scores = log_p / (((5 + steps) / 6) ** penalty)[..., None]
+    log_p = state.log_p[..., None] + jnp.maximum(log_p, NEVER)
+    # An ended hypothesis has one extension, at the index of the end token.
+    ended = jnp.where(jnp.arange(classes) == end_id, state.log_p[..., None], NEVER)
+    log_p = jnp.where(state.active[..., None], log_p, ended)
+    lengths = jnp.where(state.active, state.time + 1, state.length + 1).astype(jnp.float32)
+    scores = log_p / (((5 + lengths) / 6) ** penalty)[..., None]
     _, index = jax.lax.top_k(scores.reshape(batch, size * classes), size)
     parent, token = index // classes, (index % classes).astype(jnp.int32)
 
     def of_parent(leaf: Array) -> Array:
         if not leaf.ndim:
             return leaf
-        at = parent.reshape(batch, size, *[1] * (leaf.ndim - 2))
-        return jnp.take_along_axis(leaf, at, axis=1)
+        return jnp.take_along_axis(leaf, _mask_ops.expand(parent, leaf.ndim), axis=1)
 
-    held = _hold(state.going, carry, state.carry)
-    going = of_parent(state.going) & (token != end_id)
-    here = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & going[..., None]
+    held = _hold(state.active, carry, state.carry)
+    active = of_parent(state.active) & (token != end_id)
+    now = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & active[..., None]
     return _Hypotheses(
         state.time + 1,
         jax.tree.map(of_parent, held),
-        jnp.where(going, token, of_parent(state.token)),
-        going,
+        jnp.where(active, token, of_parent(state.token)),
+        active,
         jnp.maximum(
-            jnp.take_along_axis(log_p.reshape(batch, size * classes), index, axis=1), _NEVER
+            jnp.take_along_axis(log_p.reshape(batch, size * classes), index, axis=1), NEVER
         ),
-        of_parent(state.length) + going.astype(jnp.int32),
-        jnp.where(here, token[..., None], of_parent(state.ids)),
+        of_parent(state.length) + active.astype(jnp.int32),
+        jnp.where(now, token[..., None], of_parent(state.ids)),
     )
 
 
@@ -250,7 +250,7 @@ def _safe(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
                 f"{where}: arrays of `carry` must be [batch, ...] with batch = {batch}, got shape "
                 f"{leaf.shape}."
             )
-        # Tokens have no gradient; nothing of the search needs to be kept for one.
+        # Tokens have no gradient, so nothing of the search is kept for one.
         return jax.lax.stop_gradient(filled_with_copies(leaf, row_mask))
 
     return jax.tree.map(safe, carry)
@@ -275,15 +275,15 @@ def _called(
     return carry, logits
 
 
-def _hold(going: Array, new: PyTree, old: PyTree) -> PyTree:
-    """The new carry where a hypothesis goes on; scalars are of the whole batch."""
+def _hold(active: Array, new: PyTree, old: PyTree) -> PyTree:
+    """The new carry of active hypotheses, the old one of others; scalars are always new."""
 
     def hold(a: Array, b: Array) -> Array:
-        return jnp.where(_mask_ops.expand(going, a.ndim), a, b) if b.ndim else a
+        return jnp.where(_mask_ops.expand(active, a.ndim), a, b) if b.ndim else a
 
     return jax.tree.map(hold, new, old)
 
 
 def _spread(leaf: Array, size: int) -> Array:
-    """`[batch, beam, ...]`: the same for all hypotheses; scalars stay."""
+    """`[batch, beam, ...]`: repeated for each hypothesis; scalars stay."""
     return jnp.repeat(leaf[:, None], size, axis=1) if leaf.ndim else leaf

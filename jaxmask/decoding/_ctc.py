@@ -1,30 +1,28 @@
-"""Labels out of frames, after connectionist temporal classification."""
+"""Labels of frames, by connectionist temporal classification."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, masks, ops
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask.decoding._autoregressive import NEVER
 
 __all__ = ["ctc_beam", "ctc_greedy"]
 
-# A log probability that no path has; infinity would make inf - inf.
-_NEVER = -1e30
-
 
 def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
-    """Read the best class of each frame: merge equal neighbours, drop blanks.
+    """Take the best class of each frame, merge equal neighbours and drop blanks.
 
     Neighbours are real frames with no real frame between them, so padding may lie anywhere (mask
     class: any).
 
     Args:
       logits: `[batch, time, classes]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence is read alone), or None.
-      blank_id: static, the class that stands for no label.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence on its own), or None.
+      blank_id: static, the class of the blank.
 
     Returns:
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
@@ -47,30 +45,30 @@ def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
     logits, mask = _frames(logits, mask, blank_id, "ctc_greedy")
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     before, _ = ops.shift(best, mask, 1, value=blank_id)
-    said = (best != blank_id) & (best != before)
-    return ops.compact(best, _mask_ops.intersect(mask, said, "ctc_greedy"))
+    is_label = (best != blank_id) & (best != before)
+    return ops.compact(best, _mask_ops.intersect(mask, is_label, "ctc_greedy"))
 
 
 def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: int = 0) -> Pair:
-    """Find the labels whose alignments are most likely together, by prefix beam search.
+    """Find the most likely labels over all their alignments, by prefix beam search.
 
         p[b, t] = softmax(logits[b, t])
         ids[b] = argmax over labels l of sum over {alignments a of l} of prod_t p[b, t, a_t]
 
-    The `beam_size` likeliest prefixes are kept after each frame, so the search is exact where that
-    is more than there are prefixes. Padding may lie anywhere (mask class: any).
+    The `beam_size` most likely prefixes are kept after each frame, so the search is exact if the
+    beam holds all prefixes. Padding may lie anywhere (mask class: any).
 
     Args:
       logits: `[batch, time, classes]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence is read alone), or None.
-      beam_size: static, how many prefixes are kept. A frame costs `beam_size * classes` and
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence on its own), or None.
+      beam_size: static, the number of prefixes kept. A frame costs `beam_size * classes` and
         `beam_size^2 * time`.
-      blank_id: static, the class that stands for no label.
+      blank_id: static, the class of the blank.
 
     Returns:
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
-      them, and their mask (`Segments` for `Segments`), also where `mask` is None. Labels that tie
-      are told apart by the order of classes.
+      them, and their mask (`Segments` for `Segments`), also where `mask` is None. Ties
+      are broken by the order of the classes.
 
     Raises:
       TypeError: if `logits` is not floating, or `mask` not boolean.
@@ -91,7 +89,7 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
     _check.count(beam_size, where, "beam_size", least=1)
     logits, mask = _frames(logits, mask, blank_id, where)
     log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=-1)
-    log_p = jnp.maximum(log_p, _NEVER)
+    log_p = jnp.maximum(log_p, NEVER)
     if not isinstance(mask, Segments):
         return _search(log_p, _mask_ops.select_in(log_p, mask)[..., 0], beam_size, blank_id)
     each = jax.vmap(lambda real: _search(log_p, real, beam_size, blank_id), 1, 1)
@@ -99,31 +97,24 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
 
 
 def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[Array, Mask]:
-    logits, mask = _check.pair(logits, mask, where, over_time=True, name="logits")
-    _check.floating(logits, where, "logits")
-    if logits.ndim != 3:
-        raise ValueError(f"{where}: `logits` must be [batch, time, classes], got {logits.shape}.")
-    if _check.count(blank_id, where, "blank_id") >= logits.shape[2]:
-        raise ValueError(
-            f"{where}: `blank_id` must be one of the {logits.shape[2]} classes, got {blank_id}."
-        )
-    # Labels have no gradient; nothing of the search needs to be kept for one.
+    logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where)
+    # Labels have no gradient, so nothing of the search is kept for one.
     return jax.lax.stop_gradient(ops.fill(logits, mask)[0]), mask
 
 
 def _side_by_side(ids: Array, mask: Array, segments: Segments) -> Pair:
-    """The labels of the sequences of a row, `[batch, segment, time]`, in the row one by one."""
-    batch, number, time = ids.shape
-    owner = jnp.where(mask, jnp.arange(1, number + 1)[:, None], 0).reshape(batch, number * time)
-    packed = Segments(owner.astype(segments.ids.dtype), number)
+    """The labels of each sequence, `[batch, segment, time]`, one after another in one row."""
+    batch, size, time = ids.shape
+    owner = jnp.where(mask, jnp.arange(1, size + 1)[:, None], 0).reshape(batch, size * time)
+    packed = Segments(owner.astype(segments.ids.dtype), size)
     y, _ = ops.compact(ids.reshape(owner.shape), packed)
     owner, _ = ops.compact(packed.ids, packed)
-    # There is at most one label a frame, so all of them fit.
-    return y[:, :time], Segments(owner[:, :time], number)
+    # There is at most one label for each frame, so all of them fit.
+    return y[:, :time], Segments(owner[:, :time], size)
 
 
 class _Beam(NamedTuple):
-    """The likeliest prefixes of each row so far."""
+    """The most likely prefixes of each row so far."""
 
     ids: Array  # [batch, beam, time], -1 after the end
     length: Array  # [batch, beam]
@@ -137,15 +128,15 @@ class _Beam(NamedTuple):
     @property
     def last(self) -> Array:
         """The last label, -1 where there is none."""
-        at = jnp.maximum(self.length - 1, 0)[..., None]
-        return jnp.take_along_axis(self.ids, at, axis=-1)[..., 0]
+        index = jnp.maximum(self.length - 1, 0)[..., None]
+        return jnp.take_along_axis(self.ids, index, axis=-1)[..., 0]
 
 
 def _search(log_p: Array, real: Array, size: int, blank_id: int) -> tuple[Array, Array]:
     batch, time, _ = log_p.shape
     if not time:
         return jnp.zeros((batch, 0), jnp.int32), real
-    never = jnp.full((batch, size), _NEVER, log_p.dtype)
+    never = jnp.full((batch, size), NEVER, log_p.dtype)
     none = jnp.zeros((batch, size), jnp.int32)
     ids = jnp.full((batch, size, time), -1, jnp.int32)
     first = _Beam(ids, none, never.at[:, 0].set(0), never)
@@ -163,8 +154,8 @@ def _search(log_p: Array, real: Array, size: int, blank_id: int) -> tuple[Array,
     best = jnp.argmax(last.total, axis=1)
     length = jnp.take_along_axis(last.length, best[:, None], axis=1)[:, 0]
     ids = jnp.take_along_axis(last.ids, best[:, None, None], axis=1)[:, 0]
-    said = masks.from_lengths(length, time)
-    return jnp.where(said, ids, 0), said
+    mask = masks.from_lengths(length, time)
+    return jnp.where(mask, ids, 0), mask
 
 
 def _next(beam: _Beam, frame: Array, size: int, blank_id: int) -> _Beam:
@@ -179,41 +170,41 @@ def _next(beam: _Beam, frame: Array, size: int, blank_id: int) -> _Beam:
     parent = jnp.where(is_grown, (index - size) // classes, index)
     added = (index - size) % classes
     ids, length = beam.ids[parent], beam.length[parent]
-    here = (jnp.arange(ids.shape[1])[None] == length[:, None]) & is_grown[:, None]
+    is_end = (jnp.arange(ids.shape[1])[None] == length[:, None]) & is_grown[:, None]
     return _Beam(
-        jnp.where(here, added[:, None], ids),
+        jnp.where(is_end, added[:, None], ids),
         length + is_grown.astype(jnp.int32),
-        # Kept from drifting below, so that what never was stays told from what is.
-        jnp.where(is_grown, _NEVER, jnp.maximum(stays.blank[parent], _NEVER)),
-        jnp.where(is_grown, jnp.maximum(best, _NEVER), jnp.maximum(label[parent], _NEVER)),
+        # Kept from drifting below `NEVER`, which marks empty entries of the beam.
+        jnp.where(is_grown, NEVER, jnp.maximum(stays.blank[parent], NEVER)),
+        jnp.where(is_grown, jnp.maximum(best, NEVER), jnp.maximum(label[parent], NEVER)),
     )
 
 
 def _stays(beam: _Beam, frame: Array, blank_id: int) -> _Beam:
-    """The same prefixes after a blank, or after their last label once more."""
-    again = jnp.where(beam.length > 0, frame[jnp.maximum(beam.last, 0)], _NEVER)
+    """The same prefixes after a blank, or after a repeat of their last label."""
+    again = jnp.where(beam.length > 0, frame[jnp.maximum(beam.last, 0)], NEVER)
     return beam._replace(blank=beam.total + frame[blank_id], label=beam.label + again)
 
 
 def _grown(beam: _Beam, frame: Array, blank_id: int) -> Array:
-    """Log probability of each prefix with each label after it, `[beam, classes]`."""
+    """Log probability of each prefix extended by each label, `[beam, classes]`."""
     label = jnp.arange(frame.shape[0])[None]
-    # Without a blank between, an equal label would be the same one.
+    # An equal label needs a blank in between.
     before = jnp.where(label == beam.last[:, None], beam.blank[:, None], beam.total[:, None])
-    return jnp.where(label == blank_id, _NEVER, before + frame[None])
+    return jnp.where(label == blank_id, NEVER, before + frame[None])
 
 
 def _merged(beam: _Beam, grown: Array) -> tuple[Array, Array]:
-    """Prefixes that are grown into one that is in the beam already: `grown` without, their gain."""
+    """`grown` without the extensions that are prefixes of the beam already, and what these gain."""
     at_end = jnp.arange(beam.ids.shape[1])[None] == beam.length[:, None] - 1
     parents = jnp.where(at_end, -1, beam.ids)
     same = jnp.all(beam.ids[:, None] == parents[None], axis=2)
-    # Places of the beam that were never filled have no children, and are none.
-    known = beam.total > _NEVER / 2
+    # Empty entries of the beam have no children, and are none.
+    known = beam.total > NEVER / 2
     is_child = same & ((beam.length > 0) & known)[None] & known[:, None]
     last = jnp.maximum(beam.last, 0)
-    gained = jnp.max(jnp.where(is_child, grown[:, last], _NEVER), axis=0, initial=_NEVER)
+    gained = jnp.max(jnp.where(is_child, grown[:, last], NEVER), axis=0, initial=NEVER)
     taken = jnp.any(
         is_child[:, :, None] & (jnp.arange(grown.shape[1])[None] == last[:, None])[None], axis=1
     )
-    return jnp.where(taken, _NEVER, grown), gained
+    return jnp.where(taken, NEVER, grown), gained

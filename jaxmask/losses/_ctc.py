@@ -69,13 +69,19 @@ def ctc_loss(
     PyTorch's, which counts such rows in its mean.
     """
     where = "ctc_loss"
-    logits, mask = _check.pair(logits, mask, where, over_time=True, segments=False, name="logits")
+    logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where, segments=False)
     given, given_mask = labels, label_mask
     labels, label_mask = _check.pair(
         labels, label_mask, where, over_time=True, segments=False, name="labels"
     )
-    _check_arguments(logits, labels, blank_id, where)
     batch, time, classes = logits.shape
+    if labels.ndim != 2 or len(labels) != batch:
+        raise ValueError(
+            f"{where}: `labels` must be [batch, label] with a batch of {batch}, got shape "
+            f"{labels.shape}."
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{where}: `labels` must be integer class ids, got dtype {labels.dtype}.")
     dtype = accumulator(logits.dtype)
     if not time:
         return jnp.zeros(batch, dtype), masks.rows(mask)
@@ -150,21 +156,3 @@ def _of_labels_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) 
     return _of_labels(log_p, labels), jnp.einsum(
         "btc,blc->btl", tangents[0], one_hot, precision=exact
     )
-
-
-def _check_arguments(logits: Array, labels: Array, blank_id: int, where: str) -> None:
-    _check.floating(logits, where, "logits")
-    if logits.ndim != 3:
-        raise ValueError(f"{where}: `logits` must be [batch, time, classes], got {logits.shape}.")
-    if labels.ndim != 2 or labels.shape[0] != logits.shape[0]:
-        raise ValueError(
-            f"{where}: `labels` must be [batch, label] with a batch of {logits.shape[0]}, got "
-            f"shape {labels.shape}."
-        )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"{where}: `labels` must be integer class ids, got dtype {labels.dtype}.")
-    # A negative id would select no class at all in optax.
-    if _check.count(blank_id, where, "blank_id") >= logits.shape[2]:
-        raise ValueError(
-            f"{where}: `blank_id` must be one of the {logits.shape[2]} classes, got {blank_id}."
-        )
