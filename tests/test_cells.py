@@ -318,3 +318,18 @@ def test_stack_refuses_what_it_cannot_be():
         jm.nn.StackedRNN(gru, dropout_rate=0.1)
     with pytest.raises(ValueError, match="from 0 to below 1"):
         jm.nn.StackedRNN(gru, dropout_rate=1.1, rngs=nnx.Rngs(0))
+
+
+def test_a_part_of_the_carry_may_go_on_where_a_sequence_starts():
+    def cell(carry, x):
+        total, count = carry
+        return (total + x, count + 1), (total + x, count)
+
+    x, resets = jnp.ones((1, 4)), jnp.array([[False, False, True, False]])
+    carry = jnp.zeros(1), jnp.zeros(1)
+    _, (y, _) = jm.recurrent.scan(
+        cell, x, None, carry, resets=resets, reset_carry=(jnp.full(1, 5.0), None)
+    )
+    assert [a.tolist() for a in y] == [[[1.0, 2.0, 6.0, 7.0]], [[0.0, 1.0, 2.0, 3.0]]]
+    with pytest.raises(ValueError, match="reset_carry"):
+        jm.recurrent.scan(cell, x, None, carry, resets=resets, reset_carry=(None,))

@@ -38,9 +38,6 @@ LAYERS = {
 }
 FLAX_ROOMS = {"nn", "_nnx"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
-TO_MOVE = {  # imports from behind a door that are still to go through it or to what is shared
-    "jaxmask.recurrent._scan",
-}
 UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "testing"}
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
 
@@ -76,7 +73,7 @@ def behind_doors(path_room: str, names: list[str]) -> list[str]:
         if package != "jaxmask" or parts[0] == path_room or parts[0] in SHARED:
             continue
         is_public = len(parts) == 1 or (len(parts) == 2 and parts[1] in exported(parts[0]))
-        if not is_public and name not in TO_MOVE:
+        if not is_public:
             private.append(name)
     return private
 

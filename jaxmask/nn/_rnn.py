@@ -133,15 +133,14 @@ class RNN(Recurrent):
         self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
     ) -> tuple[PyTree, Pair]:
         x = self._with_features(x)
-        has_starts = resets is not None or isinstance(mask, Segments)
-        # A start takes no seed of its own: the carry's goes on.
         fresh = None
-        if has_starts:
+        if resets is not None or isinstance(mask, Segments):
+            # A later sequence takes no seed of its own.
             fresh = self.initial_carry(x.shape[0], x.shape[2:], deterministic=True)
             fresh = _as_wide_as(x, fresh)
+            if hasattr(self.cell, "restart_carry"):
+                fresh = self.cell.restart_carry(fresh)
         carry = _as_wide_as(x, carry)
-        if has_starts and hasattr(self.cell, "run_with_starts"):
-            return self.cell.run_with_starts(x, mask, carry, fresh, resets, reverse=reverse)
         return recurrent.scan(
             *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
         )

@@ -9,22 +9,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int, UInt
 
-from jaxmask import _check, _mask_ops, masks, random
-from jaxmask._steps import filled_with_copies
-from jaxmask._types import Array, ArrayLike, Ids, Mask, Pair, PyTree, Steps
+from jaxmask import _check, random
+from jaxmask._types import Array, ArrayLike, PyTree
 from jaxmask.nn._options import Rngs, draw
-from jaxmask.recurrent import _scan as masked_scan
-
-
-class _Ranked(NamedTuple):
-    """Steps of rows and, in the place of `x`, which real step of its row each one is."""
-
-    x: Steps
-    rank: Ids
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.x.shape
 
 
 class ZoneoutCarry(NamedTuple):
@@ -144,35 +131,13 @@ class ZoneoutCell(nnx.RNNCellBase):
         carry = ZoneoutCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
         return carry, y
 
-    def run_with_starts(
-        self,
-        x: Array,
-        mask: Mask,
-        carry: ZoneoutCarry,
-        fresh: ZoneoutCarry,
-        resets: ArrayLike | None,
-        *,
-        reverse: bool,
-    ) -> tuple[ZoneoutCarry, Pair]:
-        """Run over rows of several sequences, each from `fresh`; for `RNN`.
+    def restart_carry(self, carry: ZoneoutCarry) -> ZoneoutCarry:
+        """The `reset_carry` of `jaxmask.recurrent.scan`, for a later sequence of a row.
 
-        The rank goes on through the starts: a sequence would else repeat the noise of the one
-        before it.
+        Seed and rank go on, since two sequences of a row would else have the same noise.
         """
-        x, mask, starts = masked_scan.with_starts(x, mask, None, resets, "RNN")
-        real = _mask_ops.real_steps(mask, x.shape[:2])
-        rank, length = masks.positions(real), masks.lengths(real)
-        rank = carry.rank[:, None] + (length[:, None] - 1 - rank if reverse else rank)
-
-        def step(state: ZoneoutCarry, step: Any) -> Any:
-            return self(state._replace(rank=step.rank), step.x)
-
-        steps: Any = _Ranked(filled_with_copies(x, mask), rank)
-        fresh = fresh._replace(seed=carry.seed, rank=carry.rank)
-        after, pair = masked_scan.run(
-            step, steps, mask, starts, carry, reverse=reverse, reset_carry=fresh
-        )
-        return after._replace(rank=carry.rank + length), pair
+        goes_on: Any = None
+        return carry._replace(seed=goes_on, rank=goes_on)
 
     def _rates(self, count: int) -> tuple[float, ...]:
         if not isinstance(self.rate, tuple):

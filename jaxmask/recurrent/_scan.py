@@ -1,7 +1,8 @@
 """Any cell over padded rows, by a plain `lax.scan`: the readable reference."""
 
+import contextlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,8 @@ def scan(
       resets: `[batch, time]`, boolean: where a new episode begins. The carry is reset before that
         step, and, in reverse, after it. At a masked step it counts too, since it belongs to the
         structure of a row as the mask does: the next real step starts anew.
-      reset_carry: what every later segment and every episode starts from; zeros where None.
+      reset_carry: what every later segment and every episode starts from; zeros where None. A None
+        in the place of an array lets that part of the carry go on.
 
     Returns:
       `(carry, (y, mask))`; `y` holds arrays `[batch, time, ...]`, 0 in the padding.
@@ -166,7 +168,7 @@ def run(
     ) -> tuple[Carry, PyTree]:
         x_t, real_t, starts_t = inputs
         if starts_t is not None and not reverse:
-            held = _select(starts_t, fresh, held)
+            held = _restarted(starts_t, fresh, held)
         # In the padding stands a copy of a step that may be another sequence's, and nan * 0 is nan:
         # what the cell makes of it must send nothing back into the state.
         own = held if real_t is None else _select(real_t, held, jax.lax.stop_gradient(held))
@@ -177,7 +179,7 @@ def run(
             y_t = _select(real_t, y_t, jax.tree.map(jnp.zeros_like, y_t))
         # The boundary lies before the step, so going backward one meets it after.
         if starts_t is not None and reverse:
-            new = _select(starts_t, fresh, new)
+            new = _restarted(starts_t, fresh, new)
         return new, y_t
 
     real = None if mask is None else masks.as_bool(mask)
@@ -213,6 +215,19 @@ def time_first(x: Array) -> Array:
     return jnp.swapaxes(x, 0, 1)
 
 
+def _restarted(starts: StepMask, fresh: PyTree, carry: Carry) -> Carry:
+    """The carry of `fresh` where a sequence starts; a None in `fresh` lets it go on."""
+
+    def restart(new: Array | None, old: Any) -> Any:
+        return old if new is None else _select(starts, new, old)
+
+    return jax.tree.map(restart, fresh, carry, is_leaf=_is_none)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
 def _select(condition: Array, on_true: Carry, on_false: Carry) -> Carry:
     """A select row by row over two pytrees."""
 
@@ -231,6 +246,10 @@ def _no_narrower(new: Array, held: Array) -> Array:
 
 def _check_reset_carry(reset_carry: PyTree, carry: PyTree) -> None:
     """What a carry is replaced by must be like it, array by array: nothing is broadcast."""
+    with contextlib.suppress(ValueError, TypeError):  # else the trees differ, as the error says
+        reset_carry = jax.tree.map(
+            lambda new, old: old if new is None else new, reset_carry, carry, is_leaf=_is_none
+        )
     given, expected = (
         (jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
         for tree in (reset_carry, carry)
