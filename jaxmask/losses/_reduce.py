@@ -21,12 +21,12 @@ def reduce(
 
     Args:
       per_step: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; real numbers.
-        With `mask=None` it is steps, unless it is `[batch]`. nan in padding is harmless.
+        Without a mask it holds steps, unless it is `[batch]`.
       mask: boolean, or `Segments` (rows are then segments), or None.
-      weights: `[batch, time]` weighs steps, and `[batch]` weighs rows: all the steps of a row by
-        "step" and "sum", the row's mean by "row". Told apart by rank, checked by shape; None weighs
-        all alike. A weight of 0 does not hide a nan at a real step: take the step out of the mask.
-      by: what counts alike: "step" or "row"; or "sum", no division at all.
+      weights: `[batch, time]` weighs steps, and `[batch]` weighs rows: every step of a row by
+        "step" and "sum", the row's mean by "row". None weighs all equally. A weight of 0 does not
+        hide a nan at a real step: take that step out of the mask.
+      by: what weighs the same without `weights`, "step" or "row"; "sum" divides by nothing.
 
     Returns:
       A scalar, in at least float32; 0 where there is nothing to count: no real step, or weights
@@ -34,8 +34,8 @@ def reduce(
 
     Raises:
       TypeError: if `mask` is not boolean, or an array is complex.
-      ValueError, MaskError: if `by` is none of the three, or `weights` or `mask` does not belong to
-        `per_step`.
+      ValueError: if `by` is none of the three, or `weights` has another shape.
+      MaskError: if `mask` does not belong to `per_step`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -44,7 +44,7 @@ def reduce(
       >>> float(jm.losses.reduce(per_step, mask)), float(jm.losses.reduce(per_step, mask, by="row"))
       (2.0, 3.0)
 
-    Over devices and accumulated steps a mean of means is wrong: add the two numbers of
+    Over devices and accumulated steps a mean of means is wrong: sum both numbers of
     `sum_and_count`, and divide once.
     """
     where = "reduce"
@@ -56,21 +56,20 @@ def reduce(
 def sum_and_count(
     per_step: ArrayLike, mask: Mask, weights: ArrayLike | None = None, by: str = "step"
 ) -> tuple[Scalar, Scalar]:
-    """Add up per-step values, and what to divide them by.
+    """The sum of per-step values, and the count to divide it by.
 
         by="step"   (sum w y, sum w)         over the real steps of the batch
         by="row"    (sum over rows of sum_t w y / sum_t w, number of rows)   with a real step
 
     The mean over several devices or accumulated steps is the sum of all totals over the sum of all
-    counts: `jax.lax.psum(total, axis) / jax.lax.psum(count, axis)`. Gradients alike: differentiate
-    `total`, add the gradients up, divide them by the sum of the counts.
+    counts: `jax.lax.psum(total, axis) / jax.lax.psum(count, axis)`. Likewise for gradients:
+    differentiate `total`, sum the gradients, and divide by the sum of the counts.
 
     Args:
       per_step: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; real numbers.
       mask: boolean, or `Segments` (rows are then segments), or None.
       weights: `[batch, time]` or `[batch]`, as in `reduce`.
-      by: "step" or "row". A "sum" has no count that could be added up over devices: add the totals
-        by "step" and divide by nothing.
+      by: "step" or "row". A "sum" has no count: over devices, sum the totals by "step".
 
     Returns:
       Two scalars `(total, count)`, in at least float32. `reduce` is their quotient.
