@@ -26,9 +26,14 @@ def as_bool(mask: Mask) -> StepMask:
       >>> jm.masks.as_bool(jm.Segments(np.array([[1, 2, 0]]), max_segments=2)).tolist()
       [[True, True, False]]
     """
+    return checked_bool(mask, "as_bool")
+
+
+def checked_bool(mask: Mask, where: str, name: str = "mask") -> StepMask:
+    """`as_bool` for the function `where`, which calls the mask `name`."""
     if isinstance(mask, Segments):
         return _check.unfolded(mask.ids, jnp.asarray(mask.ids)) > 0
-    return _check.boolean(mask, "masks")
+    return _check.boolean(mask, where, name)
 
 
 def real_steps(mask: Mask, shape: Sequence[int]) -> Bool[Array, "*leading"]:

@@ -112,7 +112,12 @@ BAD = {
     "paddings": (lambda: jm.masks.from_paddings(np.zeros(3)), ValueError, "paddings"),
     "ids": (lambda: jm.masks.from_segments(np.zeros((1, 3))), TypeError, "ids"),
     "values": (lambda: jm.masks.from_values(np.zeros(3)), ValueError, "x"),
-    "int mask": (lambda: jm.masks.lengths(MASK.astype(int)), TypeError, "mask.*boolean"),
+    "int mask": (lambda: jm.masks.lengths(MASK.astype(int)), TypeError, "lengths: `mask`.*boolean"),
+    "int kv_mask": (
+        lambda: jm.masks.to_attention_mask(MASK, MASK.astype(int)),
+        TypeError,
+        "to_attention_mask: `kv_mask`.*boolean",
+    ),
     "no predicate": (lambda: jm.masks.both(), ValueError, "predicate"),
     "window": (lambda: jm.masks.window(0), ValueError, "left"),
 }

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmask import _check
-from jaxmask._mask_ops import as_bool, of_each_segment
+from jaxmask._mask_ops import checked_bool, of_each_segment
 from jaxmask._types import Ids, Lengths, Mask, RowMask, Segments, StepMask
 
 
@@ -100,6 +100,6 @@ def positions(mask: Mask) -> Ids:
 
 
 def _of_rows(mask: Mask, where: str) -> StepMask:
-    real = as_bool(mask)
+    real = checked_bool(mask, where)
     _check.of_steps(real, where)
     return real

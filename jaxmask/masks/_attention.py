@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
 from jaxmask import _check
-from jaxmask._mask_ops import as_bool
+from jaxmask._mask_ops import checked_bool
 from jaxmask._types import Array, Mask, Segments, promotion_allowed
 
 AttentionPredicate: TypeAlias = Callable[
@@ -185,24 +185,25 @@ def to_attention_mask(
       >>> jm.masks.to_attention_mask(mask, mask)[0, 0].tolist()
       [[True, False], [False, False]]
     """
+    where = "to_attention_mask"
     for mask, name in ((q_mask, "q_mask"), (kv_mask, "kv_mask")):
         if mask is None:
             raise TypeError(
-                f"to_attention_mask: `{name}` must be a mask, since None does not say how many "
+                f"{where}: `{name}` must be a mask, since None does not say how many "
                 "steps there are. Pass `jnp.ones((batch, time), bool)` where all of them are real."
             )
-    queries, keys = as_bool(q_mask), as_bool(kv_mask)
+    queries, keys = checked_bool(q_mask, where, "q_mask"), checked_bool(kv_mask, where, "kv_mask")
     seen = queries[:, :, None] & keys[:, None, :]
     if isinstance(q_mask, Segments) != isinstance(kv_mask, Segments):
         raise _check.MaskError(
-            "to_attention_mask: `q_mask` and `kv_mask` must both be `Segments` or both boolean: a "
+            f"{where}: `q_mask` and `kv_mask` must both be `Segments` or both boolean: a "
             "boolean mask does not say which sequence of a packed row a step belongs to."
         )
     if isinstance(q_mask, Segments) and isinstance(kv_mask, Segments):
         own = same_segment(q_mask, kv_mask)
         predicate = own if predicate is None else both(own, predicate)
     if predicate is not None:
-        _check.function(predicate, "to_attention_mask", "predicate")
+        _check.function(predicate, where, "predicate")
         query, key = jnp.arange(queries.shape[1]), jnp.arange(keys.shape[1])
         allowed = predicate(query[:, None], key[None, :])
         with promotion_allowed():  # the predicate may lack the batch axis

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check
-from jaxmask._mask_ops import as_bool, differs_from
+from jaxmask._mask_ops import checked_bool, differs_from
 from jaxmask._types import Array, ArrayLike, Mask, StepMask
 
 
@@ -124,7 +124,7 @@ def to_paddings(mask: Mask, dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
       >>> jm.masks.to_paddings(np.array([[True, False]])).tolist()
       [[0.0, 1.0]]
     """
-    return (~as_bool(mask)).astype(dtype)
+    return (~checked_bool(mask, "to_paddings")).astype(dtype)
 
 
 def from_attention_mask(attention_mask: ArrayLike) -> StepMask:
