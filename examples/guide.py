@@ -249,7 +249,7 @@ show("row mask", row_mask)
 
 
 # ----------------------------------------------------------------------------------------------
-title("12. Prove it")
+title("12. Check for leaks")
 
 # Is `my_mean` right, gradients included? `jm.leak.check` puts nan, inf and noise into the padding,
 # appends more of it, and compares. It takes any function of `(x, mask)`, from jaxmask or not.

@@ -121,8 +121,8 @@ def accuracies(model: Tagger, batch: Conversations) -> tuple[jax.Array, jax.Arra
     return tuple(jm.metrics.Mean.empty().update(each, mask).compute() for each in right)
 
 
-def prove(model: Tagger, batch: Conversations) -> None:
-    """No padding can change the loss, nor any gradient of it."""
+def check_padding(model: Tagger, batch: Conversations) -> None:
+    """Test that padding changes neither the loss nor any gradient of it."""
     few = Conversations(*(jnp.asarray(a[:3, :40]) for a in batch))
     model = nnx.clone(model)
     model.eval()
@@ -172,7 +172,7 @@ def main() -> None:
     schedule = optax.cosine_decay_schedule(5e-3, options.steps)
     optimizer = nnx.Optimizer(model, optax.adam(schedule), wrt=nnx.Param)
     held_out = converse(*testing, 200, np.random.default_rng(2020))
-    prove(model, held_out)
+    check_padding(model, held_out)
     print("The training loss and its gradients do not depend on padding: checked.")
 
     losses = [

@@ -127,8 +127,8 @@ def train_step(
     return loss
 
 
-def prove(model: Transformer, batch: Batch) -> None:
-    """No padding, of letters or of phonemes, can change the loss or any gradient of it."""
+def check_padding(model: Transformer, batch: Batch) -> None:
+    """Test that padding, of letters or of phonemes, changes neither the loss nor its gradients."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     letters, letter_mask, phonemes, phoneme_mask = (jnp.asarray(a[:2]) for a in batch[:4])
 
@@ -178,7 +178,7 @@ def main() -> None:
     optimizer = nnx.Optimizer(
         model, optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)), wrt=nnx.Param
     )
-    prove(model, next(training.epoch(0)))
+    check_padding(model, next(training.epoch(0)))
     print("The training loss and its gradients do not depend on padding: checked.")
 
     mesh = devices.all_devices()
