@@ -290,7 +290,7 @@ STRIDED = {
 }
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", STRIDED)
 @pytest.mark.parametrize("known", [True, False])
 def test_strides_count_from_the_first_real_step(name, known):

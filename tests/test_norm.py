@@ -48,6 +48,7 @@ FLAX = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", FLAX)
 def test_agrees_with_flax_on_the_row_alone(name):
     make, ours = FLAX[name]
@@ -104,6 +105,7 @@ def test_standardize_agrees_with_scikit_learn():
             np.testing.assert_allclose(a, expected, atol=1e-5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["layer", "rms", "group", "instance", "standardize", "batch"])
 def test_constant_rows_have_finite_gradients(name):
     """Variance 0, with and without epsilon, in values, gradients and second derivatives."""
@@ -183,6 +185,7 @@ def test_segments_and_row_masks_are_steps_to_batch_norm():
     np.testing.assert_allclose(y[rows], nnx.BatchNorm(6, rngs=nnx.Rngs(0))(X[rows, 0]), atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("devices", ["vmap", "shard_map"])
 def test_batch_norm_over_devices_is_that_of_the_whole_batch(devices):
     """Sums and counts are added up: shards of unequal real steps, one of them empty."""

@@ -124,6 +124,7 @@ def first(pair):
     return np.asarray(jax.tree.leaves(pair)[0])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("wrapper", "noisy"), EVERY_PAIR)
 def test_options_reach_a_layer_inside_a_wrapper(wrapper, noisy):
     model, pair = jm.nn.Sequential(WRAPPERS[wrapper](NOISY[noisy]())), inputs(wrapper)

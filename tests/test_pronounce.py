@@ -95,6 +95,7 @@ def test_a_run_reports_what_it_reached(trained):
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.exhaustive
 def test_stopped_in_the_middle_of_a_step_a_run_goes_on_to_the_same_bits(
     trained, tmp_path, monkeypatch
 ):
@@ -162,6 +163,7 @@ def test_say_without_a_checkpoint(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("file", ["params/manifest.ocdbt", "notes-0.json", "sha256.json"])
 def test_a_torn_checkpoint_is_skipped(trained, tmp_path, file):
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
@@ -276,6 +278,7 @@ def test_greedy_merges_repeats_and_drops_blanks():
     assert rows == [[3, 3, 5], [2, 4]]
 
 
+@pytest.mark.exhaustive
 def test_padding_changes_neither_the_loss_nor_a_gradient():
     letters, mask = jm.pad_sequences([[5, 3, 0], [7], [0, 1, 2, 3]], maxlen=5)
     phonemes, phoneme_mask = jm.pad_sequences([[1, 2], [9, 9], [4]])

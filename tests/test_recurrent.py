@@ -60,6 +60,7 @@ def keras_layer(name):
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mask", [MASK, MASK[:, ::-1], HOLES], ids=["right", "left", "holes"])
 @pytest.mark.parametrize("name", RUNS)
 def test_is_that_of_keras(name, mask):
@@ -118,6 +119,7 @@ def test_gru_is_that_of_flax():
     np.testing.assert_allclose(y[MASK], expected[MASK], atol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", RUNS)
 def test_chunks_with_the_carry_between_them_are_one_run(name):
     function, weights, options = RUNS[name]
@@ -200,6 +202,7 @@ def episodes(resets):
     return itertools.pairwise(bounds)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("mask", [None, MASK, HOLES], ids=["none", "right", "holes"])
 @pytest.mark.parametrize("name", LAYERS)
@@ -244,6 +247,7 @@ def test_resets_and_segments_go_together(name):
         np.testing.assert_allclose(y, expected, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_nan_before_a_reset_stays_in_its_episode(name):
     x = X.copy()
@@ -496,6 +500,7 @@ print("equal")
 """
 
 
+@pytest.mark.exhaustive
 def test_on_a_mesh():
     """Results and gradients on four devices are those on one, and only gradients are reduced.
 

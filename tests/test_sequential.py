@@ -66,6 +66,7 @@ def per_step_layers():
     }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", per_step_layers())
 def test_per_step_layers_of_flax_join_and_never_see_padding(name):
     """Values are Flax's; parameter gradients have no nan, which Flax's own have."""

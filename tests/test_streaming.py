@@ -26,6 +26,7 @@ def in_chunks(model, x, mask, size):
     return jnp.concatenate(ys, axis=1), masks
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mask", [None, MASK], ids=["none", "mask"])
 @pytest.mark.parametrize("size", [1, 4])
 def test_a_stack_of_causal_layers_in_chunks_is_one_call(size, mask):

@@ -89,6 +89,7 @@ def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, methods=ENGI
         assert_same(other, scanned, rtol)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("cell", CELLS)
@@ -100,6 +101,7 @@ def test_it_is_the_scan(cell, name, reverse):
     )
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["none", "right", "holes", "empty"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "relu"])
@@ -109,6 +111,7 @@ def test_resets(cell, name, reverse):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_segments(cell):
     ids = np.array([[1] * 4 + [2] * 5 + [0] * 2, [0, 1, 1, 0, 3, 3, 3, 0, 0, 2, 2]], np.int32)
@@ -116,6 +119,7 @@ def test_segments(cell):
     assert_engine_is_scan(cell, X[:2], mask, weights_of(cell), carry_of(cell, 2))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("sizes", [((1,), 2), ((2, 4), 3), ((3,), 11), ((8,), 4), ((1, 2, 7), 1)])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_any_slots_and_steps_give_the_same(cell, sizes):
@@ -123,6 +127,7 @@ def test_any_slots_and_steps_give_the_same(cell, sizes):
     assert_engine_is_scan(*inputs, methods=[Choice("tiled", *sizes)], resets=RESETS)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unroll", [4, 16])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["none", "holes"])
