@@ -43,15 +43,6 @@ def _processor() -> str:
     return f"{names[0]} ({kind}), {len(names)} cores"
 
 
-def matmul_rate(rows: int, size: int) -> float:
-    """GFLOP/s of `[rows, size] @ [size, 4 * size]`, the product inside one LSTM step."""
-    a = jax.random.normal(jax.random.key(0), (rows, size))
-    b = jax.random.normal(jax.random.key(1), (size, 4 * size))
-    product = jax.jit(lambda a, b: a @ b)
-    seconds = min(time_once(product, a, b) for _ in range(50))
-    return 2 * rows * size * 4 * size / seconds / 1e9
-
-
 def time_once(function: Callable, *args: Any) -> float:
     start = time.perf_counter()
     jax.block_until_ready(function(*args))

@@ -55,13 +55,13 @@ def lstm(
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
+        (in reverse, after it). A reset at a masked step counts too.
       method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
         are, in values and in gradients; `"dense"` is a scan with a backward of its own, which keeps
-        what a step computed and takes one product a weight; `"pallas"` is the same with a forward
-        that keeps state and weights on the chip of a TPU, and is interpreted elsewhere, at a crawl.
+        what a step computed and takes one product per weight; `"pallas"` is the same with a forward
+        that keeps state and weights on the chip of a TPU, and is interpreted, slowly, elsewhere.
         These three have no forward-mode derivative. `"auto"` takes one of the first three, see
-        `jaxmask.recurrent.explain`.
+        `jaxmask.recurrent.explain`. A `jaxmask.recurrent.Choice` gives the sizes too.
 
     Returns:
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
@@ -127,8 +127,8 @@ def gru(
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
+        (in reverse, after it). A reset at a masked step counts too.
+      method: a name or a `Choice`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -184,8 +184,8 @@ def simple(
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). At a masked step it counts too: the next real step starts anew.
-      method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
+        (in reverse, after it). A reset at a masked step counts too.
+      method: a name or a `Choice`, see `jaxmask.recurrent.lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.

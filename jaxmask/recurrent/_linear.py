@@ -39,8 +39,7 @@ def linear(
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`, every later one from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). At a masked step it counts too: the next real step starts from
-        zeros.
+        (in reverse, after it). A reset at a masked step counts too.
 
     Returns:
       `(carry, (y, mask))`: the state after the last real step, and `y [batch, time, feature...]` in
@@ -105,7 +104,7 @@ def _linear(
     first, last = (-1, 0) if reverse else (0, -1)
     after = None
     if starts is not None and reverse:
-        # The boundary lies before the step, so going backward one meets it after.
+        # The boundary lies before the step, so going backward it comes after.
         after = starts[:, 0]
         starts = jnp.pad(starts[:, 1:], ((0, 0), (0, 1)))
     entering = carry if starts is None else _cleared(carry, starts[:, first])

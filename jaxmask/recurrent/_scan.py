@@ -41,9 +41,9 @@ def scan(
         carry, y[:, t] = cell(carry, x[:, t])     where mask[:, t]
         carry, y[:, t] = carry, 0                 elsewhere
 
-    Any mask works (mask class: any): a masked step holds the carry and emits 0, so the final carry
+    Any mask works (mask class: any): a masked step keeps the carry and emits 0, so the final carry
     is the one after the last real step, wherever the padding lies. The cell never sees padding:
-    there it gets a copy of a real step, and what it computes is thrown away.
+    there it gets a copy of a real step, and its result is discarded.
 
     Args:
       cell: `(carry, x_t [batch, feature...]) -> (carry, y_t)`, as Flax's recurrent cells are; `y_t`
@@ -55,8 +55,8 @@ def scan(
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
         The first segment that a row meets goes on from `carry`.
       resets: `[batch, time]`, boolean: where a new episode begins. The carry is reset before that
-        step, and, in reverse, after it. At a masked step it counts too, since it belongs to the
-        structure of a row as the mask does: the next real step starts anew.
+        step, and, in reverse, after it. A reset at a masked step counts too, since it belongs to
+        the structure of the row: the next real step begins an episode.
       reset_carry: what every later segment and every episode starts from; zeros where None. A None
         in the place of an array lets that part of the carry go on.
 
@@ -90,18 +90,10 @@ def with_starts(
     resets: ArrayLike | None,
     where: str,
 ) -> tuple[Steps, Mask, StepMask | None]:
-    """Check the pair, fold `segments=` into the mask, and find where the state starts anew.
+    """Check the pair, fold `segments=` into the mask, and find where sequences begin.
 
-    Returns:
-      `(x, mask, starts)`: `starts [batch, time]` is True where the state of the step before must
-      not reach, and None where there is neither a segment nor a reset.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> ids = jnp.array([[1, 1, 0, 2]])
-      >>> _, mask, starts = with_starts(jnp.zeros((1, 4, 2)), None, ids, None, "scan")
-      >>> mask.tolist(), starts.tolist()
-      ([[True, True, False, True]], [[False, False, False, True]])
+    The last result is True where the state of the step before must not reach, and None where there
+    is neither a segment nor a reset.
     """
     x, mask, ids = _with_ids(x, mask, segments, where)
     starts = None if ids is None else _later_segments(ids)
@@ -149,15 +141,7 @@ def run(
     reverse: bool,
     reset_carry: Carry | None = None,
 ) -> tuple[Carry, tuple[PyTree, Mask]]:
-    """`scan` after its checks, for `x` whose padding the cell can stand.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> def add(total, x):
-      ...     return total + x, total + x
-      >>> run(add, jnp.ones((1, 3)), None, None, jnp.zeros(1), reverse=True)[1][0].tolist()
-      [[3.0, 2.0, 1.0]]
-    """
+    """`scan` after its checks, for an `x` whose padding the cell can stand."""
     _check_carry(carry, x.shape[0])
     if reset_carry is not None:
         _check_reset_carry(reset_carry, carry)
@@ -169,15 +153,15 @@ def run(
         x_t, real_t, starts_t = inputs
         if starts_t is not None and not reverse:
             held = _restarted(starts_t, fresh, held)
-        # In the padding stands a copy of a step that may be another sequence's, and nan * 0 is nan:
-        # what the cell makes of it must send nothing back into the state.
+        # The padding holds a copy of a step, perhaps of another sequence, and nan * 0 is nan: the
+        # cell's result there must send no gradient into the state.
         own = held if real_t is None else _select(real_t, held, jax.lax.stop_gradient(held))
         new, y_t = cell(own, x_t)
         new = jax.tree.map(_no_narrower, new, held)
         if real_t is not None:
             new = _select(real_t, new, held)
             y_t = _select(real_t, y_t, jax.tree.map(jnp.zeros_like, y_t))
-        # The boundary lies before the step, so going backward one meets it after.
+        # The boundary lies before the step, so going backward it comes after.
         if starts_t is not None and reverse:
             new = _restarted(starts_t, fresh, new)
         return new, y_t
@@ -205,13 +189,7 @@ def _varying(step: Callable, carry: Carry, inputs: PyTree) -> Carry:
 
 
 def time_first(x: Array) -> Array:
-    """Swap batch and time.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> time_first(jnp.zeros((2, 5, 3))).shape
-      (5, 2, 3)
-    """
+    """Swap batch and time."""
     return jnp.swapaxes(x, 0, 1)
 
 
@@ -238,14 +216,14 @@ def _select(condition: Array, on_true: Carry, on_false: Carry) -> Carry:
 
 
 def _no_narrower(new: Array, held: Array) -> Array:
-    """A state that a half-precision cell computed, in the dtype in which the carry is held."""
+    """The state of a half-precision cell, cast to the dtype of the carry."""
     wide, narrow = jnp.result_type(held), jnp.result_type(new)
     is_narrower = wide != narrow and all(jnp.issubdtype(d, jnp.floating) for d in (wide, narrow))
     return new.astype(wide) if is_narrower and common_dtype(wide, narrow) == wide else new
 
 
 def _check_reset_carry(reset_carry: PyTree, carry: PyTree) -> None:
-    """What a carry is replaced by must be like it, array by array: nothing is broadcast."""
+    """Its arrays must have the structure and shapes of the carry: nothing is broadcast."""
     with contextlib.suppress(ValueError, TypeError):  # else the trees differ, as the error says
         reset_carry = jax.tree.map(
             lambda new, old: old if new is None else new, reset_carry, carry, is_leaf=_is_none

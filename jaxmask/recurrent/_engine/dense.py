@@ -121,7 +121,7 @@ def _step(
     new = select(real, kind.update(z, before), before)
     h = jnp.where(real, new[0], 0)
     kept = (before, z) if setting.keeps else None
-    # The boundary lies before the step, so going backward one meets it after.
+    # The boundary lies before the step, so going backward it comes after.
     return reset(starts, new) if reverse else new, (h, kept)
 
 
