@@ -320,3 +320,14 @@ def test_shapes_are_checked_when_traced(batch):
 
     with pytest.raises(jm.ragged.RaggedTraceError, match="compares a length with a number"):
         jm.ragged_vmap(asks)(*batch)
+
+
+def test_sizes_of_more_lengths_than_can_be_tried_one_by_one():
+    x, lengths = np.arange(400.0, dtype=np.float32).reshape(2, 200), np.array([[200], [3]])
+    pairs = [(x + k, np.arange(200) < lengths) for k in range(3)]
+    g = jm.ragged_vmap(lambda *rows: jnp.concatenate(rows)[1::2])
+    y, mask = g(*pairs[0], *pairs[1:])
+    alone = [np.concatenate([z[b, :n] for z, _ in pairs])[1::2] for b, (n,) in enumerate(lengths)]
+    assert y.shape == (2, 300)
+    for row, real, expected in zip(np.asarray(y), np.asarray(mask), alone, strict=True):
+        np.testing.assert_array_equal(row[real], expected)

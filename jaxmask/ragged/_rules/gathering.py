@@ -24,22 +24,22 @@ def gather(step: Step, value: Array, indices: Array) -> Any:
     if not _reads_whole_axes(step):
         return _one_window(step, value, indices)
     params, context, indices = step.params, step.context, _wide(indices)
-    numbers, shape = params["dimension_numbers"], step.inputs[0]
-    last = _last_starts(step, numbers.start_index_map, shape, params["slice_sizes"])
+    spec, shape = params["dimension_numbers"], step.inputs[0]
+    last = _last_starts(step, spec.start_index_map, shape, params["slice_sizes"])
     last = jnp.broadcast_to(last.astype(indices.dtype), indices.shape)
     mode = GatherScatterMode.from_any(params["mode"])
     clipped = jnp.clip(indices, 0, jnp.maximum(last, 0))
     result = jax.lax.gather(
         value,
         clipped,
-        numbers,
+        spec,
         context.shape(params["slice_sizes"]),
         mode=GatherScatterMode.PROMISE_IN_BOUNDS,
     )
     if mode == GatherScatterMode.FILL_OR_DROP:
         inside = jnp.all((indices >= 0) & (indices <= last), axis=-1)
         rank = len(step.outputs[0])
-        batch = [k for k in range(rank) if k not in numbers.offset_dims]
+        batch = [k for k in range(rank) if k not in spec.offset_dims]
         inside = jax.lax.broadcast_in_dim(inside, result.shape, batch)
         result = jnp.where(inside, result, _fill_value(params["fill_value"], result.dtype))
     return result
@@ -80,25 +80,25 @@ def _reads_whole_axes(step: Step) -> bool:
 def _one_window(step: Step, value: Array, indices: Array) -> Array:
     """A single window whose size is a length: slice axis by axis."""
     params, context = step.params, step.context
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    if len(step.inputs[1]) != 1 or numbers.operand_batching_dims:
+    spec, sizes = params["dimension_numbers"], params["slice_sizes"]
+    if len(step.inputs[1]) != 1 or spec.operand_batching_dims:
         raise step.refuse("It reads many windows whose size is a length.")
     if GatherScatterMode.from_any(params["mode"]) == GatherScatterMode.FILL_OR_DROP:
         raise step.refuse("It reads a window whose size is a length, in the mode 'fill'.")
-    last = jnp.maximum(_last_starts(step, numbers.start_index_map, step.inputs[0], sizes), 0)
-    for component, axis in enumerate(numbers.start_index_map):
+    last = jnp.maximum(_last_starts(step, spec.start_index_map, step.inputs[0], sizes), 0)
+    for component, axis in enumerate(spec.start_index_map):
         start = jnp.clip(indices[component].astype(jnp.int32), 0, last[component])
         value, _ = window(context, value, axis, step.inputs[0][axis], start, sizes[axis])
-    return jnp.squeeze(value, numbers.collapsed_slice_dims)
+    return jnp.squeeze(value, spec.collapsed_slice_dims)
 
 
 def _regular(step: Step, value: Array) -> Array | None:
     """A slice, if the indices are known to be regular and inside the row; else None."""
-    numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
+    spec, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
     fact, shape = step.known[1], step.inputs[0]
-    if fact is None or len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+    if fact is None or len(spec.start_index_map) != 1 or spec.operand_batching_dims:
         return None
-    axis = numbers.start_index_map[0]
+    axis = spec.start_index_map[0]
     others = [k for k in range(len(shape)) if k != axis]
     if any(str(sizes[k]) != str(shape[k]) for k in others):
         return None
@@ -108,23 +108,23 @@ def _regular(step: Step, value: Array) -> Array | None:
         return _constant_window(step, value, axis, fact)
     if len(batch) != 1 or moving not in ([0], []) or sizes[axis] != 1:
         return None
-    if axis not in numbers.collapsed_slice_dims or len(numbers.collapsed_slice_dims) != 1:
+    if axis not in spec.collapsed_slice_dims or len(spec.collapsed_slice_dims) != 1:
         return None
     stride = fact.strides[0]
     if stride == 0 or not _inside(step, axis, fact.offset, batch[0], stride):
         return None
     piece, loose = window(step.context, value, axis, shape[axis], fact.offset, batch[0], stride)
-    (out_axis,) = [k for k in range(len(step.outputs[0])) if k not in numbers.offset_dims]
+    (out_axis,) = [k for k in range(len(step.outputs[0])) if k not in spec.offset_dims]
     return step.loose(jnp.moveaxis(piece, axis, out_axis), [out_axis] * loose)
 
 
 def _constant_window(step: Step, value: Array, axis: int, fact: Known) -> Array | None:
-    numbers, size = step.params["dimension_numbers"], step.params["slice_sizes"][axis]
+    spec, size = step.params["dimension_numbers"], step.params["slice_sizes"][axis]
     if not _inside(step, axis, fact.offset, size, 1):
         return None
     piece, loose = window(step.context, value, axis, step.inputs[0][axis], fact.offset, size)
-    out_axis = axis - sum(k < axis for k in numbers.collapsed_slice_dims)
-    piece = jnp.squeeze(piece, numbers.collapsed_slice_dims)
+    out_axis = axis - sum(k < axis for k in spec.collapsed_slice_dims)
+    piece = jnp.squeeze(piece, spec.collapsed_slice_dims)
     return step.loose(piece, [out_axis] * loose)
 
 
@@ -144,9 +144,9 @@ def _inside(step: Step, axis: int, start: Any, size: Any, stride: int) -> bool:
 @rule_for("scatter-min", "scatter-max", "scatter_sub", "scatter-sub")
 def scatter(step: Step, value: Array, indices: Array, updates: Array) -> Any:
     """Write windows; those of padding and those outside the row are dropped."""
-    numbers, context = step.params["dimension_numbers"], step.context
+    spec, context = step.params["dimension_numbers"], step.context
     indices = _wide(indices)
-    axes, shape = numbers.scatter_dims_to_operand_dims, step.inputs[0]
+    axes, shape = spec.scatter_dims_to_operand_dims, step.inputs[0]
     sizes = _window_sizes(step)
     if any(
         dims.is_symbolic(sizes[a]) and str(sizes[a]) != str(shape[a]) for a in range(len(shape))
@@ -181,9 +181,9 @@ def scatter(step: Step, value: Array, indices: Array, updates: Array) -> Any:
 
 def _window_sizes(step: Step) -> list[Any]:
     """The size of a window along each axis of the operand."""
-    numbers, updates = step.params["dimension_numbers"], step.inputs[2]
-    inserted = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-    windows = iter(updates[k] for k in numbers.update_window_dims)
+    spec, updates = step.params["dimension_numbers"], step.inputs[2]
+    inserted = {*spec.inserted_window_dims, *spec.operand_batching_dims}
+    windows = iter(updates[k] for k in spec.update_window_dims)
     return [1 if k in inserted else next(windows) for k in range(len(step.inputs[0]))]
 
 
@@ -191,12 +191,12 @@ def _write_window(
     step: Step, value: Array, indices: Array, updates: Array, sizes: list[Any]
 ) -> Array:
     """A single window whose size is a length: shift it to where it is written, and select."""
-    numbers, context, shape = step.params["dimension_numbers"], step.context, step.inputs[0]
+    spec, context, shape = step.params["dimension_numbers"], step.context, step.inputs[0]
     kind = step.primitive.name.removeprefix("scatter")[1:]
-    if len(step.inputs[1]) != 1 or numbers.operand_batching_dims or kind not in _COMBINE:
+    if len(step.inputs[1]) != 1 or spec.operand_batching_dims or kind not in _COMBINE:
         raise step.refuse("It writes many windows whose size is a length.")
-    axes = numbers.scatter_dims_to_operand_dims
-    updates = jnp.expand_dims(updates, numbers.inserted_window_dims)
+    axes = spec.scatter_dims_to_operand_dims
+    updates = jnp.expand_dims(updates, spec.inserted_window_dims)
     last = _last_starts(step, axes, shape, sizes).astype(indices.dtype)
     inside: Any = True
     if GatherScatterMode.from_any(step.params["mode"]) == GatherScatterMode.CLIP:

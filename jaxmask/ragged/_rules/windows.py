@@ -16,23 +16,23 @@ from jaxmask.ragged._rules.extremes import greatest, least
 def convolution(step: Step, value: Array, kernel: Array) -> Any:
     """Convolve, with zeros beyond the row as beyond the array of the row alone."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
-    numbers = params["dimension_numbers"]
-    batch, feature, *spatial = numbers.lhs_spec
-    out_spatial = numbers.out_spec[2:]
-    if ragged_axes(step.inputs[1], numbers.rhs_spec[2:]):
+    spec = params["dimension_numbers"]
+    batch, feature, *spatial = spec.lhs_spec
+    out_spatial = spec.out_spec[2:]
+    if ragged_axes(step.inputs[1], spec.rhs_spec[2:]):
         raise step.refuse("The length of its kernel is symbolic.")
     if dims.is_symbolic(before[batch]) and params["batch_group_count"] != 1:
         raise step.refuse("It groups the batch.")
-    if dims.is_symbolic(after[numbers.out_spec[1]]) and params["feature_group_count"] != 1:
+    if dims.is_symbolic(after[spec.out_spec[1]]) and params["feature_group_count"] != 1:
         raise step.refuse("It groups ragged features.")
     value = step.fill(0, value, [feature, *spatial], 0)
-    kernel = step.fill(1, kernel, [numbers.rhs_spec[1]], 0)
+    kernel = step.fill(1, kernel, [spec.rhs_spec[1]], 0)
     if step.context.live is not None:
         value = jnp.where(step.context.live, value, jnp.zeros((), value.dtype))
         kernel = jnp.where(step.context.live, kernel, jnp.zeros((), kernel.dtype))
     padding = []
     for k, (axis, out) in enumerate(zip(spatial, out_spatial, strict=True)):
-        reach = (kernel.shape[numbers.rhs_spec[2 + k]] - 1) * params["rhs_dilation"][k] + 1
+        reach = (kernel.shape[spec.rhs_spec[2 + k]] - 1) * params["rhs_dilation"][k] + 1
         sizes, dilation = (before[axis], after[out]), params["lhs_dilation"][k]
         moved = (params["padding"][k], params["window_strides"][k], reach, dilation)
         value, pair = _edges(step, value, axis, sizes, moved, 0)
