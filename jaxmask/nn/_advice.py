@@ -1,4 +1,4 @@
-"""What to write in the place of a layer that meets a mask and does not know masks."""
+"""What to suggest instead of a layer that meets a mask and does not know masks."""
 
 import functools
 import inspect
@@ -111,13 +111,13 @@ def ways(layer: Any) -> str:
         "it uses the mask up: `jm.nn.Consume(f)` with `f(x, mask) -> y`",
         "it changes the mask: let it be `(x, mask) -> (y, mask)`, with `mask` the name of its "
         "second positional parameter",
-        "the mask is to end before it: put `jm.nn.DropMask()` there",
+        "the mask should end before it: put `jm.nn.DropMask()` there",
     )
     return ";\n".join(f"  - {line}" for line in lines) + "."
 
 
 def _registered(layer: Any) -> str:
-    """How to say once that a layer acts on each step alone: by its type, or by its name."""
+    """How to register a layer that acts on each step alone: by its type, or by its name."""
     if not holds_any_function(type(layer)):
         return (
             f", or once for its type, `jm.nn.register({type(layer).__name__}, jm.nn.Passthrough)`"
@@ -136,13 +136,13 @@ def holds_any_function(kind: type) -> bool:
 
 
 def refuse_kind(kind: type) -> None:
-    """A rule for the type of all functions would let every function join by it."""
+    """Refuse the type of all functions: one rule for it would let every function join."""
     if holds_any_function(kind):
         raise TypeError(
             f"register: `layer` must be a layer's class or one function, got `{kind.__name__}`, "
             "the type of functions and layers of every kind, which would all join by one rule. "
             "Register the function itself, `jm.nn.register(f, jm.nn.Passthrough)`, or wrap the "
-            "layer where it stands, `jm.nn.Passthrough(layer)`."
+            "layer itself, `jm.nn.Passthrough(layer)`."
         )
 
 
@@ -150,5 +150,5 @@ def _of_linen(layer: Any) -> Any:
     """The Linen module inside `flax.nnx.bridge.ToNNX`, whose class is not imported to ask."""
     if not type(layer).__module__.startswith("flax.nnx.bridge"):
         return None
-    held = vars(layer)
-    return held.get("to_nnx__module", held.get("module"))
+    attributes = vars(layer)
+    return attributes.get("to_nnx__module", attributes.get("module"))

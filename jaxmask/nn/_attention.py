@@ -79,7 +79,7 @@ class _Projections(MaskedModule):
         return {"dropout_rate": self.dropout.rate, "key": key, "row_ids": given.get("row_ids")}
 
     def _merge(self, y: Array, mask: Mask) -> Pair:
-        # The bias of the projection stands in the padding now.
+        # The projection has put its bias in the padding.
         return ops.fill(self.out(y), mask)
 
 
@@ -92,7 +92,7 @@ class MultiHeadAttention(_Projections):
     Streaming: with `causal`, `run` takes a row chunk by chunk, whatever the padding of each, and
     `initial_carry` gives an empty cache of `window` or else of `max_length` steps. A real step
     beyond `max_length` becomes padding, 0 and False in the mask that comes out of `run`, which is
-    boolean for that reason; `carry.overflowed` tells the rows. With `window` nothing overflows.
+    boolean for that reason; `carry.overflowed` marks the rows. With `window` nothing overflows.
     A call has no such limit.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
@@ -103,11 +103,11 @@ class MultiHeadAttention(_Projections):
       in_features: size of the last axis of `x`.
       qkv_features: of all query heads together; `in_features` where None.
       out_features: size of the last axis of `y`; `in_features` where None.
-      num_kv_heads: heads of keys and values, which divide `num_heads`; as many where None.
-      causal: a step sees itself and those before it.
+      num_kv_heads: heads of keys and values, a divisor of `num_heads`; `num_heads` where None.
+      causal: a step attends only to itself and earlier steps.
       window: a step sees steps at most `window - 1` real steps away.
-      rotary: turn queries and keys by their positions, `jaxmask.attention.rotary`.
-      rotary_base: of its wavelengths.
+      rotary: rotate queries and keys by their positions, `jaxmask.attention.rotary`.
+      rotary_base: base of the wavelengths of `rotary`.
       dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
       max_length: slots of the cache of `run`, for attention without `window`.
       use_bias: of the projections.
@@ -157,7 +157,7 @@ class MultiHeadAttention(_Projections):
         _check.optional_count(window, "MultiHeadAttention", "window", least=1)
         if rotary and self.head_features % 2:
             raise ValueError(
-                "MultiHeadAttention: `rotary` turns features in pairs, so the features of a head "
+                "MultiHeadAttention: `rotary` rotates features in pairs, so the features of a head "
                 f"must be even, got {self.head_features}."
             )
         self.causal = causal
@@ -209,11 +209,11 @@ class MultiHeadAttention(_Projections):
     def run(
         self, carry: KVCache, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
     ) -> tuple[KVCache, Pair]:
-        """Attend from a chunk to itself and to all before; returns `(carry, (y, mask))`."""
+        """Attend from a chunk to itself and to all earlier ones; returns `(carry, (y, mask))`."""
         where = "MultiHeadAttention"
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         if not self.causal:
-            self.initial_carry(x.shape[0])  # says why not
+            self.initial_carry(x.shape[0])  # raises the error that says why
         if opened(self, options, resets=False)[0]._is_noisy:
             raise ValueError(f"{where}: `run` streams without dropout: call `model.eval()` first.")
         _check.cache(carry, KVCache, where, "carry")
@@ -302,7 +302,7 @@ class CrossAttention(_Projections):
         return self._merge(y, mask)
 
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
-        """Keys and values of a memory, for calls that attend to the same one again and again."""
+        """Keys and values of a memory, to reuse in many calls that attend to it."""
         memory, memory_mask = _check.pair(
             memory, memory_mask, "CrossAttention", over_time=True, name="memory"
         )

@@ -31,7 +31,7 @@ class Bidirectional(MaskedModule):
     """One layer over each row forward, another over it backward, and both results merged.
 
     Backward means each row reversed within its own real steps, never the padded array flipped.
-    The results stand at their own steps: `y[b, t]` joins what was seen up to `t` and from `t` on.
+    Results stay at their own steps: `y[b, t]` joins what was seen up to `t` and from `t` on.
     A `backward` that is a function, not a module, is always given a mask, and its mask comes out.
 
     Shapes: those of the two layers, `hidden` of both added up by `"concat"`.
@@ -95,12 +95,12 @@ class Bidirectional(MaskedModule):
             both = _mask_ops.intersect(mask_forward, masks.as_bool(mask_backward), "Bidirectional")
         if isinstance(self.forward, Recurrent) and isinstance(self.backward, Recurrent):
             return y, both
-        # A step that only one of them has is padding, so what the other made of it goes.
+        # A step that is real for only one of them is padding in the result.
         return jax.tree.map(lambda a: ops.fill(a, both)[0], y), both
 
 
 def _makes_mask(layer: Callable[..., Pair], x: Array) -> bool:
-    """Whether a layer makes a mask where there was none: it runs with a full one, so ask."""
+    """Whether a layer makes a mask where there was none."""
     if isinstance(layer, Recurrent):
         return False
     if not isinstance(layer, nnx.Module):
@@ -123,7 +123,8 @@ def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, given: Given
     y, out = join.call(layer, *ops.flip(x, full), at=_BACKWARD, given=given)
     if out is None or out.ndim != 2:
         return y, out
-    # Back by the mask that it was reversed by: the layer may have made padding of some steps.
-    turned = full if out.shape == full.shape else out
-    real, _ = ops.flip(masks.as_bool(out), turned)
-    return ops.fill(ops.flip(y, turned)[0], _mask_ops.intersect(turned, real, "Bidirectional"))
+    # Reverse back by the mask it was reversed by: the layer may have made new padding.
+    reversed_by = full if out.shape == full.shape else out
+    real, _ = ops.flip(masks.as_bool(out), reversed_by)
+    both = _mask_ops.intersect(reversed_by, real, "Bidirectional")
+    return ops.fill(ops.flip(y, reversed_by)[0], both)

@@ -1,4 +1,4 @@
-"""What windowed modules share that run chunk by chunk: the carry is what windows reach back for."""
+"""Windowed modules that run chunk by chunk: the carry is the steps that windows reach back to."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -15,7 +15,7 @@ Past: TypeAlias = tuple[Array, StepMask]
 
 
 class Causal(MaskedModule):
-    """What windowed modules share that run chunk by chunk if they are causal, with stride 1."""
+    """A windowed module that runs chunk by chunk if it is causal and has stride 1."""
 
     padding: str
     strides: int
@@ -30,7 +30,7 @@ class Causal(MaskedModule):
         raise NotImplementedError
 
     def _over_chunk(self, x: Array, real: Array) -> Array:
-        """The results for a chunk, given `_reach()` steps more before it."""
+        """The results for a chunk that is preceded by `_reach()` more steps."""
         raise NotImplementedError
 
     def _require_causal(self) -> None:

@@ -38,7 +38,7 @@ class LayerNormLSTMCell(nnx.RNNCellBase):
     Source: Ba et al., 2016, Layer normalization, arXiv:1607.06450, equations 20 to 22.
     """
 
-    gives_out: ClassVar[int] = 0  # the place in the carry of what is given out: `h`
+    output_index: ClassVar[int] = 0  # index in the carry of what the cell outputs: `h`
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class ConvLSTMCell(nnx.RNNCellBase):
     peepholes.
     """
 
-    gives_out: ClassVar[int] = 0  # the place in the carry of what is given out: `h`
+    output_index: ClassVar[int] = 0  # index in the carry of what the cell outputs: `h`
 
     def __init__(
         self,

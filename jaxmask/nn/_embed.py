@@ -18,11 +18,11 @@ class Embed(MaskedModule):
 
         y[b, t] = embedding[ids[b, t]]   where mask[b, t], else 0
 
-    Shapes: `ids [batch, time]` (or `[batch]`), integer, and its mask to `y [..., features]`. What
-    stands in the padding of `ids` may be anything; it is not looked up.
+    Shapes: `ids [batch, time]` (or `[batch]`), integer, and its mask to `y [..., features]`. The
+    padding of `ids` may hold anything; it is not looked up.
 
     Args:
-      num_embeddings: how many ids there are: 0 to `num_embeddings - 1`.
+      num_embeddings: number of ids, 0 to `num_embeddings - 1`.
       features: size of a vector.
       mask_zero: id 0 is padding: the mask is `ids != 0`, and what came in. Else the mask is what
         came in.
@@ -85,7 +85,7 @@ class Embed(MaskedModule):
             _check.mask_axes(ids.shape, "Embed")
             given_mask = mask = _mask_ops.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
         ids, valid = _class_ids.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
-        # Sent where "fill" gives nan, so that no gradient reaches the table.
+        # Out of range, where "fill" gives nan and no gradient reaches the table.
         ids = jnp.where(valid, ids, self.num_embeddings)
         table = self.embedding[...]
         table = table if self.dtype is None else table.astype(self.dtype)
@@ -126,7 +126,7 @@ class Masking(MaskedModule):
         """Find the padding and return `(y, mask)`."""
         given, (x, mask) = x, _check.pair(x, mask, "Masking")
         _check.mask_axes(x.shape[:-1], "Masking")
-        # The barrier stands behind the comparison: before it, a nan would trip `jax_debug_nans`.
+        # The barrier comes after the comparison: before it, a nan would trip `jax_debug_nans`.
         differs = _check.unfolded(given, _mask_ops.differs_from(x, self.mask_value))
         real = jnp.any(differs, axis=-1)
         return ops.fill(x, _mask_ops.intersect(mask, real, "Masking"))

@@ -1,4 +1,4 @@
-"""How a layer that knows nothing of masks joins: three wrappers, and a table users extend."""
+"""How layers that do not know masks join: three wrappers, and a table that users extend."""
 
 import functools
 import inspect
@@ -25,7 +25,7 @@ NOTHING: Given = MappingProxyType({})
 
 
 class Passthrough(MaskedModule):
-    """Let a function of each step alone join: the mask passes by it (Keras's `supports_masking`).
+    """Let a function of each step alone join; the mask passes (Keras's `supports_masking`).
 
     The function never sees padding: before it runs, padded steps become copies of a real step,
     since a zero or nan there makes nan gradients in sqrt, log or a normalisation even under a
@@ -36,7 +36,7 @@ class Passthrough(MaskedModule):
     Args:
       f: a function or module `f(x) -> y` that acts on each step alone. One that mixes steps leaks
         padding: `jm.leak.check` tells.
-      fill: what stands in for a batch without any real step; 1 where None (0 for integers).
+      fill: value of all steps of a batch without a real step; 1 where None (0 for integers).
 
     Raises:
       MaskError: on call, if `f` changes the axes that the mask has.
@@ -67,7 +67,7 @@ class Passthrough(MaskedModule):
 
 
 class Consume(MaskedModule):
-    """Let a function that uses up the mask join: after it there is none.
+    """Let a function that uses the mask up join: after it there is none.
 
     Args:
       f: a function or module `f(x, mask) -> y`, such as a pooling of your own. It sees `x` as it
@@ -171,7 +171,7 @@ def call(
     """Call any layer on a pair: the one place that decides how a layer meets a mask.
 
     In order: the user's table, the table of Flax's layers, a second positional parameter named
-    `mask`; then a layer that knows nothing of masks, which is an error if there is one. `given` are
+    `mask`. Any other layer is an error if there is a mask. `given` are
     the options of the call, of which each layer gets those that it names.
     """
     with located(at, layer, x):
@@ -208,7 +208,7 @@ def told(
     *,
     take: Callable[..., dict[str, Any]] = taken,
 ) -> dict[str, Any]:
-    """The options that a call of a layer's method gets; no episode is lost in silence."""
+    """The options for a call of a layer's method; `resets` are never dropped silently."""
     options = take(method, given)
     if "resets" in given and "resets" not in options:
         keeps_episodes = acts_on_each_step(layer) or getattr(layer, "ignores_resets", False)
@@ -224,7 +224,7 @@ def adapted(layer: Any) -> Any:
 
 
 def acts_on_each_step(layer: Any) -> bool:
-    """Whether a layer says so (`per_step = True`) or stands in the table of Flax's layers."""
+    """Whether a layer says so (`per_step = True`) or is in the table of Flax's layers."""
     return bool(getattr(layer, "per_step", False)) or lookup(FLAX_LAYERS, layer) is not None
 
 
@@ -259,7 +259,7 @@ def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
 
 
 def checked(result: Any, layer: Any, at: str) -> tuple[Any, Mask]:
-    """What a masked layer returns must be a pair whose mask fits, or the next layer is lost."""
+    """The result of a masked layer, which must be a pair whose mask fits."""
     if not (isinstance(result, tuple) and len(result) == 2):
         raise _check.MaskError(
             f"{at}, {_check.name_of(layer)}, must return a pair `(y, mask)`, got "

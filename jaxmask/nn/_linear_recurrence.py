@@ -73,7 +73,7 @@ class _Linear(Recurrent):
 
 
 class MinGRU(_Linear):
-    """Gated recurrent unit without the state in its gates, so that all steps run at once.
+    """Gated recurrent unit whose gates do not read the state, so that all steps run at once.
 
         z = sigmoid(x[t] @ w_z + b_z)
         h = (1 - z) * h + z * (x[t] @ w_h + b_h)     where mask[t]; elsewhere h stays
@@ -87,7 +87,7 @@ class MinGRU(_Linear):
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y`.
-      return_sequences: give every step, not the last one computed.
+      return_sequences: return every step, else only the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       dtype: what the gates are computed in; that of `x` and the parameters where None.
       param_dtype: dtype in which parameters are stored.
@@ -115,7 +115,7 @@ class MinGRU(_Linear):
 
 
 class MinLSTM(_Linear):
-    """Long short-term memory without the state in its gates, so that all steps run at once.
+    """Long short-term memory whose gates do not read the state, so that all steps run at once.
 
         f, i = sigmoid(x[t] @ w_f + b_f), sigmoid(x[t] @ w_i + b_i)
         h = (f h + i * (x[t] @ w_h + b_h)) / (f + i)     where mask[t]; elsewhere h stays
@@ -188,7 +188,7 @@ class RGLRU(_Linear):
         self.decay = nnx.Param(decay.astype(options.get("param_dtype", jnp.float32)))
 
     def _slow_decay(self, key: Array, features: int) -> Array:
-        """So that `a` lies within 0.9 and 0.999 where the gate is open, as in the paper."""
+        """Makes `a` lie between 0.9 and 0.999 where the gate is open, as in the paper."""
         full = jax.random.uniform(key, (features,), minval=0.9, maxval=0.999)
         log_a = jnp.log(full) / self.sharpness
         return log_a - jnp.log(-jnp.expm1(log_a))
@@ -200,7 +200,7 @@ class RGLRU(_Linear):
         decay = jax.nn.log_sigmoid(self.decay[...].astype(state))
         log_a = self.sharpness * r * jax.lax.broadcast_to_rank(decay, r.ndim)
         rest = -jnp.expm1(2 * log_a)
-        # A gate that rounds to 0 leaves nothing, and the slope of sqrt at 0 is infinite.
+        # The slope of sqrt at 0 is infinite: a gate that rounds to 0 needs a safe operand.
         is_open = rest > 0
         scale = jnp.where(is_open, jnp.sqrt(jnp.where(is_open, rest, 1)), 0)
         return jnp.exp(log_a), scale * i * x.astype(state)

@@ -1,4 +1,4 @@
-"""Where in a stack of layers an error came from, and what the layer was built for."""
+"""Adds to an error which layer of a stack it came from."""
 
 import contextlib
 import inspect
@@ -14,10 +14,9 @@ _SIZES = ("num_heads", "num_embeddings", "num_groups", "num_tags", "kernel_size"
 
 @contextlib.contextmanager
 def located(at: str, layer: Any, x: Any) -> Iterator[None]:
-    """Tell every error from within which layer it came from.
+    """Add to every error the layer that it came from.
 
-    The error stays the one that it is, and of its type; its text ends with the layer, its position
-    and the sizes that it was built with.
+    It keeps its type; its text ends with the layer, its position and the sizes it was built with.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What cross attention reads: a sequence and its mask, or what was made of them once."""
+"""What cross attention reads: a sequence and its mask, or their keys and values."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -9,8 +9,8 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair
 class ProjectedMemory(NamedTuple):
     """Keys and values of a memory, made once for all the chunks that attend to it.
 
-    `CrossAttention.project` and `TransformerDecoderBlock.project` make it, and what made it takes
-    it in the memory's place.
+    `CrossAttention.project` and `TransformerDecoderBlock.project` make it, for the same layer to
+    take instead of the memory.
 
     Attributes:
       k: `[batch, memory_time, kv_heads, head_features]`, 0 in the padding.

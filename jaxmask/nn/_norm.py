@@ -30,7 +30,7 @@ class ScaleOptions(ParamOptions, total=False):
 
 
 class NormOptions(ScaleOptions, total=False):
-    """What those take that have a bias."""
+    """What those with a bias take."""
 
     use_bias: bool
     bias_init: nnx.Initializer
@@ -88,8 +88,8 @@ class LayerNorm(_Norm):
     Args:
       num_features: size of the last axis of `x`.
       epsilon: added to the variance.
-      use_scale: whether there is a scale, `[num_features]`.
-      use_bias: whether there is a bias, `[num_features]`.
+      use_scale: multiply by a scale `[num_features]`.
+      use_bias: add a bias `[num_features]`.
       scale_init: initializer of the scale.
       bias_init: initializer of the bias.
       scale_metadata: metadata of the scale, such as its sharding.
@@ -157,7 +157,7 @@ class GroupNorm(_Norm):
 
     Args:
       num_features: size of the last axis of `x`.
-      num_groups: how many groups; it divides `num_features`.
+      num_groups: number of groups, a divisor of `num_features`.
       **options: as in `LayerNorm`.
 
     Raises:
@@ -251,7 +251,7 @@ class BatchNorm(_Norm):
     Args:
       num_features: size of the last axis of `x`.
       use_running_average: normalise by the running averages, and leave them as they are.
-      momentum: how much of the old averages a batch keeps.
+      momentum: weight of the old averages in an update.
       axis_name: mapped axis or axes that hold parts of the batch.
       **options: as in `LayerNorm`, but `epsilon` is 1e-5.
 
@@ -267,7 +267,7 @@ class BatchNorm(_Norm):
       >>> layer.mean[...].tolist(), layer.var[...].tolist()
       ([1.0], [1.0])
 
-    Agrees with `flax.nnx.BatchNorm` of the real steps laid end to end.
+    Agrees with `flax.nnx.BatchNorm` of the real steps concatenated.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What a call tells every layer inside a wrapper, however deep: the one way that options travel.
+"""The options of a call, and how they reach every layer inside a wrapper, however deep.
 
-A wrapper takes `**options: Unpack[CallOptions]`, opens them with `opened`, and hands what it got to
-`join.call` or `streaming.run`, which give each layer what it can take.
+A wrapper takes `**options: Unpack[CallOptions]`, opens them with `opened`, and passes them to
+`join.call` or `streaming.run`, which give each layer the ones that it takes.
 """
 
 import inspect
@@ -22,12 +22,12 @@ _SWITCHES = ("deterministic", "use_running_average")
 
 
 class NoiseCall(TypedDict, total=False):
-    """What a call tells all layers that draw noise or keep statistics; None is as if not given.
+    """Options for all layers that draw noise or keep statistics; None means not given.
 
     Attributes:
       rngs: random streams, one stream, or a key, in place of the layers' own streams; a foreign
         module that does not take `rngs` draws from them too, where it has streams.
-      row_ids: `[batch]`, integer: what to call each row in the noise, its place where None.
+      row_ids: `[batch]`, integer: the id of each row in the noise, its index where None.
       deterministic: True turns noise off in this call, False on; what the layers say where None.
       use_running_average: the same for statistics of the batch.
     """
@@ -39,7 +39,7 @@ class NoiseCall(TypedDict, total=False):
 
 
 class CallOptions(NoiseCall, total=False):
-    """What a call tells all layers inside a wrapper.
+    """Options for all layers inside a wrapper.
 
     Attributes:
       resets: `[batch, time]`, boolean: steps that begin an episode, for recurrent layers. A layer
@@ -50,7 +50,7 @@ class CallOptions(NoiseCall, total=False):
 
 
 def opened(module: M, options: Any, *, resets: bool = True) -> tuple[M, Given]:
-    """The module as the switches of a call set it, and the options that were given.
+    """The module with the switches of a call set, and the options that were given.
 
     The variables of the module are its own: random streams and statistics advance as always.
     `resets`: whether the module knows them.
@@ -73,7 +73,7 @@ def opened(module: M, options: Any, *, resets: bool = True) -> tuple[M, Given]:
 
 
 def refuse_resets(where: str) -> NoReturn:
-    """For what works over time and has no notion of an episode."""
+    """Refuse `resets` for a layer that works over time and has no notion of an episode."""
     raise TypeError(
         f"{where}: takes no `resets` and works over time, so it would mix the episodes of a row. "
         "Use a recurrent layer, or give each episode a row or a segment of its own."

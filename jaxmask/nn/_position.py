@@ -13,7 +13,7 @@ _small_normal = nnx.initializers.normal(0.02)
 
 
 class _Positions(MaskedModule):
-    """What both share: a call counts from 0, `run` from what the chunks before had."""
+    """A call counts from 0, `run` from the real steps of the chunks before."""
 
     features: int
 
@@ -30,7 +30,7 @@ class _Positions(MaskedModule):
         return ops.fill(ops.fill(x, mask)[0] + encoded.astype(x.dtype), mask)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Add to each real step what its position is, and return `(y, mask)`."""
+        """Add the encoding of its position to each real step, and return `(y, mask)`."""
         x, mask = _check.pair(x, mask, type(self).__name__, over_time=True)
         return self._add(x, mask)
 
@@ -39,7 +39,7 @@ class _Positions(MaskedModule):
         return jnp.zeros(batch, jnp.int32)
 
     def run(self, carry: Lengths, x: ArrayLike, mask: Mask = None) -> tuple[Lengths, Pair]:
-        """Go on counting from `carry`, the real steps so far, and return `(carry, (y, mask))`."""
+        """Count on from `carry`, the real steps so far, and return `(carry, (y, mask))`."""
         where = type(self).__name__
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         carry = _counted(carry, x, where)
@@ -56,7 +56,7 @@ def _counted(carry: ArrayLike, x: Array, where: str) -> Lengths:
 class SinusoidalPositions(_Positions):
     """Add sines and cosines of the rank of each real step: `jaxmask.attention.sinusoids`.
 
-    Mask class: any. Positions start anew in each of `Segments`, and there is no longest row.
+    Mask class: any. Positions restart in each segment; there is no maximum length.
 
     Shapes: `x [batch, time, features]` and mask `[batch, time]` to `y` of the shape of `x` and the
     same mask.
@@ -93,7 +93,7 @@ class LearnedPositions(_Positions):
 
         y[b, t] = x[b, t] + embedding[rank of t among the real steps of b]
 
-    Mask class: any. Positions start anew in each of `Segments`.
+    Mask class: any. Positions restart in each segment.
 
     A batch whose padded time exceeds `max_length` is refused when traced, since its lengths are
     data. In `run` a real step past `max_length` becomes padding: 0, and False in the mask that

@@ -19,11 +19,7 @@ class NoiseOptions(TypedDict, total=False):
 
 
 class _Noise(MaskedModule):
-    """What noise modules share: when they act, and the key that they act with.
-
-    In evaluation (`model.eval()`, or `deterministic=True`) they pass values on, with 0 in the
-    padding. In training each call takes a new key from the stream.
-    """
+    """In evaluation values pass, with 0 in the padding; in training each call draws a new key."""
 
     ignores_resets: ClassVar[bool] = True  # noise is keyed by row and real step
 
@@ -64,7 +60,7 @@ class _Noise(MaskedModule):
           mask: boolean, or `Segments`, or None.
           deterministic: True passes values on; what the module says where None.
           rngs: random streams, one stream, or a key, in place of the module's own stream.
-          row_ids: `[batch]`, integer: what to call each row, its place in the batch where None.
+          row_ids: `[batch]`, integer: the id of each row, its index in the batch where None.
         """
         if self.deterministic if deterministic is None else deterministic:
             return ops.fill(x, mask)
@@ -78,7 +74,7 @@ class _Noise(MaskedModule):
 class Dropout(_Noise):
     """Zero features at random, step by step: `jaxmask.random.dropout`.
 
-    Unlike Flax's, its noise is keyed by row and real step, so padding changes none of it.
+    Unlike Flax's, its noise is keyed by row and real step, so padding does not change it.
 
     Args:
       dropout_rate: probability that a value is dropped, from 0 to below 1.
@@ -165,12 +161,12 @@ class GaussianNoise(_Noise):
 
 
 class TimeMasking(_Noise):
-    """Set spans of real steps to 0, which stay real: `jaxmask.random.time_masking`.
+    """Set spans of real steps, which stay real, to 0: `jaxmask.random.time_masking`.
 
     Args:
       max_width: the widest span.
-      num_masks: how many spans.
-      max_ratio: the widest span as a part of the row.
+      num_masks: number of spans.
+      max_ratio: width of the widest span as a fraction of the row.
       **options: as in `Dropout`.
 
     Raises:
@@ -211,7 +207,7 @@ class FeatureMasking(_Noise):
 
     Args:
       max_width: the widest band.
-      num_masks: how many bands.
+      num_masks: number of bands.
       **options: as in `Dropout`.
 
     Raises:

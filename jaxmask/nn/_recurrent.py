@@ -36,7 +36,7 @@ def unit_forget_bias(
 
 
 class Recurrent(MaskedModule):
-    """What recurrent modules share: a call from the initial carry, sequences or last steps."""
+    """A recurrent module: a call starts from the initial carry, `run` from any."""
 
     return_sequences: bool
     reverse: bool
@@ -89,7 +89,7 @@ class Recurrent(MaskedModule):
         _, (y, mask) = self._run(carry, x, mask, reverse, resets)
         if self.return_sequences:
             return y, mask
-        # In reverse the step that is computed last is the first of the row.
+        # In reverse the last step computed is the first of the row.
         return pool.first(y, mask) if reverse else pool.last(y, mask)
 
     def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
@@ -182,7 +182,7 @@ class LSTM(_Gated):
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y` and of the carry.
-      return_sequences: give every step, not the last one computed.
+      return_sequences: return every step, else only the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       method: see `jaxmask.recurrent.lstm`.
       kernel_init: initializer of `w_x [in_features, 4 * hidden_features]`.

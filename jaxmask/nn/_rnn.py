@@ -25,7 +25,7 @@ class RNN(Recurrent):
     Args:
       cell: `nnx.LSTMCell`, `nnx.GRUCell` or any module `cell(carry, x) -> (carry, y)` with
         `initialize_carry(input_shape, rngs)` and `in_features`. Its carry keeps its own layout.
-      return_sequences: give every step, not the last one computed.
+      return_sequences: return every step, else only the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
 
     Raises:
@@ -147,9 +147,9 @@ class RNN(Recurrent):
 
 
 class _AnyStream:
-    """`nnx.Rngs(0)` for cells, which ask for a random stream even where they start from zeros.
+    """Like `nnx.Rngs(0)`, for cells that ask for a random stream though they start from zeros.
 
-    Not an `nnx.Rngs`: `nnx.tabulate` fails at streams that are no part of the model.
+    Not an `nnx.Rngs`: `nnx.tabulate` fails on streams that are not part of the model.
     """
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class _AnyStream:
 
 
 def _as_wide_as(x: Array, carry: PyTree) -> PyTree:
-    """A float64 row makes a float64 state, which no narrower carry could take."""
+    """The carry in the dtype of a float64 row, whose state is float64."""
 
     def widen(a: Array) -> Array:
         are_floating = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (a.dtype, x.dtype))

@@ -21,7 +21,7 @@ class Sequential(Stack):
 
     A layer is any callable `(x, mask) -> (y, mask)`; no base class is needed. Flax's per-step
     layers and JAX's activations join as they are. Any other layer that meets a mask is a
-    `MaskError` that names it: a mask is never lost in silence.
+    `MaskError` that names it: a mask is never dropped silently.
 
     A stack of causal layers streams: `run(carry, x, mask)` goes on from `initial_carry(batch)`
     chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry a
@@ -93,7 +93,7 @@ class Sequential(Stack):
 class TimeDistributed(MaskedModule):
     """Apply a layer to each step of an outer axis: to each sentence of a document.
 
-    The outer axis is folded into the batch, so the layer sees rows as always.
+    The outer axis is folded into the batch, so the layer sees ordinary rows.
 
     Shapes: `x [batch, outer, time, feature...]` and mask `[batch, outer, time]` to what the layer
     makes of rows, unfolded: `y [batch, outer, time, ...]` and a mask of rank 3, or, after pooling,
@@ -159,7 +159,7 @@ class TimeDistributed(MaskedModule):
 
 
 def _outer_ids(x: Array, mask: Array | None, row_ids: ArrayLike | None) -> Array:
-    """`[batch, outer, n]`: the row, and which real outer step it is: no padding changes noise."""
+    """`[batch, outer, n]`, the row and the rank of the outer step, which no padding changes."""
     ids = _keys.ids_of_rows(x, "TimeDistributed", row_ids)[:, None]
     if mask is None:
         rank = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])

@@ -18,9 +18,9 @@ class SpectralNorm(Around):
 
         sigma = v W u,   W' = W / sigma
 
-    with u and v from power iteration, which goes on from call to call in training. The layer keeps
-    its own weights; what it is run with is a copy. Padding and mask are the layer's business, and a
-    layer that streams still does: in eval mode, since in training each chunk iterates anew.
+    with u and v from power iteration, which continues from call to call in training. The layer
+    keeps its own weights and runs with a normalised copy. Padding and mask are up to the layer. A
+    layer that streams still does, in eval mode: in training each chunk would iterate again.
 
     Args:
       layer: a module that `Sequential` takes. Parameters with more than two axes are flattened to

@@ -18,7 +18,7 @@ class StackedRNN(Stack):
 
         y = layer(x);  y = x + y, with `residual` where the shapes agree;  x = dropout(y)
 
-    Dropout stands between layers: not before the first one and not after the last one. A stack of
+    Dropout is applied between layers, not before the first one or after the last one. A stack of
     causal layers streams (`run`, `initial_carry`); one with `Bidirectional` in it does not.
 
     Shapes: `x [batch, time, feature]` and mask `[batch, time]` to what the last layer makes of it.
@@ -77,10 +77,10 @@ class StackedRNN(Stack):
     def _after(
         self, position: int, x: Any, mask: Mask, pair: tuple[Any, Mask], given: Given
     ) -> tuple[Any, Mask]:
-        """The shortcut past a layer and the dropout after it, drawn anew at each call."""
+        """The shortcut past a layer and the dropout after it, with new noise at each call."""
         y, after = pair
         if self.residual and jnp.shape(y) == x.shape:
-            # Filled twice, since the layer may have made padding of steps that came in real.
+            # Filled twice, since the layer may have turned real steps into padding.
             y, _ = ops.fill(ops.fill(x, mask)[0] + y, after)
         is_last = position == len(self.layers) - 1
         if is_last or self.dropout.deterministic or self.dropout.rate == 0:

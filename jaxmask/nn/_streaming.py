@@ -1,4 +1,4 @@
-"""How a layer runs chunk by chunk, and which layers cannot: the one place that knows.
+"""How a layer runs chunk by chunk, and which layers cannot.
 
 A layer streams if it has `initial_carry(batch)` and `run(carry, x, mask) -> (carry, (y, mask))`. A
 layer that acts on each step alone (`per_step = True`, or one of Flax's) needs no carry: its carry

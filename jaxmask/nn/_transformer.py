@@ -1,4 +1,4 @@
-"""Transformer blocks: attention and a small network, each added to what came in."""
+"""Transformer blocks: attention and a small network, each in a residual branch."""
 
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -75,7 +75,7 @@ class _Block(MaskedModule):
         return norm(x) if self.norm_first else x
 
     def _after(self, norm: nnx.LayerNorm, x: Array, y: Array, mask: Mask, given: Given) -> Array:
-        """Add a branch to what went by it."""
+        """Add a branch to the shortcut past it."""
         if self.dropout.rate and not self.dropout.deterministic:
             key = draw(self.dropout.rngs, given.get("rngs"), type(self).__name__)
             rows = given.get("row_ids")
@@ -120,7 +120,7 @@ class TransformerEncoderBlock(_Block):
       num_heads: heads of the queries.
       in_features: size of the last axis of `x` and `y`.
       mlp_features: hidden features of the network; `4 * in_features` where None.
-      causal: a step sees itself and those before it.
+      causal: a step attends only to itself and earlier steps.
       norm_first: pre-norm, or else post-norm.
       activation: of the network.
       dropout_rate: of attention weights and of both branches, in training mode.

@@ -16,11 +16,11 @@ class Around(MaskedModule):
     layer: Any
 
     def _inside(self) -> Any:
-        """What runs in the place of the layer."""
+        """The layer, or what runs instead of it."""
         return self.layer
 
     def _after(self, x: Any, mask: Mask, pair: Pair) -> Pair:
-        """What becomes of the pair that the layer made of `x` and `mask`."""
+        """The result, given the pair that the layer made of `x` and `mask`."""
         return pair
 
     def __call__(
@@ -59,7 +59,7 @@ class Stack(MaskedModule):
     def _after(
         self, position: int, x: Any, mask: Mask, pair: tuple[Any, Mask], given: Given
     ) -> tuple[Any, Mask]:
-        """What becomes of the pair that a layer made of `x` and `mask`."""
+        """The input of the next layer, given the pair that this one made of `x` and `mask`."""
         return pair
 
     def _at(self, position: int) -> str:

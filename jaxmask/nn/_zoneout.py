@@ -35,10 +35,10 @@ class ZoneoutCell(nnx.RNNCellBase):
         state'[k] = state[k] with probability rate, else cell(state, x)[k]     while training
         state' = rate * state + (1 - rate) * cell(state, x)                    in eval mode
 
-    Where the cell gives out a part of its new state, as Flax's do, the output is what zone-out made
-    of that part. The noise is keyed by the row and by the rank of the step among its real steps,
-    both held in the carry, so no padding changes it, nor a cut into chunks. In `RNN` the rank goes
-    on through segments and resets: no two sequences of a row share their noise.
+    Where the cell outputs a part of its new state, as Flax's do, so does zone-out, after mixing.
+    The noise is keyed by the row and by the rank of the step among its real steps, both in the
+    carry, so neither padding nor chunks change it. In `RNN` the rank goes on through segments and
+    resets: no two sequences of a row have the same noise.
 
     Args:
       cell: `nnx.LSTMCell`, `nnx.GRUCell`, or any cell of `jaxmask.nn.RNN` with a floating carry.
@@ -99,7 +99,7 @@ class ZoneoutCell(nnx.RNNCellBase):
     ) -> ZoneoutCarry:
         """The cell's carry, and while training a seed a row, drawn from the `dropout` stream.
 
-        `noise_rngs` stands in its place, and `row_ids` name the rows, as a call of `RNN` has them.
+        `noise_rngs` replaces that stream, and `row_ids` name the rows, as in a call of `RNN`.
         """
         cell = self.cell.initialize_carry(input_shape, rngs)
         batch = input_shape[0]
@@ -111,21 +111,21 @@ class ZoneoutCell(nnx.RNNCellBase):
         return ZoneoutCarry(cell, seed, jnp.zeros(batch, jnp.int32))
 
     def __call__(self, carry: ZoneoutCarry, inputs: Array) -> tuple[ZoneoutCarry, PyTree]:
-        """One step of the cell, of which some features of the state take no part."""
+        """One step of the cell, which some features of the state skip."""
         new, y = self.cell(carry.cell, inputs)
         before, structure = jax.tree.flatten(carry.cell)
         after = jax.tree.leaves(new)
         mix = self._expectation if self.deterministic else self._choice(carry)
         mixed = [
-            mix(place, rate, old, fresh)
-            for place, (rate, old, fresh) in enumerate(
+            mix(index, rate, old, fresh)
+            for index, (rate, old, fresh) in enumerate(
                 zip(self._rates(len(before)), before, after, strict=True)
             )
         ]
-        # A cell that casts what it gives out says where it stands in the carry.
-        given_out = getattr(self.cell, "gives_out", None)
-        for place, (fresh, value) in enumerate(zip(after, mixed, strict=True)):
-            if y is fresh or place == given_out:
+        # A cell that casts its output says which entry of the carry it is.
+        output_index = getattr(self.cell, "output_index", None)
+        for index, (fresh, value) in enumerate(zip(after, mixed, strict=True)):
+            if y is fresh or index == output_index:
                 y = value.astype(y.dtype)
                 break
         carry = ZoneoutCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
@@ -150,7 +150,7 @@ class ZoneoutCell(nnx.RNNCellBase):
         return self.rate
 
     @staticmethod
-    def _expectation(place: int, rate: float, old: Array, new: Array) -> Array:
+    def _expectation(index: int, rate: float, old: Array, new: Array) -> Array:
         return (rate * old + (1 - rate) * new).astype(old.dtype)
 
     @staticmethod
@@ -160,9 +160,9 @@ class ZoneoutCell(nnx.RNNCellBase):
 
         keys = jax.vmap(key_of)(carry.seed, carry.rank)
 
-        def mix(place: int, rate: float, old: Array, new: Array) -> Array:
+        def mix(index: int, rate: float, old: Array, new: Array) -> Array:
             def stays(key: Array) -> Array:
-                return jax.random.bernoulli(jax.random.fold_in(key, place), rate, old.shape[1:])
+                return jax.random.bernoulli(jax.random.fold_in(key, index), rate, old.shape[1:])
 
             return jnp.where(jax.vmap(stays)(keys), old, new).astype(old.dtype)
 
