@@ -269,12 +269,7 @@ def simple_cell(
 
 
 def with_bias(z: Array, b: Array | None) -> Array:
-    """Add a bias, one number a feature, where there is one.
-
-    Example:
-      >>> with_bias(jnp.ones((1, 2)), jnp.array([1.0, 2.0])).tolist()
-      [[2.0, 3.0]]
-    """
+    """Add a bias, one number per feature, if there is one."""
     return z if b is None else z + jax.lax.broadcast_to_rank(b, z.ndim)
 
 

@@ -189,7 +189,7 @@ def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
     if not reset_after:
         return "a GRU that resets before the product has two products in a row"
     if not (isinstance(batch, int) and isinstance(time, int)):
-        return "a dimension is symbolic, and its tiles are counted when traced"
+        return "a dimension is symbolic, and the engine needs its size when traced"
     return None
 
 
