@@ -1,25 +1,29 @@
 """Do rivals compute the same? Checked before anything is timed."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bench.problem import Problem
 from bench.rivals.program import Program, Result
 
-# Of the relative error of a whole array. A GPU multiplies float32 by TF32 unless told otherwise,
-# and in bfloat16 some add up the gradients of hundreds of steps in that type.
+# Relative error of a whole array. A GPU multiplies float32 by TF32 unless told otherwise, and some
+# libraries add up the gradients of hundreds of steps in bfloat16.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}
 TOLERANCE_ON_GPU = {"float32": 1e-2, "bfloat16": 1e-1}
 
 
 class Disagreement(Exception):
-    """A rival that computes something else."""
+    """A rival computes something else."""
 
 
 def differences(
     problem: Problem, programs: dict[str, Program], reference: Result
 ) -> dict[str, float]:
-    """How far each program is from the reference, in its worst array; refuses too far."""
+    """The distance of each program from the reference; raises if one is too large."""
     tolerances = TOLERANCE if jax.default_backend() == "cpu" else TOLERANCE_ON_GPU
     tolerance = tolerances[problem.dtype]
     found = {}
@@ -34,7 +38,7 @@ def differences(
 
 
 def distance(ours: Result, theirs: Result) -> float:
-    """The largest |a - b| / |b| of any array, nan where there is any nan."""
+    """The largest |a - b| / |b| of any array, nan if there is any nan."""
     pairs = zip(jax.tree.leaves(tuple(ours)), jax.tree.leaves(tuple(theirs)), strict=True)
     return float(np.max([_relative(a, b) for a, b in pairs]))
 
@@ -44,3 +48,21 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
         raise Disagreement(f"expected an array of shape {b.shape}, got {a.shape}")
     error = np.linalg.norm((a - b).ravel())
     return float(error / np.maximum(np.linalg.norm(b.ravel()), 1e-30))
+
+
+def require_same(ours: Any, theirs: Any, about: str, tolerance: float = 1e-3) -> None:
+    """Refuse arrays that differ by more than a part of their largest value."""
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        scale = float(np.max(np.abs(b))) or 1.0
+        if not float(np.max(np.abs(a - b))) <= tolerance * scale:
+            raise Disagreement(f"{about}: results differ")
+
+
+def with_gradient(function: Callable, arguments: Sequence[int]) -> Callable:
+    """A sum in which every element counts differently, and its gradient."""
+
+    def total(*given: Any) -> jax.Array:
+        y = function(*given)
+        return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    return jax.value_and_grad(total, argnums=tuple(arguments))

@@ -1,18 +1,17 @@
 """The chart of the README: how fast each rival is, against the share of steps that are real.
 
-    python -m bench.chart
-    python -m bench.chart --machine "AMD EPYC (family 25, model 17), 2 cores" --cell gru
+    python -m bench chart
+    python -m bench chart --machine "AMD EPYC (family 25, model 17), 2 cores" --cell gru
 
 It is drawn from `bench/results/recurrent.json` alone. Real steps per second, forward above and
 training below, one column a shape; bands reach from the lower to the upper quartile.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import recurrent, rivals, store
+from bench import recurrent, rivals, store, suite
 from bench.workloads import SHAPES
 
 COLOURS = {
@@ -31,14 +30,15 @@ PASSES = {"forward": "forward", "train": "forward and backward"}
 def draw(rows: list[store.Row], path: Path) -> None:
     """One panel a shape and pass."""
     shapes = [name for name in SHAPES if any(row["shape"] == name for row in rows)]
-    title = "real steps a second, against the share of steps that are real"
-    figure, axes = panels(len(PASSES), len(shapes), title, rows)
+    about = title(rows, "real steps a second, against the share of steps that are real")
+    figure, axes = panels(len(PASSES), len(shapes), about)
     for across, what in zip(axes, PASSES, strict=True):
         for panel, shape in zip(across, shapes, strict=True):
             chosen = [row for row in rows if (row["shape"], row["what"]) == (shape, what)]
             chosen.sort(key=lambda row: row["fill"])
             lines(panel, chosen, lambda row: row["fill"], _millions_a_second)
-            panel.set_title(f"{PASSES[what]}\n{sizes(chosen)}", fontsize=9)
+            sizes = "batch {}, time {}, {} to {} features".format(*SHAPES[shape])
+            panel.set_title(f"{PASSES[what]}\n{sizes if chosen else 'not measured'}", fontsize=9)
             panel.set(xlabel="share of steps that are real", ylim=(0, None), xlim=(0, 1.05))
         across[0].set_ylabel("million real steps a second")
     finish(figure, axes, path)
@@ -50,29 +50,27 @@ def _millions_a_second(row: store.Row, rival: dict[str, Any]) -> dict[str, float
     return {name: row["real_steps"] / times[other] / 1e3 for name, other in quartiles.items()}
 
 
-def sizes(rows: list[store.Row]) -> str:
-    if not rows:
-        return "not measured"
-    batch, time, feature, hidden = rows[0]["sizes"]
-    return f"batch {batch}, time {time}, {feature} to {hidden} features"
+def title(rows: list[store.Row], about: str) -> str:
+    first = rows[0] if rows else {"cell": "nothing", "dtype": "", "machine": "no machine"}
+    return f"One {first['cell'].upper()} in {first['dtype']}: {about}\n{first['machine']}"
 
 
-# ---------------------------------------------------------------- shared with `bench.growth`
-
-
-def panels(rows: int, columns: int, title: str, results: list[store.Row]) -> tuple[Any, Any]:
+def panels(
+    rows: int, columns: int, title: str, size: tuple[float, float] = (3.6, 2.9)
+) -> tuple[Any, Any]:
+    """An empty figure, and its axes `[rows, columns]`."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = 3.6 * max(columns, 2), 2.9 * rows + 0.8
+    whole = size[0] * max(columns, 2), size[1] * rows + 0.8
     figure, axes = pyplot.subplots(
-        rows, max(columns, 1), figsize=size, layout="constrained", squeeze=False
+        rows, max(columns, 1), figsize=whole, layout="constrained", squeeze=False
     )
-    first = results[0] if results else {"cell": "nothing", "dtype": "", "machine": "no machine"}
-    about = f"One {first['cell'].upper()} in {first['dtype']}: {title}\n{first['machine']}"
-    figure.suptitle(about, fontsize=10)
+    figure.suptitle(title, fontsize=10)
+    for panel in axes.flat:
+        panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
@@ -93,7 +91,6 @@ def lines(
         width = 2.2 if name == rivals.OURS else 1.2
         panel.plot(x, median, "o-", ms=3, lw=width, color=COLOURS[name], label=name)
         panel.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, lw=0)
-    panel.spines[["top", "right"]].set_visible(False)
 
 
 def finish(figure: Any, axes: Any, path: Path) -> None:
@@ -107,19 +104,16 @@ def finish(figure: Any, axes: Any, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
+    command = suite.parser(__doc__)
+    add = command.add_argument
     add("--machine", help="whose results (default: those of this machine)")
     add("--cell", choices=("lstm", "gru"), default="lstm")
     add("--dtype", choices=recurrent.DTYPES, default="float32")
     add("--results", type=Path, default=recurrent.RESULTS, help="the JSON to draw")
-    options = parser.parse_args(arguments)
+    options = command.parse_args(arguments)
     wanted = {"cell": options.cell, "dtype": options.dtype, "layers": 1, "directions": 1}
-    rows = [
-        row
-        for row in store.of_machine(store.load(options.results), options.machine)
-        if all(row[name] == value for name, value in wanted.items())
-    ]
+    rows = store.of_machine(store.load(options.results), options.machine)
+    rows = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     if not rows:
         raise SystemExit(f"{options.results} has no such results: run `python -m bench recurrent`")
     names = [options.cell, *([] if options.dtype == "float32" else [options.dtype])]

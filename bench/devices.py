@@ -6,11 +6,10 @@ The model of `examples/pronounce.py` (preset "small") trains on batches of one s
 each number of devices, with a copy of the parameters on each device and with a share of them.
 Beside the step: how many cores it keeps busy, adding up gradients alone, the input pipeline alone,
 and writing and reading a checkpoint. Virtual devices share the cores of one machine: what is seen
-is the cost of dealing out, not the gain of more hardware. Writes `bench/results/devices.json`, and
-from it what `docs/devices.md` says was measured and plans for larger runs. Takes three minutes.
+is the cost of splitting work, not the gain of more hardware. Writes into `docs/devices.md` what was
+measured, and the plans for larger runs that follow from it. Takes three minutes.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -25,7 +24,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from bench import pages, timing
+from bench import suite, tables, timing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -48,7 +47,7 @@ def busy(function: Callable[[], Any], rounds: int) -> tuple[dict[str, float], fl
     """Milliseconds of a call, and how many cores it keeps busy."""
     jax.block_until_ready(function())
     wall, cores = time.perf_counter(), time.process_time()
-    samples = [1e3 * timing.time_once(function) for _ in range(rounds)]
+    samples = [1e3 * timing.seconds_of(function) for _ in range(rounds)]
     wall, cores = time.perf_counter() - wall, time.process_time() - cores
     return timing.spread(samples), round(cores / wall, 2)
 
@@ -82,9 +81,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
         graphdef, params = model.split(PRESET.size, 0)
         trainer = Trainer(graphdef, mesh, 0, spread=spread)
         state = trainer.initial_state(params)
-        start = time.perf_counter()
-        trainer.compile(state, [batch])
-        compiled = time.perf_counter() - start
+        compiling = timing.seconds_of(trainer.compile, state, [batch])
         reduction, _ = busy(adding_up(devices.lay_out(params, mesh), mesh), rounds)
         took, cores = busy(step_of(trainer, state, batch), rounds)
         rows.append(
@@ -95,7 +92,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
                 "cores_busy": cores,
                 "letters_per_second": round(1e3 * letters / took["median"]),
                 "adding_up_ms": reduction,
-                "compile_seconds": round(compiled, 2),
+                "compile_seconds": round(compiling, 2),
                 "shape": list(batch.letters.shape),
                 "fill": round(letters / batch.mask.size, 4),
             }
@@ -104,7 +101,8 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 
 def elsewhere(count: int, rounds: int) -> list[dict[str, Any]]:
-    """The same in a process of so many virtual devices."""
+    """The same in a process with `count` virtual devices."""
+    print(f"{count} virtual devices ...", flush=True)
     flags = f"--xla_force_host_platform_device_count={count}"
     command = [sys.executable, "-m", "bench.devices", "--here", "--rounds", str(rounds)]
     done = subprocess.run(
@@ -150,71 +148,73 @@ def checkpoint() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))
         checkpoints.save(0, {}, **trees)
-        start = time.perf_counter()
-        checkpoints.save(1, {}, **trees)
-        written = time.perf_counter()
-        for name, like in trees.items():
-            checkpoints.tree(1, name, like)
-        read = time.perf_counter()
+        written = timing.seconds_of(lambda: checkpoints.save(1, {}, **trees))
+        read = timing.seconds_of(
+            lambda: [checkpoints.tree(1, name, like) for name, like in trees.items()]
+        )
         size = sum(p.stat().st_size for p in (checkpoints.folder / "1").rglob("*") if p.is_file())
     return {
         "bytes": size,
-        "write_seconds": round(written - start, 3),
-        "read_seconds": round(read - written, 3),
+        "write_seconds": round(written, 3),
+        "read_seconds": round(read, 3),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
 
 
-def measured(found: dict[str, Any], machine: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> str:
     """A table of the rows, what bounds them, and the pipeline and the checkpoint beside them."""
     rows, pipe, kept = found["rows"], found["pipeline"], found["checkpoint"]
-    lines = [
-        f"A training step of the main job's BiLSTM ({kept['parameters']:,} parameters), "
-        f"{found['batch_size']} words, on {machine['processor']}; medians of "
-        f"{rows[0]['step_ms']['rounds']} steps.",
-        "",
-        "| devices | parameters | step, ms | letters a second | of one device | cores busy "
-        "| core time of a step, ms | adding up the gradients alone, ms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     rates = [row["letters_per_second"] for row in rows]
     cores = [row["step_ms"]["median"] * row["cores_busy"] for row in rows]
-    for row, rate, core in zip(rows, rates, cores, strict=True):
-        lies, step = "shares" if row["spread"] else "copies", row["step_ms"]["median"]
-        figures = f"{step:.0f} | {rate:,} | {rate / rates[0]:.2f} | {row['cores_busy']:.2f}"
-        adding = row["adding_up_ms"]["median"]
-        lines.append(f"| {row['devices']} | {lies} | {figures} | {core:.0f} | {adding:.1f} |")
+
+    def cells(row: dict[str, Any], rate: int, core: float) -> list[Any]:
+        kind, step = "shares" if row["spread"] else "copies", row["step_ms"]["median"]
+        figures = [f"{step:.0f}", f"{rate:,}", f"{rate / rates[0]:.2f}", f"{row['cores_busy']:.2f}"]
+        return [
+            row["devices"],
+            kind,
+            *figures,
+            f"{core:.0f}",
+            f"{row['adding_up_ms']['median']:.1f}",
+        ]
+
+    lines = tables.markdown(
+        f"A training step of the main job's BiLSTM ({kept['parameters']:,} parameters), "
+        f"{found['batch_size']} words, on {found['machine']['processor']}; medians of "
+        f"{rows[0]['step_ms']['rounds']} steps.",
+        [
+            *("devices", "parameters", "step, ms", "letters a second", "of one device"),
+            *("cores busy", "core time of a step, ms", "adding up the gradients alone, ms"),
+        ],
+        map(cells, rows, rates, cores),
+    )
     adding, rate = max(row["adding_up_ms"]["median"] for row in rows), pipe["letters_per_second"]
     text = (
-        f"A step takes {min(cores):.0f} to {max(cores):.0f} ms of core time however it is dealt "
-        f"out, of which adding up the gradients is {adding:.1f} ms at the most. The input pipeline "
+        f"A step takes {min(cores):.0f} to {max(cores):.0f} ms of core time however it is split, "
+        f"of which adding up the gradients is {adding:.1f} ms at the most. The input pipeline "
         f"alone gives {rate / 1e6:.1f} million real letters a second on one core, "
         f"{rate / rates[0]:,.0f} times what the model takes. A checkpoint of parameters and both "
         f"moments is {kept['bytes'] / 1e6:.1f} MB, is written in {kept['write_seconds']:.2f} s and "
         f"read in {kept['read_seconds']:.2f} s."
     )
-    return "\n".join([*lines, "", text]) + "\n"
+    return f"{lines}\n{text}\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--here", action="store_true", help="measure this process, print JSON")
-    options = parser.parse_args()
+    command = suite.parser(__doc__, 15)
+    command.add_argument("--here", action="store_true", help="measure this process, print JSON")
+    options = command.parse_args()
     if options.here:
         print(json.dumps(measure(options.rounds)))
         return
-    rows = []
-    for count in COUNTS:
-        print(f"{count} virtual devices ...", flush=True)
-        rows += elsewhere(count, options.rounds)
-    print("the input pipeline and a checkpoint ...", flush=True)
-    found = {"batch_size": BATCH_SIZE, "rows": rows}
-    found |= {"pipeline": pipeline(), "checkpoint": checkpoint()}
-    path, text = timing.save("devices", found), measured(found, timing.machine())
-    pages.show(text, path, "devices.md")
-    pages.put(f"```\n{pages.printed('devices.md')}```\n", "plan", "devices.md")
-    print(text, f"wrote {path}, and what follows from it into docs/devices.md", sep="\n")
+
+    def every() -> dict[str, Any]:
+        rows = [row for count in COUNTS for row in elsewhere(count, options.rounds)]
+        found = {"batch_size": BATCH_SIZE, "rows": rows}
+        return found | {"pipeline": pipeline(), "checkpoint": checkpoint()}
+
+    suite.run("devices", options, every, table, "devices.md")
+    tables.insert(f"```\n{tables.printed('devices.md')}```\n", "plan", "devices.md")
 
 
 if __name__ == "__main__":

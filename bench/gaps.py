@@ -1,17 +1,15 @@
 """Convolution over packed rows: moved apart at each call, masked, or packed with gaps.
 
-    python -m bench.gaps
+    python -m bench gaps
 
 A window must not reach from one sequence of a packed row into the next. jaxmask moves the sequences
 `dilation * (window - 1)` steps apart before a dense convolution, and back after it. RETURNN packs
-them with such gaps, so that dense kernels run as they are, and pays in every other layer. A third
-way adds up one product for each step of the window, masked where it meets another sequence. Real
+them with such gaps, so that dense kernels run unchanged, and pays in every other layer. A third
+method adds up one product for each step of the window, masked where it meets another sequence. Real
 steps a millisecond of one layer, forward and with gradients, on the lengths of the workload "wmt".
-Results at real steps must agree before anything is timed; they go to `bench/results/gaps.json`,
-and as a table beside it and into `docs/batching.md`.
+Results at real steps must agree before anything is timed.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import pages, timing
-from bench.workloads import SEED, WORKLOADS
+from bench import suite, tables, timing
+from bench.workloads import WORKLOADS
 
 TIME, FEATURES, WINDOW = 128, 128, 5
 DILATIONS = (1, 4)
+PASSES = ("forward", "train")
 
 
 class Rows(NamedTuple):
@@ -37,10 +36,8 @@ class Rows(NamedTuple):
 
 
 def pack(gap: int) -> Rows:
-    """The same sequences in rows, each with `gap` steps of padding behind it."""
-    workload = WORKLOADS["wmt"]
-    lengths = workload.draw(np.random.default_rng(SEED), 128)
-    lengths = np.clip(np.round(lengths), workload.least, workload.most).astype(int)
+    """The same sequences in rows, each followed by `gap` steps of padding."""
+    lengths = WORKLOADS["wmt"].lengths(128)
     values = np.random.default_rng(0).normal(size=(lengths.sum(), FEATURES)).astype(np.float32)
     rows = np.split(values, np.cumsum(lengths)[:-1])
     rows = [np.pad(row, ((0, gap), (0, 0)), constant_values=np.nan) for row in rows]
@@ -65,7 +62,7 @@ def masked(x: jax.Array, segments: jm.Segments, kernel: jax.Array, dilation: int
 Layer = Callable[[jax.Array, Any, jax.Array], jax.Array]
 
 
-def ways(dilation: int) -> dict[str, tuple[Rows, Layer]]:
+def methods(dilation: int) -> dict[str, tuple[Rows, Layer]]:
     def ours(x: jax.Array, mask: Any, kernel: jax.Array) -> jax.Array:
         return jm.conv.conv1d(x, mask, kernel, dilation=dilation)[0]
 
@@ -83,22 +80,22 @@ def ways(dilation: int) -> dict[str, tuple[Rows, Layer]]:
 def run(dilation: int, rounds: int) -> dict[str, Any]:
     kernel = jax.random.normal(jax.random.key(0), (WINDOW, FEATURES, FEATURES)) / FEATURES
     functions, expected, fills, real = {}, None, {}, 0
-    for name, (rows, layer) in ways(dilation).items():
+    for name, (rows, layer) in methods(dilation).items():
 
         def loss(x: jax.Array, mask: Any, kernel: jax.Array, layer: Layer = layer) -> jax.Array:
             return jnp.sum(layer(x, mask, kernel) ** 2)
 
-        forward = jax.jit(layer)
-        train = jax.jit(jax.value_and_grad(loss, argnums=(0, 2)))
         arguments = rows.x, rows.mask, kernel
-        y = jm.unpack_sequences(forward(*arguments), rows.packed)
-        flat = np.concatenate([row[: len(row) - rows.gap] for row in y])
-        found = flat, float(train(*arguments)[0]), np.asarray(train(*arguments)[1][1])
+        both = jax.jit(layer), jax.jit(jax.value_and_grad(loss, argnums=(0, 2)))
+        y, (total, (_, slope)) = (function(*arguments) for function in both)
+        sequences = jm.unpack_sequences(y, rows.packed)
+        flat = np.concatenate([row[: len(row) - rows.gap] for row in sequences])
+        found = flat, float(total), np.asarray(slope)
         expected = expected or found
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-        functions[name, "forward"] = lambda f=forward, a=arguments: f(*a)
-        functions[name, "train"] = lambda f=train, a=arguments: f(*a)
+        for what, function in zip(PASSES, both, strict=True):
+            functions[name, what] = lambda f=function, a=arguments: f(*a)
         real = len(flat)
         fills[name] = round(real / rows.packed.mask.size, 3)
     times = timing.interleaved(functions, rounds)
@@ -106,45 +103,38 @@ def run(dilation: int, rounds: int) -> dict[str, Any]:
         "dilation": dilation,
         "real_steps": real,
         "most_sequences_in_a_row": pack(0).packed.max_segments,
-        "ways": {
-            name: {"fill": fill, **{what: times[name, what] for what in ("forward", "train")}}
+        "methods": {
+            name: {"fill": fill, **{what: times[name, what] for what in PASSES}}
             for name, fill in fills.items()
         },
     }
 
 
-def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """Real steps a millisecond, one line a way, three columns a dilation."""
-    heads = [f"dilation {row['dilation']}: fill | forward | training" for row in rows]
-    lines = [
-        f"Rows of {TIME} steps, window {WINDOW}, {FEATURES} features: real steps a millisecond, on "
-        f"{machine['processor']}.",
-        "",
-        f"| | {' | '.join(heads)} |",
-        "|---|" + "---|" * 3 * len(rows),
-    ]
-    for name in rows[0]["ways"]:
-        cells = []
+def table(found: dict[str, Any]) -> str:
+    rows, lines = found["rows"], []
+    head = [c for row in rows for c in (f"dilation {row['dilation']}: fill", "forward", "training")]
+    for name in rows[0]["methods"]:
+        lines.append([name])
         for row in rows:
-            way = row["ways"][name]
-            rates = [row["real_steps"] / way[what]["median"] for what in ("forward", "train")]
-            cells += [f"{way['fill']:.2f}", *(f"{rate:,.0f}" for rate in rates)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            method = row["methods"][name]
+            rates = (row["real_steps"] / method[what]["median"] for what in PASSES)
+            lines[-1] += [f"{method['fill']:.2f}", *(f"{rate:,.0f}" for rate in rates)]
+    return tables.markdown(
+        f"Rows of {TIME} steps, window {WINDOW}, {FEATURES} features: real steps a millisecond, on "
+        f"{found['machine']['processor']}.",
+        ["convolution", *head],
+        lines,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    rounds = parser.parse_args().rounds
-    rows = []
-    for dilation in DILATIONS:
-        print(f"dilation {dilation} ...", flush=True)
-        rows.append(run(dilation, rounds))
-    sizes = {"time": TIME, "features": FEATURES, "window": WINDOW}
-    path, text = timing.save("gaps", {**sizes, "rows": rows}), table(rows, timing.machine())
-    pages.show(text, path, "batching.md")
-    print(text, f"wrote {path}, and its table beside it and into docs/batching.md", sep="\n")
+    options = suite.parser(__doc__, 30).parse_args()
+
+    def measure() -> dict[str, Any]:
+        rows = [run(dilation, options.rounds) for dilation in DILATIONS]
+        return {"time": TIME, "features": FEATURES, "window": WINDOW, "rows": rows}
+
+    suite.run("gaps", options, measure, table, "batching.md")
 
 
 if __name__ == "__main__":

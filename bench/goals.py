@@ -1,42 +1,26 @@
-"""The goals of the recurrent engine beside what was measured, as a table in markdown.
+"""The goals of the recurrent engine beside what was measured, as a table in Markdown.
 
-    python -m bench.goals
-    python -m bench.goals --machine "AMD EPYC (family 25, model 17), 2 cores"
+    python -m bench goals
+    python -m bench goals --machine "AMD EPYC (family 25, model 17), 2 cores"
 
 It reads `bench/results/recurrent.json` and `growth.json` and writes `bench/results/goals.md`. A
 ratio is the time of a rival over that of jaxmask, both medians of one run in one process.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import growth, recurrent, rivals, store
+from bench import growth, recurrent, rivals, store, suite, tables
 from bench.workloads import SHAPES
 
-CELLS = ("lstm", "gru")
-GOALS_FILE = "goals.md"
+CELLS, PASSES = ("lstm", "gru"), ("forward", "train")
 BEST_OF_JAX = ("flax", "keras", "sequence-layers", "cudnn")
 ALL_RIVALS = tuple(name for name in rivals.NAMES if not name.startswith("jaxmask"))
 
-Values = dict[str, float]  # by where they were measured
-
-
-class Goal(NamedTuple):
-    """What is promised; `values` finds what was measured, `overall` makes one figure of it.
-
-    It is judged only if it was measured in all of its places.
-    """
-
-    what: str
-    must: float
-    aim: float | None
-    values: Callable[["Results"], Values]
-    overall: Callable[[list[float]], float] = min
-    places: int = len(SHAPES)
-    most: bool = False  # a figure to stay under, not to reach
+Values = dict[str, float]  # by shape, or by pass and shape
+Figure = Callable[[dict[str, Any]], float]
 
 
 class Results:
@@ -58,59 +42,76 @@ class Results:
             and all(row[name] == value for name, value in wanted.items())
         }
 
-    def ratios(self, what: str, fill: float, names: Sequence[str]) -> Values:
-        """The best rival's time over ours, by shape."""
-        return _best(self.find(what, fill), names, lambda rival: rival["milliseconds"]["median"])
 
-    def costs(self, cost: str, names: Sequence[str]) -> Values:
-        """The best rival's cost of a training step over ours, by shape."""
-        return _best(self.find("train", 0.36), names, lambda rival: rival[cost])
+class Goal(NamedTuple):
+    """What is promised; `values` finds what was measured, `overall` makes one figure of it.
 
+    It is judged only if there are `count` values. `most`: a figure to stay under, not to reach.
+    """
 
-def _best(
-    rows: dict[str, store.Row], names: Sequence[str], figure: Callable[[dict[str, Any]], float]
-) -> Values:
-    best = {}
-    for shape, row in rows.items():
-        theirs = [figure(row["rivals"][name]) for name in names if name in row["rivals"]]
-        if theirs:
-            best[shape] = min(theirs) / figure(row["rivals"][rivals.OURS])
-    return best
+    what: str
+    must: float
+    aim: float | None
+    values: Callable[[Results], Values]
+    overall: Callable[[list[float]], float] = min
+    count: int = len(SHAPES)
+    most: bool = False
 
 
-def _full(names: Sequence[str]) -> Callable[[Results], Values]:
+def _median(rival: dict[str, Any]) -> float:
+    return rival["milliseconds"]["median"]
+
+
+def _ratio(
+    what: str, fill: float, names: Sequence[str], figure: Figure = _median
+) -> Callable[[Results], Values]:
+    """The best rival's figure over ours, by shape."""
+
     def values(results: Results) -> Values:
-        return {
-            f"{what} {shape}": ratio
-            for what in ("forward", "train")
-            for shape, ratio in results.ratios(what, 1.0, names).items()
-        }
+        best = {}
+        for shape, row in results.find(what, fill).items():
+            theirs = [figure(row["rivals"][name]) for name in names if name in row["rivals"]]
+            if theirs:
+                best[shape] = min(theirs) / figure(row["rivals"][rivals.OURS])
+        return best
 
     return values
 
 
-def _share_of_rate(results: Results) -> Values:
-    return {
-        f"{what} {shape}": row["rivals"][rivals.OURS]["of_tile_rate"]
-        for what in ("forward", "train")
-        for shape, row in results.find(what, 0.36).items()
-        if SHAPES[shape].hidden >= 256
+def _cost(cost: str, names: Sequence[str]) -> Callable[[Results], Values]:
+    return _ratio("train", 0.36, names, lambda rival: rival[cost])
+
+
+def _both(values: Callable[[str, Results], Values]) -> Callable[[Results], Values]:
+    """The values of both passes."""
+    return lambda results: {
+        f"{what} {shape}": value
+        for what in PASSES
+        for shape, value in values(what, results).items()
     }
 
 
-def _half_precision(results: Results) -> Values:
+def _full(names: Sequence[str]) -> Callable[[Results], Values]:
+    return _both(lambda what, results: _ratio(what, 1.0, names)(results))
+
+
+@_both
+def _share_of_rate(what: str, results: Results) -> Values:
+    rows = _wide(results.find(what, 0.36))
+    return {shape: row["rivals"][rivals.OURS]["of_tile_rate"] for shape, row in rows.items()}
+
+
+@_both
+def _half_precision(what: str, results: Results) -> Values:
     """Our own time in float32 over that in bfloat16; from two runs, unlike all other ratios."""
+    both = [_wide(results.find(what, 0.36, dtype)) for dtype in recurrent.DTYPES]
+    shapes = sorted(both[0].keys() & both[1].keys())
+    times = {s: [_median(rows[s]["rivals"][rivals.OURS]) for rows in both] for s in shapes}
+    return {shape: whole / half for shape, (whole, half) in times.items()}
 
-    def median(row: store.Row) -> float:
-        return row["rivals"][rivals.OURS]["milliseconds"]["median"]
 
-    gain = {}
-    for what in ("forward", "train"):
-        whole, half = results.find(what, 0.36), results.find(what, 0.36, "bfloat16")
-        for shape in whole.keys() & half.keys():
-            if SHAPES[shape].hidden >= 256:
-                gain[f"{what} {shape}"] = median(whole[shape]) / median(half[shape])
-    return dict(sorted(gain.items()))
+def _wide(rows: dict[str, store.Row]) -> dict[str, store.Row]:
+    return {shape: row for shape, row in rows.items() if SHAPES[shape].hidden >= 256}
 
 
 def _flatness(results: Results) -> Values:
@@ -118,122 +119,61 @@ def _flatness(results: Results) -> Values:
     return {} if flat is None else {"padding": flat}
 
 
-def _ratio(what: str, fill: float, names: Sequence[str]) -> Callable[[Results], Values]:
-    return lambda results: results.ratios(what, fill, names)
-
-
-def _cost(cost: str, names: Sequence[str]) -> Callable[[Results], Values]:
-    return lambda results: results.costs(cost, names)
-
-
 def _mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
 JAX, TORCH = rivals.JAX_RIVALS, rivals.TORCH_RIVALS
+TRAIN = "forward and backward"
+OF_JAX = "over the better of Flax and Keras"
+OF_TORCH = "over the better of PyTorch packed and padded (geometric mean)"
+RATE = "share of XLA's own rate at the engine's tile, hidden 256 and more"
+FLAT = "same real steps, rectangle up to ten times as large: longest over shortest time"
+COMPILE = "compile time of a training step, the faster of Flax and Keras over ours"
+MEMORY = "temporary memory of a training step, Flax over ours"
+ALONE = "inference, one row of 64 steps, over the best rival"
 GOALS = (
-    Goal(
-        "forward, fill .36, over the better of Flax and Keras",
-        1.8,
-        2.2,
-        _ratio("forward", 0.36, JAX),
-    ),
-    Goal(
-        "forward, fill .36, over the better of PyTorch packed and padded (geometric mean)",
-        1.0,
-        1.3,
-        _ratio("forward", 0.36, TORCH),
-        _mean,
-    ),
-    Goal(
-        "forward and backward, fill .36, over the better of Flax and Keras",
-        2.0,
-        2.6,
-        _ratio("train", 0.36, JAX),
-    ),
-    Goal(
-        "forward and backward, fill .36, over the better of PyTorch packed and padded "
-        "(geometric mean)",
-        1.4,
-        2.0,
-        _ratio("train", 0.36, TORCH),
-        _mean,
-    ),
-    Goal(
-        "forward and backward, fill .1, over the better of Flax and Keras",
-        5.0,
-        8.0,
-        _ratio("train", 0.1, JAX),
-    ),
-    Goal("fill 1, both passes, over the best in JAX", 1.0, 1.3, _full(BEST_OF_JAX), places=6),
-    Goal("fill 1, both passes, over PyTorch padded", 0.65, 1.0, _full(("torch padded",)), places=6),
-    Goal(
-        "inference, one row of 64 steps, over the best rival",
-        1.0,
-        1.5,
-        _ratio("inference", 1.0, ALL_RIVALS),
-    ),
-    Goal(
-        "compile time of a training step, the faster of Flax and Keras over ours",
-        0.15,
-        0.3,
-        _cost("compile_seconds", JAX),
-    ),
-    Goal(
-        "temporary memory of a training step, Flax over ours",
-        3.0,
-        4.5,
-        _cost("temporary_mebibytes", ("flax",)),
-    ),
-    Goal(
-        "share of XLA's own rate at the engine's tile, hidden 256 and more",
-        0.6,
-        0.85,
-        _share_of_rate,
-        places=4,
-    ),
-    Goal("bfloat16 over float32, hidden 256 and more", 1.25, None, _half_precision, places=4),
-    Goal(
-        "same real steps, rectangle up to ten times as large: longest over shortest time",
-        1.1,
-        None,
-        _flatness,
-        max,
-        places=1,
-        most=True,
-    ),
+    Goal(f"forward, fill .36, {OF_JAX}", 1.8, 2.2, _ratio("forward", 0.36, JAX)),
+    Goal(f"forward, fill .36, {OF_TORCH}", 1.0, 1.3, _ratio("forward", 0.36, TORCH), _mean),
+    Goal(f"{TRAIN}, fill .36, {OF_JAX}", 2.0, 2.6, _ratio("train", 0.36, JAX)),
+    Goal(f"{TRAIN}, fill .36, {OF_TORCH}", 1.4, 2.0, _ratio("train", 0.36, TORCH), _mean),
+    Goal(f"{TRAIN}, fill .1, {OF_JAX}", 5.0, 8.0, _ratio("train", 0.1, JAX)),
+    Goal("fill 1, both passes, over the best in JAX", 1.0, 1.3, _full(BEST_OF_JAX), count=6),
+    Goal("fill 1, both passes, over PyTorch padded", 0.65, 1.0, _full(("torch padded",)), count=6),
+    Goal(ALONE, 1.0, 1.5, _ratio("inference", 1.0, ALL_RIVALS)),
+    Goal(COMPILE, 0.15, 0.3, _cost("compile_seconds", JAX)),
+    Goal(MEMORY, 3.0, 4.5, _cost("temporary_mebibytes", ("flax",))),
+    Goal(RATE, 0.6, 0.85, _share_of_rate, count=4),
+    Goal("bfloat16 over float32, hidden 256 and more", 1.25, None, _half_precision, count=4),
+    Goal(FLAT, 1.1, None, _flatness, max, count=1, most=True),
 )
 
 
 def table(machine: str, results: dict[str, Results]) -> str:
     """A line a goal, with the figure of each cell and where it comes from."""
-    head = " | ".join(results)
-    lines = [
-        f"Measured on {machine}. A figure is the worst of the shapes named in its brackets, unless "
-        "it is a mean;",
-        ", ".join(f"{name} is {_sizes(name)}" for name in SHAPES) + ".",
-        "",
-        f"| what | must | aim | {head} |",
-        "|---|---|---|" + "---|" * len(results),
-    ]
-    for goal in GOALS:
+    sizes = "{} is batch {}, time {}, {} to {} features"
+
+    def cells(goal: Goal) -> list[str]:
         aim = "" if goal.aim is None else f"{goal.aim:g}"
-        cells = " | ".join(_measured(goal, goal.values(one)) for one in results.values())
-        lines.append(f"| {goal.what} | {goal.must:g} | {aim} | {cells} |")
-    return "\n".join(lines) + "\n"
+        figures = (_measured(goal, goal.values(one)) for one in results.values())
+        return [goal.what, f"{goal.must:g}", aim, *figures]
 
-
-def _sizes(name: str) -> str:
-    batch, time, feature, hidden = SHAPES[name]
-    return f"batch {batch}, time {time}, {feature} to {hidden} features"
+    return tables.markdown(
+        f"Measured on {machine}. A figure is the worst of the shapes named in its brackets, unless "
+        "it is a mean;\n"
+        + ", ".join(sizes.format(name, *shape) for name, shape in SHAPES.items())
+        + ".",
+        ["what", "must", "aim", *results],
+        map(cells, GOALS),
+    )
 
 
 def _measured(goal: Goal, values: Values) -> str:
     if not values:
         return "not measured"
     figure = goal.overall(list(values.values()))
-    parts = ", ".join(f"{where} {value:.2f}" for where, value in values.items())
-    verdict = _verdict(goal, figure) if len(values) == goal.places else "incomplete"
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    verdict = _verdict(goal, figure) if len(values) == goal.count else "incomplete"
     return f"**{figure:.2f}** {verdict} ({parts})"
 
 
@@ -247,24 +187,22 @@ def _verdict(goal: Goal, figure: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--machine", help="whose results (default: a table for each machine)")
-    parser.add_argument("--results", type=Path, default=recurrent.RESULTS.parent, help="the folder")
-    options = parser.parse_args(arguments)
-    rows, along = (
-        store.load(options.results / path.name) for path in (recurrent.RESULTS, growth.RESULTS)
-    )
-    machines = sorted({row["machine"] for row in rows if options.machine in (None, row["machine"])})
-    if not machines:
+    command = suite.parser(__doc__)
+    command.add_argument("--machine", help="whose results (default: a table for each machine)")
+    command.add_argument("--results", type=Path, default=store.FOLDER, help="the folder")
+    options = command.parse_args(arguments)
+    both = [store.load(options.results / p.name) for p in (recurrent.RESULTS, growth.RESULTS)]
+    names = {row["machine"] for row in both[0]}
+    names = [name for name in sorted(names) if options.machine in (None, name)]
+    if not names:
         raise SystemExit(f"{options.results} has no results of that machine")
-    text = "\n".join(_of_machine(machine, rows, along) for machine in machines)
-    (options.results / GOALS_FILE).write_text(text)
-    print(text, f"wrote {options.results / GOALS_FILE}", sep="\n")
-
-
-def _of_machine(machine: str, rows: list[store.Row], along: list[store.Row]) -> str:
-    rows, along = (store.of_machine(all_rows, machine) for all_rows in (rows, along))
-    return table(machine, {cell: Results(rows, along, cell) for cell in CELLS})
+    found = []
+    for name in names:
+        rows = [store.of_machine(every, name) for every in both]
+        found.append(table(name, {cell: Results(*rows, cell) for cell in CELLS}))
+    text, path = "\n".join(found), options.results / "goals.md"
+    path.write_text(text)
+    print(text, f"wrote {path}", sep="\n")
 
 
 if __name__ == "__main__":

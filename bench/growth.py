@@ -1,25 +1,24 @@
 """How time grows: with padding around the same real steps, with time, with the batch, with width.
 
-    python -m bench.growth
-    python -m bench.growth --axes padding --rounds 30
+    python -m bench growth
+    python -m bench growth --axes padding --rounds 30
 
 Along `padding` every row has the same real steps, so that the work and the longest chain stay,
-while the rectangle grows to ten times their size: who skips padding takes the same time. Along the
-other axes 36 % of the steps are real. Training steps of one LSTM; results are merged into
+while the rectangle grows to ten times their size: a layer that skips padding takes the same time.
+Along the other axes 36 % of the steps are real. Training steps of one LSTM; results are merged into
 `bench/results/growth.json` and drawn in `bench/results/growth.png`.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
-from bench import recurrent, rivals, store, tables, timing, workloads
+from bench import chart, recurrent, rivals, store, suite, workloads
 from bench.problem import Problem
 
-RESULTS = timing.RESULTS / "growth.json"
+RESULTS = store.FOLDER / "growth.json"
 FILL = 0.36
 BATCH, TIME, FEATURE, HIDDEN = 32, 64, 128, 128
 AXES = {
@@ -51,29 +50,24 @@ def problem_at(axis: str, at: float, cell: str = "lstm", most: float = float("in
     return Problem(cell, axis, tuple(lengths), time, feature, hidden)
 
 
-def points(axes: Sequence[str], cells: Sequence[str]) -> Iterator[tuple[str, str, float]]:
-    for cell in cells:
-        for axis in axes:
-            for at in AXES[axis]:
-                yield cell, axis, at
-
-
-def run(options: argparse.Namespace, console: Console) -> None:
-    every = list(points(options.axes, options.cells))
-    for cell, axis, at in track(every, "Measuring", console=console):
+def run(options: argparse.Namespace) -> None:
+    every = [
+        (axis, at, cell) for cell in options.cells for axis in options.axes for at in AXES[axis]
+    ]
+    for axis, at, cell in track(every, "measuring"):
         task = problem_at(axis, at, cell, options.most)
-        row = recurrent.measure(task, tuple(options.rivals), options.rounds)
+        row = recurrent.measure(task, options.rivals, options.rounds)
         store.merge(options.out, [{"axis": axis, "at": at, **row}], KEY)
 
 
 def draw(rows: list[store.Row], path: Path) -> None:
     """Four panels, milliseconds along each axis."""
-    from bench import chart
 
     def x_of(row: store.Row) -> float:
         return 1 / row["at"] if row["axis"] == "padding" else row["at"]
 
-    figure, panels = chart.panels(1, len(AXES), "how long a training step takes", rows)
+    about = chart.title(rows, "how long a training step takes")
+    figure, panels = chart.panels(1, len(AXES), about)
     for panel, axis in zip(panels.flat, AXES, strict=True):
         along = sorted((row for row in rows if row["axis"] == axis), key=x_of)
         chart.lines(panel, along, x_of, lambda row, rival: rival["milliseconds"])
@@ -103,16 +97,16 @@ def flatness(rows: list[store.Row], name: str = rivals.OURS) -> float | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
+    command = suite.parser(__doc__, 15)
+    add = command.add_argument
     add("--axes", nargs="*", choices=AXES, default=list(AXES))
     add("--cells", nargs="*", choices=("lstm", "gru"), default=["lstm"])
     add("--rivals", nargs="*", choices=rivals.NAMES, default=list(NAMES))
-    add("--rounds", type=int, default=15, help="samples of each rival (default: 15)")
     add("--most", type=float, default=float("inf"), help="no size above this, for a quick look")
     add("--out", type=Path, default=RESULTS, help="the JSON to merge into")
-    options, console = parser.parse_args(arguments), tables.console()
-    run(options, console)
+    options = command.parse_args(arguments)
+    if not options.table:
+        run(options)
     rows = store.of_machine(store.load(options.out), None)
     for cell in options.cells:
         of_cell = [row for row in rows if row["cell"] == cell]
@@ -120,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw(of_cell, options.out.with_name(options.out.stem + suffix))
         flat = flatness(of_cell)
         if flat is not None:
-            console.print(f"{cell}: from the least to the most padding, time varies {flat:.2f}x")
-    console.print(f"wrote {options.out} and its figure", soft_wrap=True)
+            print(f"{cell}: from the least to the most padding, time varies {flat:.2f}x")
+    print(f"wrote {options.out} and its figure")
 
 
 if __name__ == "__main__":

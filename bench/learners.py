@@ -155,8 +155,8 @@ def loss_of(task: Task, apply: Apply) -> Callable[[Params, Batch], jax.Array]:
         if task.labels is None:
             cross_entropy = jm.losses.softmax_cross_entropy_with_integer_labels
             return jm.losses.reduce(*cross_entropy(y, batch.mask, batch.targets))
-        if batch.places is not None:
-            y, mask = y.reshape(-1, y.shape[-1])[batch.places], batch.place_mask
+        if batch.positions is not None:
+            y, mask = y.reshape(-1, y.shape[-1])[batch.positions], batch.position_mask
         logits = y.reshape(len(y), task.frames * y.shape[1], -1)
         frames = jnp.repeat(mask, task.frames, axis=1)
         per_row = jm.losses.ctc_loss(logits, frames, batch.targets, batch.target_mask)
@@ -205,8 +205,8 @@ class TorchLearner:
             task.embed, task.hidden, task.layers, batch_first=True, bidirectional=True
         )
         ends = [f"_l{k}{end}" for k in range(task.layers) for end in ("", "_reverse")]
-        for number, end in enumerate(ends):
-            w_x, w_h, b = matrices[3 * number : 3 * number + 3]
+        for k, end in enumerate(ends):
+            w_x, w_h, b = matrices[3 * k : 3 * k + 3]
             self._set("weight_ih" + end, w_x.T)
             self._set("weight_hh" + end, w_h.T)
             self._set("bias_ih" + end, b)

@@ -1,13 +1,11 @@
 """What a mask costs: each masked function against the same JAX operation without a mask.
 
-    python -m bench.overhead
+    python -m bench overhead
 
 Masks are arguments of the jitted functions. With a mask that is all True both must agree, in value
 and gradient, before anything is timed; then the masked function gets a mask with 36 % real steps.
-Results go to `bench/results/overhead.json`, and as a table to `bench/results/overhead.md`.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,51 +16,48 @@ import optax
 from flax import nnx
 
 import jaxmask as jm
-from bench import timing
+from bench import suite, tables, timing
+from bench.agreement import require_same, with_gradient
 from bench.workloads import log_normal
 
-SIZES = ((32, 96, 64), (64, 256, 128), (16, 1024, 256))  # batch, time, feature
+Size = tuple[int, int, int]  # batch, time, feature
+SIZES = ((32, 96, 64), (64, 256, 128), (16, 1024, 256))
 HEADS, CLASSES, FILL = 4, 32, 0.36
 
 
 class Case(NamedTuple):
     """A masked function and its plain counterpart, of the arrays that `draw` makes."""
 
-    name: str
     masked: Callable[..., Any]
     plain: Callable[..., Any]
-    draw: Callable[[np.random.Generator, tuple[int, int, int]], tuple]
+    draw: Callable[[np.random.Generator, Size], tuple]
 
 
-def features(draw: np.random.Generator, size: tuple[int, int, int]) -> tuple:
+def features(draw: np.random.Generator, size: Size) -> tuple:
     return (draw.normal(size=size).astype(np.float32),)
 
 
-def heads(draw: np.random.Generator, size: tuple[int, int, int]) -> tuple:
-    batch, time, feature = size
-    shape = batch, time, HEADS, feature // HEADS
+def heads(draw: np.random.Generator, size: Size) -> tuple:
+    shape = *size[:2], HEADS, size[2] // HEADS
     return tuple(draw.normal(size=shape).astype(np.float32) for _ in range(3))
 
 
-def logits_and_labels(draw: np.random.Generator, size: tuple[int, int, int]) -> tuple:
-    batch, time, _ = size
-    logits = draw.normal(size=(batch, time, CLASSES)).astype(np.float32)
-    return logits, draw.integers(0, CLASSES, (batch, time)).astype(np.int32)
+def logits_and_labels(draw: np.random.Generator, size: Size) -> tuple:
+    logits = draw.normal(size=(*size[:2], CLASSES)).astype(np.float32)
+    return logits, draw.integers(0, CLASSES, size[:2]).astype(np.int32)
 
 
-def with_kernel(draw: np.random.Generator, size: tuple[int, int, int]) -> tuple:
+def with_kernel(draw: np.random.Generator, size: Size) -> tuple:
     kernel = draw.normal(size=(3, size[2], size[2])).astype(np.float32) / size[2]
     return *features(draw, size), kernel
 
 
-def plain_layer_norm(x: jax.Array) -> jax.Array:
-    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + 1e-6)
+def plain_norm(axis: int) -> Callable[[jax.Array], jax.Array]:
+    def norm(x: jax.Array) -> jax.Array:
+        mean, variance = x.mean(axis, keepdims=True), x.var(axis, keepdims=True)
+        return (x - mean) * jax.lax.rsqrt(variance + 1e-6)
 
-
-def plain_instance_norm(x: jax.Array) -> jax.Array:
-    mean, variance = x.mean(1, keepdims=True), x.var(1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + 1e-6)
+    return norm
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -80,47 +75,24 @@ def plain_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-OPERATIONS = (
-    Case("pool.mean", lambda x, m: jm.pool.mean(x, m)[0], lambda x: x.mean(1), features),
-    Case("pool.max", lambda x, m: jm.pool.max(x, m)[0], lambda x: x.max(1), features),
-    Case(
-        "ops.softmax",
-        lambda x, m: jm.ops.softmax(x, m)[0],
-        lambda x: jax.nn.softmax(x, 1),
-        features,
-    ),
-    Case("norm.layer", lambda x, m: jm.norm.layer(x, m)[0], plain_layer_norm, features),
-    Case("norm.instance", lambda x, m: jm.norm.instance(x, m)[0], plain_instance_norm, features),
-    Case(
-        "attention.attend",
-        lambda q, k, v, m: jm.attention.attend(q, m, k, v, m)[0],
-        lambda q, k, v: jax.nn.dot_product_attention(q, k, v),
-        heads,
-    ),
-    Case("conv.conv1d", lambda x, w, m: jm.conv.conv1d(x, m, w)[0], plain_conv, with_kernel),
-    Case("losses, cross entropy", masked_loss, plain_loss, logits_and_labels),
-)
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    return jm.attention.attend(q, mask, k, v, mask)[0]
 
 
-def gradient(function: Callable, count: int) -> Callable:
-    """The gradient of a sum that weighs every element, in the floating arguments."""
-
-    def total(*arguments: Any) -> jax.Array:
-        y = function(*arguments)
-        return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
-
-    return jax.value_and_grad(total, argnums=tuple(range(count)))
+def softmax(x: jax.Array) -> jax.Array:
+    return jax.nn.softmax(x, 1)
 
 
-def forward_and_gradient(case: Case, arrays: tuple) -> dict[str, tuple[Callable, Callable]]:
-    floats = sum(np.issubdtype(a.dtype, np.floating) for a in arrays)
-    return {
-        "forward": (case.masked, case.plain),
-        "with gradients": (gradient(case.masked, floats), gradient(case.plain, floats)),
-    }
-
-
-# ------------------------------------------------------------------- a whole training step
+OPERATIONS = {
+    "pool.mean": Case(lambda x, m: jm.pool.mean(x, m)[0], lambda x: x.mean(1), features),
+    "pool.max": Case(lambda x, m: jm.pool.max(x, m)[0], lambda x: x.max(1), features),
+    "ops.softmax": Case(lambda x, m: jm.ops.softmax(x, m)[0], softmax, features),
+    "norm.layer": Case(lambda x, m: jm.norm.layer(x, m)[0], plain_norm(-1), features),
+    "norm.instance": Case(lambda x, m: jm.norm.instance(x, m)[0], plain_norm(1), features),
+    "attention.attend": Case(attend, jax.nn.dot_product_attention, heads),
+    "conv.conv1d": Case(lambda x, w, m: jm.conv.conv1d(x, m, w)[0], plain_conv, with_kernel),
+    "losses, cross entropy": Case(masked_loss, plain_loss, logits_and_labels),
+}
 
 
 class PlainBlock(nnx.Module):
@@ -138,8 +110,8 @@ class PlainBlock(nnx.Module):
         return x + self.mlp_out(nnx.gelu(self.mlp_in(self.mlp_norm(x))))
 
 
-def encoder_steps(feature: int) -> tuple[Callable, Callable, Any, Any]:
-    """A step of SGD on two blocks, masked and plain, and their parameters."""
+def encoder_steps(feature: int) -> tuple[Callable, Callable]:
+    """A step of SGD on two blocks, `masked(x, mask)` and `plain(x)`."""
     rngs = nnx.Rngs(0)
     blocks = [
         jm.nn.TransformerEncoderBlock(HEADS, feature, norm_first=True, rngs=rngs) for _ in range(2)
@@ -154,95 +126,72 @@ def encoder_steps(feature: int) -> tuple[Callable, Callable, Any, Any]:
     def plain_loss(params: Any, x: jax.Array) -> jax.Array:
         return optax.l2_loss(nnx.merge(plain_graph, params)(x), x).mean()
 
-    def step(loss: Callable) -> Callable:
+    def step(loss: Callable, params: Any) -> Callable:
+        @jax.jit
         def run(params: Any, *arguments: Any) -> tuple:
             value, slope = jax.value_and_grad(loss)(params, *arguments)
             return value, jax.tree.map(lambda p, g: p - 1e-3 * g, params, slope)
 
-        return jax.jit(run)
+        return lambda *arguments: run(params, *arguments)
 
-    return step(masked_loss), step(plain_loss), masked, plain
-
-
-# ----------------------------------------------------------------------------------- running
+    return step(masked_loss, masked), step(plain_loss, plain)
 
 
-def agree(ours: Any, theirs: Any, where: str) -> None:
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        scale = float(jnp.max(jnp.abs(b))) or 1.0
-        if not float(jnp.max(jnp.abs(a - b))) < 1e-3 * scale:
-            raise SystemExit(f"{where}: the masked function differs from the plain one")
-
-
-def mask_of(size: tuple[int, int, int]) -> jax.Array:
-    return jnp.asarray(np.arange(size[1]) < log_normal(size[0], size[1], FILL)[:, None])
-
-
-def measure(pair: tuple[Callable, Callable], arrays: tuple, mask: jax.Array, rounds: int) -> dict:
-    masked, plain = (jax.jit(function) for function in pair)
+def row(name: str, kind: str, size: Size, pair: tuple, arrays: tuple, rounds: int) -> dict:
+    """Time both, the masked one with a mask of `FILL`."""
+    mask = jm.masks.from_lengths(jnp.asarray(log_normal(*size[:2], FILL)), size[1])
+    masked, plain = pair
     times = timing.interleaved(
         {"masked": lambda: masked(*arrays, mask), "plain": lambda: plain(*arrays)}, rounds
     )
-    ratio = times["masked"]["median"] / times["plain"]["median"]
-    return {"milliseconds": times, "masked_over_plain": round(ratio, 3)}
+    found = {"name": name, "size": size, "kind": kind, "milliseconds": times}
+    return {**found, "masked_over_plain": timing.ratio(times, "masked", "plain")}
 
 
-def run_operations(size: tuple[int, int, int], rounds: int) -> list[dict]:
-    rows = []
-    for case in OPERATIONS:
-        arrays = tuple(map(jnp.asarray, case.draw(np.random.default_rng(0), size)))
-        for kind, pair in forward_and_gradient(case, arrays).items():
-            full = jnp.ones(size[:2], bool)
-            agree(
-                jax.jit(pair[0])(*arrays, full), jax.jit(pair[1])(*arrays), f"{case.name}, {kind}"
-            )
-            measured = measure(pair, arrays, mask_of(size), rounds)
-            rows.append({"name": case.name, "size": size, "kind": kind, **measured})
+def run_operation(name: str, size: Size, rounds: int) -> list[dict]:
+    case, rows = OPERATIONS[name], []
+    arrays = tuple(map(jnp.asarray, case.draw(np.random.default_rng(0), size)))
+    floats = range(sum(jnp.issubdtype(a.dtype, jnp.floating) for a in arrays))
+    pair, full = (case.masked, case.plain), jnp.ones(size[:2], bool)
+    gradients = tuple(with_gradient(function, floats) for function in pair)
+    for kind, functions in (("forward", pair), ("with gradients", gradients)):
+        masked, plain = map(jax.jit, functions)
+        require_same(masked(*arrays, full), plain(*arrays), f"{name}, {kind}")
+        rows.append(row(name, kind, size, (masked, plain), arrays, rounds))
     return rows
 
 
-def run_encoder(size: tuple[int, int, int], rounds: int) -> dict:
-    masked, plain, masked_params, plain_params = encoder_steps(size[2])
-    x, mask = jnp.asarray(features(np.random.default_rng(0), size)[0]), mask_of(size)
-    times = timing.interleaved(
-        {"masked": lambda: masked(masked_params, x, mask), "plain": lambda: plain(plain_params, x)},
-        rounds,
-    )
-    ratio = times["masked"]["median"] / times["plain"]["median"]
-    row = {"name": "encoder, two blocks", "size": size, "kind": "training step"}
-    return {**row, "milliseconds": times, "masked_over_plain": round(ratio, 3)}
+def run_encoder(size: Size, rounds: int) -> dict:
+    x = jnp.asarray(features(np.random.default_rng(0), size)[0])
+    steps = encoder_steps(size[2])
+    return row("encoder, two blocks", "training step", size, steps, (x,), max(rounds // 3, 3))
 
 
-def table(rows: list[dict], machine: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> str:
     """Masked over plain, one line a function."""
-    sizes = list(dict.fromkeys(row["size"] for row in rows))
-    head = " | ".join("x".join(map(str, size)) for size in sizes)
-    lines = [
+    ratios: dict[tuple[str, str], list[str]] = {}
+    for one in found["rows"]:
+        ratio = f"{one['masked_over_plain']:.2f}"
+        ratios.setdefault((one["name"], one["kind"]), []).append(ratio)
+    sizes = dict.fromkeys("x".join(map(str, one["size"])) for one in found["rows"])
+    machine = found["machine"]
+    return tables.markdown(
         f"Time with a mask over time without, on {machine['processor']}, jax {machine['jax']}.",
-        "",
-        f"| function | what | {head} |",
-        "|---|---|" + "---|" * len(sizes),
-    ]
-    for name, kind in dict.fromkeys((row["name"], row["kind"]) for row in rows):
-        cells = [
-            f"{row['masked_over_plain']:.2f}"
-            for row in rows
-            if (row["name"], row["kind"]) == (name, kind)
-        ]
-        lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        ["function", "what", *sizes],
+        ([*key, *cells] for key, cells in ratios.items()),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    rounds = parser.parse_args().rounds
-    rows = [row for size in SIZES for row in run_operations(size, rounds)]
-    rows += [run_encoder(size, max(rounds // 3, 3)) for size in SIZES]
-    path = timing.save("overhead", {"fill": FILL, "rows": rows})
-    text = table(rows, timing.machine())
-    path.with_suffix(".md").write_text(text)
-    print(text, f"wrote {path} and {path.with_suffix('.md')}", sep="\n")
+    options = suite.parser(__doc__, 30).parse_args()
+
+    def measure() -> dict[str, Any]:
+        every = [(name, size) for size in SIZES for name in OPERATIONS]
+        rows = [row for one in every for row in run_operation(*one, options.rounds)]
+        rows += [run_encoder(size, options.rounds) for size in SIZES]
+        return {"fill": FILL, "rows": rows}
+
+    suite.run("overhead", options, measure, table)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """Padding on the host: `jm.pad_sequences` and `jm.pad_ragged` against `keras.utils.pad_sequences`.
 
-    python -m bench.padding
+    python -m bench padding
 
 All give the same rectangle, which is checked before anything is timed; jaxmask gives the mask too.
-Results go to `bench/results/padding.json`.
 """
 
-import argparse
 import itertools
 import os
 from collections.abc import Callable
@@ -18,13 +16,18 @@ import keras
 import numpy as np
 
 import jaxmask as jm
-from bench import pages, timing
+from bench import suite, tables, timing
 
 WORKLOADS = {  # rows, fewest steps, most steps, features
     "short": (100_000, 1, 24, ()),
     "middling": (10_000, 20, 200, ()),
     "long": (500, 200, 2000, ()),
     "40 features": (200, 200, 1000, (40,)),
+}
+SOURCES = {
+    "jaxmask, arrays": "a list of arrays",
+    "jaxmask, lists": "lists",
+    "jaxmask, values and offsets": "`(values, offsets)`",
 }
 
 
@@ -51,51 +54,41 @@ def contenders(rows: int, least: int, most: int, features: tuple[int, ...]) -> d
     return found
 
 
-def run(name: str, workload: tuple, rounds: int) -> dict[str, Any]:
-    functions = contenders(*workload)
+def run(name: str, rounds: int) -> dict[str, Any]:
+    functions = contenders(*WORKLOADS[name])
     expected = functions["Keras, arrays"]()
     for function in functions.values():
         np.testing.assert_array_equal(function(), expected, strict=True)
     times = timing.interleaved(functions, rounds)
     ratios = {}
-    for who, time in times.items():
-        rival = "Keras, lists" if who.endswith("lists") else "Keras, arrays"
-        if who.startswith("jaxmask"):
-            ratios[who] = round(times[rival]["median"] / time["median"], 2)
+    for ours in SOURCES.keys() & times.keys():
+        rival = "Keras, lists" if ours.endswith("lists") else "Keras, arrays"
+        ratios[ours] = timing.ratio(times, rival, ours)
     return {"workload": name, "keras_over_jaxmask": ratios, "milliseconds": times}
 
 
-def table(results: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """How many times as fast, one line a workload."""
-    sources = {"jaxmask, arrays": "a list of arrays", "jaxmask, lists": "lists"}
-    sources["jaxmask, values and offsets"] = "`(values, offsets)`"
-    lines = [
-        f"The time of `keras.utils.pad_sequences` over ours, mask included, on "
-        f"{machine['processor']}.",
-        "",
-        f"| sequences, steps | {' | '.join(f'from {source}' for source in sources.values())} |",
-        "|---|---|---|---|",
-    ]
-    for result in results:
-        rows, least, most, _ = WORKLOADS[result["workload"]]
-        ratios = [result["keras_over_jaxmask"].get(source) for source in sources]
+def table(found: dict[str, Any]) -> str:
+    rows = []
+    for result in found["workloads"]:
+        count, least, most, _ = WORKLOADS[result["workload"]]
+        ratios = [result["keras_over_jaxmask"].get(source) for source in SOURCES]
         cells = ["" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
-        about = f"{result['workload']}: {rows:,} of {least} to {most:,}"
-        lines.append(f"| {about} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{result['workload']}: {count:,} of {least} to {most:,}", *cells])
+    return tables.markdown(
+        "The time of `keras.utils.pad_sequences` over ours, mask included, on "
+        f"{found['machine']['processor']}.",
+        ["sequences, steps", *(f"from {source}" for source in SOURCES.values())],
+        rows,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    results = []
-    for name, workload in WORKLOADS.items():
-        results.append(run(name, workload, rounds))
-        print(name, results[-1]["keras_over_jaxmask"], flush=True)
-    path = timing.save("padding", {"workloads": results})
-    pages.show(table(results, timing.machine()), path, "batching.md")
-    print(f"wrote {path}, and its table beside it and into docs/batching.md")
+    options = suite.parser(__doc__, 15).parse_args()
+
+    def measure() -> dict[str, Any]:
+        return {"workloads": [run(name, options.rounds) for name in WORKLOADS]}
+
+    suite.run("padding", options, measure, table, "batching.md")
 
 
 if __name__ == "__main__":

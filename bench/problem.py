@@ -35,8 +35,7 @@ class Problem:
     """What is computed, on what.
 
     `what` is "forward", "train" (the loss and the gradients of `x` and all weights), or
-    "inference" (forward of one row). `numbers` is the dtype whose numbers the arrays hold, where
-    that is not `dtype`.
+    "inference" (forward of one row). Arrays hold values of `rounded_to`, by default `dtype`.
     """
 
     cell: str
@@ -49,7 +48,7 @@ class Problem:
     dtype: str = "float32"
     layers: int = 1
     directions: int = 1
-    numbers: str = ""
+    rounded_to: str = ""
 
     @property
     def batch(self) -> int:
@@ -98,7 +97,7 @@ class Problem:
         return WEIGHTS[self.cell](*(self._rounded(draw.uniform(-bound, bound, s)) for s in shapes))
 
     def _rounded(self, values: np.ndarray) -> jax.Array:
-        return jnp.asarray(values, self.numbers or self.dtype).astype(self.dtype)
+        return jnp.asarray(values, self.rounded_to or self.dtype).astype(self.dtype)
 
 
 def of_shape(cell: str, shape: str, fill: float, what: str, **options: Any) -> Problem:

@@ -1,36 +1,24 @@
 """What `ragged_vmap` costs: a row function under it against the same written by hand on a batch.
 
-    python -m bench.ragged
+    python -m bench ragged
 
 By hand means what one writes who knows the mask: selects before and after, no more. Both must agree
-in value and gradient before anything is timed. Masks are arguments of the jitted functions. Results
-go to `bench/results/ragged.json`, and as a table to `bench/results/ragged.md`.
+in value and gradient before anything is timed. Masks are arguments of the jitted functions.
 """
 
-import argparse
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import timing
+from bench import suite, tables, timing
+from bench.agreement import require_same, with_gradient
+from bench.row_functions import steps, wide
 
 BATCH, TIME, FEATURES, HEADS = 32, 256, 128, 4
-
-
-class Case(NamedTuple):
-    """A function of one row and parameters, and the same of a batch and its mask."""
-
-    name: str
-    row: Callable[..., Any]
-    hand: Callable[..., Any]
-
-
-def wide(mask: jax.Array) -> jax.Array:
-    return mask[..., None]
 
 
 def attention(row: jax.Array, w: jax.Array) -> jax.Array:
@@ -83,8 +71,8 @@ def lstm_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    numbers = ("NWC", "WIO", "NWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=numbers)
+    layout = ("NWC", "WIO", "NWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=layout)
 
 
 def kernels(w: jax.Array) -> list[jax.Array]:
@@ -133,8 +121,8 @@ def flipped(row: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def flipped_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    place = jnp.maximum(mask.sum(1)[:, None] - 1 - jnp.arange(TIME), 0)
-    x = jnp.take_along_axis(jnp.where(wide(mask), x, 0), place[..., None], axis=1)
+    indices = mask.sum(1)[:, None] - 1 - jnp.arange(TIME)
+    x = steps(jnp.where(wide(mask), x, 0), indices)
     return jnp.where(wide(mask), x * w[0, :FEATURES], 0)
 
 
@@ -156,99 +144,78 @@ def ordered_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.where(wide(mask), x, 0) * w[0, :FEATURES]
 
 
-CASES = (
-    Case("attention", attention, attention_by_hand),
-    Case("LSTM", lstm, lstm_by_hand),
-    Case("convolutions", convolutions, convolutions_by_hand),
-    Case("prepend a token", prepended, prepended_by_hand),
-    Case("append a token", appended, appended_by_hand),
-    Case("flip", flipped, flipped_by_hand),
-    Case("differences", differences, differences_by_hand),
-    Case("sort", ordered, ordered_by_hand),
-)
+CASES = {  # of one row and parameters, and the same of a batch and its mask
+    "attention": (attention, attention_by_hand),
+    "LSTM": (lstm, lstm_by_hand),
+    "convolutions": (convolutions, convolutions_by_hand),
+    "prepend a token": (prepended, prepended_by_hand),
+    "append a token": (appended, appended_by_hand),
+    "flip": (flipped, flipped_by_hand),
+    "differences": (differences, differences_by_hand),
+    "sort": (ordered, ordered_by_hand),
+}
+KINDS = ("forward", "with gradients")
 
 
-def gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-    def total(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-        y = function(x, mask, w)
-        return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
-
-    return jax.value_and_grad(total, argnums=(0, 2))
-
-
-def agree(ours: Any, theirs: Any, where: str) -> None:
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        scale = float(jnp.max(jnp.abs(b))) or 1.0
-        if not float(jnp.max(jnp.abs(a - b))) < 1e-3 * scale:
-            raise SystemExit(f"{where}: ragged_vmap differs from the code by hand")
-
-
-def measure(case: Case, kind: str, arrays: tuple, rounds: int) -> dict[str, Any]:
-    ragged = jm.ragged_vmap(case.row, (0, None))
-    pair = {"ragged": lambda x, m, w: ragged(x, m, w)[0], "hand": case.hand}
-    if kind == "with gradients":
-        pair = {name: gradient(function) for name, function in pair.items()}
-    compiled, seconds = {}, {name: [] for name in pair}
-    for _ in range(3):
-        for name, function in pair.items():
-            jax.clear_caches()
-            compiled[name], spent = timing.compile_seconds(function, *arrays)
-            seconds[name].append(spent)
-    agree(compiled["ragged"](*arrays), compiled["hand"](*arrays), f"{case.name}, {kind}")
-    times = timing.interleaved(
-        {name: lambda f=f: f(*arrays) for name, f in compiled.items()}, rounds, least=0.02
-    )
-    ratio = times["ragged"]["median"] / times["hand"]["median"]
-    spent = {name: round(sorted(values)[1], 3) for name, values in seconds.items()}
-    return {
-        "name": case.name,
-        "kind": kind,
-        "milliseconds": times,
-        "ragged_over_hand": round(ratio, 3),
-        "trace_and_compile_seconds": spent,
-        "trace_and_compile_ratio": round(spent["ragged"] / spent["hand"], 2),
-    }
-
-
-def table(rows: list[dict], machine: dict[str, Any]) -> str:
-    lines = [
-        f"Time under `ragged_vmap` over time by hand, batch {BATCH}, time {TIME}, features "
-        f"{FEATURES}, on {machine['processor']}, jax {machine['jax']}.",
-        "",
-        "| row function | forward | with gradients | trace and compile, with gradients |",
-        "|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(row["name"] for row in rows):
-        both = {row["kind"]: row for row in rows if row["name"] == name}
-        forward, backward = both["forward"], both["with gradients"]
-        lines.append(
-            f"| {name} | {forward['ragged_over_hand']:.2f} | {backward['ragged_over_hand']:.2f} "
-            f"| {backward['trace_and_compile_ratio']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", default="", help="the names that contain this")
-    options = parser.parse_args()
+def run(name: str, kind: str, rounds: int) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     lengths = draw.integers(1, TIME + 1, BATCH)
     lengths[:2] = TIME, 1
     x = jnp.asarray(draw.normal(size=(BATCH, TIME, FEATURES)), jnp.float32)
     w = jnp.asarray(draw.normal(size=(FEATURES, 4 * FEATURES)) / np.sqrt(FEATURES), jnp.float32)
     arrays = x, jnp.asarray(np.arange(TIME) < lengths[:, None]), w
-    rows = [
-        measure(case, kind, arrays, options.rounds)
-        for case in CASES
-        if options.only in case.name
-        for kind in ("forward", "with gradients")
-    ]
-    text = table(rows, timing.machine())
-    if not options.only:
-        timing.save("ragged", {"rows": rows}).with_suffix(".md").write_text(text)
-    print(text)
+
+    row, hand = CASES[name]
+    ragged = jm.ragged_vmap(row, (0, None))
+    pair = {"ragged": lambda x, m, w: ragged(x, m, w)[0], "hand": hand}
+    if kind == "with gradients":
+        pair = {who: with_gradient(function, (0, 2)) for who, function in pair.items()}
+    programs, seconds = {}, {who: [] for who in pair}
+    for _ in range(3):
+        for who, function in pair.items():
+            jax.clear_caches()
+            programs[who], spent = timing.compiled(function, *arrays)
+            seconds[who].append(spent)
+    require_same(programs["ragged"](*arrays), programs["hand"](*arrays), f"{name}, {kind}")
+    runs = {who: functools.partial(program, *arrays) for who, program in programs.items()}
+    times = timing.interleaved(runs, rounds, least=0.02)
+    spent = {who: round(sorted(values)[1], 3) for who, values in seconds.items()}
+    return {
+        "name": name,
+        "kind": kind,
+        "milliseconds": times,
+        "ragged_over_hand": timing.ratio(times, "ragged", "hand"),
+        "trace_and_compile_seconds": spent,
+        "trace_and_compile_ratio": round(spent["ragged"] / spent["hand"], 2),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    rows, machine = found["rows"], found["machine"]
+
+    def cells(name: str) -> list[str]:
+        forward, backward = (row for row in rows if row["name"] == name)
+        ratios = [row["ragged_over_hand"] for row in (forward, backward)]
+        return [name, *(f"{x:.2f}" for x in (*ratios, backward["trace_and_compile_ratio"]))]
+
+    return tables.markdown(
+        f"Time under `ragged_vmap` over time by hand, batch {BATCH}, time {TIME}, features "
+        f"{FEATURES}, on {machine['processor']}, jax {machine['jax']}.",
+        ["row function", *KINDS, "trace and compile, with gradients"],
+        map(cells, dict.fromkeys(row["name"] for row in rows)),
+    )
+
+
+def main() -> None:
+    command = suite.parser(__doc__, 15)
+    command.add_argument("--only", default="", help="the names that contain this")
+    options = command.parse_args()
+
+    def measure() -> dict[str, Any]:
+        names = [name for name in CASES if options.only in name]
+        return {"rows": [run(name, kind, options.rounds) for name in names for kind in KINDS]}
+
+    suite.run("ragged", options, measure, table)
 
 
 if __name__ == "__main__":

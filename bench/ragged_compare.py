@@ -1,14 +1,13 @@
-"""Three ways to run a row function on ragged rows: are they exact, and how long do they take?
+"""Row functions on ragged rows, implemented three times: are they exact, and how fast?
 
-    python -m bench.ragged_compare
+    python -m bench ragged_compare
 
 `jm.ragged_vmap`, masks by hand, and `torch.vmap` over a `NestedTensor`, on the 27 functions of
 `bench/row_functions.py`. The oracle is each function on each row alone, in its own framework:
 value, and gradient in the rows. A time is one of value and gradient, under `jit` where there is
-one. Results go to `bench/results/ragged_compare.json`, and as a table to the `.md` beside it.
+one.
 """
 
-import argparse
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,16 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import timing
+from bench import suite, tables, timing
 from bench.row_functions import FUNCTIONS, Three, wide
 
 BATCH, TIME, FEATURES = 16, 64, 32
 LENGTHS = (64, 1, 17, 40)  # few, since JAX compiles the oracle for each
 TOLERANCE = 1e-4
+CONTENDERS = ("jaxmask", "by hand", "torch.vmap")
 
 
 def weights(shape: tuple[int, ...]) -> np.ndarray:
-    """A weight for each place, the same at any length."""
+    """A weight for each position, the same at any length."""
     return np.cos(sum(np.indices(shape)) + 1.0).astype(np.float32)
 
 
@@ -63,11 +63,10 @@ def of_jax(case: Three, run: Callable, x: Any, mask: Any, w: Any) -> tuple[dict,
     rows = [x[b, :n] for b, n in enumerate(lengths)]
     alone = [case.row(row, w) for row in rows]
     slope = jax.grad(lambda row: jnp.sum((y := case.row(row, w)) * weights(y.shape)))
+    slopes = [g[:n] for g, n in zip(gradient, lengths, strict=True)]
     exact = {
         "value": compared(cut(y, case, lengths), alone),
-        "gradient": compared(
-            [g[:n] for g, n in zip(gradient, lengths, strict=True)], [slope(row) for row in rows]
-        ),
+        "gradient": compared(slopes, [slope(row) for row in rows]),
     }
     return exact, lambda: both(x, mask, w)
 
@@ -78,22 +77,20 @@ def of_torch(case: Three, x: Any, lengths: np.ndarray, w: Any) -> tuple[dict, Ca
     w = torch.tensor(np.asarray(w))
     given = [torch.tensor(np.asarray(x[b, :n])) for b, n in enumerate(lengths)]
 
-    def weigh(rows: Any) -> Any:
-        return sum((y * torch.tensor(weights(tuple(y.shape)))).sum() for y in rows)
-
     def row(x: Any) -> Any:
         return case.other(torch, x, w)
 
-    def both() -> tuple[Any, Any]:
-        leaves = [a.clone().requires_grad_() for a in given]
+    def nested(leaves: list) -> list:
         y = torch.vmap(row)(torch.nested.as_nested_tensor(leaves))
-        rows = y.unbind() if y.is_nested else list(y)
-        weigh(rows).backward()
+        return y.unbind() if y.is_nested else list(y)
+
+    def both(run: Callable = nested) -> tuple[list, list]:
+        leaves = [a.clone().requires_grad_() for a in given]
+        rows = run(leaves)
+        sum((y * torch.tensor(weights(tuple(y.shape)))).sum() for y in rows).backward()
         return [y.detach() for y in rows], [leaf.grad for leaf in leaves]
 
-    alone = [a.clone().requires_grad_() for a in given]
-    expected = [row(a) for a in alone]
-    weigh(expected).backward()
+    expected, wanted = both(lambda leaves: [row(a) for a in leaves])
     try:
         rows, slopes = both()
     except (RuntimeError, TypeError, IndexError) as error:
@@ -101,77 +98,63 @@ def of_torch(case: Three, x: Any, lengths: np.ndarray, w: Any) -> tuple[dict, Ca
     slopes = [
         np.full(a.shape, np.nan) if g is None else g for g, a in zip(slopes, given, strict=True)
     ]
-    wanted = [a.grad for a in alone]
-    exact = {"value": compared(rows, [y.detach() for y in expected])}
-    return {**exact, "gradient": compared(slopes, wanted)}, both
+    return {"value": compared(rows, expected), "gradient": compared(slopes, wanted)}, both
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def run(name: str, rounds: int) -> dict[str, Any]:
     case, draw = FUNCTIONS[name], np.random.default_rng(0)
     lengths = np.resize(LENGTHS, BATCH)
     x = jnp.asarray(draw.normal(size=(BATCH, TIME, FEATURES)), jnp.float32)
     w = jnp.asarray(draw.normal(size=(FEATURES, FEATURES)) / np.sqrt(FEATURES), jnp.float32)
     mask = jnp.asarray(np.arange(TIME) < lengths[:, None])
     ragged = jm.ragged_vmap(case.row, (0, None))
-    ways = {
-        "jaxmask": of_jax(case, lambda x, m, w: ragged(x, m, w)[0], x, mask, w),
-        "by hand": of_jax(
-            case, lambda x, m, w: case.hand(jnp.where(wide(m), x, 0), m, w), x, mask, w
-        ),
-        "torch.vmap": of_torch(case, x, lengths, w),
-    }
-    run = {way: f for way, (exact, f) in ways.items() if "error" not in exact}
-    times = timing.interleaved(run, rounds, least=0.01)
-    return {
-        "name": name,
-        "exact": {way: exact for way, (exact, _) in ways.items()},
-        "milliseconds": times,
-    }
+    found = (
+        of_jax(case, lambda x, m, w: ragged(x, m, w)[0], x, mask, w),
+        of_jax(case, lambda x, m, w: case.hand(jnp.where(wide(m), x, 0), m, w), x, mask, w),
+        of_torch(case, x, lengths, w),
+    )
+    both = dict(zip(CONTENDERS, found, strict=True))
+    runs = {who: function for who, (exact, function) in both.items() if "error" not in exact}
+    exact = {who: exact for who, (exact, _) in both.items()}
+    times = timing.interleaved(runs, rounds, least=0.01)
+    return {"name": name, "exact": exact, "milliseconds": times}
 
 
-def table(rows: list[dict], machine: dict[str, Any]) -> str:
-    lines = [
+def table(found: dict[str, Any]) -> str:
+    rows, machine = found["rows"], found["machine"]
+    cells = [[f"`{row['name']}`", *(_cell(row, who) for who in CONTENDERS)] for row in rows]
+    exact = [sum(all(row["exact"][who].values()) for row in rows) for who in CONTENDERS]
+    return tables.markdown(
         f"Batch {BATCH}, time {TIME}, features {FEATURES}, value and gradient, on "
-        f"{machine['processor']}, jax {machine['jax']}, torch {machine['torch']}. Milliseconds "
+        f"{machine['processor']}, jax {machine['jax']}, torch {found['torch']}. Milliseconds "
         "where value and gradient are those of each row alone; what fails is named.",
-        "",
-        "| row function | `jm.ragged_vmap` | masks by hand | `torch.vmap` over `NestedTensor` |",
-        "|---|---|---|---|",
-    ]
-    ways = ("jaxmask", "by hand", "torch.vmap")
-    for row in rows:
-        lines.append(f"| `{row['name']}` | " + " | ".join(_cell(row, way) for way in ways) + " |")
-    exact = [sum(_is_exact(row, way) for row in rows) for way in ways]
-    lines.append("| **exact** | " + " | ".join(f"{n} of {len(rows)}" for n in exact) + " |")
-    return "\n".join(lines) + "\n"
+        ["row function", "`jm.ragged_vmap`", "masks by hand", "`torch.vmap` over `NestedTensor`"],
+        [*cells, ["**exact**", *(f"{n} of {len(rows)}" for n in exact)]],
+    )
 
 
-def _is_exact(row: dict, way: str) -> bool:
-    return row["exact"][way]["value"] and row["exact"][way]["gradient"]
-
-
-def _cell(row: dict, way: str) -> str:
-    exact = row["exact"][way]
+def _cell(row: dict, who: str) -> str:
+    exact = row["exact"][who]
     if "error" in exact:
         return "raises"
-    if not _is_exact(row, way):
-        return "wrong " + " and ".join(k for k in ("value", "gradient") if not exact[k])
-    return f"{row['milliseconds'][way]['median']:.3g}"
+    wrong = [what for what, right in exact.items() if not right]
+    if wrong:
+        return "wrong " + " and ".join(wrong)
+    return f"{row['milliseconds'][who]['median']:.3g}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    import torch
+    options = suite.parser(__doc__, 9).parse_args()
 
-    warnings.filterwarnings("ignore", module="torch")
-    warnings.filterwarnings("ignore", message=".*performance drop.*")
-    rows = [measure(name, options.rounds) for name in FUNCTIONS]
-    text = table(rows, {**timing.machine(), "torch": torch.__version__})
-    path = timing.save("ragged_compare", {"torch": torch.__version__, "rows": rows})
-    path.with_suffix(".md").write_text(text)
-    print(text)
+    def measure() -> dict[str, Any]:
+        import torch
+
+        warnings.filterwarnings("ignore", module="torch")
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        rows = [run(name, options.rounds) for name in FUNCTIONS]
+        return {"torch": torch.__version__, "rows": rows}
+
+    suite.run("ragged_compare", options, measure, table)
 
 
 if __name__ == "__main__":

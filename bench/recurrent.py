@@ -10,8 +10,8 @@ Every rival gets the same weights, input, lengths and loss, in one process and i
 agree with the plain masked scan before it is timed: in its outputs at real steps, or in its loss
 and the gradients of the input and of every weight. A row of results holds all rivals of one
 problem. Rows are merged into `bench/results/recurrent.json` as they are done, so that a run of a
-part brings that part up to date; run all rivals, since ratios hold within one run alone. On an
-accelerator the file is named after its kind, such as `recurrent-gpu.json`.
+part updates that part; run all rivals, since ratios hold within one run alone. On an accelerator
+the file is named after its kind, such as `recurrent-gpu.json`.
 """
 
 import argparse
@@ -19,18 +19,16 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import track
 
-from bench import agreement, problem, rivals, roofline, side_by_side, store, tables, timing
+from bench import agreement, problem, rivals, roofline, side_by_side, store, suite, tables, timing
 from bench.problem import GATES, WHAT, Problem
 from bench.rivals.jaxmask import reference
 from bench.workloads import FILLS, SHAPES, WORKLOADS
 
-RESULTS = timing.RESULTS / "recurrent.json"
+RESULTS = store.FOLDER / "recurrent.json"
 KEY = ("machine", "cell", "shape", "fill", "what", "dtype", "layers", "directions")
 DTYPES = ("float32", "bfloat16")
 REST, LEAST = 0.02, 0.1  # seconds
@@ -38,42 +36,43 @@ REST, LEAST = 0.02, 0.1  # seconds
 
 def measure(
     task: Problem,
-    names: tuple[str, ...],
+    names: Sequence[str],
     rounds: int,
-    tick: Callable[[str], None] = lambda stage: None,
     least: float = LEAST,
+    before_timing: Callable[[], None] = lambda: None,
 ) -> store.Row:
     """Build, compare and time all rivals on one problem."""
-    programs, left_out = rivals.build_all(task, names, lambda name: tick(f"compiling {name}"))
-    tick("comparing")
+    programs, left_out = rivals.build_all(task, names)
     apart = agreement.differences(task, programs, reference(task))
-    tick("measuring rates")
+    before_timing()
     limit = roofline.bound(task)
-    tick("timing")
     runs = {name: program.run for name, program in programs.items()}
     times = timing.interleaved(runs, rounds, rest=REST, least=least)
     ours = times[rivals.OURS]["median"] if rivals.OURS in times else None
+
+    def figures(name: str) -> store.Row:
+        spread = times[name]
+        return {
+            "milliseconds": spread,
+            "real_steps_per_second": round(1e3 * task.real / spread["median"]),
+            "ratio": ours and round(spread["median"] / ours, 3),
+            "of_bound": round(limit["milliseconds"] / spread["median"], 3),
+            "of_tile_rate": round(roofline.share_of_tile_rate(limit, spread["median"]), 3),
+            "difference": float(f"{apart[name]:.2g}"),
+            **programs[name].cost,
+        }
+
     return {
-        "machine": timing.machine_name(),
-        **{name: getattr(task, name) for name in ("cell", "shape")},
+        "machine": store.machine_name(),
+        "cell": task.cell,
+        "shape": task.shape,
         "fill": round(task.fill, 2),
         **{name: getattr(task, name) for name in ("what", "dtype", "layers", "directions")},
         "sizes": [task.batch, task.time, task.feature, task.hidden],
         "real_steps": task.real,
         "longest": max(task.lengths),
         "bound": limit,
-        "rivals": {
-            name: {
-                "milliseconds": spread,
-                "real_steps_per_second": round(1e3 * task.real / spread["median"]),
-                "ratio": ours and round(spread["median"] / ours, 3),
-                "of_bound": round(limit["milliseconds"] / spread["median"], 3),
-                "of_tile_rate": round(roofline.share_of_tile_rate(limit, spread["median"]), 3),
-                "difference": float(f"{apart[name]:.2g}"),
-                **programs[name].cost,
-            }
-            for name, spread in times.items()
-        },
+        "rivals": {name: figures(name) for name in times},
         "left_out": left_out,
     }
 
@@ -93,58 +92,58 @@ def problems(options: argparse.Namespace) -> Iterator[Problem]:
                 yield problem.of_workload(cell, name, what, **more)
 
 
-def run(options: argparse.Namespace, console: Console) -> list[store.Row]:
+def _measure(
+    options: argparse.Namespace, task: Problem, before_timing: Callable[[], None] = lambda: None
+) -> store.Row:
+    return measure(task, options.rivals, options.rounds, options.least, before_timing)
+
+
+def run(options: argparse.Namespace) -> list[store.Row]:
     """Measure all problems, and keep each row as soon as it is there."""
-    tasks, rows = list(problems(options)), []
-    with Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-    ) as progress:
-        bar = progress.add_task("", total=len(tasks))
-
-        def tell(text: str) -> None:
-            progress.update(bar, description=text)
-
-        if options.side_by_side:
-            done = side_by_side.measure(functools.partial(_measure, options), tasks)
-        else:
-            done = _in_turn(options, tasks, tell)
-        for row in done:
-            rows.append(row)
-            store.merge(options.out, [row], KEY)
-            progress.advance(bar)
+    tasks, rows, one = list(problems(options)), [], functools.partial(_measure, options)
+    done = side_by_side.measure(one, tasks) if options.side_by_side else map(one, tasks)
+    for row in track(done, "measuring", total=len(tasks)):
+        rows.append(row)
+        store.merge(options.out, [row], KEY)
     return rows
 
 
-def _in_turn(
-    options: argparse.Namespace, tasks: list[Problem], tell: Callable[[str], None]
-) -> Iterator[store.Row]:
-    for task in tasks:
-        about = f"{task.cell} {task.shape} {task.fill:.0%} {task.what} {task.dtype}"
-        yield _measure(options, task, lambda stage, about=about: tell(f"{about}: {stage}"))
+def table(rows: list[store.Row]) -> str:
+    """One line a problem: the time of jaxmask, and that of each rival over it."""
+    names = [name for name in rivals.NAMES if any(name in row["rivals"] for row in rows)]
+    others = [name for name in names if name != rivals.OURS]
+
+    def cells(row: store.Row) -> list[str]:
+        found = row["rivals"]
+        ratios = [found[name]["ratio"] if name in found else None for name in others]
+        line = [about(row), "", *("" if r is None else f"{r:.2f}" for r in ratios), "", ""]
+        if rivals.OURS in found:
+            ours, ms = found[rivals.OURS], found[rivals.OURS]["milliseconds"]
+            line[1] = f"{ms['median']:.3g} ({ms['low']:.3g}-{ms['high']:.3g})"
+            bound = f"{ours['of_bound']:.0%} {row['bound']['bound_by']}"
+            line[-2:] = bound, f"{ours['of_tile_rate']:.0%}"
+        return line
+
+    head = ["problem", rivals.OURS, *others, "of the bound", "of XLA's rate"]
+    text = "jaxmask: ms, median (quartiles); rivals: their time over jaxmask's."
+    return tables.markdown(text, head, map(cells, rows))
 
 
-def _measure(options: argparse.Namespace, task: Problem, tick: Callable[[str], None]) -> store.Row:
-    return measure(task, tuple(options.rivals), options.rounds, tick, options.least)
+def about(row: store.Row) -> str:
+    depth = f" x{row['layers']}" if row["layers"] > 1 else ""
+    both = " bidirectional" if row["directions"] > 1 else ""
+    dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
+    return f"{row['cell']}{depth} {row['shape']} {row['fill']:.0%} {row['what']}{dtype}{both}"
 
 
 def results() -> Path:
-    """Where the rows of this kind of device are kept."""
+    """The file of this kind of device."""
     backend = jax.default_backend()
     return RESULTS if backend == "cpu" else RESULTS.with_stem(f"{RESULTS.stem}-{backend}")
 
 
-def parser() -> argparse.ArgumentParser:
-    summary, _, details = __doc__.partition("\n")
-    command = argparse.ArgumentParser(
-        prog="python -m bench recurrent",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    command = suite.parser(__doc__, 15)
     add = command.add_argument
     add("--cells", nargs="*", choices=GATES, default=list(GATES))
     add("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
@@ -155,38 +154,31 @@ def parser() -> argparse.ArgumentParser:
     add("--layers", nargs="*", type=int, default=[1])
     add("--directions", nargs="*", type=int, choices=(1, 2), default=[1])
     add("--rivals", nargs="*", choices=rivals.NAMES, default=list(rivals.NAMES))
-    add("--rounds", type=int, default=15, help="samples of each rival (default: 15)")
     add("--quick", action="store_true", help="the small shape, one fill, three rounds")
     add("--everything", action="store_true", help="all shapes, workloads, dtypes and depths")
     add("--least", type=float, default=LEAST, help="seconds that a sample takes at least")
     add("--side-by-side", action="store_true", help="all problems at once, a process each")
     add("--out", type=Path, help="the JSON to merge into (default: that of the kind of device)")
-    return command
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    options = parser().parse_args(arguments)
+    options = command.parse_args(arguments)
     if options.quick:
         options.shapes, options.fills, options.rounds = ["S"], [0.36], 3
     if options.everything:
-        everything: dict[str, Any] = {
-            "workloads": list(WORKLOADS),
-            "dtypes": list(DTYPES),
-            "layers": [1, 2],
-            "directions": [1, 2],
-        }
-        vars(options).update(everything)
+        options.workloads, options.dtypes = list(WORKLOADS), list(DTYPES)
+        options.layers = options.directions = [1, 2]
     options.out = options.out or results()
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options, console = parse(arguments), tables.console()
-    rows = run(options, console)
-    console.print(tables.of_rows(rows))
+    options = parse(arguments)
+    if options.table:
+        print(table(store.load(options.out)))
+        return
+    rows = run(options)
+    print(table(rows))
     for reason in sorted({f"{n}: {why}" for row in rows for n, why in row["left_out"].items()}):
-        console.print(f"left out: {reason}", highlight=False, soft_wrap=True)
-    console.print(f"merged {len(rows)} rows into {options.out}", soft_wrap=True)
+        print(f"left out: {reason}")
+    print(f"merged {len(rows)} rows into {options.out}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@
 
 `parallel` are the products that leave the loop over time, `P` the best rate of a large product;
 `sequential` those within, `R` the best rate of `[rows, hidden] @ [hidden, gates]` in a loop; the
-latency is that of an empty turn of a loop, or of one kernel after another on an accelerator, where
-steps are written out; `B` is the bandwidth of a copy. Only real steps count.
+latency is that of an empty iteration of a loop, or of one kernel after another on an accelerator,
+where steps are unrolled; `B` is the bandwidth of a copy. Only real steps count.
 """
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from bench.problem import GATES, Problem
+from bench.timing import seconds_of
 from jaxmask import recurrent
 from jaxmask.recurrent._engine.scheduling import cheapest
 
 REPEATS = 5
-TURNS = 64
+ITERATIONS = 64
 # On a CPU and on an accelerator, whose large product is larger, and which must be busy for longer
 # than it takes to launch something.
 LARGE = 1024, 8192
@@ -83,7 +83,7 @@ def measured_rates(problem: Problem) -> dict[str, float]:
         "step_gflops": round(step_rate(problem.batch, problem.hidden, gates, problem.dtype), 1),
         "tile_gflops": round(step_rate(rows, problem.hidden, gates, problem.dtype), 1),
         "tile_rows": rows,
-        "turn_microseconds": round(1e6 * turn_seconds(), 3),
+        "turn_microseconds": round(1e6 * iteration_seconds(), 3),
         "copy_gigabytes": round(copy_bandwidth(), 2),
     }
 
@@ -120,10 +120,10 @@ def _torch_seconds(size: int, dtype: str) -> float:
     return _least(lambda a: a @ a, a)
 
 
-def _turns(turn: Callable[[jax.Array], jax.Array], turns: int, first: jax.Array) -> jax.Array:
+def _loop(step: Callable[[jax.Array], jax.Array], count: int, first: jax.Array) -> jax.Array:
     """A loop, unrolled as the recurrence is on an accelerator."""
-    unroll = recurrent.explain(1, turns, 1, method="dense").unroll
-    return jax.lax.fori_loop(0, turns, lambda _, value: turn(value), first, unroll=unroll)
+    unroll = recurrent.explain(1, count, 1, method="dense").unroll
+    return jax.lax.fori_loop(0, count, lambda _, value: step(value), first, unroll=unroll)
 
 
 @functools.cache
@@ -134,25 +134,25 @@ def step_rate(rows: int, hidden: int, gates: int, dtype: str) -> float:
 
     @jax.jit
     def loop(h: jax.Array, w: jax.Array) -> jax.Array:
-        def turn(h: jax.Array) -> jax.Array:
+        def step(h: jax.Array) -> jax.Array:
             # Every column is used, lest the product shrink, and the norm stays.
             return sum(jnp.split(h @ w, gates, axis=-1)) / gates**0.5
 
-        return _turns(turn, TURNS, h)
+        return _loop(step, ITERATIONS, h)
 
-    seconds = _least(loop, h, w.astype(dtype)) / TURNS
+    seconds = _least(loop, h, w.astype(dtype)) / ITERATIONS
     return 2 * rows * hidden * gates * hidden / seconds / 1e9
 
 
 @functools.cache
-def turn_seconds() -> float:
-    """One turn of a loop that does next to nothing; written out, a kernel of its own."""
-    turns = 1000
+def iteration_seconds() -> float:
+    """One iteration of a loop that does next to nothing; unrolled, a kernel of its own."""
+    count = 1000
 
-    def turn(h: jax.Array) -> jax.Array:
+    def step(h: jax.Array) -> jax.Array:
         return jax.lax.optimization_barrier(jnp.tanh(h))
 
-    return _least(jax.jit(lambda h: _turns(turn, turns, h)), jnp.ones((8, 8))) / turns
+    return _least(jax.jit(lambda h: _loop(step, count, h)), jnp.ones((8, 8))) / count
 
 
 @functools.cache
@@ -163,10 +163,5 @@ def copy_bandwidth() -> float:
 
 
 def _least(function: Any, *args: Any) -> float:
-    jax.block_until_ready(function(*args))
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*args))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    """Seconds, after a warm-up."""
+    return min([seconds_of(function, *args) for _ in range(1 + REPEATS)][1:])

@@ -1,16 +1,13 @@
 """Serving: how long a request takes, one at a time, at random lengths, with buckets and without.
 
-    python -m bench.serve
+    python -m bench serve
 
-The same jitted model answers the same requests in four ways: at the length of each request, padded
-to a bucket (compiled when first met, or all before the first request), and padded to the longest.
-Answers must agree before anything is timed, and every way may compile no oftener than it promises:
-once for each length that it meets, each bucket, or once. Results go to `bench/results/serve.json`,
-and as a table beside it and into `docs/serving.md`. Takes minutes, nearly all to compile.
+One jitted model answers the same requests at the length of each request, padded to a bucket
+(compiled when first met, or before the first request), and padded to the longest. Answers must
+agree, and nothing may compile more often than once for each length it meets, each bucket, or once.
+Takes minutes, nearly all to compile.
 """
 
-import argparse
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +16,8 @@ import numpy as np
 from flax import nnx
 
 import jaxmask as jm
-from bench import pages, timing
+from bench import suite, tables, timing
+from bench.agreement import require_same
 from bench.workloads import SEED
 
 VOCABULARY, EMBED, HIDDEN = 1000, 64, 128
@@ -47,7 +45,7 @@ def model() -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 class Server:
-    """Pads each request to the smallest of some sizes, and counts how often that compiles."""
+    """Pads each request to the smallest size that holds it, and counts compilations."""
 
     def __init__(self, sizes: Sequence[int]):
         self.sizes, self.compiled = np.array(sizes), 0
@@ -64,15 +62,12 @@ class Server:
         size = int(self.sizes[np.searchsorted(self.sizes, len(request))])
         return np.asarray(self._run(*jm.pad_sequences([request], size)))
 
-    def warm_up(self) -> float:
-        """Compile every size; the seconds that takes."""
-        start = time.perf_counter()
+    def warm_up(self) -> None:
         for size in self.sizes.tolist():
             self(np.zeros(size, np.int32))
-        return time.perf_counter() - start
 
 
-def ways(requests: Sequence[np.ndarray]) -> dict[str, tuple[Server, bool]]:
+def servers(requests: Sequence[np.ndarray]) -> dict[str, tuple[Server, bool]]:
     """Servers, and whether each is warmed up."""
     every = sorted({len(request) for request in requests})
     return {
@@ -84,59 +79,47 @@ def ways(requests: Sequence[np.ndarray]) -> dict[str, tuple[Server, bool]]:
 
 
 def run(requests: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-    """Serve all requests in each way."""
     rows, expected = [], None
-    for name, (server, warm) in ways(requests).items():
+    for name, (server, warm) in servers(requests).items():
         print(f"{name} ...", flush=True)
-        warming = server.warm_up() if warm else 0.0
-        milliseconds, answers = [], []
-        for request in requests:
-            start = time.perf_counter()
-            answers.append(server(request))
-            milliseconds.append(1e3 * (time.perf_counter() - start))
-        found = np.concatenate(answers)
-        expected = found if expected is None else expected
-        if not np.max(np.abs(found - expected)) < 1e-4:
-            raise SystemExit(f"{name}: answers differ")
+        warming = timing.seconds_of(server.warm_up) if warm else 0.0
+        answers, seconds = zip(*(timing.timed(server, one) for one in requests), strict=True)
+        expected = expected or answers
+        require_same(answers, expected, name)
         if server.compiled > len(server.sizes):
             raise SystemExit(f"{name}: compiled {server.compiled} times, {len(server.sizes)} sizes")
-        p50, p99 = np.percentile(milliseconds, [50, 99])
+        p50, p99 = 1e3 * np.percentile(seconds, [50, 99])
         rows.append(
             {
-                "way": name,
+                "padded_to": name,
                 "sizes": len(server.sizes),
                 "compiled": server.compiled,
                 "warm_up_seconds": round(warming, 2),
                 "p50_milliseconds": round(float(p50), 3),
                 "p99_milliseconds": round(float(p99), 3),
-                "total_seconds": round(sum(milliseconds) / 1e3, 2),
+                "total_seconds": round(sum(seconds), 2),
             }
         )
     return rows
 
 
-def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    lines = [
-        f"On {machine['processor']}.",
-        "",
-        "| requests padded to | compiled | warm-up, s | p50, ms | p99, ms | all, s |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        figures = (row["compiled"], row["warm_up_seconds"], row["p50_milliseconds"])
-        figures = (*figures, row["p99_milliseconds"], row["total_seconds"])
-        lines.append(f"| {row['way']} | {' | '.join(map(str, figures))} |")
-    return "\n".join(lines) + "\n"
+def table(found: dict[str, Any]) -> str:
+    return tables.markdown(
+        f"On {found['machine']['processor']}.",
+        ["requests padded to", "compiled", "warm-up, s", "p50, ms", "p99, ms", "all, s"],
+        ([value for name, value in row.items() if name != "sizes"] for row in found["rows"]),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=300)
-    rows = run(draw_requests(parser.parse_args().requests))
-    path = timing.save("serve", {"buckets": BUCKETS, "rows": rows})
-    text = table(rows, timing.machine())
-    pages.show(text, path, "serving.md")
-    print(text, f"wrote {path}, and its table beside it and into docs/serving.md", sep="\n")
+    command = suite.parser(__doc__, rounds=0)
+    command.add_argument("--requests", type=int, default=300)
+    options = command.parse_args()
+
+    def measure() -> dict[str, Any]:
+        return {"buckets": BUCKETS, "rows": run(draw_requests(options.requests))}
+
+    suite.run("serve", options, measure, table, "serving.md")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Many problems at once, a process each: all compile together, then each is timed alone.
 
-For accelerators, where compiling takes most of a benchmark's time and leaves the device idle. How
-long it took is not told, since processes that compile together wait for one another.
+For accelerators, where compiling takes most of a benchmark's time and leaves the device idle.
+Compile times are left out, since processes that compile together wait for one another.
 """
 
 import multiprocessing
@@ -13,19 +13,20 @@ from bench.problem import Problem
 from bench.rivals import program
 from bench.store import Row
 
-STARTS_TIMING = "measuring rates"  # the first stage that wants the device for itself
 PATIENCE = 1200.0  # seconds until the slowest has compiled
 
-Tick = Callable[[str], None]
-Measure = Callable[[Problem, Tick], Row]
+Measure = Callable[[Problem, Callable[[], None]], Row]
 
 
 def measure(measure_one: Measure, tasks: list[Problem]) -> Iterator[Row]:
-    """Rows as they are done; a problem that fails is told on the screen and leaves none."""
+    """Rows as they are done; the error of a problem that fails is printed.
+
+    `measure_one(task, before_timing)` calls the second argument once it has compiled.
+    """
     context = multiprocessing.get_context("spawn")
-    compiled, turn, done = context.Barrier(len(tasks)), context.Lock(), context.SimpleQueue()
+    compiled, device, done = context.Barrier(len(tasks)), context.Lock(), context.SimpleQueue()
     processes = [
-        context.Process(target=_measure, args=(measure_one, task, compiled, turn, done))
+        context.Process(target=_measure, args=(measure_one, task, compiled, device, done))
         for task in tasks
     ]
     for process in processes:
@@ -33,34 +34,29 @@ def measure(measure_one: Measure, tasks: list[Problem]) -> Iterator[Row]:
     for _ in processes:
         row, failure = done.get()
         if failure is None:
-            yield _without_compile_time(row)
+            for rival in row["rivals"].values():
+                rival.pop("compile_seconds", None)
+            yield row
         else:
             print(failure)
     for process in processes:
         process.join()
 
 
-def _measure(measure_one: Measure, task: Problem, compiled: Any, turn: Any, done: Any) -> None:
+def _measure(measure_one: Measure, task: Problem, compiled: Any, device: Any, done: Any) -> None:
     program.COMPILES, waited = 1, False
 
-    def tick(stage: str) -> None:
+    def before_timing() -> None:
         nonlocal waited
-        if stage == STARTS_TIMING:
-            waited = True
-            compiled.wait(PATIENCE)
-            turn.acquire()
+        waited = True
+        compiled.wait(PATIENCE)
+        device.acquire()
 
     try:
-        done.put((measure_one(task, tick), None))
+        done.put((measure_one(task, before_timing), None))
     except Exception:
         done.put((None, f"{task}\n{traceback.format_exc()}"))
     if waited:
-        turn.release()
+        device.release()
     else:
         compiled.wait(PATIENCE)  # lest the others wait for what failed
-
-
-def _without_compile_time(row: Row) -> Row:
-    for rival in row["rivals"].values():
-        rival.pop("compile_seconds", None)
-    return row

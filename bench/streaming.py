@@ -1,12 +1,11 @@
 """The time of one jitted step of models that stream, beside one call over the whole row.
 
-    python -m bench.streaming
+    python -m bench streaming
 
 Each model runs step by step with its carry, and over the whole row at once; both must agree before
-anything is timed. Results go to `bench/results/streaming.json`.
+anything is timed.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -16,30 +15,30 @@ import numpy as np
 from flax import nnx
 
 import jaxmask as jm
-from bench import timing
+from bench import suite, tables, timing
 
 BATCHES, TIME, FEATURE = (1, 32), 64, 128
 
 
-def models(rngs: nnx.Rngs) -> dict[str, Callable]:
-    def heads() -> nnx.Module:
-        return jm.nn.TransformerEncoderBlock(
-            4, FEATURE, causal=True, rotary=True, max_length=TIME, rngs=rngs
-        )
+def models(rngs: nnx.Rngs) -> dict[str, Any]:
+    def block() -> nnx.Module:
+        options = {"causal": True, "rotary": True, "max_length": TIME}
+        return jm.nn.TransformerEncoderBlock(4, FEATURE, **options, rngs=rngs)
 
+    def convolution() -> nnx.Module:
+        return jm.nn.Conv1D(FEATURE, FEATURE, 5, padding="causal", rngs=rngs)
+
+    def lstm() -> nnx.Module:
+        return jm.nn.LSTM(FEATURE, FEATURE, rngs=rngs)
+
+    last = nnx.Linear(FEATURE, FEATURE, rngs=rngs)
     return {
-        "LSTM": jm.nn.LSTM(FEATURE, FEATURE, rngs=rngs),
+        "LSTM": lstm(),
         "GRU": jm.nn.GRU(FEATURE, FEATURE, rngs=rngs),
         "minGRU": jm.nn.MinGRU(FEATURE, FEATURE, rngs=rngs),
-        "causal convolution of 5": jm.nn.Conv1D(FEATURE, FEATURE, 5, padding="causal", rngs=rngs),
-        "causal transformer block": heads(),
-        "stack of all": jm.nn.Sequential(
-            jm.nn.Conv1D(FEATURE, FEATURE, 5, padding="causal", rngs=rngs),
-            nnx.gelu,
-            jm.nn.LSTM(FEATURE, FEATURE, rngs=rngs),
-            heads(),
-            nnx.Linear(FEATURE, FEATURE, rngs=rngs),
-        ),
+        "causal convolution of 5": convolution(),
+        "causal transformer block": block(),
+        "stack of all": jm.nn.Sequential(convolution(), nnx.gelu, lstm(), block(), last),
     }
 
 
@@ -85,18 +84,24 @@ def run(name: str, model: Any, batch: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def table(found: dict[str, Any]) -> str:
+    return tables.markdown(
+        f"Rows of {found['time']} steps, {found['feature']} features, on "
+        f"{found['machine']['processor']}.",
+        ["model", "rows", "one step, µs", "a step of the whole row, µs"],
+        (list(row.values())[:4] for row in found["rows"]),
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=100)
-    rounds = parser.parse_args().rounds
-    rows = [
-        run(name, model, batch, rounds)
-        for name, model in models(nnx.Rngs(0)).items()
-        for batch in BATCHES
-    ]
-    for row in rows:
-        print({key: row[key] for key in list(row)[:4]})
-    print("wrote", timing.save("streaming", {"time": TIME, "feature": FEATURE, "rows": rows}))
+    options = suite.parser(__doc__, 100).parse_args()
+
+    def measure() -> dict[str, Any]:
+        every = [(*item, batch) for item in models(nnx.Rngs(0)).items() for batch in BATCHES]
+        rows = [run(*one, options.rounds) for one in every]
+        return {"time": TIME, "feature": FEATURE, "rows": rows}
+
+    suite.run("streaming", options, measure, table)
 
 
 if __name__ == "__main__":

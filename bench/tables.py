@@ -1,57 +1,48 @@
-"""Results on the screen."""
+"""Markdown tables of results: on the screen, beside the JSON, and in the docs."""
 
+import re
+import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from bench import rivals
-from bench.store import Row
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def console() -> Console:
-    """As wide as the terminal, or as the tables where the output goes into a file."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+def markdown(about: str, head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """A sentence about a table, if any, and the table."""
+    head = list(head)
+    lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
+    return "\n".join([about, "", *lines] if about else lines) + "\n"
 
 
-def of_rows(rows: list[Row]) -> Table:
-    """One line a problem: the time of jaxmask, and that of each rival over it."""
-    names = [name for name in rivals.NAMES if any(name in row["rivals"] for row in rows)]
-    others = [name for name in names if name != rivals.OURS]
-    title = "jaxmask: ms, median (quartiles); rivals: their time over jaxmask's"
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name in ("problem", rivals.OURS, *others, "of the bound", "of XLA's rate"):
-        wide = name in ("problem", rivals.OURS)
-        table.add_column(name, justify="left" if name == "problem" else "right", no_wrap=wide)
-    for row in rows:
-        table.add_row(
-            about(row), _time(row), *(_ratio(row, name) for name in others), *_shares(row)
-        )
-    return table
+def _line(cells: Iterable[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
-def about(row: Row) -> str:
-    depth = f" x{row['layers']}" if row["layers"] > 1 else ""
-    ways = " both ways" if row["directions"] > 1 else ""
-    dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
-    return f"{row['cell']}{depth} {row['shape']} {row['fill']:.0%} {row['what']}{dtype}{ways}"
+def show(table: str, results: Path, page: str | None = None) -> None:
+    """Write a table beside `results`, and into a page of the docs."""
+    results.with_suffix(".md").write_text(table)
+    if page:
+        insert(table, results.stem, page)
 
 
-def _time(row: Row) -> str:
-    if rivals.OURS not in row["rivals"]:
-        return ""
-    spread = row["rivals"][rivals.OURS]["milliseconds"]
-    return f"{spread['median']:.3g} ({spread['low']:.3g}-{spread['high']:.3g})"
+def insert(text: str, name: str, page: str) -> None:
+    """Write a text between the marks of that name in a page."""
+    path = DOCS / page
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", flags=re.DOTALL)
+    whole, count = marked.subn(lambda found: f"{found[1]}\n{text}\n{found[2]}", path.read_text())
+    if count != 1:
+        raise ValueError(f"{path}: expected one pair of marks for {name}, got {count}")
+    path.write_text(whole)
 
 
-def _ratio(row: Row, name: str) -> str:
-    rival = row["rivals"].get(name)
-    return "" if rival is None or rival["ratio"] is None else f"{rival['ratio']:.2f}"
-
-
-def _shares(row: Row) -> tuple[str, str]:
-    ours = row["rivals"].get(rivals.OURS)
-    if ours is None or "bound" not in row:
-        return "", ""
-    return f"{ours['of_bound']:.0%} {row['bound']['bound_by']}", f"{ours['of_tile_rate']:.0%}"
+def printed(page: str) -> str:
+    """What the last Python example of a page prints, run from the top of the repository."""
+    examples = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+    command = [sys.executable, "-c", examples[-1]]
+    done = subprocess.run(command, cwd=DOCS.parent, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout

@@ -50,7 +50,7 @@ class Task:
 class Batch(NamedTuple):
     """Padding, and rows that only fill up the batch, are False in the masks.
 
-    `segments` are None but in packed rows, where `places [sequences, width]` are the steps of each
+    In packed rows, which have `segments`, `positions [sequences, width]` are the steps of each
     sequence, counted through all rows.
     """
 
@@ -59,8 +59,8 @@ class Batch(NamedTuple):
     targets: np.ndarray  # [sequences, label], or [rows, time]
     target_mask: np.ndarray  # the same
     segments: np.ndarray | None = None  # [rows, time]
-    places: np.ndarray | None = None
-    place_mask: np.ndarray | None = None
+    positions: np.ndarray | None = None
+    position_mask: np.ndarray | None = None
 
     @property
     def real(self) -> int:
@@ -79,8 +79,7 @@ def words(count: int | None = None) -> Task:
 
 def tokens(count: int | None = None) -> Task:
     draw, workload = np.random.default_rng(SEED), WORKLOADS["wmt"]
-    lengths = np.round(workload.draw(draw, count or 20_000)).astype(int)
-    lengths = np.clip(lengths, workload.least, workload.most)
+    lengths = workload.lengths(count or 20_000, draw)
     sequences = [draw.integers(0, VOCABULARY, n).tolist() for n in lengths]
     return Task("tokens", sequences, None, VOCABULARY, TAGS, packed=(16, 128))
 
@@ -106,7 +105,7 @@ def batches(task: Task, kind: str, count: int, shapes: int) -> list[Batch]:
         widths = sizes[np.searchsorted(sizes, longest)]
         return [_padded(task, rows, int(w)) for rows, w in zip(chosen, widths, strict=True)]
     buckets = jm.bucket_batches(task.sequences, task.rows, max_shapes=shapes, shuffle_seed=SEED)
-    found = (buckets[number] for number in range(min(count, len(buckets))))
+    found = (buckets[k] for k in range(min(count, len(buckets))))
     return [_padded(task, indices, x.shape[1]) for x, _, indices in found]
 
 
@@ -132,10 +131,10 @@ def _packed(task: Task, draw: np.random.Generator, count: int) -> Iterator[Batch
         indices[: packed.count] = order[packed.indices]
         lengths = np.array([len(task.sequences[k]) if k >= 0 else 0 for k in indices])
         ranks = np.arange(max(map(len, task.sequences)))
-        place_mask = ranks < lengths[:, None]
-        places = np.where(place_mask, starts[:, None] + ranks, 0).astype(np.int32)
+        position_mask = ranks < lengths[:, None]
+        positions = np.where(position_mask, starts[:, None] + ranks, 0).astype(np.int32)
         targets = _targets(task, indices, packed.x, packed.mask)
-        yield Batch(packed.x, packed.mask, *targets, packed.segments, places, place_mask)
+        yield Batch(packed.x, packed.mask, *targets, packed.segments, positions, position_mask)
 
 
 def _targets(
@@ -151,10 +150,10 @@ def _targets(
 
 def alone(task: Task, batch: Batch) -> Batch:
     """The sequences of a packed batch, one a row."""
-    if batch.places is None:
+    if batch.positions is None:
         return batch
-    ids = np.where(batch.place_mask, batch.ids.reshape(-1)[batch.places], 0)
+    ids = np.where(batch.position_mask, batch.ids.reshape(-1)[batch.positions], 0)
     targets = batch.targets, batch.target_mask
     if task.labels is None:
-        targets = (7 * ids + 3) % task.outputs, batch.place_mask
-    return Batch(ids, batch.place_mask, *targets)
+        targets = (7 * ids + 3) % task.outputs, batch.position_mask
+    return Batch(ids, batch.position_mask, *targets)

@@ -1,14 +1,13 @@
 """End to end: real steps a second of training, padded at random, bucketed and packed.
 
-    python -m bench.train
-    python -m bench.train --tasks words --count 3000 --batches 4 --rounds 1     a quick look
+    python -m bench train
+    python -m bench train --tasks words --count 3000 --batches 4 --rounds 1     a quick look
 
 The same bidirectional LSTM, weights, batches, loss and optimizer in jaxmask, Flax, Keras and
-PyTorch (`bench/learners.py`), on two tasks (`bench/tasks.py`). Whoever trains on the same batches
-must have the same first losses, and a packed batch the loss of its sequences padded, before
+PyTorch (`bench/learners.py`), on two tasks (`bench/tasks.py`). Libraries that train on the same
+batches must have the same first losses, and a packed batch the loss of its sequences padded, before
 anything is timed. Compiling is not timed, nor is making batches: `bench.packing` times that.
-Results are merged into `bench/results/train.json`, drawn in `train.png` beside it, and put as a
-table into `docs/batching.md`.
+Results are merged into `bench/results/train.json`, and drawn in `train.png` beside it.
 """
 
 import argparse
@@ -20,15 +19,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
-from bench import chart, learners, pages, store, tables, tasks, timing
+from bench import chart, learners, store, suite, tables, tasks, timing
 from bench.agreement import Disagreement
 from bench.learners import Learner, Params
 from bench.tasks import Batch, Task
 
-RESULTS = timing.RESULTS / "train.json"
+RESULTS = store.FOLDER / "train.json"
 KEY = ("machine", "task", "library", "kind")
 ARMS = (
     *itertools.product(("jaxmask", "flax", "keras", "torch"), ("random", "bucketed")),
@@ -39,7 +37,7 @@ PICTURE = "\n![Real steps a second of training](../bench/results/train.png)\n"
 COLOURS = {**chart.COLOURS, "torch": chart.COLOURS["torch packed"]}
 
 
-def run(task: Task, options: argparse.Namespace, console: Console) -> list[store.Row]:
+def run(task: Task, options: argparse.Namespace) -> list[store.Row]:
     """Compile, compare and time all arms on one task."""
     params = learners.initial_params(task)
     made = {
@@ -49,31 +47,30 @@ def run(task: Task, options: argparse.Namespace, console: Console) -> list[store
     trained: dict[tuple[str, str], Learner] = {}
     losses: dict[tuple[str, str], list[float]] = {}
     compiling = {}
-    for arm in track(arms, f"Compiling, {task.name}", console=console):
+    for arm in track(arms, f"Compiling, {task.name}"):
         library, kind = arm
         start = time.perf_counter()
         trained[arm] = learners.learner(task, library, params)
-        losses[arm] = [float(trained[arm].step(batch)) for batch in made[kind][:COMPARED]]
-        for batch in {batch.ids.shape: batch for batch in made[kind]}.values():
-            float(trained[arm].step(batch))
+        losses[arm] = train(trained[arm], made[kind][:COMPARED])
+        train(trained[arm], list({batch.ids.shape: batch for batch in made[kind]}.values()))
         compiling[arm] = time.perf_counter() - start
     compare(losses)
     if ("jaxmask", "packed") in losses:
         compare_packed(task, params, made["packed"][0], losses["jaxmask", "packed"][0])
     seconds: dict[tuple[str, str], list[float]] = {arm: [] for arm in arms}
     # A whole round of one arm at a time: PyTorch's threads spin for a while after their work.
-    for _ in track(range(options.rounds), f"Training, {task.name}", console=console):
+    for _ in track(range(options.rounds), f"Training, {task.name}"):
         for library, kind in arms:
-            seconds[library, kind].append(seconds_of(trained[library, kind], made[kind]))
+            seconds[library, kind].append(
+                timing.seconds_of(train, trained[library, kind], made[kind])
+            )
             time.sleep(0.2)
     return [row(task, arm, made[arm[1]], seconds[arm], compiling[arm], losses[arm]) for arm in arms]
 
 
-def seconds_of(learner: Learner, batches: Sequence[Batch]) -> float:
-    start = time.perf_counter()
-    for batch in batches:
-        float(learner.step(batch))
-    return time.perf_counter() - start
+def train(learner: Learner, batches: Sequence[Batch]) -> list[float]:
+    """The losses."""
+    return [float(learner.step(batch)) for batch in batches]
 
 
 def compare(losses: dict[tuple[str, str], list[float]]) -> None:
@@ -109,7 +106,7 @@ def row(
     real = sum(batch.real for batch in batches)
     rates = timing.spread([real / s for s in seconds])
     return {
-        "machine": timing.machine_name(),
+        "machine": store.machine_name(),
         "task": task.name,
         "library": library,
         "kind": kind,
@@ -147,38 +144,27 @@ def goals(rows: list[store.Row], task: str) -> dict[str, float]:
 
 
 def table(rows: list[store.Row]) -> str:
-    lines = [
-        f"On {rows[0]['machine']}.",
-        "",
-        "| task | library | batches | real | real steps a second | over the best of jaxmask |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=_order):
+    def order(row: store.Row) -> tuple[int, int]:
+        return list(tasks.TASKS).index(row["task"]), ARMS.index((row["library"], row["kind"]))
+
+    def cells(row: store.Row) -> list[str]:
         speed = row["real_steps_per_second"]["median"]
         share = speed / rate(rows, row["task"], "jaxmask", *tasks.KINDS)
-        figures = f"{row['share_of_real_steps']:.0%} | {speed:,.0f} | {share:.2f}"
-        lines.append(f"| {row['task']} | {row['library']} | {row['kind']} | {figures} |")
+        figures = f"{row['share_of_real_steps']:.0%}", f"{speed:,.0f}", f"{share:.2f}"
+        return [row["task"], row["library"], row["kind"], *figures]
+
+    head = ["task", "library", "batches", "real", "real steps a second", "over the best of jaxmask"]
+    text = tables.markdown(f"On {rows[0]['machine']}.", head, map(cells, sorted(rows, key=order)))
     for task in tasks.TASKS:
         found = [f"{name} {value:.2f}" for name, value in goals(rows, task).items()]
-        lines += ["", f"{task}: {', '.join(found)}."] if found else []
-    return "\n".join(lines) + "\n"
-
-
-def _order(row: store.Row) -> tuple[int, int]:
-    return list(tasks.TASKS).index(row["task"]), ARMS.index((row["library"], row["kind"]))
+        text += f"\n{task}: {', '.join(found)}.\n" if found else ""
+    return text
 
 
 def draw(rows: list[store.Row], path: Path) -> None:
     """One panel a task, a bar an arm, its quartiles on top."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     names = sorted({row["task"] for row in rows}, reverse=True)
-    figure, axes = pyplot.subplots(
-        1, len(names), figsize=(5.5 * len(names), 3.4), layout="constrained", squeeze=False
-    )
+    figure, axes = chart.panels(1, len(names), rows[0]["machine"], size=(5.5, 2.6))
     for axis, name in zip(axes.flat, names, strict=True):
         by_arm = {(row["library"], row["kind"]): row for row in rows if row["task"] == name}
         arms = [arm for arm in ARMS if arm in by_arm]
@@ -188,39 +174,36 @@ def draw(rows: list[store.Row], path: Path) -> None:
             [m - s["low"] / 1e3 for m, s in zip(medians, spreads, strict=True)],
             [s["high"] / 1e3 - m for m, s in zip(medians, spreads, strict=True)],
         ]
-        places = range(len(arms))[::-1]
+        heights = range(len(arms))[::-1]
         colours = [COLOURS[library] for library, _ in arms]
-        bars = axis.barh(places, medians, xerr=errors, color=colours)
+        bars = axis.barh(heights, medians, xerr=errors, color=colours)
         axis.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
         shares = [f"{' '.join(arm)}, {by_arm[arm]['share_of_real_steps']:.0%} real" for arm in arms]
-        axis.set_yticks(places, shares, fontsize=8)
+        axis.set_yticks(heights, shares, fontsize=8)
         axis.set(title=name, xlabel="thousand real steps a second of training")
-        axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.15)
-    figure.suptitle(rows[0]["machine"], fontsize=9)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    chart.finish(figure, axes, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add: Any = parser.add_argument
+    command = suite.parser(__doc__, 5)
+    add: Any = command.add_argument
     add("--tasks", nargs="+", choices=tasks.TASKS, default=list(tasks.TASKS))
     libraries = list(dict.fromkeys(library for library, _ in ARMS))
     add("--libraries", nargs="+", choices=libraries, default=libraries)
-    add("--count", type=int, help="so many words or sequences (default: all words, or 20,000)")
+    add("--count", type=int, help="how many words or sequences (default: all words, or 20,000)")
     add("--batches", type=int, default=12, help="of each kind")
-    add("--rounds", type=int, default=5, help="how often each arm trains on its batches")
     add("--shapes", type=int, default=3, help="of bucketed batches")
     add("--out", type=Path, default=RESULTS, help="the JSON to merge into")
-    options, console = parser.parse_args(arguments), tables.console()
-    for name in options.tasks:
-        store.merge(options.out, run(tasks.TASKS[name](options.count), options, console), KEY)
+    options = command.parse_args(arguments)
+    if not options.table:
+        for name in options.tasks:
+            store.merge(options.out, run(tasks.TASKS[name](options.count), options), KEY)
     rows = store.of_machine(store.load(options.out), None)
     draw(rows, options.out.with_suffix(".png"))
     print(table(rows), f"merged into {options.out}, and drawn in its .png", sep="\n")
     if options.out == RESULTS:
-        pages.show(table(rows) + PICTURE, RESULTS, "batching.md")
+        tables.show(table(rows) + PICTURE, RESULTS, "batching.md")
 
 
 if __name__ == "__main__":

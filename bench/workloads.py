@@ -48,8 +48,10 @@ class Workload(NamedTuple):
     least: int
     most: int
 
-    def lengths(self) -> np.ndarray:
-        drawn = self.draw(np.random.default_rng(SEED), self.batch)
+    def lengths(
+        self, count: int | None = None, draw: np.random.Generator | None = None
+    ) -> np.ndarray:
+        drawn = self.draw(draw or np.random.default_rng(SEED), count or self.batch)
         return np.clip(np.round(drawn), self.least, self.most).astype(int)
 
 

@@ -22,6 +22,8 @@ from bench import (
     roofline,
     side_by_side,
     store,
+    suite,
+    tables,
     unroll,
 )
 from bench.problem import Problem
@@ -153,12 +155,11 @@ def test_a_rival_that_fails_is_left_out_and_we_are_not(monkeypatch):
         rivals.build_all(TINY, ("jaxmask scan",))
 
 
-def waits_for_all(task, tick):
+def waits_for_all(task, before_timing):
     """Stands for a measurement; the second problem fails before it is timed."""
     if task.what == "train":
         raise RuntimeError("cannot compile")
-    tick("comparing")
-    tick(side_by_side.STARTS_TIMING)
+    before_timing()
     return {"what": task.what, "rivals": {"jaxmask": {"compile_seconds": 1.0, "traces": 1}}}
 
 
@@ -172,14 +173,14 @@ def test_problems_side_by_side_do_not_wait_for_one_that_fails(capsys):
 
 
 @pytest.mark.exhaustive
-def test_ways_to_unroll_are_compared(monkeypatch):
+def test_counts_of_unrolled_steps_are_compared(monkeypatch):
     monkeypatch.setattr(unroll, "SIZES", ((2, 20, 8),))
     monkeypatch.setattr(unroll, "LEAST", 0.0)
-    rows = unroll.measure(rounds=1)
-    assert [(row["what"], set(row["ms"])) for row in rows] == [
+    found = unroll.measure(rounds=1)
+    assert [(row["what"], set(row["ms"])) for row in found["steps"]] == [
         (what, {"scan", *map(str, unroll.UNROLL)}) for what in ("forward", "train")
     ]
-    assert "| 2 x 20, 8 | train |" in unroll.table(rows, "a machine")
+    assert "| 2 x 20, 8 | train |" in unroll.table({"machine": store.machine(), **found})
 
 
 @pytest.mark.exhaustive
@@ -241,7 +242,7 @@ def test_ratios_of_both_passes_stand_in_one_line_a_problem():
     head, line = "| layer | rows x steps, features | real steps | jaxmask, ms |", "2 x 9, 3 -> 4"
     assert f"{head} Flax | PyTorch packed |\n|---|---|---|---|---|---|\n" in text
     assert f"| LSTM | {line} | 36% | 2 / 4 | 0.50 /  | 1.50 / 2.50 |\n\n" in text
-    assert f"| LSTM, 2 layers, both ways, bfloat16 | wmt, {line} | 25% | 3 /  |\n" in text
+    assert f"| LSTM, 2 layers, bidirectional, bfloat16 | wmt, {line} | 25% | 3 /  |\n" in text
 
 
 def test_work_counts_real_steps_alone():
@@ -328,20 +329,42 @@ def test_serving_compiles_once_a_bucket(monkeypatch):
     monkeypatch.setattr(serve, "HIDDEN", 4)
     monkeypatch.setattr(serve, "BUCKETS", (4, 9))
     requests = [np.arange(n) for n in (3, 1, 9, 4, 7, 9)]
-    rows = {row["way"]: row["compiled"] for row in serve.run(requests)}
+    rows = {row["padded_to"]: row["compiled"] for row in serve.run(requests)}
     assert list(rows.values()) == [5, 2, 2, 1]
 
 
 def test_a_table_goes_into_its_page(monkeypatch, tmp_path):
-    from bench import pages
-
-    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    monkeypatch.setattr(tables, "DOCS", tmp_path)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- some -->\nold\n<!-- end of some -->\nafter\n")
     for _ in range(2):
-        pages.show("| new |\n", tmp_path / "some.json", "page.md")
+        tables.show("| new |\n", tmp_path / "some.json", "page.md")
     expected = "before\n<!-- some -->\n\n| new |\n\n<!-- end of some -->\nafter\n"
     assert page.read_text() == expected
     assert (tmp_path / "some.md").read_text() == "| new |\n"
-    with pytest.raises(ValueError, match="0 places for other"):
-        pages.show("", tmp_path / "other.json", "page.md")
+    with pytest.raises(ValueError, match="for other, got 0"):
+        tables.show("", tmp_path / "other.json", "page.md")
+
+
+def test_a_suite_stores_what_it_measures_and_makes_its_table_from_that(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(store, "FOLDER", tmp_path)
+    command = suite.parser("A suite.\n\nAnd more.\n", rounds=3)
+    command.add_argument("--only", default="")
+
+    def run(*arguments):
+        options = command.parse_args(arguments)
+        suite.run("some", options, lambda: {"rows": [{"ms": options.rounds}]}, table)
+
+    def table(found):
+        return tables.markdown(found["machine"]["jax"], ["ms"], ([r["ms"]] for r in found["rows"]))
+
+    run("--only", "x")
+    assert not (tmp_path / "some.json").exists()
+    run("--rounds", "5")
+    first = (tmp_path / "some.md").read_text()
+    assert first == f"{jax.__version__}\n\n| ms |\n|---|\n| 5 |\n"
+    run("--table")
+    assert (tmp_path / "some.md").read_text() == first
+    assert '"rows": [\n{"ms": 5}\n]' in (tmp_path / "some.json").read_text()

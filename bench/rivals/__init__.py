@@ -1,68 +1,43 @@
 """The contenders, one file each: `build(problem)` gives a program that runs the problem.
 
-A rival is left out, with a reason, where its library is missing or cannot do what is asked.
+A rival is left out, with a reason, if its library is missing or cannot do what is asked.
 """
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterable
 
 from bench.problem import Problem
 from bench.rivals.program import LeftOut, Program
 
 OURS = "jaxmask"
-NAMES = (
-    OURS,
-    "jaxmask scan",
-    "flax",
-    "keras",
-    "sequence-layers",
-    "torch packed",
-    "torch padded",
-    "cudnn",
-)
+BUILDERS = {  # module and function
+    OURS: ("jaxmask", "auto"),
+    "jaxmask scan": ("jaxmask", "scan"),
+    "flax": ("flax", "build"),
+    "keras": ("keras", "build"),
+    "sequence-layers": ("sequence_layers", "build"),
+    "torch packed": ("pytorch", "packed"),
+    "torch padded": ("pytorch", "padded"),
+    "cudnn": ("cudnn", "build"),
+}
+NAMES = tuple(BUILDERS)
 JAX_RIVALS = ("flax", "keras")  # those that the goals name
 TORCH_RIVALS = ("torch packed", "torch padded")
 
 
 def builder(name: str) -> Callable[[Problem], Program]:
-    """The rival's `build`; libraries are imported only for those that take part."""
+    """The rival's `build`; a library is imported only if it takes part."""
+    module, function = BUILDERS[name]
     try:
-        match name:
-            case "jaxmask" | "jaxmask scan":
-                from bench.rivals import jaxmask
-
-                return jaxmask.scan if name == "jaxmask scan" else jaxmask.auto
-            case "flax":
-                from bench.rivals import flax
-
-                return flax.build
-            case "keras":
-                from bench.rivals import keras
-
-                return keras.build
-            case "sequence-layers":
-                from bench.rivals import sequence_layers
-
-                return sequence_layers.build
-            case "torch packed" | "torch padded":
-                from bench.rivals import pytorch
-
-                return pytorch.packed if name == "torch packed" else pytorch.padded
-            case "cudnn":
-                from bench.rivals import cudnn
-
-                return cudnn.build
+        return getattr(importlib.import_module(f"bench.rivals.{module}"), function)
     except ModuleNotFoundError as missing:
         raise LeftOut(f"{missing.name} is not installed") from missing
-    raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
 
 
-def build_all(
-    problem: Problem, names: tuple[str, ...], tick: Callable[[str], None] = lambda name: None
-) -> tuple[dict[str, Program], dict[str, str]]:
+def build_all(problem: Problem, names: Iterable[str]) -> tuple[dict[str, Program], dict[str, str]]:
     """Programs by name, and by name the reason why others are left out."""
     programs, left_out = {}, {}
     for name in names:
-        tick(name)
         try:
             programs[name] = builder(name)(problem)
         except LeftOut as reason:

@@ -25,8 +25,8 @@ def scan(problem: Problem) -> Program:
 
 
 def reference(problem: Problem) -> Result:
-    """The plain scan in float32, on the very numbers that the problem's dtype has."""
-    exact = dataclasses.replace(problem, dtype="float32", numbers=problem.dtype)
+    """The plain scan in float32, on values that the problem's dtype holds exactly."""
+    exact = dataclasses.replace(problem, dtype="float32", rounded_to=problem.dtype)
     program = scan(exact)
     return program.result(program.run())
 
