@@ -9,6 +9,7 @@
     python -m bench chart        the chart of the README, from the results of `recurrent`
     python -m bench goals        the goals beside what was measured, from the same results
 
-`python -m bench --help` names all suites; each is a module too, `python -m bench.growth`. Results
-are JSON in `bench/results`, with the name of the machine in them.
+`python -m bench --help` names all suites, and `python -m bench SUITE --help` tells about one;
+`--table` measures nothing and writes the table of the stored results again. Results are JSON in
+`bench/results`, with the name of the machine in them.
 """
