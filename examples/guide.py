@@ -111,7 +111,7 @@ show("40 steps, padded with -999: equal", np.allclose(logits, longer_logits, ato
 
 
 # ----------------------------------------------------------------------------------------------
-title("5. A layer that does not know masks is an error that teaches")
+title("5. A layer that does not support masks is an error that teaches")
 
 # This one subtracts the mean over time. It would mix padding into every real step. Other
 # libraries drop the mask here, at most with a warning, and the numbers are wrong from then on.

@@ -272,7 +272,7 @@ def test_s12_custom_activation_lets_the_mask_through(activation):
 def test_s13_a_layer_must_opt_in_or_the_mask_is_an_error():
     embed, lstm = embed_and_lstm()
     ids, _ = sentences()
-    with pytest.raises(jm.MaskError, match=r"layer 1, `MyActivation`, met a mask") as error:
+    with pytest.raises(jm.MaskError, match=r"layer 1, `MyActivation`, got a mask") as error:
         jm.nn.Sequential(embed, MyActivation(), lstm)(ids)
     for way_out in ("Passthrough", "register", "Consume", "DropMask"):
         assert f"jm.nn.{way_out}" in str(error.value)
@@ -283,7 +283,7 @@ def test_s13_keras_behaviour_is_there_for_the_asking():
     ids, _ = sentences()
     unmasked = lstm(jnp.maximum(embed(ids)[0], 0), None)[0]
     layers = (embed, MyActivation(), lstm)
-    with pytest.warns(UserWarning, match=r"`MyActivation`, met a mask"):
+    with pytest.warns(UserWarning, match=r"`MyActivation`, got a mask"):
         y, mask = jm.nn.Sequential(*layers, on_unsupported="warn")(ids)
     assert mask is None
     np.testing.assert_array_equal(y, unmasked)
@@ -413,7 +413,7 @@ KEY_LINES = [
     "right: jm.pool.mean   [47.0, 50.4, 83.0]",
     "Embed(mask_zero=True)   ###.   #...",
     "40 steps, padded with -999: equal   True",
-    "layer 0, function `centre`, met a mask and does not know masks",
+    "layer 0, function `centre`, got a mask and does not support masks",
     "length of each step of row 0   [1.0, 1.0, 1.0, 0.0, 0.0]",
     "after   ##.   ###   #..",
     "function `every_second_value`, returned a mask of shape (3, 5)",

@@ -92,7 +92,7 @@ def test_bug_a_misspelled_flag_or_parameter_changes_nothing_in_silence():
             return x, masks
 
     for layer in (Flagged(), Misspelled()):
-        with pytest.raises(jm.MaskError, match=f"`{type(layer).__name__}`, met a mask"):
+        with pytest.raises(jm.MaskError, match=f"`{type(layer).__name__}`, got a mask"):
             jm.nn.Sequential(layer)(jnp.ones((3, 6, 4)), jnp.array(SENTENCE_MASK))
 
 
@@ -161,7 +161,7 @@ def test_bug_a_layer_that_does_not_know_masks_only_warns():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # so that only an error can stop it
-        with pytest.raises(jm.MaskError, match="function `centre`, met a mask"):
+        with pytest.raises(jm.MaskError, match="function `centre`, got a mask"):
             jm.nn.Sequential(jm.nn.Masking(), centre)(growing_rows())
     y, mask = jm.nn.Sequential(centre)(growing_rows())  # without a mask nothing is wrong
     assert y.shape == (4, 4, 2)

@@ -11,7 +11,7 @@ from jax.extend.core import primitives
 
 import jaxmask as jm
 from jaxmask import leak
-from jaxmask.leak import _apart as apart
+from jaxmask.leak import _barriers as barriers
 from tests.mutants import hidden
 from tests.mutants.hidden import filled
 
@@ -230,10 +230,10 @@ def test_entries_that_are_lost_in_rounding_are_named():
     assert "entries are hardly larger than their rounding" in str(report)
 
 
-# ----------------------------------------------------------------- operations kept apart
+# ----------------------------------------------------------------- barriers between operations
 
 
-def test_programs_give_the_same_when_their_operations_are_kept_apart():
+def test_programs_give_the_same_with_barriers_between_operations():
     def fn(x, mask):
         def step(h, inputs):
             h = jax.lax.cond(inputs[1].all(), jnp.tanh, lambda h: h * 0.5, h + inputs[0])
@@ -244,12 +244,12 @@ def test_programs_give_the_same_when_their_operations_are_kept_apart():
         return n, total, ys, jnp.sort(x, axis=1), jax.nn.relu(x), x.astype(jnp.complex64) * 1j
 
     program = jax.make_jaxpr(fn)(X, MASK)
-    run = jax.jit(lambda factors, *args: apart.apart(program, factors, *args))
-    once = run(apart.factors(0), X, MASK)
+    run = jax.jit(lambda factors, *args: barriers.run_with_barriers(program, factors, *args))
+    once = run(barriers.factors(0), X, MASK)
     for want, got in zip(fn(X, MASK), once, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6)
         assert np.asarray(got).dtype == np.asarray(want).dtype
-    rounded = run(apart.factors(1), X, MASK)
+    rounded = run(barriers.factors(1), X, MASK)
     for want, got in zip(once, rounded, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4)
     assert (np.asarray(rounded[2]) != np.asarray(once[2])).any()
@@ -261,8 +261,8 @@ def test_counts_are_not_rounded_anew():
         return jnp.cumsum(ones, 1) * 2 - 1, (ones.sum(1) @ ones).astype(int)
 
     program = jax.make_jaxpr(fn)(MASK)
-    run = jax.jit(lambda factors, mask: apart.apart(program, factors, mask))
-    for a, b in zip(run(apart.factors(0), MASK), run(apart.factors(1), MASK), strict=True):
+    run = jax.jit(lambda factors, mask: barriers.run_with_barriers(program, factors, mask))
+    for a, b in zip(run(barriers.factors(0), MASK), run(barriers.factors(1), MASK), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -277,17 +277,24 @@ def test_the_check_runs_under_jax_s_strict_options():
 
 def test_the_names_of_operations_are_known_to_jax():
     known = {getattr(primitives, name).name for name in dir(primitives) if name.endswith("_p")}
-    listed = apart.CALLS | apart.MOVING | apart.EXACT | apart.RING | apart.SUMS | set(apart.CONTROL)
+    listed = (
+        barriers.CALLS
+        | barriers.MOVING
+        | barriers.EXACT
+        | barriers.RING
+        | barriers.SUMS
+        | set(barriers.CONTROL)
+    )
     here = {"optimization_barrier", "split"}  # not exported
     elsewhere = {"pjit", "checkpoint", "remat2"}  # one name for each release
     assert listed - known - here - elsewhere == set()
 
 
-def test_a_program_that_cannot_be_taken_apart_is_checked_all_the_same(monkeypatch):
+def test_a_program_that_cannot_have_barriers_is_checked_all_the_same(monkeypatch):
     def refuse(*args):
         raise NotImplementedError("no rule")
 
-    monkeypatch.setattr("jaxmask.leak._program.apart", refuse)
+    monkeypatch.setattr("jaxmask.leak._program.run_with_barriers", refuse)
     report = leak.check(jm.pool.mean, X[..., None], MASK)
     assert report.ok, str(report)
     assert "not tested: operation by operation: NotImplementedError: no rule" in str(report)

@@ -16,7 +16,7 @@ def test_python_runs(capsys):
     exec(code, names)
     assert names["logits"].shape == (3, 2)
     assert names["row_mask"].tolist() == [True, True, False]
-    assert "`Conv`, met a mask" in capsys.readouterr().out
+    assert "`Conv`, got a mask" in capsys.readouterr().out
 
 
 def test_first_bash_lines():

@@ -10,7 +10,7 @@ import numpy as np
 from jaxmask import _check
 from jaxmask._report import Report
 from jaxmask._types import PyTree
-from jaxmask.leak._findings import APART, Finding, LeakError, text_of
+from jaxmask.leak._findings import BY_OPERATION, Finding, LeakError, text_of
 from jaxmask.leak._layouts import MOVES, Layout, layouts
 from jaxmask.leak._outputs import attributable, is_inexact
 from jaxmask.leak._padding import Padding, copies, is_constant, paddings, plausible
@@ -25,14 +25,14 @@ def check(
 ) -> Report[Finding]:
     """Test whether padding changes the results of a function, in value or in gradient.
 
-    The padding is filled with nan, infinities, huge and ordinary values, markers such as 0 and -1,
-    and copies of real steps; 1, 2 and 3 steps of padding are appended on the right, and as many as
-    the input has. Values and masks at real steps must not change. Nor must the gradients for a
+    The padding is filled with nan, infinities, huge and ordinary values, sentinels such as 0 and
+    -1, and copies of real steps; 1, 2 and 3 steps of padding are appended on the right, and as many
+    as the input has. Values and masks at real steps must not change. Nor must the gradients for a
     fixed random cotangent at real steps, in `x` at real steps and in the parameters; in `x` at
     padded steps they must be 0 while the padding is finite and of unit scale.
 
     XLA may hide a leak: under jit it turns a product with a mask into a select, so that nan stays
-    in the padding, which it does not in another program or op by op. So every content of the
+    in the padding; in another program, or op by op, it spreads. So every content of the
     padding is tried in two programs, and a leak in either is reported: compiled whole, as XLA
     optimises it by default (on CPU without LLVM's optimisations, which do not change what is
     computed), and, at the smallest shape with padding, with a barrier after each operation, also
@@ -46,7 +46,7 @@ def check(
     which the result of each rounding operation moves by up to two units in the last place at
     random. Matrix products run at the highest precision unless JAX is configured otherwise.
 
-    This is a test and not a proof. It does not see: padding beyond twice the length (buckets,
+    This is a test and not a proof. It does not cover: padding beyond twice the length (buckets,
     blocks); leaks that only other real values show (a maximum that takes 0 for padding is right if
     all of `x` is above 0, so include both signs); second derivatives and forward mode; state of a
     module other than batch statistics; results that are wrong for any padding; changes below the
@@ -141,11 +141,11 @@ class _Checker:
         # Some devices do not sum in the same order twice.
         once, again = (self._read(self.given, self.baseline) for _ in range(2))
         self.repeats = all(difference(a, b, 0.0) is None for a, b in zip(once, again, strict=True))
-        self.apart = self._runs_apart()
+        self.has_barriers = self._runs_with_barriers()
         self.references: dict[tuple[tuple[int, ...], int, bool], list[Part]] = {}
 
     def report(self, moves: tuple[str, ...]) -> Report[Finding]:
-        self._refuse_emptiness()
+        self._check_something_is_real()
         padded = False
         for layout in layouts(self.given.x, self.given.marks, self.subject.max_segments, moves):
             examined = self._examine(layout)
@@ -159,8 +159,8 @@ class _Checker:
             )
         if self.program.why_no_gradients:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
-        at = self._smallest_with_padding if self.apart else None
-        tried = scope(self.program, tuple(self.tried), repeats=self.repeats, apart_at=at)
+        at = self._smallest_with_padding if self.has_barriers else None
+        tried = scope(self.program, tuple(self.tried), repeats=self.repeats, barriers_at=at)
         fields = self.subject.name, tuple(self.findings), tuple(tried), tuple(self.notes)
         return Report(*fields, text=text_of(*fields))
 
@@ -188,8 +188,8 @@ class _Checker:
                 self.notes["padding at the given shape: the mask has none"] = None
             return True
         found = self._poisoned(layout, x)
-        if self.apart and layout.marks.shape == self._smallest_with_padding:
-            # One finding of an array is enough, and that of the whole program says more.
+        if self.has_barriers and layout.marks.shape == self._smallest_with_padding:
+            # One finding per array is enough, and the one without barriers says more.
             known = {(finding.what, finding.where) for finding in found}
             more = self._poisoned(layout, x, seed=0)
             found += [finding for finding in more if (finding.what, finding.where) not in known]
@@ -203,7 +203,7 @@ class _Checker:
         want = (self._read if self.repeats else self._measured)(layout, baseline, seed)
         found: list[Finding] = []
         for padding in self._contents(layout):
-            names = ("" if seed is None else APART, layout.name, padding.name)
+            names = ("" if seed is None else BY_OPERATION, layout.name, padding.name)
             under = ", ".join(filter(None, names))
             result = self.program.run(layout, padding.x, seed)
             got = self._parts(layout, result)
@@ -213,19 +213,19 @@ class _Checker:
         return found
 
     def _contents(self, layout: Layout) -> Iterator[Padding]:
-        if layout.focus:  # the rest is real, where nan would reach gradients in parameters
+        if layout.focus:  # all else is real, and a nan in it would reach gradients in parameters
             return iter([plausible(layout.x, layout.real)])
         return paddings(layout.x, layout.real, as_given=layout.move == "")
 
     @property
     def _smallest_with_padding(self) -> tuple[int, ...]:
-        """The only shape that is also compiled with barriers, which takes as long again."""
+        """The only shape that is also compiled with barriers, which doubles the time."""
         marks = self.given.marks
         longer = int(self.given.real.all())
         return (*marks.shape[:-1], marks.shape[-1] + longer)
 
     def _runs(self, layout: Layout) -> bool:
-        """Whether the function takes this shape, and returns arrays of the structure as given."""
+        """Whether the function takes this shape, and returns the structure of the given shape."""
         try:
             slots = self.program.trace(layout.x, layout.marks)
         except Exception as error:
@@ -285,7 +285,7 @@ class _Checker:
 
     # --------------------------------------------------------------------- limits of the check
 
-    def _refuse_emptiness(self) -> None:
+    def _check_something_is_real(self) -> None:
         values = [part for part in self._reference(self.given) if part.what == "value"]
         for part in values:
             if not part.values.size:
@@ -330,16 +330,16 @@ class _Checker:
 
     def _measured(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> list[Part]:
         """The results of a layout, with the tolerance of each entry."""
-        seeds = range(SAMPLES) if self.apart else ()
+        seeds = range(SAMPLES) if self.has_barriers else ()
         return with_tolerance(
             self._read(layout, x, seed), [self._read(layout, x, s) for s in seeds]
         )
 
-    def _runs_apart(self) -> bool:
+    def _runs_with_barriers(self) -> bool:
         try:
             self.program.run(self.given, self.baseline, 0)
         except Exception as error:
-            self.notes[f"{APART}: {first_line(error)}"] = None
+            self.notes[f"{BY_OPERATION}: {first_line(error)}"] = None
             return False
         return True
 
@@ -351,7 +351,7 @@ def _unequal(pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> 
 
 
 def _precision() -> str:
-    # Not on CPU, but elsewhere, float32 products round like shorter types, differently by shape.
+    # Off the CPU, float32 products may round like shorter types, differently for each shape.
     return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
 
 

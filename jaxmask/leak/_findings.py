@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 NON_FINITE = {"nan", "inf", "-inf"}
-APART = "operation by operation"  # begins `under` where only the program with barriers leaks
+BY_OPERATION = "operation by operation"  # begins `under` where only the program with barriers leaks
 
 
 class LeakError(AssertionError):
@@ -124,8 +124,8 @@ def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
         return HINTS["mask"]
     if "" not in moves:
         return HINTS[moves[0]]
-    if all(f.under.startswith(APART) for f in group):
-        return HINTS["apart"]
+    if all(f.under.startswith(BY_OPERATION) for f in group):
+        return HINTS["barriers"]
     contents = {f.under.split(", ")[-1].removesuffix(" in the padding") for f in group}
     return HINTS["multiply" if contents <= NON_FINITE else "value"]
 
@@ -133,8 +133,8 @@ def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
 def _gradient_hint(first: Finding, findings: tuple[Finding, ...]) -> str:
     if any(not finding.what.startswith("gradient") for finding in findings):
         return "follows"
-    if first.under.startswith(APART):
-        return "apart"
+    if first.under.startswith(BY_OPERATION):
+        return "barriers"
     return "gradient" if first.difference == float("inf") else "backward"
 
 
@@ -147,7 +147,7 @@ HINTS = {
         "Finite padding is ignored, nan and inf are not: 0 * nan is nan. Select instead of "
         "multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
     ),
-    "apart": (
+    "barriers": (
         "This is right only because XLA turned a product with a mask into a select; elsewhere it "
         "may remain a product, and 0 * nan is nan. Select instead of multiplying: "
         "`jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."

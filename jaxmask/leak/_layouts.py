@@ -43,12 +43,12 @@ class Layout:
 
     @property
     def keeps_positions(self) -> bool:
-        """Whether real steps are at the positions in their row where they were given."""
+        """Whether real steps keep their positions within the row."""
         return self.move not in ("append", "left", "holes")
 
     @property
     def repeats(self) -> bool:
-        """Whether all real steps are where they were given, for results equal bit for bit."""
+        """Whether no real step moves, so that results must agree bit for bit."""
         return self.move in ("", "segments")
 
 
@@ -63,7 +63,7 @@ def layouts(
             name = f"every sequence but segment {segment} of each row replaced"
             yield Layout(name, "segments", x, marks, focus=segment)
     unit = "row" if marks.ndim == 1 else "step"
-    # A few steps reveal strides and windows; twice the length, what depends on the padded length.
+    # A few steps reveal strides and windows; twice the length reveals a use of the padded length.
     for extra in sorted({1, 2, 3, marks.shape[-1]}):
         name = f"{extra} {unit}{'s' * (extra > 1)} of padding appended"
         yield Layout(name, "append", *_spread(given, extra, _in_place))
@@ -154,7 +154,7 @@ def _spread(given: Layout, extra: int, positions: Positions) -> tuple[list[np.nd
 
 
 def _as_rows(marks: np.ndarray) -> np.ndarray:
-    """A row mask, as one row of steps."""
+    """A mask as rows of steps; a row mask becomes one row."""
     return marks if marks.ndim == 2 else marks[None]
 
 

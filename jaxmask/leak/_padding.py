@@ -1,9 +1,9 @@
 """Contents of the padding.
 
 Copies of real steps are the harmless baseline: what is safe on real steps is safe on them. The rest
-is meant to show: values that spread (nan, inf), that dominate (huge), that look real (noise, values
-of all scales, real values and steps), and that code often takes for a marker (0, 1, -1, -100, the
-lowest integer).
+is meant to reveal leaks: values that spread (nan, inf), that dominate (huge), that look real
+(noise, values of all scales, real values and steps), and that code often uses as sentinels (0, 1,
+-1, -100, the lowest integer).
 """
 
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def copies(x: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def paddings(x: list[np.ndarray], real: np.ndarray, *, as_given: bool) -> Iterator[Padding]:
-    """Every content, kind by kind of the leaves; first their own padding if it is `as_given`."""
+    """Every content, one dtype kind at a time; with `as_given`, first the given padding."""
     if as_given:
         moderate = all(_is_moderate(leaf[~real]) for leaf in x)
         yield Padding("the padding as given", moderate, x)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxmask._types import Array, PyTree
-from jaxmask.leak._apart import apart, factors
+from jaxmask.leak._barriers import factors, run_with_barriers
 from jaxmask.leak._cotangents import Compared, cotangent
 from jaxmask.leak._layouts import Layout
 from jaxmask.leak._outputs import Slot, is_inexact, real_entries, slots
@@ -36,12 +36,12 @@ class Result:
 
 
 class Program:
-    """Runs the function of a subject on layouts.
+    """The function under test, compiled once per shape.
 
     Attributes:
       slots: the abstract arrays of the output at the given shape.
-      by_row: the paths of unmasked ones whose leading axis is the batch.
-      in_time: the paths of unmasked ones that also have a time axis.
+      by_row: paths of unmasked arrays whose leading axis is the batch.
+      in_time: paths of those that also have a time axis.
       why_no_gradients: "" if gradients are taken.
     """
 
@@ -53,7 +53,7 @@ class Program:
         self.why_no_gradients = self._not_differentiable()
         program = self._values if self.why_no_gradients else self._values_and_gradients
         self._run = jax.jit(program, compiler_options=_compiler_options())
-        self._run_apart = jax.jit(self._apart, compiler_options=_compiler_options())
+        self._run_with_barriers = jax.jit(self._with_barriers, compiler_options=_compiler_options())
 
     def trace(self, x: list[np.ndarray], marks: np.ndarray) -> list[Slot]:
         """The output at a shape; raises what the function raises."""
@@ -70,16 +70,18 @@ class Program:
         """
         weights, mask = self.subject.params.arrays, self.subject.mask_of(layout.marks)
         args = weights, x, mask, Compared.of(layout)
-        results = self._run(*args) if seed is None else self._run_apart(factors(seed), *args)
+        results = (
+            self._run(*args) if seed is None else self._run_with_barriers(factors(seed), *args)
+        )
         output, real, *gradients = results
         for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
         lists = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in lists]
         return Result(slots(*jax.tree.map(np.asarray, output)), *host)
 
-    def _apart(self, rounding: dict[str, Any], *args: Any) -> Any:
+    def _with_barriers(self, rounding: dict[str, Any], *args: Any) -> Any:
         traced = self._run.trace(*args)
-        results = apart(traced.jaxpr, rounding, *jax.tree.leaves(args))
+        results = run_with_barriers(traced.jaxpr, rounding, *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
     def _values(
@@ -124,7 +126,7 @@ class Program:
         return [real_entries(slot, compared.focus, batch, most) for slot in slots(*output)]
 
     def _unmasked_with(self, axis: int) -> frozenset[str]:
-        """Paths of unmasked arrays with this axis of the input's mask: both grow together."""
+        """Paths of unmasked arrays whose size along `axis` grows with that of the input's mask."""
         marks = self.subject.marks
         if axis >= marks.ndim:
             return frozenset()
@@ -156,7 +158,7 @@ class Program:
             return pull(ys)
 
         mask = subject.mask_of(subject.marks)
-        try:  # the function only, so that no error of ours is taken for one of its own
+        try:  # only the function, so that no error of ours is taken for one of its own
             jax.eval_shape(gradients, subject.params.arrays, subject.x.arrays, mask)
         except Exception as error:
             return f"they cannot be taken: {first_line(error)}"
@@ -164,7 +166,7 @@ class Program:
 
 
 def _compiler_options() -> dict[str, Any] | None:
-    """For few runs on small arrays, the optimisations of LLVM would take most of the time."""
+    """No LLVM optimisations: for few runs on small arrays they would take most of the time."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
@@ -175,7 +177,7 @@ def first_line(error: Exception) -> str:
 
 
 def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Leaves with gradients, and those without, each with None in place of the others."""
+    """The leaves with gradients and those without, each with None in place of the others."""
     inexact = [leaf if is_inexact(leaf) else None for leaf in leaves]
     return inexact, [None if is_inexact(leaf) else leaf for leaf in leaves]
 

@@ -56,7 +56,7 @@ class Part:
         return int((self.tolerance > np.maximum(size, size.max() / 10) / 4 + least).sum())
 
     def select(self, entries: np.ndarray) -> "Part":
-        """The entries at some indices, in their order."""
+        """The entries at some indices, in that order."""
         rows = None if self.rows is None else self.rows[entries]
         index = None if self.index is None else self.index[entries]
         tolerance = np.broadcast_to(self.tolerance, self.values.shape)[entries]
@@ -65,7 +65,7 @@ class Part:
 
 
 def parts(result: Result, subject: Subject, layout: Layout, by_row: frozenset[str]) -> list[Part]:
-    """All results of a run; `by_row` are unmasked arrays that have a row for each row."""
+    """All results of a run; `by_row`: paths of unmasked arrays whose leading axis is the batch."""
     batch = len(layout.marks)
     found: list[Part] = []
     for slot, real in zip(result.slots, result.real, strict=True):
@@ -152,7 +152,7 @@ def with_tolerance(baseline: list[Part], samples: list[list[Part]]) -> list[Part
         tolerance = 4 * spread + 4 ε |entry|
 
     `spread` is how far the entry moves at most over the samples, in which each operation rounds at
-    random (see `_apart`), and ε that of its floating point type; integers may move as well.
+    random (see `_barriers`), and ε that of its floating point type; integers may move as well.
     """
     allowed = []
     for i, part in enumerate(baseline):
@@ -212,16 +212,16 @@ def difference(want: Part, got: Part, tolerance: np.ndarray | float) -> Differen
 def _worst(
     part: Part, want: np.ndarray, got: np.ndarray, tolerance: np.ndarray | float
 ) -> Difference | None:
-    apart = distance(want, got)
-    bad = ~(apart <= tolerance)
+    distances = distance(want, got)
+    bad = ~(distances <= tolerance)
     if not bad.any():
         return None
-    worst = np.unravel_index(int(np.argmax(np.where(bad, apart, -1))), apart.shape)
+    worst = np.unravel_index(int(np.argmax(np.where(bad, distances, -1))), distances.shape)
     entry = tuple(int(i) for i in worst)
     expected, actual = (
         complex(x[entry]) if np.iscomplexobj(x) else float(x[entry]) for x in (want, got)
     )
-    return Difference(part.array_index(entry), expected, actual, float(apart[entry]))
+    return Difference(part.array_index(entry), expected, actual, float(distances[entry]))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -229,6 +229,6 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     same = a == b
     a, b = (x.astype(np.float64) if x.dtype.kind in "biu" else x for x in (a, b))
     with np.errstate(all="ignore"):
-        apart = np.abs(a - b)
+        gap = np.abs(a - b)
     same |= np.isnan(a) & np.isnan(b)
-    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+    return np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))

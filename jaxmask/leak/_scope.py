@@ -9,7 +9,11 @@ from jaxmask.leak._program import Program
 
 
 def scope(
-    program: Program, layouts: tuple[str, ...], *, repeats: bool, apart_at: tuple[int, ...] | None
+    program: Program,
+    layouts: tuple[str, ...],
+    *,
+    repeats: bool,
+    barriers_at: tuple[int, ...] | None,
 ) -> Iterator[str]:
     """The inputs, how the output was read, and what was tried."""
     subject = program.subject
@@ -31,11 +35,11 @@ def scope(
     gradients += ["gradients in params"] if gradients and subject.params.arrays else []
     yield f"compared: {', '.join(['values', 'masks', *gradients])}"
     yield "compiled whole, as XLA optimises it"
-    if apart_at:
-        at = f"under a mask {list(apart_at)}, for each of these contents of the padding"
+    if barriers_at:
+        at = f"under a mask {list(barriers_at)}, for each of these contents of the padding"
         yield f"compiled again with a barrier behind each operation: {at}"
     measured = "4 times as far as an entry moves when operations round at random, and 4 ε of it"
-    if not apart_at:
+    if not barriers_at:
         measured = "an estimate of rounding, which could not be measured"
     exact = "bit for bit at one shape" if repeats else "never bit for bit, as repeated runs differ"
     yield f"tolerance: {exact}; between shapes {measured}"

@@ -1,4 +1,4 @@
-"""What to suggest instead of a layer that meets a mask and does not know masks."""
+"""What to suggest instead of a layer that gets a mask and does not support masks."""
 
 import functools
 import inspect
@@ -39,7 +39,7 @@ _LAYERS: dict[type, str] = {
     nnx.LoRA: f"the same layer, and {_FEATURE_AXIS}",
 }
 
-# By name, since Linen has layers that NNX has not.
+# By name, since Linen has layers that NNX does not have.
 _LINEN: dict[str, str] = {
     "SelfAttention": _LAYERS[nnx.MultiHeadAttention],
     "MultiHeadDotProductAttention": _LAYERS[nnx.MultiHeadAttention],
@@ -97,7 +97,7 @@ def instead(layer: Any) -> str | None:
 
 
 def ways(layer: Any) -> str:
-    """The ways out for a layer that does not know masks, the safest first."""
+    """The remedies for a layer that does not support masks, the safest first."""
     known = instead(layer)
     mixes = (
         "it mixes the steps of a row: `jm.nn.RaggedVmap(layer)` runs it on each row without its "
@@ -129,14 +129,14 @@ def _registered(layer: Any) -> str:
 
 
 def holds_any_function(kind: type) -> bool:
-    """Whether a type is one of functions of every kind, and so says nothing of any of them."""
+    """Whether a type is shared by unrelated functions, and so says nothing about any of them."""
     owner = kind.__module__.partition(".")[0]
     foreign = owner in ("builtins", "functools", "types", "numpy", "jax", "jaxlib")
     return foreign or kind.__module__.startswith(("flax.nnx.transforms", "flax.nnx.bridge"))
 
 
 def refuse_kind(kind: type) -> None:
-    """Refuse the type of all functions: one rule for it would let every function join."""
+    """Refuse the type of all functions: one rule for it would apply to every function."""
     if holds_any_function(kind):
         raise TypeError(
             f"register: `layer` must be a layer's class or one function, got `{kind.__name__}`, "

@@ -92,8 +92,8 @@ class MultiHeadAttention(_Projections):
     Streaming: with `causal`, `run` takes a row chunk by chunk, whatever the padding of each, and
     `initial_carry` gives an empty cache of `window` or else of `max_length` steps. A real step
     beyond `max_length` becomes padding, 0 and False in the mask that comes out of `run`, which is
-    boolean for that reason; `carry.overflowed` marks the rows. With `window` nothing overflows.
-    A call has no such limit.
+    boolean for that reason; `carry.overflowed` is True for such rows. With `window` nothing
+    overflows. A call has no such limit.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
     `y [batch, time, out_features]` and the same mask.
@@ -225,7 +225,7 @@ class MultiHeadAttention(_Projections):
 class CrossAttention(_Projections):
     """Attention from one sequence to another; the arithmetic is `jaxmask.attention.attend`.
 
-    It takes two pairs, `layer(x, mask, memory, memory_mask)`, and so lives outside `Sequential`.
+    It takes two pairs, `layer(x, mask, memory, memory_mask)`, so `Sequential` cannot hold it.
     Mask class: any, of both masks. Where the memory of a row is empty, attention gives 0, and the
     layer the bias of its last projection.
 
@@ -332,7 +332,7 @@ class AdditiveAttention(MaskedModule):
       memory_features: size of the last axis of `memory`; `in_features` where None.
       hidden_features: of the network; `in_features` where None.
       kernel_init: of its two projections.
-      scale_init: of the vector that scores.
+      scale_init: of the vector that maps the hidden features to a score.
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
 

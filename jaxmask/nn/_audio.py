@@ -6,7 +6,7 @@ from jaxmask import _windows, audio
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
-# On the host, and so a constant where a call is traced: a model makes it once.
+# Computed on the host, so a constant in a traced call, and cached: a model computes it once.
 _filterbank = functools.lru_cache(maxsize=32)(audio.mel_filterbank)
 
 
@@ -69,7 +69,7 @@ class LogMelSpectrogram(MaskedModule):
       norm: None or `"slaney"`.
       taper: `"hann"`, `"hamming"` or `"rectangular"`.
       power: 2 for energies, 1 for magnitudes.
-      floor: the least that is taken a logarithm of.
+      floor: values below it are raised to it before the logarithm.
       padding: see `jaxmask.audio.frames`.
       mask_rule: see `jaxmask.conv.conv1d`.
 

@@ -1,4 +1,4 @@
-"""What the modules of jaxmask share."""
+"""What all modules share: the base class, options of parameters, and checks."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -30,8 +30,8 @@ class MaskedModule(nnx.Module):
     def compute_mask(self, x: Any, mask: Mask = None) -> Mask:
         """The mask that calling the module gives; no random stream and no statistic changes.
 
-        It costs a call, since a mask may depend on values; under `jit` what only the values need is
-        not computed.
+        It costs a call, since a mask may depend on values; under `jit` anything that only the
+        values need is not computed.
         """
         return quiet_copy(self)(x, mask)[1]
 
@@ -75,14 +75,14 @@ def check_sizes(where: str, **sizes: Any) -> None:
 
 
 def check_options(where: str, options: Mapping[str, Any], known: type) -> None:
-    """Refuse what a `**options` would hand on to another class, whose error would name that one."""
+    """Refuse unknown options here: passed on, the error would name another class."""
     unknown = sorted(options.keys() - known.__annotations__.keys())
     if unknown:
         raise TypeError(f"{where}: got an unexpected keyword argument {unknown[0]!r}.")
 
 
 def quiet_copy(module: M) -> M:
-    """A copy with variables of its own and no noise, to ask for a mask: nothing else changes."""
+    """A copy with its own variables and without noise, to compute a mask without side effects."""
     copy = nnx.merge(*nnx.split(module), copy=True)
     # No mask depends on noise, and layers may get their streams only when they are called.
     copy.set_attributes(deterministic=True, raise_if_not_found=False)

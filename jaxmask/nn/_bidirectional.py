@@ -34,7 +34,7 @@ class Bidirectional(MaskedModule):
     Results stay at their own steps: `y[b, t]` joins what was seen up to `t` and from `t` on.
     A `backward` that is a function, not a module, is always given a mask, and its mask comes out.
 
-    Shapes: those of the two layers, `hidden` of both added up by `"concat"`.
+    Shapes: those of the two layers; `"concat"` adds up their features.
 
     Args:
       forward: a masked layer `(x, mask) -> (y, mask)`.
@@ -66,8 +66,8 @@ class Bidirectional(MaskedModule):
         merge: str | None = "concat",
     ):
         _check.choice(merge, _MERGES, "Bidirectional", "merge")
-        join.refuse_no_layer(forward, "Bidirectional: `forward`")
-        join.refuse_no_layer(backward, _BACKWARD)
+        join.require_layer(forward, "Bidirectional: `forward`")
+        join.require_layer(backward, _BACKWARD)
         if getattr(forward, "reverse", False) is True:
             raise ValueError(
                 "Bidirectional: `forward` has `reverse=True`, so both directions would run "
@@ -118,7 +118,8 @@ def _run_backward(layer: Callable[..., Pair], x: Array, mask: Mask, given: Given
             "Bidirectional: `resets` need a recurrent layer of jaxmask in the backward direction, "
             f"got {_check.name_of(layer)}."
         )
-    # An explicit full mask shows by the rank of what comes out whether there is time left to flip.
+    # With an explicit full mask, the rank of the mask that comes out shows whether there is a time
+    # axis left to flip.
     full = jnp.ones(x.shape[:2], bool) if mask is None else mask
     y, out = join.call(layer, *ops.flip(x, full), at=_BACKWARD, given=given)
     if out is None or out.ndim != 2:

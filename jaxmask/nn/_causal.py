@@ -72,7 +72,7 @@ def _with_past(
         old = jnp.broadcast_to(_mask_ops.expand(old, x.ndim), (*old.shape, *x.shape[2:]))
     expected = (x.shape[0], old.shape[1], *x.shape[2:])
     _check.shape(old, expected, "[batch, steps, feature...]", where, "carry")
-    # Integers stay what they are, since float32 does not hold them all.
+    # Integers keep their dtype, since float32 does not hold them all.
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     wide = common_dtype(old.dtype, x.dtype) if inexact else x.dtype
     longer = jnp.concatenate([old.astype(wide), filled(x, mask).astype(wide)], axis=1)

@@ -86,7 +86,7 @@ class _WindowedConv(_Conv, Causal):
         return (self.in_features,)
 
     def _over_chunk(self, x: Array, real: Array) -> Array:
-        # `x` is 0 in the padding already.
+        # `x` is already 0 in the padding.
         return self._convolve(x, None, "valid", None)[0]
 
 
@@ -118,8 +118,8 @@ class Conv1D(_WindowedConv):
       rngs: source of the `params` random stream.
 
     Raises:
-      TypeError, ValueError: if a size is no int of at least 1, `padding` or `mask_rule` is unknown,
-        or `groups` does not divide the features.
+      TypeError, ValueError: if a size is not an int of at least 1, `padding` or `mask_rule` is
+        unknown, or `groups` does not divide the features.
       TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv1d`; from
         `run`, if the layer is not causal.
 
@@ -169,7 +169,7 @@ class DepthwiseConv1D(_WindowedConv):
     Args:
       in_features: size of the last axis of `x`.
       kernel_size: steps of a window.
-      multiplier: results of each feature.
+      multiplier: output features per input feature.
       padding, strides, dilation, mask_rule: as in `Conv1D`.
       **options: as in `Conv1D`. `kernel_init` makes `[kernel_size, 1, in_features * multiplier]`,
         so that it sees the right fan-in, reshaped to `[kernel_size, in_features, multiplier]`.
@@ -219,8 +219,8 @@ class ConvTranspose1D(_Conv):
     Args:
       in_features: size of the last axis of `x`.
       out_features: size of the last axis of `y`.
-      kernel_size: outputs that a step reaches.
-      strides: outputs a step.
+      kernel_size: outputs to which a step contributes.
+      strides: outputs per step.
       padding: `"same"`, `"valid"` or `"causal"`, see `jaxmask.conv.conv1d_transpose`.
       **options: as in `Conv1D`; the kernel is `[kernel_size, in_features, out_features]`.
 
@@ -310,8 +310,8 @@ class Conv2D(_Conv):
         for name, value in axes.items():
             _check.two_counts(value, "Conv2D", name, "time, frequency", least=1)
         rules = (padding, mask_rule), (frequency_padding, None)
-        for size, stride, apart, rule in zip(kernel_size, strides, dilation, rules, strict=True):
-            _windows.window(size, stride, *rule, "Conv2D", dilation=apart, names=_NAMES)
+        for size, stride, gap, rule in zip(kernel_size, strides, dilation, rules, strict=True):
+            _windows.window(size, stride, *rule, "Conv2D", dilation=gap, names=_NAMES)
         shape = (*kernel_size, in_features // groups, out_features)
         self._make_weights(shape, out_features, **options)
         self.padding = padding
@@ -345,7 +345,7 @@ def _check_features(where: str, groups: int, in_features: int, out_features: int
 
 
 def _each_feature(init: nnx.Initializer) -> nnx.Initializer:
-    """An initializer reads the fan-in off the shape, and each result has one feature in."""
+    """Give the initializer a shape with a fan-in of one feature, as each output feature has."""
 
     def initialize(key: Array, shape: Any, *args: Any, **kwargs: Any) -> Array:
         size, features, multiplier = shape

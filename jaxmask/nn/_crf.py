@@ -11,7 +11,7 @@ from jaxmask.nn._base import MaskedModule
 
 
 class CRF(MaskedModule):
-    """Linear-chain conditional random field: how well a tag follows another, learned.
+    """Linear-chain conditional random field, with learned scores of transitions between tags.
 
     Train on `loss`, and decode by calling the module.
 

@@ -24,8 +24,8 @@ class Embed(MaskedModule):
     Args:
       num_embeddings: number of ids, 0 to `num_embeddings - 1`.
       features: size of a vector.
-      mask_zero: id 0 is padding: the mask is `ids != 0`, and what came in. Else the mask is what
-        came in.
+      mask_zero: id 0 is padding: the mask is `ids != 0`, combined with the one that came in. Else
+        the mask that came in is returned.
       embedding_init: initializer of `embedding [num_embeddings, features]`.
       embedding_metadata: metadata of the parameter, such as its sharding.
       dtype: of the result; of the parameter where None.
@@ -103,7 +103,7 @@ class Masking(MaskedModule):
     features, so `x [batch, feature]` gives a row mask `[batch]`.
 
     Args:
-      mask_value: the sentinel; nan is found too.
+      mask_value: the sentinel, which may be nan.
 
     Raises:
       MaskError: on call, if the mask that came in does not fit the one made.
@@ -114,7 +114,7 @@ class Masking(MaskedModule):
       >>> y.tolist(), mask.tolist()
       ([[[3.0, -1.0], [0.0, 0.0]]], [[True, False]])
 
-    Agrees with `keras.layers.Masking`, which forgets the mask that came in.
+    Agrees with `keras.layers.Masking`, which discards the mask that came in.
     """
 
     per_step = True

@@ -1,4 +1,4 @@
-"""How layers that do not know masks join: three wrappers, and a table that users extend."""
+"""Adapt layers that do not support masks: three wrappers, and a table that users extend."""
 
 import functools
 import inspect
@@ -25,7 +25,9 @@ NOTHING: Given = MappingProxyType({})
 
 
 class Passthrough(MaskedModule):
-    """Let a function of each step alone join; the mask passes (Keras's `supports_masking`).
+    """Adapt a function that acts on each step independently.
+
+    The mask passes through (Keras's `supports_masking`).
 
     The function never sees padding: before it runs, padded steps become copies of a real step,
     since a zero or nan there makes nan gradients in sqrt, log or a normalisation even under a
@@ -35,7 +37,7 @@ class Passthrough(MaskedModule):
 
     Args:
       f: a function or module `f(x) -> y` that acts on each step alone. One that mixes steps leaks
-        padding: `jm.leak.check` tells.
+        padding, which `jm.leak.check` finds.
       fill: value of all steps of a batch without a real step; 1 where None (0 for integers).
 
     Raises:
@@ -67,7 +69,7 @@ class Passthrough(MaskedModule):
 
 
 class Consume(MaskedModule):
-    """Let a function that uses the mask up join: after it there is none.
+    """Adapt a function that consumes the mask; its output has none.
 
     Args:
       f: a function or module `f(x, mask) -> y`, such as a pooling of your own. It sees `x` as it
@@ -91,7 +93,7 @@ class Consume(MaskedModule):
         """Run `f` and return `(y, None)`; `f` gets the options that it names."""
         layer, given = opened(self, options)
         f = reseeded(layer.f, given, "Consume")
-        return f(x, mask, **told(f, f, given, "Consume")), None
+        return f(x, mask, **call_options(f, f, given, "Consume")), None
 
 
 class DropMask(MaskedModule):
@@ -115,7 +117,7 @@ _user_table: dict[Any, Adapter] = {}
 
 
 def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
-    """Say once how all layers of a type, or one function, join a `Sequential`.
+    """Register how `Sequential` adapts all layers of a type, or one function.
 
     Args:
       layer: a class (matched exactly, so that a subclass that mixes steps is not mistaken for its
@@ -124,8 +126,8 @@ def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
         `adapter(layer) -> callable (x, mask) -> (y, mask)`.
 
     Raises:
-      TypeError: if `layer` is the type of functions of every kind, which would let all of them
-        join by one rule, or no class and no function; if `adapter` is not callable.
+      TypeError: if `layer` is the type of all functions, which would adapt every one of them by one
+        rule, or is neither a class nor a function; if `adapter` is not callable.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -149,8 +151,8 @@ def register(layer: type | Callable[..., Any], adapter: Adapter) -> None:
     _user_table[layer] = adapter
 
 
-def refuse_no_layer(layer: Any, at: str) -> None:
-    """What a wrapper is built of must be layers, not their classes nor lists of them."""
+def require_layer(layer: Any, at: str) -> None:
+    """Refuse anything but a layer, such as its class or a list of layers."""
     if isinstance(layer, type):
         name = layer.__name__
         raise TypeError(f"{at} is the class `{name}`, not a layer. Build it: `{name}(...)`.")
@@ -168,11 +170,11 @@ def call(
     on_unsupported: str = "error",
     given: Given = NOTHING,
 ) -> tuple[Any, Mask]:
-    """Call any layer on a pair: the one place that decides how a layer meets a mask.
+    """Call any layer on a pair: the one place that decides how a layer handles a mask.
 
     In order: the user's table, the table of Flax's layers, a second positional parameter named
-    `mask`. Any other layer is an error if there is a mask. `given` are
-    the options of the call, of which each layer gets those that it names.
+    `mask`. Any other layer is an error if there is a mask. `given`: the options of the call, of
+    which each layer gets those that it names.
     """
     with located(at, layer, x):
         result, is_masked = _run(layer, x, mask, given, at)
@@ -182,25 +184,25 @@ def call(
         _unsupported(layer, at, on_unsupported)
         x, _ = ops.fill(x, mask)
     with located(at, layer, x):
-        y = reseeded(layer, given, at)(x, **told(layer, layer, given, at, take=named))
+        y = reseeded(layer, given, at)(x, **call_options(layer, layer, given, at, take=named))
     return _unmasked(y, layer, at), None
 
 
 def _run(layer: Any, x: Any, mask: Mask, given: Given, at: str) -> tuple[Any, bool]:
-    """What a layer that knows masks gives, and whether it does."""
+    """The pair of a layer that supports masks, and whether it does."""
     if (adapter := lookup(_user_table, layer)) is not None:
         layer = adapter(layer)
-        return layer(x, mask, **told(layer, layer, given, at)), True
+        return layer(x, mask, **call_options(layer, layer, given, at)), True
     if (rule := lookup(FLAX_LAYERS, layer)) is not None:
         pair = rule(layer, _check.array(x, "x", f"{at}, {_check.name_of(layer)}"), mask, given)
         return pair, pair is not None
     if takes_mask(layer):
         layer = reseeded(layer, given, at)
-        return layer(x, mask, **told(layer, layer, given, at)), True
+        return layer(x, mask, **call_options(layer, layer, given, at)), True
     return None, False
 
 
-def told(
+def call_options(
     layer: Any,
     method: Callable[..., Any],
     given: Given,
@@ -218,7 +220,7 @@ def told(
 
 
 def adapted(layer: Any) -> Any:
-    """What the user's table makes of a layer; the layer itself where it says nothing."""
+    """What the user's table makes of a layer; the layer itself if it has no entry."""
     adapter = lookup(_user_table, layer)
     return layer if adapter is None else adapter(layer)
 
@@ -248,9 +250,9 @@ def takes_mask(layer: Callable[..., Any]) -> bool:
 
 
 def _unsupported(layer: Any, at: str, on_unsupported: str) -> None:
-    reason = "met a mask and does not know masks"
+    reason = "got a mask and does not support masks"
     if lookup(FLAX_LAYERS, layer) is not None:
-        reason = "met a mask and, set up like this, would mix steps or drop their axis"
+        reason = "got a mask and, set up like this, would mix steps or drop their axis"
     text = f"{at}, {_check.name_of(layer)}, {reason}. Say what it does with one:\n{ways(layer)}"
     if on_unsupported == "error":
         raise _check.MaskError(text)

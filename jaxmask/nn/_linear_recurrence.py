@@ -1,4 +1,4 @@
-"""Gated linear recurrences: gates of the input alone; the arithmetic is `recurrent.linear`."""
+"""Linear recurrences with gates that read only the input, by `recurrent.linear`."""
 
 from typing import Unpack
 
@@ -21,7 +21,7 @@ class LinearOptions(ParamOptions, total=False):
 
 
 class _Linear(Recurrent):
-    """A layer that makes `a` and `b` of `h = a h + b` from each step alone."""
+    """A layer that computes the `a` and `b` of `h = a h + b` from each step alone."""
 
     in_features: int
     hidden_features: int
@@ -188,7 +188,7 @@ class RGLRU(_Linear):
         self.decay = nnx.Param(decay.astype(options.get("param_dtype", jnp.float32)))
 
     def _slow_decay(self, key: Array, features: int) -> Array:
-        """Makes `a` lie between 0.9 and 0.999 where the gate is open, as in the paper."""
+        """A decay for which `a` is between 0.9 and 0.999 with an open gate, as in the paper."""
         full = jax.random.uniform(key, (features,), minval=0.9, maxval=0.999)
         log_a = jnp.log(full) / self.sharpness
         return log_a - jnp.log(-jnp.expm1(log_a))

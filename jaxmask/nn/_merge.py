@@ -8,12 +8,12 @@ from flax import nnx
 from jaxmask import _check, merge
 from jaxmask._types import Mask, Pair
 from jaxmask.nn import _join as join
-from jaxmask.nn._wrapping import Around
+from jaxmask.nn._wrapping import Wrapper
 
 _RULES = ("and", "or", "first")
 _DOC = """{what}, step by step: `jaxmask.merge.{function}`.
 
-It takes several pairs, so it stands outside `Sequential`.
+It takes several pairs, so it cannot be a layer of `Sequential`.
 
 Args:
   combine: the rule where masks differ, `"and"`, `"or"` or `"first"`: see `jaxmask.merge`.
@@ -96,7 +96,7 @@ class Dot(_Merge):
         return merge.dot(*pairs, combine=self.combine, normalize=self.normalize)
 
 
-class Residual(Around):
+class Residual(Wrapper):
     """A layer and a path around it: y = x + layer(x).
 
     It streams (`initial_carry` and `run`) if the layer does.
@@ -109,7 +109,7 @@ class Residual(Around):
     Raises:
       TypeError: if the layer is not callable; on call, if it changes the dtype.
       ValueError: if `combine` is unknown; on call, if the layer changes the shape.
-      MaskError: on call, if the layer meets a mask and does not know masks.
+      MaskError: on call, if the layer gets a mask and does not support masks.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -121,7 +121,7 @@ class Residual(Around):
     """
 
     def __init__(self, layer: Callable[..., Any], *, combine: str = "and"):
-        join.refuse_no_layer(layer, "Residual: `layer`")
+        join.require_layer(layer, "Residual: `layer`")
         _check.choice(combine, _RULES, "Residual", "combine")
         self.layer = layer
         self.combine = combine

@@ -30,7 +30,7 @@ class ScaleOptions(ParamOptions, total=False):
 
 
 class NormOptions(ScaleOptions, total=False):
-    """What those with a bias take."""
+    """What the modules with a bias take."""
 
     use_bias: bool
     bias_init: nnx.Initializer
@@ -38,7 +38,7 @@ class NormOptions(ScaleOptions, total=False):
 
 
 class _Norm(Weighted):
-    """Scale and bias of the last axis, and the dtype of what is normalised."""
+    """The scale, bias and dtype of a normalisation over the last axis."""
 
     def __init__(
         self,
@@ -161,8 +161,8 @@ class GroupNorm(_Norm):
       **options: as in `LayerNorm`.
 
     Raises:
-      ValueError: if the groups do not divide the features; on call, if the last axis of `x` has
-        another size.
+      ValueError: if `num_groups` does not divide `num_features`; on call, if the last axis of `x`
+        has another size.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -223,7 +223,7 @@ class Standardize(MaskedModule):
 
     Args:
       epsilon: added to the variance.
-      variance: divide by the deviation too, not only subtract the mean.
+      variance: also divide by the standard deviation, not only subtract the mean.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

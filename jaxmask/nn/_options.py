@@ -105,14 +105,14 @@ def taken(f: Callable[..., Any], given: Given) -> dict[str, Any]:
         return named(f, given)
     if isinstance(getattr(f, "__self__", f), MaskedModule) or jnp.ndim(given.get("row_ids", 0)) < 2:
         return dict(given)
-    # `TimeDistributed` makes such row ids unasked, which a `**` of others need not understand.
+    # `TimeDistributed` adds such row ids, which the `**` of a foreign layer may not accept.
     return {name: value for name, value in given.items() if name != "row_ids"}
 
 
 def reseeded(layer: Any, given: Given, where: str) -> Any:
     """The layer, or a foreign module that draws from `rngs` of the call though it names none.
 
-    Its own streams stand still, and its other variables stay shared.
+    Its own streams do not advance, and its other variables stay shared.
     """
     rngs = given.get("rngs")
     is_foreign = isinstance(layer, nnx.Module) and not isinstance(layer, MaskedModule)

@@ -13,7 +13,7 @@ _small_normal = nnx.initializers.normal(0.02)
 
 
 class _Positions(MaskedModule):
-    """A call counts from 0, `run` from the real steps of the chunks before."""
+    """A call counts positions from 0, `run` from the real steps of earlier chunks."""
 
     features: int
 

@@ -20,10 +20,10 @@ class RaggedVmap(MaskedModule):
 
         y[b], of its own length, = module(x[b, : n[b]])
 
-    The module is written, or was written by others, for one sequence `[n, feature]`, without a
+    The module is written, by you or by others, for one sequence `[n, feature]`, without a
     mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row noise of its own,
-    and advance as in one call. Statistics and caches that it would change by one row have no one
-    value for a batch: that is an error which names them.
+    and advance as in one call. Statistics and caches that it would change row by row have no
+    single value for a batch: that is an error which names them.
 
     Mask class: any; a batch that is not padded on the right is compacted first.
 
@@ -66,7 +66,7 @@ class RaggedVmap(MaskedModule):
         """Run the module on every row and return `(y, mask)`; options as in `Sequential`."""
         layer, given = opened(self, options, resets=False)
         options_of_row = named(layer.module, given)
-        # Of the row alone: `row_ids` make its keys, and `rngs` are drawn from before.
+        # Options of a row: `row_ids` make its keys, and `rngs` have been drawn from already.
         switches = {k: v for k, v in options_of_row.items() if k not in ("rngs", "row_ids")}
         graph, *states = nnx.split(layer.module, nnx.RngKey, nnx.RngCount, ...)
         keys, counts, rest = states
@@ -112,7 +112,7 @@ class RaggedVmap(MaskedModule):
         return (*axes, 0)
 
     def _advance(self, before: PyTree, after: PyTree) -> None:
-        # Rows that are not there say 0; all others say the same.
+        # Rows too short to run give counts of 0; all others agree.
         latest = jax.tree.map(lambda new: jnp.max(new, initial=0), after)
         moved = jax.tree.map(jnp.maximum, before, latest)
         try:
@@ -144,14 +144,14 @@ def _refuse_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
     changed = [name for name, leaf in after.items() if before.get(name) is not leaf]
     if changed:
         raise ValueError(
-            f"{WHERE}: the module changes {', '.join(changed)} on each row, and a batch has no one "
-            "value for it. Use running averages (`model.eval()`), jaxmask's own `jm.nn.BatchNorm` "
-            "for statistics over real steps of all rows, or return the new value as a result."
+            f"{WHERE}: the module changes {', '.join(changed)} on each row, and a batch has no "
+            "single value for it. Use running averages (`model.eval()`), `jm.nn.BatchNorm` for "
+            "statistics over real steps of all rows, or return the new value as a result."
         )
 
 
 def _leaves(module: Any) -> dict[str, Any]:
-    """Every array that is no part of a random stream, by its path. Taken now: variables change."""
+    """Every array outside random streams, by its path, read now, since variables change."""
     state = nnx.state(module, nnx.Not(nnx.RngState))
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}

@@ -33,7 +33,7 @@ class _Noise(MaskedModule):
         self.deterministic = deterministic
         self.rng_collection = rng_collection
         stream = rngs[rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
-        # A copy of its own, so that other layers draw what they would draw without this one.
+        # Its own stream, so that other layers draw what they would draw without this one.
         self.rngs = nnx.data(None if stream is None else stream.fork())
 
     @property

@@ -36,7 +36,7 @@ def unit_forget_bias(
 
 
 class Recurrent(MaskedModule):
-    """A recurrent module: a call starts from the initial carry, `run` from any."""
+    """A recurrent module: a call starts from the initial carry, `run` from a given one."""
 
     return_sequences: bool
     reverse: bool
@@ -58,7 +58,7 @@ class Recurrent(MaskedModule):
         reverse = self.reverse if reverse is None else reverse
         return self._run(carry, x, mask, reverse, resets)
 
-    # Apart from `run`: `nnx.tabulate` lists public methods that a call goes through, and cannot
+    # Separate from `run`: `nnx.tabulate` lists the public methods that a call uses, and cannot
     # print a carry with fields.
     def _run(
         self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None

@@ -83,7 +83,7 @@ class RNN(Recurrent):
         """What the cell starts from, at least float32.
 
         `feature_shape`: the axes of one step of one row, `(cell.in_features,)` where None. A cell
-        over images, such as `ConvLSTMCell`, has to be told.
+        over images, such as `ConvLSTMCell`, needs it.
         """
         layer, given = opened(self, options, resets=False)
         if feature_shape is None:
@@ -91,7 +91,7 @@ class RNN(Recurrent):
             if axes != 1:
                 raise ValueError(
                     f"RNN: a step of {_check.name_of(self.cell)} has {axes} feature axes, whose "
-                    "sizes are unknown before it meets an array. Pass them: "
+                    "sizes are unknown before it gets an array. Pass them: "
                     "`initial_carry(batch, feature_shape)`."
                 )
             feature_shape = (self.cell.in_features,)  # type: ignore[attr-defined]

@@ -20,30 +20,30 @@ class Sequential(Stack):
     """Apply layers in order, each to the pair that the one before it returned.
 
     A layer is any callable `(x, mask) -> (y, mask)`; no base class is needed. Flax's per-step
-    layers and JAX's activations join as they are. Any other layer that meets a mask is a
+    layers and JAX's activations work as they are. Any other layer that gets a mask is a
     `MaskError` that names it: a mask is never dropped silently.
 
     A stack of causal layers streams: `run(carry, x, mask)` goes on from `initial_carry(batch)`
-    chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry a
-    layer, `()` for a layer that acts on each step alone.
+    chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry
+    per layer, `()` for a layer that acts on each step alone.
 
     The options of a call, `rngs`, `row_ids`, `deterministic`, `use_running_average` and `resets`,
     reach every layer, inside every wrapper too. A layer of yours gets those that its call names.
 
     A mask of None says that every step is real, so `model(ids)` trains on the padding of `ids`
     unless the first layer makes a mask of it: `Embed(..., mask_zero=True)` or `Masking`. Where rows
-    are padded, `needs_mask=True` lets no call through in which the mask was forgotten.
+    are padded, `needs_mask=True` refuses a call in which the mask was forgotten.
 
     Args:
       *layers: callables.
       on_unsupported: `"error"`; or Keras's behaviour, where the mask is None after a layer that
-        does not know masks, with a warning (`"warn"`) or without (`"drop"`).
+        does not support masks, with a warning (`"warn"`) or without (`"drop"`).
       needs_mask: refuse a call, or a `run`, without a mask, unless the first layer makes one.
 
     Raises:
       ValueError: if `on_unsupported` is unknown.
       TypeError: if a layer is not callable.
-      MaskError: on call, if a layer that does not know masks meets one, one returns a mask that
+      MaskError: on call, if a layer that does not support masks gets one, one returns a mask that
         does not belong to its result, or there is none with `needs_mask`; on `run`, if a layer is
         not causal.
 
@@ -71,7 +71,7 @@ class Sequential(Stack):
     ):
         _check.choice(on_unsupported, join.ON_UNSUPPORTED, "Sequential", "on_unsupported")
         for position, layer in enumerate(layers):
-            join.refuse_no_layer(layer, f"Sequential: layer {position}")
+            join.require_layer(layer, f"Sequential: layer {position}")
         self.layers = nnx.List(layers)
         self.on_unsupported = on_unsupported
         self.needs_mask = needs_mask
@@ -114,13 +114,13 @@ class TimeDistributed(MaskedModule):
       >>> y.shape, mask.shape
       ((2, 3, 5), (2, 3))
 
-    Agrees with `keras.layers.TimeDistributed`, which does not hand masks to layers inside.
+    Agrees with `keras.layers.TimeDistributed`, which does not pass masks to layers inside.
     """
 
     per_step = True
 
     def __init__(self, layer: Callable[..., Any]):
-        join.refuse_no_layer(layer, "TimeDistributed: `layer`")
+        join.require_layer(layer, "TimeDistributed: `layer`")
         self.layer = layer
 
     def __call__(

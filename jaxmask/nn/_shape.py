@@ -8,7 +8,7 @@ from jaxmask.nn._base import MaskedModule
 
 
 class Flatten(MaskedModule):
-    """Features behind each other along time: `jaxmask.shape.flatten`.
+    """All features of a row one after another along time: `jaxmask.shape.flatten`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -132,7 +132,7 @@ class Pad(MaskedModule):
 
 
 class Crop(MaskedModule):
-    """Without the first and last real steps of each row: `jaxmask.shape.crop`.
+    """Drop the first and last real steps of each row: `jaxmask.shape.crop`.
 
     Args:
       width: `(left, right)` numbers of real steps.

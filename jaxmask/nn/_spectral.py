@@ -10,10 +10,10 @@ from flax import nnx
 from jaxmask import _check
 from jaxmask._sums import accumulator
 from jaxmask._types import Array
-from jaxmask.nn._wrapping import Around
+from jaxmask.nn._wrapping import Wrapper
 
 
-class SpectralNorm(Around):
+class SpectralNorm(Wrapper):
     """Run a layer with each of its weight matrices divided by its largest singular value.
 
         sigma = v W u,   W' = W / sigma
@@ -26,15 +26,15 @@ class SpectralNorm(Around):
       layer: a module that `Sequential` takes. Parameters with more than two axes are flattened to
         a matrix with the last axis as it is; vectors stay as they are.
       n_steps: power iterations a call, at least 1.
-      epsilon: keeps the norms of u and v off 0.
+      epsilon: keeps the norms of u and v above 0.
       use_running_average: keep u as it is; `model.eval()` sets it.
       rngs: source of the `params` random stream.
 
     Raises:
       TypeError: if `layer` is no module.
       TypeError, ValueError: if `n_steps` is not an int of at least 1.
-      MaskError: on call, if the layer meets a mask and does not know masks; on `run`, if it is not
-        causal.
+      MaskError: on call, if the layer gets a mask and does not support masks; on `run`, if it is
+        not causal.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -26,7 +26,7 @@ class StackedRNN(Stack):
     Args:
       *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ..., or any layer that
         `Sequential` takes; all but the last one give every step.
-      residual: add what a layer gets to what it gives, where both have the same shape.
+      residual: add the input of a layer to its output, where both have the same shape.
       dropout_rate: probability of dropping a feature between two layers, while training; from 0 to
         below 1.
       variational: one draw for all steps of a row, not one for each.
@@ -65,7 +65,7 @@ class StackedRNN(Stack):
         if _check.dropout_rate(dropout_rate, "StackedRNN") and rngs is None:
             raise ValueError("StackedRNN: `dropout_rate` needs a random stream: pass `rngs=`.")
         for position, layer in enumerate(layers):
-            join.refuse_no_layer(layer, f"StackedRNN: layer {position}")
+            join.require_layer(layer, f"StackedRNN: layer {position}")
         self.layers = nnx.List(layers)
         self.residual = residual
         self.dropout = nnx.Dropout(dropout_rate, rngs=rngs)

@@ -31,7 +31,7 @@ def run(
     if join.acts_on_each_step(streaming):
         return (), _each_step(layer, streaming, x, mask, at, given)
     with located(at, layer, x):
-        options = join.told(streaming, streaming.run, given, at)
+        options = join.call_options(streaming, streaming.run, given, at)
         layer = streaming if "rngs" in options else reseeded(streaming, given, at)
         carry, pair = layer.run(carry, x, mask, **options)
     return carry, join.checked(pair, streaming, at)
@@ -51,7 +51,7 @@ def _each_step(layer: Any, streaming: Any, x: Any, mask: Mask, at: str, given: G
 
 
 def _streaming(layer: Any, at: str) -> Any:
-    """The layer as the user's table has it, if it can run chunk by chunk."""
+    """The layer, adapted by the user's table; refused if it cannot run chunk by chunk."""
     layer = join.adapted(layer)
     reason = None
     if getattr(layer, "reverse", False) is True:

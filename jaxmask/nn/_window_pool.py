@@ -62,7 +62,7 @@ class MaxPool1D(_WindowPool):
       padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
       mask_rule: see `jaxmask.conv.conv1d`.
       in_features: size of the last axis of `x`, for a carry that has its final shape from the start
-        (as `lax.scan` over chunks needs it); where None, the first chunk tells.
+        (as `lax.scan` over chunks needs it); where None, the first chunk determines it.
 
     Raises:
       TypeError, ValueError, MaskError: on call, under the rules of the function; from `run`, if the

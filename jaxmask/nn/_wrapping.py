@@ -10,8 +10,8 @@ from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import CallOptions, Given, opened
 
 
-class Around(MaskedModule):
-    """A wrapper of one layer, which streams if the layer does."""
+class Wrapper(MaskedModule):
+    """A wrapper around one layer, which streams if the layer does."""
 
     layer: Any
 

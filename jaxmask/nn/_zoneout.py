@@ -15,7 +15,7 @@ from jaxmask.nn._options import Rngs, draw
 
 
 class ZoneoutCarry(NamedTuple):
-    """State of a `ZoneoutCell`: that of its cell, a seed a row, and how many steps were real.
+    """State of a `ZoneoutCell`: that of its cell, and a seed and a count of real steps per row.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -37,8 +37,8 @@ class ZoneoutCell(nnx.RNNCellBase):
 
     Where the cell outputs a part of its new state, as Flax's do, so does zone-out, after mixing.
     The noise is keyed by the row and by the rank of the step among its real steps, both in the
-    carry, so neither padding nor chunks change it. In `RNN` the rank goes on through segments and
-    resets: no two sequences of a row have the same noise.
+    carry, so neither padding nor chunks change it. In `RNN` segments and resets do not restart the
+    rank: no two sequences of a row have the same noise.
 
     Args:
       cell: `nnx.LSTMCell`, `nnx.GRUCell`, or any cell of `jaxmask.nn.RNN` with a floating carry.
@@ -97,7 +97,7 @@ class ZoneoutCell(nnx.RNNCellBase):
         noise_rngs: Rngs | None = None,
         row_ids: ArrayLike | None = None,
     ) -> ZoneoutCarry:
-        """The cell's carry, and while training a seed a row, drawn from the `dropout` stream.
+        """The cell's carry, and while training one seed per row, from the `dropout` stream.
 
         `noise_rngs` replaces that stream, and `row_ids` name the rows, as in a call of `RNN`.
         """
@@ -134,7 +134,7 @@ class ZoneoutCell(nnx.RNNCellBase):
     def restart_carry(self, carry: ZoneoutCarry) -> ZoneoutCarry:
         """The `reset_carry` of `jaxmask.recurrent.scan`, for a later sequence of a row.
 
-        Seed and rank go on, since two sequences of a row would else have the same noise.
+        Seed and rank are kept: otherwise two sequences of a row would have the same noise.
         """
         goes_on: Any = None
         return carry._replace(seed=goes_on, rank=goes_on)

@@ -23,7 +23,7 @@ class Arguments:
     Attributes:
       tree: the structure of the arguments of the function.
       shared: for each leaf, the leaf itself if all rows share it, else None.
-      is_shared: for each leaf.
+      is_shared: for each leaf, whether all rows share it.
       arrays: the mapped leaves, batch first.
       names: for each of `arrays`, the name of its length, or None if it has no ragged axis.
       masks: for each name, its mask: a NumPy array if it is known, also under `jit`.
@@ -123,12 +123,12 @@ class _Reader:
             if mask is not None and other is mask:
                 return name, self.result.masks[name]
         if mask is None:
-            inside = any(map(dims.is_symbolic, shapes[0][:2]))  # of another row function
+            inside = any(map(dims.is_symbolic, shapes[0][:2]))  # an outer row function
             given: Any = (jnp if inside else np).ones(shapes[0][:2], bool)
         else:
             self.result.given = True
             given = _check.boolean(mask, WHERE)
-            # A known mask stays known under `jit`, so that a batch without padding is not moved.
+            # A known mask stays known under `jit`, so a batch without padding is not compacted.
             given = mask if isinstance(mask, np.ndarray) else given
             given = given if isinstance(given, jax.core.Tracer) else np.asarray(given)
         if len(self.seen) == len(NAMES):

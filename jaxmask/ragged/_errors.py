@@ -50,8 +50,8 @@ class UnsupportedPrimitiveError(NotImplementedError):
 def user_line(equation: Any, callers: Sequence[Any] = ()) -> str:
     """File, line and function in the user's code from which an equation comes.
 
-    JAX caches what a function under `jit` was traced to, with the lines of its first caller; then
-    this is the line of the call (`callers`, outermost first).
+    JAX caches the trace of a function under `jit` with the lines of its first caller; then this is
+    the line of the call (`callers`, outermost first).
     """
     for one in (equation, *reversed(callers)):
         traceback = one.source_info.traceback
@@ -96,7 +96,7 @@ HINTS: dict[str, str] = {
 }
 
 
-# Functions of JAX that need a constant size: a word of the line or the error, and an alternative.
+# JAX functions that need a constant size: a word of the line or the error, and an alternative.
 INSTEAD: dict[str, str] = {
     "searchsorted": "Count instead: `jnp.sum(a[:, None] < v, axis=0)` is `searchsorted(a, v)`. ",
     "interp": (
@@ -123,7 +123,7 @@ def trace_error(error: Exception) -> RaggedTraceError:
     if "time_2" in text:
         hint += HINTS["lengths"]
     where, source = _line_of(error)
-    hint = "".join(way for word, way in INSTEAD.items() if word in text + source) + hint
+    hint = "".join(advice for word, advice in INSTEAD.items() if word in text + source) + hint
     return RaggedTraceError(
         "ragged_vmap: the function cannot be traced at a symbolic length:\n"
         f"{type(error).__name__}: {text.splitlines()[0] if text else ''}\n{where}{hint}"

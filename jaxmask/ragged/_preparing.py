@@ -1,4 +1,4 @@
-"""The arrays that a program runs on: real steps first, and a row that can run in every slot."""
+"""Prepare the arrays of a program: real steps first, and every row one that can run."""
 
 import functools
 import operator
@@ -25,8 +25,8 @@ def prepare(
 
     In the arrays, the real steps of each row come first, followed by copies of the first one. A row
     that is too short to run gets the values of another row, without gradient, and its results are
-    dropped. Zeros would not do: there the gradient of a norm or a logarithm is nan, and would reach
-    the parameters.
+    dropped. Zeros would not do: at 0 the gradient of a norm or a logarithm is nan, which would
+    reach the parameters.
     """
     lengths = {name: _lengths(mask) for name, mask in call.masks.items()}
     conditions = [length >= min_length for length in lengths.values()]
@@ -43,7 +43,7 @@ def prepare(
     rows = _donors(valid)
     lengths = {name: _of_rows(length, rows) for name, length in lengths.items()}
     if not known:
-        # A batch without a valid row runs at the full length: at its own, a softmax is nan.
+        # A batch without a valid row runs at the full length: over 0 steps, a softmax is nan.
         some = jnp.any(valid)
         lengths = {n: jnp.where(some, k, program.physical(n)) for n, k in lengths.items()}
     sources = {
@@ -68,7 +68,7 @@ def _units(lengths: dict[str, Any], multiple: int) -> dict[str, Any]:
 
 
 def _donors(valid: Any) -> Any:
-    """For each row the one whose values it gets: itself, or the first valid row."""
+    """The row whose values each row gets: itself if valid, else the first valid row."""
     if isinstance(valid, np.ndarray):
         return np.where(valid, np.arange(len(valid)), np.argmax(valid)).astype(np.int32)
     first = jax.lax.argmax(valid, 0, jnp.int32)
@@ -76,7 +76,7 @@ def _donors(valid: Any) -> Any:
 
 
 class _Sources(NamedTuple):
-    """From where each position of a compacted batch is read.
+    """Where each position of a compacted batch is read from.
 
     Attributes:
       indices: `[batch, physical, 2]`, row and step.
@@ -104,7 +104,7 @@ def _sources(mask: Any, lengths: Any, valid: Any, rows: Any, physical: int) -> _
 
 
 def _order(mask: Any) -> Array:
-    # For any mask: sorting integers costs less than a branch does.
+    # Right-padded masks are sorted too: sorting integers costs less than a branch.
     time, mask = mask.shape[1], jnp.asarray(mask)
     position = jax.lax.broadcasted_iota(jnp.int32, mask.shape, 1)
     keys = jax.lax.sort(jnp.where(mask, position, position + time), dimension=1, is_stable=False)
@@ -149,8 +149,8 @@ def _permute(array: Array, sources: _Sources) -> Array:
         known = sources.inverse is not None
         return _of_steps(x, sources.inverse if known else _inverse(sources.order))
 
-    # The only public way to give a linear function its transpose under all transformations.
-    # "Symmetric", or else JAX would derive the transpose that is given here.
+    # The only public way to give a linear function its own transpose under all transformations.
+    # "Symmetric", since otherwise JAX would derive the transpose instead of using the one given.
     return jax.lax.custom_linear_solve(
         back, array, lambda _, x: forth(x), lambda _, x: back(x), symmetric=True
     )
@@ -180,7 +180,7 @@ def _gather(array: Array, indices: Any) -> Array:
 
 
 def _timeless(array: Array, valid: Any, rows: Any) -> Array:
-    """An array without a time axis."""
+    """An array without a time axis, with its invalid rows replaced."""
     other = stop_gradient(_gather(array, jnp.asarray(rows)[:, None]))
     return jnp.where(_mask_ops.expand(jnp.asarray(valid), array.ndim), array, other)
 
@@ -192,7 +192,7 @@ def _or_safe(array: Array, some: Array) -> Array:
 
 
 def _safe_values(shape: Sequence[int], dtype: Any) -> Array:
-    """Distinct positive values, on which little is singular, for a batch without a valid row."""
+    """Distinct positive values, where few functions are singular, for a batch with no valid row."""
     if not jnp.issubdtype(dtype, jnp.inexact):
         return jnp.zeros(shape, dtype)
     time, rest = (shape or (1,))[0], int(np.prod(shape[1:]))

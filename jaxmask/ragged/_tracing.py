@@ -112,7 +112,7 @@ def _shapes(f: Callable, call: Arguments, lengths: dict[str, int]) -> Any:
 
 
 def _compare(program: RowProgram, results: Any, bound: int) -> None:
-    """Refuse functions whose results differ in shape at a known length, which they compare with."""
+    """Refuse a function whose results have other shapes at a known length than traced for any."""
     values = {name: program.sizes.bounds[name][bound] for name in program.symbols.values()}
     expected = [
         tuple(int(dims.evaluate(dim, values, dims.ARRAYS)) for dim in shape)

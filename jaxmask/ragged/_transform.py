@@ -23,8 +23,8 @@ class RaggedVmap:
     """What `ragged_vmap` returns: call it with `(x, mask, ...)`.
 
     Attributes:
-      adapters: for each type of functions that hold state of their own, what `ragged_vmap` makes of
-        them, with the same arguments. `jaxmask.nn` enters `nnx.Module` when it is imported.
+      adapters: for each type of function that holds state, what `ragged_vmap` calls instead, with
+        the same arguments. `jaxmask.nn` registers `nnx.Module` when it is imported.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -146,7 +146,7 @@ def ragged_vmap(
       each row alone.
 
     Raises:
-      RaggedTraceError: if `f` needs in Python what only a known length can answer.
+      RaggedTraceError: if `f` needs a known length in Python.
       UnsupportedPrimitiveError: if a primitive without a rule is used on a ragged axis.
       MaskError, TypeError, ValueError: if a mask does not belong to its array.
 
@@ -161,7 +161,7 @@ def ragged_vmap(
     """
     options = {"min_length": min_length, "multiple_of": multiple_of}
     if "flax.nnx" in sys.modules:  # else `f` is no module of Flax
-        importlib.import_module("jaxmask.nn")  # enters its adapter; a layer above this one
+        importlib.import_module("jaxmask.nn")  # registers its adapter; it lies above this module
     for kind, make in RaggedVmap.adapters.items():
         if isinstance(f, kind):
             return make(f, in_axes, **options)

@@ -1,4 +1,4 @@
-"""Checks of weights and carries, the same for every layer with weights of its own."""
+"""Checks of weights and carries, shared by `lstm`, `gru` and `simple`."""
 
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ def check_weights(
 ) -> Weights:
     """Check `w_x [feature, gates * hidden]`, `w_h [hidden, gates * hidden]` and `b`.
 
-    `biases`: how many may stand in `b`; where there are 2, as `[2, gates * hidden]`.
+    `biases`: how many biases `b` may hold; two are `[2, gates * hidden]`.
     """
     if not isinstance(weights, tuple) or len(weights) != 3:
         raise TypeError(

@@ -40,14 +40,14 @@ class LSTMWeights(NamedTuple):
 class GRUWeights(NamedTuple):
     """Parameters of one GRU layer; gates side by side in the order r, z, n.
 
-    That is the order of PyTorch, cuDNN and Flax. Keras has z, r, n, so its first two thirds change
-    places. Nothing is checked when it is built; `jm.recurrent.gru` checks the shapes it is given.
+    That is the order of PyTorch, cuDNN and Flax. Keras has z, r, n, so its first two thirds must be
+    swapped. Nothing is checked when it is built; `jm.recurrent.gru` checks the shapes it is given.
 
     Attributes:
       w_x: `[feature, 3 * hidden]`, floating.
       w_h: `[hidden, 3 * hidden]`, floating.
-      b: `[3 * hidden]`, or `[2, 3 * hidden]`: the bias of the input and that of the state apart,
-        as PyTorch and Keras have them. They differ in the gate n alone.
+      b: `[3 * hidden]`, or `[2, 3 * hidden]`: separate biases of the input and of the state,
+        as in PyTorch and Keras. Keeping them separate matters in the gate n alone.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -111,7 +111,7 @@ def zero_carry(
     """The carry that a layer starts from where it is given none.
 
     Args:
-      weights: of the layer: they say which carry it has, and how many hidden features.
+      weights: of the layer; they determine the type and size of its carry.
       batch: number of rows.
       dtype: float32 or wider.
 

@@ -16,8 +16,8 @@ METHODS = ("auto", "scan", "tiled", "dense", "pallas")
 LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
 LEAST_TIME = 32
 FEW = 16  # rows
-SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots, as shares of the rows
-EVEN = 32  # rows; a few more, say 48, XLA:CPU multiplies at two thirds of the rate
+SHARES, LEAST_SLOTS = (1 / 8, 3 / 8, 1), 4  # slots as fractions of the rows; at least this many
+EVEN = 32  # rows; XLA:CPU multiplies a few more, say 48, at two thirds of the rate
 STEPS, STEPS_FEW, STEPS_ONE = 4, 8, 16  # of a chunk: for many rows, for few, for one
 KERNEL_ROWS, KERNEL_STEPS = 128, 8
 UNROLL = 8  # steps per loop iteration where launching a kernel dominates its time
@@ -25,7 +25,7 @@ UNROLL = 8  # steps per loop iteration where launching a kernel dominates its ti
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A method and its sizes: what `method=` takes beside a name, and what `explain` returns.
+    """A method and its sizes: what `method=` takes besides a name, and what `explain` returns.
 
     Sizes left at `()` or 0 are chosen as for the method's name alone, and a method ignores those
     that it does not use. Choices that differ only in `reason` are equal: they share what is
@@ -34,14 +34,14 @@ class Choice:
     Attributes:
       method: `"auto"`, `"scan"`, `"tiled"`, `"dense"` or `"pallas"`, see `jaxmask.recurrent.lstm`.
       slots: numbers of rows to step at once. `"tiled"` chooses one of them by the lengths, when the
-        program runs; `"pallas"` keeps at most the largest on the chip. More than there are rows
-        count as that many.
+        program runs; `"pallas"` keeps at most the largest on the chip. Numbers above the number of
+        rows count as that number.
       steps: time steps of a chunk, of `"tiled"` and `"pallas"`.
       unroll: time steps per loop iteration, of `"dense"` and of the backward of `"pallas"`.
       reason: why this method was chosen.
 
     Raises:
-      TypeError, ValueError: if `method` is unknown, or a size is negative or no whole number.
+      TypeError, ValueError: if `method` is unknown, or a size is not a non-negative integer.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -85,13 +85,13 @@ def choose(
     1. What the caller asked for; but only the scan can have a symbolic dimension or a GRU that
        resets before the product, and an empty array is left to it.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
-    3. The scan for a GRU that resets before the product: a step has two products in a row.
+    3. The scan for a GRU that resets before the product: its step has two successive products.
     4. `"dense"` on a GPU, where launching kernels dominates: it takes `UNROLL` steps an iteration.
     5. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
        gathered.
     6. The scan on anything but a CPU, where nothing else was measured.
     7. The scan for states of less than `LEAST_HIDDEN` features, and for an empty array.
-    8. `"dense"` where there is next to nothing to skip: for up to `FEW` rows, and where there is
+    8. `"dense"` where there is little to skip: for up to `FEW` rows, and where there is
        no mask or rows are packed, with `LEAST_HIDDEN_FULL` features or more, else the scan.
     9. The scan for rows of less than `LEAST_TIME` steps.
     10. `"tiled"`.
@@ -132,7 +132,7 @@ def explain(
 ) -> Choice:
     """Say which method runs here and now, with which sizes, and why.
 
-    Every method serves any mask, and where its real steps lie does not change what they cost.
+    Every method takes any mask, and the position of its real steps does not change their cost.
 
     Args:
       batch: number of rows.
@@ -164,9 +164,9 @@ def explain(
 
 
 def _sizes(method: str, batch: int, time: int) -> tuple[tuple[int, ...], int, int]:
-    """Slots, steps of a chunk, and steps per iteration, where the caller left them open.
+    """Slots, steps of a chunk, and steps per iteration, for sizes that the caller left open.
 
-    Few slots leave less idle while the longest row ends, many take more rows with each product.
+    With few slots, fewer are idle while the longest row ends; with many, a product has more rows.
     The whole batch is stepped at once on an accelerator, and where there are few rows.
     """
     on_cpu = jax.default_backend() == "cpu"

@@ -53,7 +53,7 @@ def lstm(
       carry: `(h, c)`, each `[batch, hidden]`; zeros where None. At least float32, in and out.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        The first segment that a row meets goes on from `carry`, every later one from zeros.
+        In each row the first segment to run starts from `carry`, the others from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). A reset at a masked step counts too.
       method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
@@ -120,12 +120,12 @@ def gru(
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       weights: `w_x [feature, 3 * hidden]`, `w_h [hidden, 3 * hidden]`, gates in the order r, z, n,
         and `b [3 * hidden]`, or `[2, 3 * hidden]`: the bias of the input and that of the state,
-        which only `reset_after` tells apart. Matrices multiply in the common dtype of `x`, `w_x`.
+        allowed only with `reset_after`. Matrices multiply in the common dtype of `x`, `w_x`.
       carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
       reset_after: True in PyTorch, in Flax and by default in Keras; False in the paper.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        The first segment that a row meets goes on from `carry`, every later one from zeros.
+        In each row the first segment to run starts from `carry`, the others from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). A reset at a masked step counts too.
       method: a name or a `Choice`, see `jaxmask.recurrent.lstm`.
@@ -182,7 +182,7 @@ def simple(
       activation: `"tanh"` or `"relu"`.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        The first segment that a row meets goes on from `carry`, every later one from zeros.
+        In each row the first segment to run starts from `carry`, the others from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). A reset at a masked step counts too.
       method: a name or a `Choice`, see `jaxmask.recurrent.lstm`.

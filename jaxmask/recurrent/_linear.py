@@ -37,7 +37,7 @@ def linear(
       carry: `h [batch, feature...]`; zeros where None. At least float32 (complex64), in and out.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        The first segment that a row meets goes on from `carry`, every later one from zeros.
+        In each row the first segment to run starts from `carry`, the others from zeros.
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). A reset at a masked step counts too.
 
@@ -96,7 +96,7 @@ def _linear(
     a: Array, b: Array, mask: Mask, starts: StepMask | None, carry: Array, *, reverse: bool
 ) -> tuple[Array, Pair]:
     dtype = common_dtype(a.dtype, b.dtype)
-    # A masked step multiplies by 1 and adds 0, so the state passes by it.
+    # A masked step multiplies by 1 and adds 0, so the state passes through unchanged.
     a = ops.fill(a, mask, 1)[0].astype(carry.dtype)
     b = ops.fill(b, mask, 0)[0].astype(carry.dtype)
     if not a.shape[1]:
@@ -121,8 +121,8 @@ def _cleared(x: Array, where: Array) -> Array:
 
 def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array:
     """The states after each step, from h = 0."""
-    # inf times a state of 0 would be nan. Sequence by sequence, so that none changes how another is
-    # rounded.
+    # inf times a state of 0 would be nan. Per sequence, so that none changes the rounding of
+    # another.
     overflows = _growth(jax.lax.stop_gradient(a), starts, reverse) > jnp.finfo(a.dtype).max
     h = _at_once(jnp.where(overflows, 1, a), b, starts, reverse)
     return jax.lax.cond(
@@ -133,7 +133,7 @@ def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array
 
 
 def _growth(a: Array, starts: StepMask | None, reverse: bool) -> Array:
-    """A bound of all products of neighbouring `a` up to each step of a sequence."""
+    """A bound on the products of consecutive `a` that end at each step of a sequence."""
     size = jnp.maximum(abs(a), 1)
     if starts is None:
         return jnp.prod(size, axis=1, keepdims=True)
@@ -166,7 +166,7 @@ def _by_step(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Arra
         return h, h
 
     inputs = jax.tree.map(masked_scan.time_first, (a, b, starts))
-    # A zero like the first step varies over a `shard_map` as it does.
+    # `zeros_like`, so that in a `shard_map` the zeros vary over axes as the step does.
     _, h = jax.lax.scan(step, jnp.zeros_like(b[:, 0]), inputs, reverse=reverse)
     return masked_scan.time_first(h)
 

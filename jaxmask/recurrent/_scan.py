@@ -53,12 +53,12 @@ def scan(
       carry: pytree of arrays `[batch, ...]`.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        The first segment that a row meets goes on from `carry`.
+        In each row the first segment to run starts from `carry`.
       resets: `[batch, time]`, boolean: where a new episode begins. The carry is reset before that
         step, and, in reverse, after it. A reset at a masked step counts too, since it belongs to
         the structure of the row: the next real step begins an episode.
       reset_carry: what every later segment and every episode starts from; zeros where None. A None
-        in the place of an array lets that part of the carry go on.
+        in place of an array keeps that part of the carry.
 
     Returns:
       `(carry, (y, mask))`; `y` holds arrays `[batch, time, ...]`, 0 in the padding.
@@ -92,8 +92,8 @@ def with_starts(
 ) -> tuple[Steps, Mask, StepMask | None]:
     """Check the pair, fold `segments=` into the mask, and find where sequences begin.
 
-    The last result is True where the state of the step before must not reach, and None where there
-    is neither a segment nor a reset.
+    The last result is True at steps that the state must not enter from the step before; it is None
+    without segments and resets.
     """
     x, mask, ids = _with_ids(x, mask, segments, where)
     starts = None if ids is None else _later_segments(ids)
@@ -123,7 +123,7 @@ def _with_ids(
 
 
 def _later_segments(ids: Ids) -> StepMask:
-    """True at the first real step of every segment of a row but the first."""
+    """True at the first real step of every segment of a row except the first segment."""
     step = jnp.where(ids > 0, jnp.arange(ids.shape[1]), -1)
     last_real = jax.lax.cummax(step, axis=1)
     before = jnp.pad(last_real, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
@@ -141,7 +141,7 @@ def run(
     reverse: bool,
     reset_carry: Carry | None = None,
 ) -> tuple[Carry, tuple[PyTree, Mask]]:
-    """`scan` after its checks, for an `x` whose padding the cell can stand."""
+    """`scan` without its checks, for an `x` whose padding is safe for the cell."""
     _check_carry(carry, x.shape[0])
     if reset_carry is not None:
         _check_reset_carry(reset_carry, carry)
@@ -175,13 +175,13 @@ def run(
 def _varying(step: Callable, carry: Carry, inputs: PyTree) -> Carry:
     """Let the carry vary over every axis of a `shard_map` that a step's result varies over.
 
-    `lax.scan` wants the type that goes in to come out, and zeros made inside vary over none.
+    `lax.scan` requires the carry to keep its type, and zeros made inside vary over no axis.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return carry
 
     one = jax.tree.map(lambda a: jnp.zeros_like(a, shape=a.shape[1:]), inputs)
-    # A False made like an array varies as the array does, and what it selects varies as it does.
+    # A False made with `zeros_like` varies as its array does, and so does whatever it selects.
     false = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(step(carry, one)[0]):
         false |= jnp.zeros_like(leaf, shape=(), dtype=bool)
@@ -194,7 +194,7 @@ def time_first(x: Array) -> Array:
 
 
 def _restarted(starts: StepMask, fresh: PyTree, carry: Carry) -> Carry:
-    """The carry of `fresh` where a sequence starts; a None in `fresh` lets it go on."""
+    """The carry of `fresh` where a sequence starts; a None in `fresh` keeps that part."""
 
     def restart(new: Array | None, old: Any) -> Any:
         return old if new is None else _select(starts, new, old)

@@ -1,7 +1,7 @@
 """One row inside the program: its lengths, and what its padding holds.
 
 Every rule keeps the invariant that **padding holds a copy of position 0 on each ragged axis**;
-`padding` says it in full and checks it.
+the module `padding` states it in full and checks it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Context:
       live: a bool scalar, or None for True. Where it is False, this part of the program would not
         run on the row alone: it is a branch not taken, or a loop without steps. Its results are
         dropped, and the values in it are replaced by safe ones.
-      valid: whether the row is long enough to run; loops of one that is not end at once.
+      valid: whether the row is long enough to run; loops of a row that is not end at once.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class Context:
         valid: Array | None = None,
     ):
         self.sizes, self.lengths, self.live, self.valid = sizes, dict(lengths), live, valid
-        self.linear = False  # whether this is transposed as it is, which `stop_gradient` is not
+        # True in a linear program that JAX transposes directly: `stop_gradient` has no transpose.
+        self.linear = False
         self.callers: list[Any] = []  # the equations that are running, outermost first
         self._positions: dict[int, Array] = {}
         self._real: dict[str, Array] = {}
@@ -99,7 +100,7 @@ class Context:
         return mask
 
     def fill(self, value: Array, shape: Shape, axes: Sequence[int] | None, constant: Any) -> Array:
-        """Fill the padding along `axes` with a constant, the identity of what follows."""
+        """Fill the padding along `axes` with a constant, such as the identity of a sum."""
         mask = self.mask(shape, axes)
         return value if mask is None else select(mask, value, constant)
 
@@ -133,7 +134,7 @@ SCALARS: dict[str, Any] = {
 
 
 def ragged_axes(shape: Shape, axes: Sequence[int] | None = None) -> list[int]:
-    """Those of `axes`, or of all, whose size depends on the row."""
+    """The axes whose size depends on the row, among `axes` or all."""
     chosen = range(len(shape)) if axes is None else axes
     return [axis for axis in chosen if dims.is_symbolic(shape[axis])]
 
@@ -153,7 +154,7 @@ def select(inside: Array, value: Array, other: Any) -> Array:
 
 
 def gather_along(value: Array, index: Array, axis: int) -> Array:
-    """`jnp.take` along an axis, clipped: callers must not use what an index outside gives."""
+    """`jnp.take` along an axis, clipped: callers must not use values read out of bounds."""
     if not value.shape[axis]:
         shape = tuple(index.size if k == axis else size for k, size in enumerate(value.shape))
         return jnp.zeros(shape, value.dtype)

@@ -24,8 +24,8 @@ def is_symbolic(dim: Any) -> bool:
 def evaluate(dim: Any, lengths: Mapping[str, Any], functions: Mapping[str, Callable]) -> Any:
     """The value of a size, given an int, array or interval for each length by name.
 
-    Its text is parsed, in the grammar that `jax.export.symbolic_shape` documents, since its inner
-    form is private to JAX. `functions` are `floordiv`, `mod`, `max` and `min` for such values.
+    Its text is parsed, in the grammar that `jax.export.symbolic_shape` documents, since JAX keeps
+    its internal form private. `functions` are `floordiv`, `mod`, `max` and `min` for such values.
     """
     return _value(_parse(str(dim)), lengths, functions) if is_symbolic(dim) else dim
 
@@ -123,7 +123,7 @@ ARRAYS: dict[str, Callable] = {
 
 
 class Interval:
-    """A range of integers, for sizes of so many lengths that not all can be tried."""
+    """A range of integers, for sizes that depend on too many lengths to try them all."""
 
     def __init__(self, low: int, high: int):
         self.low, self.high = int(low), int(high)
@@ -158,7 +158,7 @@ class Interval:
 
 
 def interval(value: Any) -> Interval:
-    """A number as a range of that number only."""
+    """A number as the range that holds only it."""
     return value if isinstance(value, Interval) else Interval(value, value)
 
 

@@ -78,7 +78,7 @@ class Step:
       inputs: the logical shape of each operand.
       outputs: the logical shape of each result.
       known: for each operand, its values as an expression of lengths, or None.
-      loose_in: for each operand, the axes whose padding holds something else than copies of
+      loose_in: for each operand, the axes whose padding holds anything other than copies of
         position 0; only calls and linear functions get such operands.
 
     Example:
@@ -130,9 +130,9 @@ class Step:
         return self.context.repeat_first(value, self.outputs[0], axes)
 
     def loose(self, value: Array, axes: Sequence[int] | None = None) -> Array:
-        """The only result of a rule, whose padding along some axes is filled if anything reads it.
+        """Return a rule's only result without filling its padding along `axes`.
 
-        Linear functions do not, nor does the caller of the whole program.
+        It is filled later, if something reads it: not linear functions, nor the program's caller.
         """
         self.loose_out = [tuple(ragged_axes(self.outputs[0], axes))]
         return value
@@ -191,7 +191,7 @@ def _caller(context: Context) -> str:
 
 
 class _Environment:
-    """The value of each variable of a program, what is known of it, and its loose axes."""
+    """For each variable its value, what is known of it, and its axes with unfilled padding."""
 
     def __init__(self, context: Context):
         self.context = context
@@ -206,7 +206,7 @@ class _Environment:
             self.held[variable] = tuple(held)
 
     def read(self, atom: Any, lenient: bool) -> tuple[Any, Known | None, Axes]:
-        """Its padding is filled with copies of position 0 first, unless the reader is lenient."""
+        """Read a value; unless `lenient`, its padding is filled with copies of position 0 first."""
         if isinstance(atom, core.Literal):
             return atom.val, Known.of_literal(atom.val), ()
         value, fact, loose = self.held[atom]
@@ -236,7 +236,7 @@ def _apply(step: Step, values: list[Any]) -> list[Any]:
 TRANSPARENT = {"jit", "pjit", "closed_call", "core_call", "core_closed_call"}
 
 # The derivative of these does not depend on their operands, so whatever the padding of an operand
-# holds stays there: nothing uses it, and its zero cotangent meets no nan.
+# holds stays there: nothing uses it, and its zero cotangent is never multiplied by nan.
 LINEAR = {"add", "sub", "neg", "add_any", "copy", "copy_p", "convert_element_type"}
 LENIENT = TRANSPARENT | LINEAR
 

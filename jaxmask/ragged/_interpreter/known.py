@@ -62,7 +62,7 @@ def multiply(a: Known | None, b: Known | None) -> Known | None:
 
 
 def is_negative(a: Known) -> bool | None:
-    """Whether all entries are negative; None if that cannot be told."""
+    """Whether all entries are negative; None if that depends on lengths or indices."""
     if any(stride < 0 for stride in a.strides):
         return None
     below = decide(lambda: a.offset < 0)

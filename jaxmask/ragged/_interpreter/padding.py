@@ -103,7 +103,7 @@ def _holds(context: Context, value: Any, shape: Shape, axis: int, tolerance: flo
     same = value == first
     if jnp.issubdtype(value.dtype, jnp.inexact):
         same |= (value != value) & (first != first)
-        # Where equal values cancel, only rounding is left of them.
+        # Where equal values cancel, only their rounding errors are left.
         scale = jnp.max(jnp.abs(value), initial=0.1, where=jnp.isfinite(value))
         same |= jnp.abs(value - first) <= tolerance * scale
     real = along(context.real(shape[axis]), axis, value.shape)

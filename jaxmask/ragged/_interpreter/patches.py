@@ -1,10 +1,10 @@
 """The only place that changes JAX itself, for row functions while they are traced.
 
-JAX has no public means for two things:
+JAX offers no public API for two things:
 
 - `x.shape[0] == 3` must be an error: a symbolic length equals a number for some rows and not for
   others. JAX raises for `<` but answers `==` with False, since its own caches compare sizes too, so
-  a function that asks would silently be wrong for rows of that length.
+  a function that compares would silently be wrong for rows of that length.
 - `jax.lax.associative_scan` refuses an axis of symbolic length.
 
 So the first trace wraps `jax.lax.associative_scan` and the methods `==`, `!=` and `bool` of
@@ -35,7 +35,7 @@ _patched: list[type] = []
 
 @contextmanager
 def traced_sizes(scope: Any, sizes: dims.Sizes) -> Iterator[None]:
-    """While a row function is traced, know its sizes in this thread by their scope in JAX."""
+    """Register the sizes of a row function, by their JAX scope, while this thread traces it."""
     with _lock:
         if not _patched:
             _patch()
@@ -75,7 +75,7 @@ def _watching(method: Callable[[Any, Any], Any], equal: bool) -> Callable[[Any, 
         if answer is equal or dims.traced(self) is None or not _is_size(other):
             return answer
         if _asked_by_user(sys._getframe(1)):
-            # These raise where lengths do not decide, and then neither is the answer decided.
+            # These raise where the order depends on lengths, and then equality does too.
             _ = self < other or self > other
         return answer
 
@@ -83,7 +83,7 @@ def _watching(method: Callable[[Any, Any], Any], equal: bool) -> Callable[[Any, 
 
 
 def _truth(self: Any) -> bool:
-    """`if x.shape[0] % 2:`, which is True for any object that does not say otherwise."""
+    """`if x.shape[0] % 2:`; without this method, Python takes any object as True."""
     if dims.traced(self) is not None and _asked_by_user(sys._getframe(1)):
         return bool(self < 0 or self > 0)
     return True
@@ -94,7 +94,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _asked_by_user(frame: Any) -> bool:
-    """Whether neither JAX nor this package asks, be it through generated or library code."""
+    """Whether user code compares, not JAX or this package, directly or via the standard library."""
     while frame.f_back is not None and _is_between(frame.f_code.co_filename):
         frame = frame.f_back
     return not frame.f_code.co_filename.startswith(_OWN)

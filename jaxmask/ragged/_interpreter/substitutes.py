@@ -1,6 +1,6 @@
 """`jax.lax.associative_scan` over an axis whose length is a symbol.
 
-It is made of primitives that have rules: the axis is padded to the longest row.
+It uses only primitives that have rules, on an axis padded to the longest row.
 """
 
 from collections.abc import Callable
@@ -68,13 +68,13 @@ def associative_scan(
 
 
 def _sizes(leaves: list[Any], axis: int) -> list[Any]:
-    """Sizes along an axis; JAX itself refuses wrong arguments."""
+    """Sizes along an axis; wrong arguments are left for JAX to refuse."""
     shapes = [jnp.shape(leaf) for leaf in leaves]
     return [shape[axis] for shape in shapes if -len(shape) <= axis < len(shape)]
 
 
 def _scan_flat(combine: Callable, elems: Any, reverse: bool, axis: int) -> Any:
-    """Scan with flags of one axis, which JAX needs to have the rank of the values."""
+    """Scan with one-axis flags, reshaped to the rank of the values as JAX requires."""
     values, real = elems
     rank = max(value.ndim for value in values)
     flags = _beside(real, axis, rank)

@@ -1,4 +1,4 @@
-"""How each primitive runs on a padded row: one file a family. Importing it registers its rules."""
+"""How each primitive runs on a padded row: one file per family, which registers its rules."""
 
 from jaxmask.ragged._rules import (
     calls,

@@ -145,7 +145,7 @@ def custom_vjp_call(step: Step, *values: Array) -> Any:
 def _residuals(
     params: Any, saved: Sequence[Any], saved_avals: Sequence[Any], values: Any, avals: Any
 ) -> tuple[list[Any], list[Any]]:
-    """What the forward pass saves, with the operands among it, which JAX does not return again."""
+    """What the forward pass saves, including operands, which JAX does not return again."""
     _, tree, *more = params["out_trees"]()
     forwarded = more[0] if more else [None] * tree.num_leaves
     rest, rest_avals, kept, kept_avals = iter(saved), iter(saved_avals), [], []

@@ -12,7 +12,7 @@ from jaxmask.ragged._interpreter.interpret import Step, rule_for
 def dot_general(step: Step, left: Array, right: Array) -> Any:
     """Contract; free and batch axes keep the invariant by themselves."""
     (left_axes, right_axes), _ = step.params["dimension_numbers"]
-    # On both sides: 0 on one side only would meet an inf that position 0 of the other may hold.
+    # On both sides: if the padding of one holds inf, a copy of position 0, then 0 * inf is nan.
     left = step.fill(0, left, left_axes, 0)
     right = step.fill(1, right, right_axes, 0)
     alive = step.context.live

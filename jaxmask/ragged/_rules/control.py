@@ -59,8 +59,8 @@ def _held_scan(
 ) -> tuple[list[Array], list[Array]]:
     """A scan over all physical steps, in which steps beyond the row keep the carry.
 
-    At those the body runs on the initial carry and the inputs of step 0, on which the row alone
-    runs it too; the carry that is kept might be a singular point.
+    There the body runs on the initial carry and the inputs of step 0, as it does on the row alone:
+    at the carry that is kept, it might be singular.
     """
     consts, init, xs = parts
     init = [jnp.asarray(value) for value in init]
@@ -121,7 +121,7 @@ def while_loop(step: Step, *values: Array) -> Any:
 
 
 def _trip_count(step: Step, condition: Any, body: Any, carry_at: int) -> Any:
-    """How often a `fori_loop(a, b, ...)` runs, as a size; None for any other loop.
+    """The trip count of a `fori_loop(a, b, ...)`, as a size; None for any other loop.
 
     Under a symbolic length such a loop goes on while `i < b`, adds 1 to `i`, and keeps `b`.
     """
@@ -175,8 +175,8 @@ def _counted_loop(context: Context, body: Any, parts: tuple[list, list], trips: 
 def cond(step: Step, index: Array, *values: Array) -> Any:
     """Branch. Under `vmap` all branches run and one is kept.
 
-    The others run on safe values instead of those for which the row avoids them, lest their
-    gradient be nan.
+    The others run on safe values: on the row's own values, for which it skips them, their gradient
+    may be nan.
     """
     index = jnp.asarray(index, jnp.int32)
 

@@ -21,7 +21,7 @@ IDENTITY: dict[str, Any] = {
 def cumulative(step: Step, value: Array) -> Any:
     """Fill the padding with the identity, in either direction of the scan.
 
-    A product of copies may grow to inf, and make nan of its zero cotangent.
+    A product of copies could grow to inf, and turn its zero cotangent into nan.
     """
     identity = IDENTITY[step.primitive.name](value.dtype)
     axis = step.params["axis"]

@@ -20,7 +20,7 @@ BOUNDED = """
     stop_gradient sub tanh xor
 """.split()  # noqa: SIM905
 
-# The others, with operands at which value and derivative are finite; a single one serves them all.
+# The others, with operands at which value and derivative are finite; one value serves all operands.
 SAFE: dict[str, tuple[float, ...]] = {
     "polynomial": (0.0,),
     "regularized_incomplete_beta": (1.0, 1.0, 0.5),
@@ -51,7 +51,7 @@ def elementwise(step: Step, *values: Array) -> Any:
 
 
 def pass_on(step: Step) -> None:
-    """Pass on known values and loose axes of the operands of an elementwise primitive."""
+    """Pass on what is known of the operands, and the axes whose padding is not filled."""
     if len(step.outputs) == 1:  # `device_put` takes many operands at once
         step.known_out = [_known_result(step)]
         step.loose_out = [tuple({axis for axes in step.loose_in for axis in axes})]

@@ -1,7 +1,7 @@
 """Maxima and minima.
 
-JAX sends the gradient to the values that equal the maximum. XLA may compute a value again for that
-comparison, in another fusion and with another rounding; then none equals the maximum and the
+JAX sends the gradient to the values that equal the maximum. XLA may recompute a value for that
+comparison, in another fusion with different rounding; then no value equals the maximum, and the
 gradient is lost. Here the index of the maximum decides, or which of two is greater.
 """
 

@@ -46,7 +46,7 @@ def gather(step: Step, value: Array, indices: Array) -> Any:
 
 
 def _wide(indices: Array) -> Array:
-    """In a dtype that holds every index: int8 does not for a row of 200 steps."""
+    """Indices in a dtype that holds every index; int8 is too small for a row of 200 steps."""
     return indices.astype(jnp.int32) if indices.dtype.itemsize < 4 else indices
 
 

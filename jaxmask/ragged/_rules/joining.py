@@ -1,4 +1,4 @@
-"""Concatenation, and the padding that the program itself asks for."""
+"""Concatenation, splitting, and `pad`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from jaxmask.ragged._interpreter.context import Context, along, gather_along, se
 from jaxmask.ragged._interpreter.interpret import Step, rule_for
 from jaxmask.ragged._rules.slicing import window
 
-FEW = 4  # up to so many positions are written one by one, by selects
+FEW = 4  # at most this many positions are written one by one, by selects
 
 
 @rule_for("concatenate")

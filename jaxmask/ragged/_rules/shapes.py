@@ -86,7 +86,7 @@ def groups(before: Shape, after: Shape) -> list[tuple[slice, slice]]:
 
 
 def _longer(before: Shape, after: Shape, start: tuple, i: int, j: int) -> tuple[int, int]:
-    """Add an axis to the side with fewer elements, as far as that can be told."""
+    """Add an axis to the side with fewer elements, where it is known which has."""
     left, right = math.prod(before[start[0] : i]), math.prod(after[start[1] : j])
     if i < len(before) and (j == len(after) or known.decide(lambda: left < right)):
         return i + 1, j
@@ -111,7 +111,7 @@ def _is_one(size: Any) -> bool:
 
 
 def _moved(before: Shape, after: Shape) -> list[int]:
-    """The ragged axes of the result that are no unchanged axis of the operand."""
+    """The ragged axes of the result that are not unchanged axes of the operand."""
     moved = []
     for a, b in groups(before, after):
         olds, news = ([d for d in side if not _is_one(d)] for side in (before[a], after[b]))
@@ -122,7 +122,7 @@ def _moved(before: Shape, after: Shape) -> list[int]:
 
 
 def _gathered(context: Context, value: Array, before: Shape, after: Shape) -> Array:
-    """Gather by the flat index of each element in the row, and from that in the operand."""
+    """Gather each element: its flat index in the row gives its index in the operand."""
     counts_after = [context.count(d) for d in after]
     physical = context.shape(before)
     in_row: Any = jnp.zeros((), jnp.int32)

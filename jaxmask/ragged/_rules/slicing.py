@@ -26,8 +26,8 @@ def window(
     """`value[start : start + size * stride : stride]` along an axis of logical size `before`.
 
     It must lie inside the row. `start` is an int, a symbolic size or an int32 scalar; `size` is an
-    int or symbolic. Returns the window, and whether it is loose: its padding holds what follows it
-    in `value`.
+    int or symbolic. Returns the window, and whether its padding is unfilled: then it holds what
+    follows in `value`.
     """
     physical = context.size(size)
     if isinstance(start, int) and stride > 0:

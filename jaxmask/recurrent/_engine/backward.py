@@ -1,6 +1,6 @@
 """The backward of `"tiled"`: the same rounds, from the last to the first.
 
-The gates of a chunk are read where they were kept, else computed again with one product per matrix.
+The gates of a chunk are read if they were kept, else recomputed with one product per matrix.
 Then the steps are pulled back one by one, and the chunk adds to each weight's gradient with one
 product.
 """
@@ -60,8 +60,8 @@ def backward(
     units, hidden, dtype = len(rounds.units.row), carry[0].shape[1], carry[0].dtype
     # Transposed once: a transposed product in the loop is slow.
     transposed = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
-    # XLA copies a cheap chain of arithmetic into each of its consumers, here into all later steps;
-    # it copies no division, and does not know that this is 1.
+    # XLA duplicates a cheap chain of arithmetic in each of its consumers, here in all later steps.
+    # It does not duplicate a division, and cannot know that this is 1.
     one = jnp.where(rounds.counts[0] >= 0, 1, 2).astype(dtype)
 
     def loop(index: int, done: Any) -> Any:
@@ -96,7 +96,7 @@ def backward(
 def _given(d_h: Array, d_ends: State, now: Round) -> State:
     """The cotangents of the states after each step that do not come through the next step.
 
-    Past the end of a row they are 0, so that all is 0 there: no factor needs a mask.
+    Past the end of a row they are 0, so that all cotangents are 0 there and no factor needs a mask.
     """
 
     def at_the_end(d_end: Array) -> Array:
@@ -112,18 +112,18 @@ def _around(layout: Layout, carry: State, kept: State, now: Round) -> tuple[Stat
     begin = states_begin(layout, member_of(layout, now), now.begin)
 
     def shifted(first: Array, kept: Array, after: Array) -> Array:
-        # The round before has the chunk before; where there is none the index may be anywhere.
+        # The previous chunk is in the previous round; a row's first chunk ignores what is read.
         before = read_block(kept, begin - jnp.uint32(slots), slots)[:, -1:]
         before = jnp.where(now.is_first[:, None, None], lookup(first, now.row)[:, None], before)
         before = jnp.concatenate([before, after[:, :-1]], axis=1)
         return before if now.starts is None else jnp.where(now.starts[..., None], 0, before)
 
-    def apart(state: State) -> State:
+    def split(state: State) -> State:
         return tuple(jnp.split(state[0], len(carry), axis=-1)) if layout.gates else state
 
     after = tuple(read_block(k, begin, slots) for k in kept)
     before = map(shifted, side_by_side(layout, carry), kept, after)
-    return apart(tuple(before)), apart(after)
+    return split(tuple(before)), split(after)
 
 
 def _gates(
@@ -137,17 +137,17 @@ def _gates(
     kept: State,
     now: Round,
 ) -> Array:
-    """What the steps of a chunk read of their products: as kept, or computed again."""
+    """The gates of a chunk's steps, as kept or recomputed."""
     dtype = kept[0].dtype
-    # Flat, as the products of the weights' gradients take them, or XLA makes both twice.
+    # Flat, as the products for the weights' gradients take them, or XLA makes both twice.
     flat_x, flat_h = (a.reshape(-1, a.shape[-1]) for a in (x, h))
 
-    def again() -> Array:
+    def recompute() -> Array:
         z = join(kind, own, product(flat_x, own.w_x, dtype), flat_h)
         return z.reshape(*h.shape[:2], -1)
 
     if not keeps_gates(layout, index):
-        return again()
+        return recompute()
 
     def read() -> Array:
         begin, _ = gates_of(layout, now, rounds)  # in here: not worth a kernel of its own
@@ -155,11 +155,11 @@ def _gates(
         return gates.reshape(*h.shape[:2], -1)
 
     _, stay = gates_of(layout, now, rounds)
-    return jax.lax.cond(stay, read, again)
+    return jax.lax.cond(stay, read, recompute)
 
 
 def _first_of_rows(layout: Layout, rounds: Rounds, d_carry: State, d: State, now: Round) -> State:
-    """Move the cotangents of the states before the first chunks of rows to the rows."""
+    """Write the cotangents of the states before each row's first chunk to that row."""
     member, slots = member_of(layout, now), len(now.row)
     rows = rounds.first.shape[1]
     begin = (now.begin - member * layout.states).astype(jnp.int32)

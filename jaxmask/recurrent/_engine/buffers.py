@@ -3,9 +3,9 @@
     the units of one member    | none | states, round by round | gates of the first rounds | free |
 
 The states after each step are always kept. The *gates* (what a step read of its products) are a
-multiple of that, and save the backward two products. They stand behind the states, for as many
-rounds as fit: the buffer holds full rows and a little more, and most of it is free where few steps
-are real. The gates of the other rounds are computed again.
+multiple of that, and save the backward two products. They are stored behind the states, for
+as many rounds as fit: the buffer is sized for full rows and a little more, so most of it is free
+where few steps are real. The gates of the other rounds are recomputed.
 """
 
 from typing import Any, NamedTuple
@@ -27,9 +27,9 @@ class Layout(NamedTuple):
 
     slots: tuple[int, ...]
     steps: int
-    states: int  # units of states, the first, which has no step, included
+    states: int  # units of states, including the first, which has no step
     spare: int  # units behind them
-    gates: int  # units that the gates of a unit take; 0 where none are kept
+    gates: int  # units that the gates of one unit take; 0: none are kept
     members: int = 1
 
     @property
@@ -38,11 +38,16 @@ class Layout(NamedTuple):
 
 
 def layout_for(choice: Choice, units: int, states: int, gates: int, members: int = 1) -> Layout:
-    """Space for the states of all units, and behind it a quarter of what `h` takes, for gates.
+    """Space for the states of all units, and behind it, for gates, a quarter of the space of `h`.
 
-    `states` arrays make a state, and the gates of a step are `gates` times as wide as one of them
-    (0 keeps none). With one number of slots no gates are kept.
+    A state consists of `states` arrays, and the gates of a step are `gates` times as wide as one of
+    them (0: keep none). With a single number of slots no gates are kept.
     """
+    if gates % states:
+        raise ValueError(
+            f"`Kind.gates` must be divisible by the number of states, got {gates} gates for "
+            f"{states} states: kept gates fill whole states. Set `gates=0` to recompute them."
+        )
     if not gates or len(choice.slots) == 1:
         return Layout(choice.slots, choice.steps, units, 0, 0, members)
     width = gates // states
@@ -60,7 +65,7 @@ def gates_begin(
 ) -> tuple[Int[Array, ""], Bool[Array, ""]]:
     """Where a round's gates begin, and whether they stay there.
 
-    Those that do not fit all overwrite the same units, the last. `begin` is the first unit of the
+    Gates that do not fit all overwrite the last units. `begin` is the first unit of the
     round, counted over all members; `used` the number of units of the member's states.
     """
     size = slots * layout.gates
@@ -71,7 +76,7 @@ def gates_begin(
 
 def lookup(x: Array, *index: Array) -> Array:
     """`x[index]`, for indices within bounds."""
-    # Unsigned, an index is used as it is; XLA tests a signed one for its sign.
+    # Unsigned: XLA would emit a test for the sign of a signed index.
     return x.at[tuple(i.astype(jnp.uint32) for i in index)].get(mode="promise_in_bounds")
 
 

@@ -49,7 +49,7 @@ def backward_members(
 
 
 def _each(f: Callable, weights: Weights, *rest: Any) -> Any:
-    """`f` of each member, with weights of its own or those of all."""
+    """`f` of each member, with its own weights or the shared ones."""
     if weights.w_x.shape[0] > 1:
         return each(f, weights, *rest)
     return each(functools.partial(f, jax.tree.map(lambda w: w[0], weights)), *rest)
@@ -133,8 +133,8 @@ def _backward(
     dtype = d_ends[0].dtype
     x, real, starts = _inputs(setting, batch)
     transposed = own._replace(w_x=own.w_x.mT, w_h=own.w_h.mT)  # once: slow in the loop
-    # XLA copies cheap chains into every consumer, here the product and the result; it copies no
-    # division, and does not know that this is 1.
+    # XLA duplicates cheap chains in every consumer, here the product and the result. It does not
+    # duplicate a division, and cannot know that this is 1.
     one = jnp.where(jnp.sum(real) >= 0, 1, 2).astype(dtype)
 
     def step(d: State, inputs: Any) -> tuple[State, Any]:
@@ -170,7 +170,7 @@ def _along_time(a: Array, w: Array, dtype: Any) -> Array:
 
 def _outer(setting: Setting, own: Weights, read: Array, d: Array) -> Array:
     """The gradient of a matrix, from what it multiplied and the cotangent of the product."""
-    if setting.choice.unroll == 1:  # XLA:CPU transposes what is to be added up along two axes
+    if setting.choice.unroll == 1:  # XLA:CPU transposes operands that it sums over two axes
         read, d = (a.reshape(-1, a.shape[-1]) for a in (read, d))
     axes = tuple(range(read.ndim - 1))
     compute = own.w_x.dtype

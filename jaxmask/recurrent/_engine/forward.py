@@ -1,6 +1,6 @@
 """The forward of `"tiled"`: a loop over the rounds that hold a real step.
 
-There is one loop for each number of slots that may be chosen; the others run no iteration.
+There is one loop for each number of slots; a loop whose number is not chosen runs no iteration.
 """
 
 import functools
@@ -47,14 +47,14 @@ def of_member(layout: Layout, arrays: Any, now: Round) -> Any:
 
 
 def side_by_side(layout: Layout, state: State) -> State:
-    """A state as it is kept: in one array if gates stand behind, or XLA drops what nobody reads."""
+    """A state as it is kept: one array if gates follow, else several: XLA drops the unread ones."""
     return (jnp.concatenate(state, axis=-1),) if layout.gates else state
 
 
 def keeps_gates(layout: Layout, index: int) -> bool:
     """Whether rounds with this number of slots keep their gates where they fit.
 
-    Not those with the most, which are chosen where next to no space is left.
+    Rounds with the most slots do not: these are chosen where almost no space is left.
     """
     return layout.gates > 0 and index < len(layout.slots) - 1
 
@@ -69,10 +69,10 @@ def gates_of(layout: Layout, now: Round, rounds: Rounds) -> tuple[Array, Array]:
 def forward(
     kind: Kind, layout: Layout, rounds: Rounds, x: Steps, weights: Weights, carry: State
 ) -> tuple[Float[Array, "unit step states"], ...]:
-    """The states after each step, in the unit that takes it, and gates behind them.
+    """The states after each step, stored in the step's unit, and gates behind them.
 
-    `x [row, time, feature]` and the carry, each `[row, hidden]`, have the rows of all members, as
-    many of each. What stands past the end of a row is finite.
+    `x [row, time, feature]` and the carry, each `[row, hidden]`, have the rows of all members, the
+    same number of each. Values past the end of a row are finite.
     """
     hidden, dtype = carry[0].shape[1], carry[0].dtype
 
@@ -113,7 +113,7 @@ def _chunk(
         state = reset(starts_at(now, step), state)
         z, new = _step(kind, own, z_x[:, step], state)
         gates.append(z)
-        # Past its end a row goes on with zeros: finite, and nobody reads it.
+        # Past the end of a row the steps run on zeros: finite, and nothing reads their results.
         state = new if kind.bounded else select(now.real[:, step, None], new, state)
         passed.append(side_by_side(layout, state))
     kept = tuple(jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))

@@ -1,4 +1,4 @@
-"""What a method of the engine is given, and the arithmetic of a step beside its two products."""
+"""The arguments of the engine's methods, and the arithmetic of a step besides its two products."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,9 +29,10 @@ class Kind(NamedTuple):
         cotangents of 0 stay 0.
       pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
         reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
-      gates: how many times as wide as `h` `z` is; 0 where `factors` does not read it.
+      gates: the width of `z` as a multiple of that of `h`, divisible by the number of states. 0:
+        keep no gates, which is correct, but the backward recomputes `z`.
       adds: whether `z` is `z_x + z_h`.
-      bounded: whether the state stays finite however many steps are made of finite inputs.
+      bounded: whether the state stays finite after any number of steps on finite inputs.
     """
 
     join: Callable[[Array, Array], Array]
@@ -44,7 +45,7 @@ class Kind(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is static. `keeps`: whether a backward follows."""
+    """Static settings of a run. `keeps`: whether to save what the backward needs."""
 
     kind: Kind
     choice: Choice
@@ -71,7 +72,7 @@ class Weights(NamedTuple):
 
 def product(a: Array, w: Array, dtype: Any) -> Array:
     """Multiply in the dtype of `w`, add up in that of the state."""
-    # Two axes, whatever `a` has: XLA makes `a` once for each form that products want.
+    # Always two axes: XLA materialises `a` once for each shape in which products take it.
     flat = a.reshape(-1, a.shape[-1]).astype(w.dtype)
     return jnp.matmul(flat, w, preferred_element_type=dtype).reshape(*a.shape[:-1], w.shape[-1])
 

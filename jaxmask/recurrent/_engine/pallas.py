@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxmask._types import Array, PyTree, StepMask
 from jaxmask.recurrent._engine.kinds import State, zeros
 
-STREAMED = 8 * 2**20  # bytes of VMEM for the inputs and outputs, which are there twice
+STREAMED = 8 * 2**20  # bytes of VMEM for the inputs and outputs, which are double-buffered
 
 
 def scan(
@@ -42,9 +42,9 @@ def scan(
       weights: each `[a, b]`.
       carry: the first state, each `[batch, hidden]`.
       inputs: each `[time, batch, n]`.
-      needed: `[time, batch]`. A chunk that no row of a tile needs leaves the state and gives zeros.
-        Time is padded with steps that are not needed, whose inputs are 0 or False: `step` must
-        leave the state there.
+      needed: `[time, batch]`. A chunk that no row of a tile needs keeps the state and gives zeros.
+        Time is padded with steps that are not needed, whose inputs are 0 or False: `step` must not
+        change the state there.
       rows: of a tile, at most.
       steps: of a chunk.
       reverse: from the last step to the first.

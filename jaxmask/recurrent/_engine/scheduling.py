@@ -34,35 +34,35 @@ _NEVER = jnp.iinfo(jnp.int32).max // 2
 
 
 class Units(NamedTuple):
-    """What each unit does, of one member, of each, or of all, one after another."""
+    """What each unit does: of one member, of each, or of all members concatenated."""
 
     row: Int[Array, "*member unit"]
-    is_first: Bool[Array, "*member unit"]  # of the chunks of its row
+    is_first: Bool[Array, "*member unit"]  # whether it holds the first chunk of its row
     left: Int[Array, "*member unit"]  # real steps of the row from here on, 0 where a slot is idle
-    source: Int[Array, "*member unit step"]  # which step of which row it reads, over all rows
-    starts: Bool[Array, "*member unit step"] | None  # where the state is zeros before it
+    source: Int[Array, "*member unit step"]  # flat index of the step it reads, over all rows
+    starts: Bool[Array, "*member unit step"] | None  # whether the state is reset before it
 
 
 class Schedule(NamedTuple):
     """The order in which each member's real steps are run."""
 
     lengths: Int[Array, "member row"]
-    positions: Int[Array, "member row time"]  # in the units, of each step, see `_positions`
+    positions: Int[Array, "member row time"]  # of each step in the units, see `_positions`
     last: Int[Array, "member row"]  # the position of the last real step
-    which: Int[Array, "member"]  # the number of slots, by its index
-    rounds: Int[Array, "member"]  # that hold a real step
+    which: Int[Array, "member"]  # index of the number of slots in `Choice.slots`
+    rounds: Int[Array, "member"]  # how many hold a real step
     first: Int[Array, "member row"]  # the unit of a row's first chunk; 0 for an empty row
     units: Units
     ends_reset: Bool[Array, "member row"] | None  # an episode begins after the last real step
 
 
 class Rounds(NamedTuple):
-    """The units of all members, and for each number of slots the rounds that it has."""
+    """The units of all members, and the rounds of each number of slots."""
 
     units: Units
-    begins: tuple[Int[Array, "round"], ...]  # the first units of rounds with a real step, in front
-    counts: tuple[Int[Array, ""], ...]  # of these rounds
-    used: Int[Array, "member"]  # the units of these rounds, and the first
+    begins: tuple[Int[Array, "round"], ...]  # first units of rounds, those with a real step first
+    counts: tuple[Int[Array, ""], ...]  # how many rounds have a real step
+    used: Int[Array, "member"]  # how many units these rounds have, plus the first unit
     first: Int[Array, "member row"]  # see `Schedule`
 
 
@@ -79,7 +79,7 @@ class Round(NamedTuple):
     starts: Bool[Array, "slot steps"] | None
 
 
-# Both are traced once for a forward that is pulled back, and one that is not.
+# Traced once for both forwards, with and without a backward; so is `all_rounds`.
 @functools.partial(jax.jit, static_argnums=0, static_argnames="reverse", inline=True)
 def schedule(
     choice: Choice, real: StepMask, starts: StepMask | None = None, *, reverse: bool = False
@@ -90,7 +90,7 @@ def schedule(
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def all_rounds(choice: Choice, plan: Schedule) -> Rounds:
-    """The rounds of all members, those of one after those of another."""
+    """The rounds of all members, concatenated."""
     batch, time = plan.positions.shape[1:]
     members, units = plan.units.row.shape
 
@@ -125,7 +125,7 @@ def gather(x: Float[Array, "row time feature"], now: Round) -> Float[Array, "slo
 
 
 def each(f: Callable, *rest: Any) -> Any:
-    """`f` of each member; one alone without a mapped axis of size 1, which products would have."""
+    """`f` of each member; a single one without `vmap`, which would add an axis to products."""
     if len(jax.tree.leaves(rest)[0]) > 1:
         return jax.vmap(f)(*rest)
     return jax.tree.map(lambda a: a[None], f(*jax.tree.map(lambda a: a[0], rest)))
@@ -143,11 +143,11 @@ def flat(a: Array) -> Array:
 
 
 def units_for(choice: Choice, batch: int, time: int) -> int:
-    """How many units hold the steps of all rows, and the first.
+    """How many units hold the steps of all rows, plus the first.
 
-    Where all rows may have a slot of their own, full rows need no more than that. Else no slot has
-    more than `ceil(batch / slots)` of them: when a row is assigned, some slot has at most
-    `batch // slots` of those before it, and the one with the least has no more.
+    If every row may have its own slot, full rows need no more units than that takes. Otherwise no
+    slot gets more than `ceil(batch / slots)` full rows: when a row is assigned, some slot has at
+    most `batch // slots` earlier ones, and the slot with the least work has no more.
     """
     rows = batch if batch in choice.slots else max(s * -(-batch // s) for s in choice.slots)
     return 1 + rows * -(-time // choice.steps)
@@ -171,7 +171,7 @@ def _schedule(choice: Choice, reverse: bool, real: Array, starts: Array | None) 
 
 
 def _count(real: Array, reverse: bool) -> tuple[Array, Array]:
-    """The length of each row, and each step's rank in the order run, padding after all."""
+    """The length of each row, and each step's rank in the order run; padding ranks last."""
     lengths = jnp.sum(real, axis=1, dtype=jnp.int32)
     until = jnp.cumsum(real, axis=1, dtype=jnp.int32)
     rank = lengths[:, None] - until if reverse else until - 1
@@ -191,10 +191,10 @@ def _episodes(starts: Array, real: Array, reverse: bool) -> tuple[Array, Array]:
     """At which real steps a new episode begins, and whether one begins after the last.
 
     A start counts at a masked step too: the next real step begins a new episode. Going backward, a
-    start lies behind its own step. Where `real` is False the first result means nothing.
+    start lies behind its own step. At padding the first result is meaningless.
     """
-    # Numbers of episodes grow with time, so those of the real steps before a step are at most, and
-    # going backward at least, that of the one that comes right before it.
+    # Episode numbers grow with time, so the maximum over the earlier real steps (going backward,
+    # the minimum over the later ones) is the number of the nearest.
     episode = jnp.cumsum(starts, axis=1, dtype=jnp.int32)
     none, total = jnp.zeros_like(episode[:, :1]), episode[:, -1:]
     if reverse:
@@ -228,10 +228,10 @@ def _assign(lengths: Array, choice: Choice, time: int) -> tuple[Array, Array, Ar
 
 
 def cheapest(counts: Int[Array, "row"], slots: tuple[int, ...]) -> Int[Array, ""]:
-    """The index of the number of slots that takes the least time, for rows of so many chunks.
+    """The index of the number of slots that takes the least time, for rows of `counts` chunks.
 
-    The longest row and the sum of all bound the number of rounds, and a round costs its slots and a
-    little more.
+    The longest row and the sum of all bound the number of rounds, and a round costs its slots plus
+    `ROUND`.
     """
     choices = jnp.asarray(slots, counts.dtype)
     rounds = jnp.maximum(jnp.max(counts), -(-jnp.sum(counts) // choices))
@@ -247,7 +247,7 @@ def _longest_first(counts: Array, slots: Array, most: int) -> tuple[Array, Array
         return jnp.where(free == first, free + count * slots, free), jnp.where(count > 0, first, 0)
 
     order = jnp.argsort(-counts, stable=True)
-    # The first free unit of a slot tells how much the slot has to do, and which slot it is.
+    # A slot's first free unit encodes both how much work it has and which slot it is.
     free, firsts = jax.lax.scan(assign, jnp.where(slot <= slots, slot, _NEVER), counts[order])
     rounds = jnp.max(jnp.where(slot <= slots, free - 1, 0)) // slots
     return rounds, jnp.zeros_like(firsts).at[order].set(firsts, unique_indices=True)
@@ -261,9 +261,9 @@ def _slots(which: Array, choice: Choice) -> Array:
 def _positions(
     assigned: tuple[Array, Array, Array], choice: Choice, lengths: Array, step: Array
 ) -> Array:
-    """Where the units, as one axis of steps, keep the step of each row with this rank.
+    """The flat index, over all units' steps, of the step with a given rank in each row.
 
-    For padding a position in the first unit, which never has a step.
+    For padding it is an index in the first unit, which never has a step.
     """
     which, _, first = assigned
     slots = _slots(which, choice)

@@ -1,6 +1,6 @@
 """`method="tiled"`: only real steps are run, forward and backward.
 
-Both functions take members: batches of padded rows with weights of their own or of all.
+Both functions take members: batches of padded rows, each with its own weights or all with the same.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from jaxmask.recurrent._engine.scheduling import (
     units_for,
 )
 
-# What the backward needs beside the arguments: `[member, unit, step, states]`, and the order.
+# What the backward needs besides the arguments: `[member, unit, step, states]`, and the order.
 Kept = tuple[State, Schedule]
 
 
@@ -72,13 +72,13 @@ def _collect(
     which: int,
     feature: int,
 ) -> Array:
-    """One of the arrays in all members' units, at positions in those of each member.
+    """One array of the state, at positions within the units of each member.
 
-    Each has an array of units for itself, or all stand side by side in one.
+    Each array has its own units, or all are side by side in one.
     """
     held = units[which if len(units) > 1 else 0]
     size, n = held.shape[0] * held.shape[1] // len(positions), held.shape[2] // feature
-    # Not a slice of all that is kept, which would be copied.
+    # Not a slice of the buffer, which XLA would copy.
     found = lookup(held.reshape(-1, feature), flat_index(positions, size) * n + which % n)
     return found.reshape(*positions.shape, feature)
 

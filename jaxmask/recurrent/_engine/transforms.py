@@ -56,7 +56,7 @@ def run(
     w_x, w_h, b = weights
     compute, dtype = common_dtype(x.dtype, w_x.dtype), carry[0].dtype
     b_x, b_h = (b, None) if b.ndim == 1 else (b[0], b[1])
-    # In a `shard_map` these sums make all vary as `x` does, so that gradients are added up.
+    # In a `shard_map` these sums make all arrays vary as `x` does, so that gradients are summed.
     matrices = ((w + zeros(x, (), w.dtype)).astype(compute)[None] for w in (w_x, w_h))
     biases = (
         b if b is None else (b + zeros(x, (), b.dtype)).astype(dtype)[None] for b in (b_x, b_h)
@@ -79,7 +79,10 @@ def _differentiable(
 
 
 def _without_backward(setting: Setting, time: int) -> Setting:
-    """Nothing is kept. On a CPU `"dense"` gains by its backward, and for a step alone."""
+    """Settings for a forward without gradients: save nothing.
+
+    On a CPU use `"tiled"` instead of `"dense"`, unless there is one step.
+    """
     choice = setting.choice
     if choice.method == "dense" and choice.unroll == 1 and time > 1:
         choice = dataclasses.replace(choice, method="tiled")
@@ -159,7 +162,7 @@ def _backward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
 
 
 def _floating(f: Callable, primals: Any, tangents: Any) -> tuple[Callable, Any, Any]:
-    """Close over what has no tangent."""
+    """`f` as a function of the floating arrays alone, with those and their tangents."""
     leaves, tree = jax.tree.flatten(primals)
     d_leaves = jax.tree.leaves(tangents)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]

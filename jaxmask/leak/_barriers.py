@@ -4,9 +4,9 @@ XLA rewrites across operations: it turns a product with a converted mask into a 
 that 0 * nan is nan. Here a barrier follows every operation, also within loops, branches and
 backward passes, so that each gives what it would give alone.
 
-Rounding is measured by Monte Carlo arithmetic: each operation that rounds has its result, and each
-term of a sum, moved by up to two units in the last place at random. Runs with two seeds differ by
-about as much as two orders of summation do, entry by entry.
+Rounding is measured by Monte Carlo arithmetic: the result of each operation that rounds, and each
+term of a sum, is perturbed at random by up to two units in the last place. Entry by entry, runs
+with two seeds differ by about as much as two orders of summation do.
 """
 
 import functools
@@ -36,7 +36,7 @@ MOVING = frozenset({
     "dynamic_update_slice", "gather", "iota", "optimization_barrier", "pad", "reshape", "rev",
     "slice", "split", "squeeze", "stop_gradient", "transpose",
 })  # fmt: skip
-# These do not round; `convert_element_type` if the new type is at least as precise as the old.
+# These do not round; `convert_element_type` does if the new type is less precise than the old.
 EXACT = frozenset({
     "abs", "argmax", "argmin", "bitcast_convert_type", "ceil", "clamp", "complex", "conj",
     "convert_element_type", "cummax", "cummin", "floor", "imag", "max", "min", "neg", "nextafter",
@@ -44,7 +44,7 @@ EXACT = frozenset({
     "rem", "round", "scatter", "scatter-max", "scatter-min", "select_and_gather_add", "select_n",
     "sign", "sort", "top_k",
 })  # fmt: skip
-# These do not round integers either: counts and positions stay as they are.
+# These do not round integers, so counts and positions are exact.
 RING = frozenset({
     "add", "add_any", "conv_general_dilated", "cumsum", "dot_general", "integer_pow", "mul",
     "reduce_sum", "reduce_window_sum", "scatter-add", "square", "sub",
@@ -55,10 +55,10 @@ SUMS = frozenset({
 })  # fmt: skip
 
 
-def apart(program: Any, factors: Factors, *args: Array) -> list[Any]:
+def run_with_barriers(program: Any, factors: Factors, *args: Array) -> list[Any]:
     """Run a closed jaxpr, already differentiated, with a barrier after every operation.
 
-    `factors` are those of a seed, made by the function `factors`.
+    `factors` is what the function of that name returns for a seed.
     """
     return _Run(factors).closed(program, *args)
 
@@ -190,7 +190,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 def factors(seed: int) -> Factors:
     """For each floating point type, factors 1 + k ε of results with |k| <= 2, or 1 for seed 0."""
     rng = np.random.default_rng(seed)
-    # With two levels only, half of all differences of two results would not change.
+    # With only two levels, half of all differences of two results would not change.
     steps = rng.integers(-2, 3, size=_LENGTH) if seed else np.zeros(_LENGTH)
     types = {name: jnp.dtype(name) for name in _FLOATS}
     return {n: (1 + steps * float(jnp.finfo(t).eps)).astype(t) for n, t in types.items()}
