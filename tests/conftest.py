@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests import optimised
-from tests.law import stands_for_its_function
+from tests.law import one_for_each_function
 
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
 os.environ["KERAS_BACKEND"] = "jax"
@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(config, items):
 
 def leave_out_the_exhaustive(config, items):
     """Tests that are marked so, others of which one in n is tried, and laws of one entry each."""
-    first_entries = stands_for_its_function()
+    first_entries = one_for_each_function()
     seen: Counter[str] = Counter()
 
     def is_left_out(item):
