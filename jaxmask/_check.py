@@ -133,12 +133,13 @@ _barrier = jax.jit(jax.lax.optimization_barrier, inline=True)
 
 
 def boolean_dtype(dtype: np.dtype, where: str, name: str) -> None:
+    """Refuse masks of numbers, of which there are several conventions."""
     if dtype != np.bool_:
         raise TypeError(
             f"{where}: `{name}` must be boolean (True = real step), got dtype {dtype}. If the "
             f"mask holds 0/1 with 1 = real, pass `{name}.astype(bool)`; if 1 means padding, "
-            "`jm.masks.from_paddings(...)`; if it holds lengths, "
-            "`jm.masks.from_lengths(lengths, time)`."
+            "`jm.masks.from_paddings(...)`; if it is added to logits (0 or -inf), "
+            f"`{name} == 0`; if it holds lengths, `jm.masks.from_lengths(lengths, time)`."
         )
 
 

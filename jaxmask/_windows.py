@@ -58,7 +58,7 @@ class Window:
 
     @property
     def pads(self) -> tuple[int, int]:
-        """Zeros before and after the steps, so that every window finds its steps."""
+        """Zeros before and after the steps, so that no window reaches past the array."""
         right = self.span - 1
         return self.left, {"valid": 0, "full": right}.get(self.padding, right - self.left)
 
@@ -77,7 +77,7 @@ class Window:
         end = first + (count - 1) * self.stride + 1
         return jax.lax.slice_in_dim(x, first, end, self.stride, axis=1)
 
-    def real(self, mask: StepMask) -> StepMask:
+    def real_windows(self, mask: StepMask) -> StepMask:
         """Which windows are real, by the rule."""
         count = self.steps_out(mask.shape[1])
         if self.rule == "anchor":
@@ -89,7 +89,7 @@ class Window:
         """The mask of the windows over `[batch, time]`; None for None where all are real."""
         if mask is None and self.rule == RULES[self.padding][0]:
             return None
-        return self.real(_mask_ops.real_steps(mask, shape[:2]))
+        return self.real_windows(_mask_ops.real_steps(mask, shape[:2]))
 
 
 def window(
@@ -141,14 +141,14 @@ def _slide_apart(compute: Compute, x: Array, segments: Segments, window: Window)
     """One pass over a longer row: it costs `span - 1` steps a sequence, whatever `compute` is."""
     ids, max_segments = segments.ids, max(segments.max_segments, 1)
     target, time = spread(ids, max_segments, window.span - 1, window.stride)
-    far_x, far_ids = scatter(filled(x, segments), target, time), scatter(ids, target, time)
-    y, real = compute(far_x, far_ids > 0), window.real(far_ids > 0)
+    spread_x, spread_ids = scatter(filled(x, segments), target, time), scatter(ids, target, time)
+    y, real = compute(spread_x, spread_ids > 0), window.real_windows(spread_ids > 0)
     if window.keeps_time:
         y, real = gather(y, target), gather(real, target)
         new = Segments(jnp.where(real, ids, 0), segments.max_segments)
         return filled(y, new), new
     # A window meets one sequence only, so the mean of the ids that it meets is the id.
-    id_met = window.total(far_ids) // jnp.maximum(window.total(far_ids > 0), 1)
+    id_met = window.total(spread_ids) // jnp.maximum(window.total(spread_ids > 0), 1)
     new = Segments(jnp.where(real, id_met, 0).astype(ids.dtype), segments.max_segments)
     if max_segments == 1:
         return close_up(y, new, window.steps_out(x.shape[1]))
