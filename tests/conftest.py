@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from collections import Counter
 
 import jax
@@ -64,8 +65,27 @@ def _compiler(request):
         yield
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All laws of an entry, and all tests of another file, on one worker.
+
+    So each program compiles once, and each fixture of a file is made once. (`--dist loadgroup` does
+    not group with every version of pytest.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByProgram(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            if entry := re.search(r"\[(?:quick|optimised)-(.*)\]$", nodeid):
+                return entry[1]
+            path = nodeid.partition("::")[0]
+            return nodeid if path.endswith("test_chains.py") else path
+
+    return ByProgram(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
-    """All laws of one entry in a row and on one worker, so that each program compiles once."""
+    """All tests of an entry in a row."""
     if not config.getoption("--all"):
         leave_out_the_exhaustive(config, items)
     groups: dict[str, int] = {}
@@ -75,8 +95,6 @@ def pytest_collection_modifyitems(config, items):
         name = str(entry) if entry else str(item.path)
         groups.setdefault(name, len(groups))
         item.stash[GROUP] = name
-        if entry:
-            item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: groups[item.stash[GROUP]])
 
 
