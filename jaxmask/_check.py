@@ -366,13 +366,13 @@ def pairs(values: Sequence[Any], where: str) -> None:
             )
 
 
-def packed(masks: Sequence[Mask], where: str) -> list[Segments]:
+def packed(masks: Sequence[Mask], where: str, names: str = "the masks") -> list[Segments]:
     """The masks of a call if they are `Segments`, else none; either all are or none is."""
     segments = [mask for mask in masks if isinstance(mask, Segments)]
     if 0 < len(segments) < len(masks):
         raise MaskError(
-            f"{where}: either every mask is `Segments` or none is: a boolean mask or None does not "
-            "say which sequence of a packed row a step belongs to."
+            f"{where}: {names} must all be `Segments`, or none of them: a boolean mask or None "
+            "does not say which sequence of a packed row a step belongs to."
         )
     return segments
 

@@ -152,7 +152,7 @@ BAD = {
     "segments": (
         lambda: jm.merge.add((A, jm.Segments(A_MASK.astype(int), 1)), (B, None)),
         jm.MaskError,
-        "every mask is `Segments`",
+        "must all be `Segments`",
     ),
     "three": (lambda: jm.merge.subtract(*PAIRS), ValueError, "two pairs"),
     "one": (lambda: jm.merge.dot(PAIRS[0]), ValueError, "two pairs"),

@@ -57,7 +57,7 @@ def test_concatenated_segments_stay_apart():
     _, joined = jm.shape.concatenate((x, one), (x, two))
     assert joined.ids.tolist() == [[1, 2, 0, 3, 0, 4]]
     assert joined.max_segments == 5
-    with pytest.raises(jm.MaskError, match="every mask is `Segments` or none"):
+    with pytest.raises(jm.MaskError, match="must all be `Segments`"):
         jm.shape.concatenate((x, one), (x, None))
 
 

@@ -15,7 +15,7 @@ def check_masks(
     """Check the pairs of queries and keys, and that they fit each other."""
     q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q")
     k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k")
-    _check.packed((q_mask, kv_mask), where)
+    _check.packed((q_mask, kv_mask), where, "`q_mask` and `kv_mask`")
     if q.shape[0] != k.shape[0]:
         raise ValueError(
             f"{where}: `q` and `k` must have one batch size, got {q.shape[0]} and {k.shape[0]}."
