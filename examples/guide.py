@@ -188,7 +188,7 @@ except jm.MaskError as error:
 
 
 # ----------------------------------------------------------------------------------------------
-title("8. It uses the mask up, or does without: Consume and DropMask")
+title("8. It consumes the mask, or does without: Consume and DropMask")
 
 # The average of the real steps, by hand. Two traps are in it. Select with `where`, for `x * mask`
 # keeps nan and inf: 0 * nan is nan. And divide by at least 1, for a row may have no real step.

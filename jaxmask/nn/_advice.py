@@ -108,7 +108,7 @@ def ways(layer: Any) -> str:
     lines = (
         mixes,
         f"it acts on each step alone: `jm.nn.Passthrough(layer)`{_registered(layer)}",
-        "it uses the mask up: `jm.nn.Consume(f)` with `f(x, mask) -> y`",
+        "it consumes the mask: `jm.nn.Consume(f)` with `f(x, mask) -> y`",
         "it changes the mask: let it be `(x, mask) -> (y, mask)`, with `mask` the name of its "
         "second positional parameter",
         "the mask should end before it: put `jm.nn.DropMask()` there",

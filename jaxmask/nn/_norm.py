@@ -291,7 +291,7 @@ class BatchNorm(_Norm):
 
     @property
     def per_step(self) -> bool:  # type: ignore[override]
-        """Whether each step is normalised by itself: with running averages."""
+        """Whether each step is normalised alone, which holds with running averages."""
         return self.use_running_average
 
     def __call__(

@@ -18,7 +18,7 @@ WHERE = "RaggedVmap"
 class RaggedVmap(MaskedModule):
     """Run a plain Flax module of one unpadded row on a padded batch.
 
-        y[b], of its own length, = module(x[b, : n[b]])
+        y[b] = module(x[b, : n[b]]), followed by 0
 
     The module is written, by you or by others, for one sequence `[n, feature]`, without a
     mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row noise of its own,

@@ -38,7 +38,7 @@ class _Noise(MaskedModule):
 
     @property
     def per_step(self) -> bool:  # type: ignore[override]
-        """Whether each step passes by itself: in evaluation."""
+        """Whether each step is handled alone, which holds in evaluation."""
         return self.deterministic
 
     def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:

@@ -135,7 +135,7 @@ class RNN(Recurrent):
         x = self._with_features(x)
         fresh = None
         if resets is not None or isinstance(mask, Segments):
-            # A later sequence takes no seed of its own.
+            # A later sequence draws no new seed.
             fresh = self.initial_carry(x.shape[0], x.shape[2:], deterministic=True)
             fresh = _as_wide_as(x, fresh)
             if hasattr(self.cell, "restart_carry"):

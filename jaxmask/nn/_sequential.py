@@ -23,7 +23,7 @@ class Sequential(Stack):
     layers and JAX's activations work as they are. Any other layer that gets a mask is a
     `MaskError` that names it: a mask is never dropped silently.
 
-    A stack of causal layers streams: `run(carry, x, mask)` goes on from `initial_carry(batch)`
+    A stack of causal layers streams: `run(carry, x, mask)` continues from `initial_carry(batch)`
     chunk by chunk and gives what one call on the whole gives. A carry is a tuple with one entry
     per layer, `()` for a layer that acts on each step alone.
 

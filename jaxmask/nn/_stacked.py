@@ -94,6 +94,6 @@ class StackedRNN(Stack):
 def _drop_features(
     x: Array, mask: Mask, key: Array, rate: float, *, row_ids: ArrayLike | None
 ) -> Pair:
-    """Dropout with one draw a row, the same at all of its steps."""
+    """Dropout with one draw per row, the same at all of its steps."""
     scale, _ = random.dropout(jnp.ones_like(x[:, :1]), None, key, rate, row_ids=row_ids)
     return ops.fill(jnp.where(scale == 0, 0, x * scale).astype(x.dtype), mask)

@@ -57,7 +57,7 @@ def _streaming(layer: Any, at: str) -> Any:
     if getattr(layer, "reverse", False) is True:
         reason = "runs in reverse, so its first output needs the last step"
     elif getattr(layer, "return_sequences", True) is False:
-        reason = "gives one result a row (`return_sequences=False`), not one a step"
+        reason = "gives one result per row (`return_sequences=False`), not one per step"
     elif not join.acts_on_each_step(layer) and not (
         hasattr(layer, "run") and hasattr(layer, "initial_carry")
     ):

@@ -122,7 +122,7 @@ class ZoneoutCell(nnx.RNNCellBase):
                 zip(self._rates(len(before)), before, after, strict=True)
             )
         ]
-        # A cell that casts its output says which entry of the carry it is.
+        # A cell that casts its output has `output_index`: which entry of the carry it is.
         output_index = getattr(self.cell, "output_index", None)
         for index, (fresh, value) in enumerate(zip(after, mixed, strict=True)):
             if y is fresh or index == output_index:

@@ -123,7 +123,7 @@ def while_loop(step: Step, *values: Array) -> Any:
 def _trip_count(step: Step, condition: Any, body: Any, carry_at: int) -> Any:
     """The trip count of a `fori_loop(a, b, ...)`, as a size; None for any other loop.
 
-    Under a symbolic length such a loop goes on while `i < b`, adds 1 to `i`, and keeps `b`.
+    Under a symbolic length such a loop runs while `i < b`, adds 1 to `i`, and keeps `b`.
     """
     outer, inner = condition.jaxpr, body.jaxpr
     if step.params["cond_nconsts"] or len(outer.eqns) != 1 or outer.eqns[0].primitive.name != "lt":

@@ -21,7 +21,7 @@ from jaxmask.recurrent._choice import Choice
 class Layout(NamedTuple):
     """Static sizes; those of a member's buffer in units, see `scheduling`.
 
-    A member is a set of rows with weights of its own or shared by all; the buffers of members
+    A member is a set of rows with its own weights, or those shared by all; the buffers of members
     follow one another.
     """
 
