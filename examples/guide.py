@@ -1,9 +1,9 @@
-"""Masks from the beginning: from padding to a layer of your own that uses the mask.
+"""A tutorial on masks: from padding to a layer of your own that uses the mask.
 
-For someone who knows Flax and has never used a mask. Read it from top to bottom, or run it and
+For readers who know Flax and have never used a mask. Read it from top to bottom, or run it and
 read what it prints: `python examples/guide.py`. It takes seconds on a CPU.
 
-One idea carries everything: the mask is an ordinary value. Whatever works on padded sequences
+One idea underlies everything: the mask is an ordinary value. Whatever works on padded sequences
 takes a pair `(x, mask)` and returns a pair `(y, mask)`.
 """
 
@@ -36,8 +36,8 @@ def draw(mask):
 # ----------------------------------------------------------------------------------------------
 title("1. Padding returns its mask")
 
-# Three sentences as token ids. An array is rectangular, so the short ones are padded, and from
-# then on something must say which steps are real: a boolean mask [batch, time], True = real.
+# Three sentences as token ids. Arrays are rectangular, so the short ones are padded, and from then
+# on something must say which steps are real: a boolean mask [batch, time], True = real.
 
 sentences = [[71, 63, 7], [73, 0, 32, 55, 92], [83]]
 ids, mask = jm.pad_sequences(sentences)
@@ -45,19 +45,19 @@ ids, mask = jm.pad_sequences(sentences)
 show("ids", ids)
 show("mask, row by row", mask)
 
-# The second sentence holds a genuine id 0. The mask comes from the lengths, so it stays real.
+# The second sentence contains a genuine id 0. The mask comes from the lengths, so it stays real.
 
 
 # ----------------------------------------------------------------------------------------------
 title("2. What a mask is for")
 
-# Average the ids of each row. Without the mask, the padding is averaged too, and says nothing.
+# Average the ids of each row. Without the mask, the padding is silently averaged too.
 
 show("wrong: jnp.mean", jnp.mean(ids, axis=1))
 mean, row_mask = jm.pool.mean(ids, mask)
 show("right: jm.pool.mean", mean)
 
-# Time is gone, so the mask that comes back marks rows: True where a row had a real step.
+# The time axis is gone, so the returned mask marks rows: True where a row had a real step.
 
 show("its row mask", row_mask)
 
@@ -65,7 +65,7 @@ show("its row mask", row_mask)
 # ----------------------------------------------------------------------------------------------
 title("3. Where masks begin")
 
-# Data often comes without its mask: the padding was made elsewhere. Three ways to find it again.
+# Data that was padded elsewhere often comes without a mask. Three ways to recover it.
 
 rngs = nnx.Rngs(0)
 embed = jm.nn.Embed(100, 8, mask_zero=True, rngs=rngs)  # id 0 is padding
@@ -78,7 +78,7 @@ show("Masking(-1.0)", from_sentinel)
 
 show("masks.from_lengths", jm.masks.from_lengths(jnp.array([3, 1]), time=4))
 
-# Here the mask of `pad_sequences` is at hand, so the table needs no `mask_zero`.
+# Here we have the mask from `pad_sequences`, so the embedding needs no `mask_zero`.
 
 embed = jm.nn.Embed(100, 8, rngs=rngs)
 
@@ -86,8 +86,8 @@ embed = jm.nn.Embed(100, 8, rngs=rngs)
 # ----------------------------------------------------------------------------------------------
 title("4. Sequential carries the mask")
 
-# Layers of jaxmask take a pair and return one. Flax's own layers that act on each step alone, and
-# JAX's activations, join as they are.
+# jaxmask layers take a pair and return one. Flax's own per-step layers and JAX's activations work
+# unchanged.
 
 model = jm.nn.Sequential(
     embed,
@@ -103,7 +103,7 @@ logits, row_mask = run(ids, mask)
 show("logits", logits)
 show("row mask", row_mask)
 
-# Padding changes nothing: neither how much of it there is, nor what stands in it.
+# Padding changes nothing: neither its amount nor its values matter.
 
 longer_ids, longer_mask = jm.pad_sequences(sentences, maxlen=40, value=-999)
 longer_logits, _ = run(longer_ids, longer_mask)
@@ -111,10 +111,10 @@ show("40 steps, padded with -999: equal", np.allclose(logits, longer_logits, ato
 
 
 # ----------------------------------------------------------------------------------------------
-title("5. A layer that does not support masks is an error that teaches")
+title("5. A layer that does not support masks is an error that helps")
 
-# This one subtracts the mean over time. It would mix padding into every real step. Other
-# libraries drop the mask here, at most with a warning, and the numbers are wrong from then on.
+# This layer subtracts the mean over time, which would mix padding into every real step. Other
+# libraries drop the mask here, at most with a warning, and the results are wrong from then on.
 
 
 def centre(x):
@@ -127,7 +127,7 @@ try:
 except jm.MaskError as error:
     print(error)
 
-# The rest of this guide takes those four ways out, one after the other.
+# The rest of this guide goes through these four solutions.
 
 
 # ----------------------------------------------------------------------------------------------
@@ -140,10 +140,10 @@ def unit_length(x):
 
 y, same_mask = jm.nn.Passthrough(unit_length)(x, mask)
 show("length of each step of row 0", jnp.linalg.norm(y[0], axis=-1))
-show("the mask passed by", same_mask)
+show("the mask, unchanged", same_mask)
 
-# `Passthrough` hides the padding from the function, so a zero there makes no 0 / 0, neither in
-# the result nor in the gradient. What you use in many places is registered once instead.
+# `Passthrough` hides the padding from the function, so a zero there causes no 0 / 0 in the result
+# or the gradient. Register a layer once if you use it in many places.
 
 jm.nn.register(unit_length, jm.nn.Passthrough)
 y_again, _ = jm.nn.Sequential(unit_length)(x, mask)
@@ -154,8 +154,8 @@ show("registered: equal", bool(jnp.all(y == y_again)))
 title("7. It needs the mask, or changes it: take one, return one")
 
 # A masked layer is any callable `(x, mask) -> (y, mask)`: a function, a class, an `nnx.Module`.
-# `Sequential` knows it by its second parameter, named `mask`. There is no base class. So this is
-# `centre` as it should be: the mean of the real steps alone, and 0 in the padding of the result.
+# `Sequential` recognises it by its second parameter, named `mask`. There is no base class. Here is
+# `centre` done right: the mean over real steps only, and 0 in the padding of the result.
 
 
 def centre_real(x, mask=None):
@@ -163,7 +163,7 @@ def centre_real(x, mask=None):
     return jm.ops.fill(x - mean[:, None], mask)
 
 
-# And this one changes the mask: it keeps every second step, so it keeps every second bit.
+# This one changes the mask: it keeps every second step, so it keeps every second mask entry.
 
 
 def every_second_step(x, mask=None):
@@ -174,7 +174,7 @@ y, shorter_mask = jm.nn.Sequential(centre_real, every_second_step)(x, mask)
 show("before", mask)
 show("after", shorter_mask)
 
-# `Sequential` checks what comes back. Forget to shorten the mask, and the layer is named again.
+# `Sequential` checks the result. If you forget to shorten the mask, the error names the layer.
 
 
 def every_second_value(x, mask=None):
@@ -190,8 +190,8 @@ except jm.MaskError as error:
 # ----------------------------------------------------------------------------------------------
 title("8. It consumes the mask, or does without: Consume and DropMask")
 
-# The average of the real steps, by hand. Two traps are in it. Select with `where`, for `x * mask`
-# keeps nan and inf: 0 * nan is nan. And divide by at least 1, for a row may have no real step.
+# The mean over real steps, by hand. There are two traps. Select with `where`, since `x * mask`
+# keeps nan and inf (0 * nan is nan). And divide by at least 1, since a row may have no real step.
 
 
 def my_mean(x, mask):
@@ -205,8 +205,8 @@ show("my_mean", y)
 show("jm.pool.mean: equal", np.allclose(y, jm.pool.mean(x, mask)[0], atol=1e-6))
 show("mask after it", no_mask)
 
-# A mask of None means: every step is real. `DropMask` ends a mask without using it: padding
-# becomes 0 and counts from there on. After it even `centre` runs, and you have said so.
+# A mask of None means that every step is real. `DropMask` discards a mask without using it: padding
+# becomes 0 and counts as real from there on. After it even `centre` runs, because you asked for it.
 
 y, no_mask = jm.nn.Sequential(jm.nn.DropMask(), centre)(x, mask)
 show("mask after DropMask", no_mask)
@@ -223,9 +223,9 @@ show("mask of the whole classifier", model.compute_mask(ids, mask))
 
 
 # ----------------------------------------------------------------------------------------------
-title("10. Left or right padding: the same state in the end")
+title("10. Left or right padding: the same last state")
 
-# The LSTM skips padding wherever it lies, so its last state is that of the last real step.
+# The LSTM skips padding anywhere, so its last state is that of the last real step.
 
 lstm = jm.nn.LSTM(8, 16, return_sequences=False, rngs=rngs)
 reader = nnx.jit(jm.nn.Sequential(embed, lstm))
@@ -238,9 +238,9 @@ show("last states: equal", np.allclose(from_left, from_right, atol=1e-6))
 
 
 # ----------------------------------------------------------------------------------------------
-title("11. An empty row is a value")
+title("11. An empty row gives a value")
 
-# A row without any real step gives 0, and False in the mask, and no gradient: never nan.
+# A row without real steps gives 0, False in the mask, and no gradient: never nan.
 
 empty_ids, empty_mask = jm.pad_sequences([[71, 63, 7], []])
 state, row_mask = reader(empty_ids, empty_mask)
@@ -266,4 +266,4 @@ report = jm.leak.check(careless_mean, x, mask)
 show("careless_mean is padding-proof", report.ok)
 print(report)
 
-# One line does it in a test of yours: `jm.leak.assert_padding_invariant(my_mean, x, mask)`.
+# In your own tests, one line does this: `jm.leak.assert_padding_invariant(my_mean, x, mask)`.

@@ -4,14 +4,14 @@
     python examples/pronounce.py --minutes 60         train a larger model for about an hour
     python examples/pronounce.py say jaxmask ragged   say words with the trained model
 
-Words have 1 to 28 letters, so every batch is ragged. `jm.bucket_batches` makes rectangles with
-masks, the layers of `jm.nn` hand each mask on, and `jm.losses.ctc_loss` and
-`jm.metrics.edit_distance` use it up: nothing in this example multiplies by a mask or forgets one.
+Words have 1 to 28 letters, so every batch is ragged. `jm.bucket_batches` pads them and makes the
+masks, the layers of `jm.nn` pass each mask on, and `jm.losses.ctc_loss` and
+`jm.metrics.edit_distance` consume it: nothing in this example multiplies by a mask or drops one.
 
-Training writes metrics.json, picture.png and a checkpoint into the folder --out. Killed and started
-again with the same options, it goes on from its last checkpoint, to the same result. It takes
-whatever `jax.devices()` gives: one CPU, one GPU, or several devices that share each batch, and with
-`--spread` the parameters.
+Training writes metrics.json, picture.png and a checkpoint into the folder --out. If it is killed
+and restarted with the same options, it resumes from its last checkpoint and ends with the same
+result. It uses all of `jax.devices()`: one CPU, one GPU, or several devices, which shard each batch
+and, with `--spread`, the parameters.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Run:
         self.request, self.out, self.console = request, out, console
         self.preset = request.preset()
         self.checkpoints = Checkpoints(out)
-        self._deal_words()
+        self._split_words()
         graphdef, params = model.split(self.preset.size, request.seed)
         mesh = devices.all_devices()
         self.trainer = Trainer(graphdef, mesh, request.seed, spread=spread)
@@ -57,7 +57,7 @@ class Run:
         self.seconds_before = 0.0
         self.step = 0
 
-    def _deal_words(self) -> None:
+    def _split_words(self) -> None:
         parts = data.split(data.read_dictionary(), self.request.words)
         training, self.development, self.held_out = map(data.Entries.of, parts)
         fitting = training.that_fit()
@@ -75,7 +75,7 @@ class Run:
         )
 
     def train(self) -> Score:
-        """Go on from the newest checkpoint, or start; train to the last step; evaluate."""
+        """Resume from the newest checkpoint, or start; train to the last step; evaluate."""
         self._resume()
         if self.notes.steps and self.step == self.notes.steps:
             self.console.print(
@@ -116,7 +116,7 @@ class Run:
         )
 
     def _steps_in_time(self, samples: Sequence[data.Batch]) -> int:
-        """How many steps fit into `--minutes`, at the time that a step of each shape takes now."""
+        """How many steps fit into `--minutes`, from the measured time of a step of each shape."""
         seconds = self.trainer.seconds_a_step(self.state, samples)
         epoch = sum(seconds[batch.letters.shape[1]] for batch in self.batches.epoch(0))
         left = 60 * self.request.minutes - (time.perf_counter() - STARTED) - EVALUATION_SECONDS
@@ -144,7 +144,7 @@ class Run:
         self.step += 1
 
     def _keep(self) -> None:
-        """Look how well development words go, and write a checkpoint."""
+        """Score the development words, and write a checkpoint."""
         score = self._score(self.development)
         self.notes.development.append((self.step, score.phoneme_error_rate))
         self.notes.seconds = self._seconds()
@@ -159,7 +159,7 @@ class Run:
         return self.evaluator.score(self.state.params, entries, batches)
 
     def _seconds(self) -> float:
-        """Since the run was started, without the time between a kill and the next start."""
+        """Time since the run started, without the time between a kill and the next start."""
         return self.seconds_before + time.perf_counter() - STARTED
 
     def _report(self) -> Score:
@@ -210,7 +210,7 @@ class Run:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train, or go on training, and evaluate."""
+    """Train, or resume training, and evaluate."""
     if options.fresh:
         Checkpoints(options.out).delete()
     asked = Request(options.seed, options.steps, options.minutes, options.model, options.words)
@@ -218,7 +218,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def say(options: argparse.Namespace) -> None:
-    """Print what the trained model says to each word."""
+    """Print how the trained model pronounces each word."""
     pronunciations = speaking.say(options.words, Checkpoints(options.out))
     for word, phonemes in zip(options.words, pronunciations, strict=True):
         print(word, " ".join(phonemes), sep="\t")
@@ -235,15 +235,17 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=train)
     add = command.add_argument
     add("--out", type=Path, default=OUT, help=f"folder of the run (default: {OUT})")
-    minutes = "take about so long: measure the time of a step, and choose a model to match"
+    minutes = "train for about this long: time a step, and choose a model to match"
     add("--minutes", type=_number(float, 1), help=minutes)
-    add("--steps", type=_number(int, 1), help="train for exactly so many steps")
-    add("--model", choices=PRESETS, help="its size, instead of one that matches --minutes")
-    add("--words", type=_number(int, 20), help="use only so many words, for a quick look")
-    add("--seed", type=int, default=0, help="of parameters, batches and noise (default: 0)")
-    spread = "keep a share of the parameters on each device, not a copy"
+    add("--steps", type=_number(int, 1), help="train for exactly this many steps")
+    add("--model", choices=PRESETS, help="model size, instead of one to match --minutes")
+    add("--words", type=_number(int, 20), help="use only this many words, for a quick look")
+    add("--seed", type=int, default=0, help="seed of parameters, batches and noise (default: 0)")
+    spread = "shard the parameters over devices instead of replicating them"
     add("--spread", action="store_true", help=spread)
-    add("--fresh", action="store_true", help="forget the checkpoint in --out and start anew")
+    add(
+        "--fresh", action="store_true", help="delete the checkpoint in --out and start from scratch"
+    )
     sub = command.add_subparsers(title="commands", metavar="say WORD...")
     speak = sub.add_parser("say", help="say words with the trained model")
     speak.set_defaults(run=say)

@@ -1,8 +1,8 @@
-"""A plain Flax transformer for one sentence, trained on padded batches without touching it.
+"""A plain Flax transformer for one sentence, trained on padded batches without changing it.
 
     python examples/ragged_vmap.py
 
-The task: a row of numbers, and at each step the greatest number so far.
+The task: given a row of numbers, predict at each step the largest number so far.
 """
 
 import jax
@@ -17,7 +17,7 @@ VOCABULARY, FEATURES, STEPS = 10, 32, 150
 
 
 class Transformer(nnx.Module):
-    """It knows no batch, no mask and no padding."""
+    """Written for one row: no batch axis, no mask and no padding."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.embed = nnx.Embed(VOCABULARY, FEATURES, rngs=rngs)
@@ -62,7 +62,7 @@ def main(steps: int = STEPS) -> float:
     ids, mask = draw_batch(draw)
 
     def embedded_loss(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The same model from its embeddings on, which are floats that can be poisoned."""
+        """A block of the model on its embeddings, which are floats and can hold nan and inf."""
         return jm.ragged_vmap(lambda row: model.mlp(row + model.attention(model.norm(row))))(
             x, mask
         )

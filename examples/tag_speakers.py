@@ -3,9 +3,9 @@
     python -m pip install -e ".[examples,speakers]" && python examples/tag_speakers.py
 
 JapaneseVowels holds 640 utterances of nine speakers, 7 to 29 steps of 12 cepstral coefficients
-each. Here utterances are joined into conversations of two to six turns, and the model says for
-each step who is speaking. Training uses other utterances than testing, as the data set splits them.
-No row is as long as another, and nothing below knows how much padding there is.
+each. Here utterances are joined into conversations of two to six turns, and the model predicts who
+is speaking at each step. Training and test utterances are those of the data set's own split.
+Conversations differ in length, and nothing below depends on how much padding there is.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MOST_TURNS, BATCH = 6, 32
 
 
 class Conversations(NamedTuple):
-    """A rectangle of steps, who speaks at each, and which steps are real."""
+    """A padded batch of steps, who speaks at each, and which steps are real."""
 
     x: np.ndarray  # [batch, time, 12], float32
     speakers: np.ndarray  # [batch, time], int32
@@ -40,7 +40,7 @@ class Conversations(NamedTuple):
 
 def read_utterances(part: str) -> tuple[list[np.ndarray], np.ndarray]:
     """`TRAIN` or `TEST`: utterances `[time, 12]`, ragged, and the speaker of each."""
-    # Only its data are wanted; importing the package would take seconds.
+    # Only the data are needed, and importing the package would take seconds.
     spec = importlib.util.find_spec("aeon")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit('The recordings are not here: python -m pip install -e ".[speakers]"')
@@ -55,7 +55,7 @@ def read_utterances(part: str) -> tuple[list[np.ndarray], np.ndarray]:
 def converse(
     utterances: list[np.ndarray], speakers: np.ndarray, count: int, draw: np.random.Generator
 ) -> Conversations:
-    """Join utterances at random; no speaker follows himself."""
+    """Join utterances at random; no speaker has two turns in a row."""
     values, tags = [], []
     for turns in draw.integers(2, MOST_TURNS + 1, count):
         chosen: list[int] = []
@@ -76,7 +76,7 @@ def converse(
 
 
 class Tagger(nnx.Module):
-    """Scores of each speaker at each step, and how well one speaker follows another."""
+    """Scores of each speaker at each step, and of each transition between speakers."""
 
     def __init__(self, hidden: int, *, rngs: nnx.Rngs):
         self.scores = jm.nn.Sequential(
@@ -92,14 +92,14 @@ class Tagger(nnx.Module):
         self.crf = jm.nn.CRF(SPEAKERS, rngs=rngs)
 
     def loss(self, x: jax.Array, mask: jax.Array, speakers: jax.Array) -> jax.Array:
-        """Negative log likelihood of who speaks, by real step."""
+        """Negative log-likelihood of the speakers, per real step."""
         logits, mask = self.scores(x, mask)
         per_row, row_mask = self.crf.loss(logits, mask, speakers)
         steps = jm.masks.lengths(mask)
         return jnp.sum(jnp.where(row_mask, per_row, 0)) / jnp.maximum(jnp.sum(steps), 1)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The likeliest speakers, `[batch, time]`."""
+        """The most likely speakers, `[batch, time]`."""
         return self.crf(*self.scores(x, mask))
 
 
@@ -114,7 +114,7 @@ def train_step(model: Tagger, optimizer: nnx.Optimizer, batch: Conversations) ->
 
 @nnx.jit
 def accuracies(model: Tagger, batch: Conversations) -> tuple[jax.Array, jax.Array]:
-    """The share of real steps that are right: by the best path, and step by step."""
+    """The accuracy over real steps: of the best path, and of the best label at each step."""
     logits, mask = model.scores(batch.x, batch.mask)
     path, _ = model.crf(logits, mask)
     right = [(ids == batch.speakers).astype(jnp.float32) for ids in (path, logits.argmax(-1))]

@@ -1,11 +1,11 @@
-"""A transformer that reads letters and writes phonemes, encoder and decoder both ragged.
+"""An encoder-decoder transformer from letters to phonemes, ragged on both sides.
 
     python -m pip install -e ".[examples]" && python examples/transformer.py
 
-Words of 1 to 28 letters go in, pronunciations of the CMU Pronouncing Dictionary come out, one
-phoneme at a time from a cache. The encoder sees the letters' mask, the decoder its own and the
-letters'; the loss counts real phonemes. Several devices share each batch, and with `--spread` the
-parameters. `examples/pronounce.py` does the same task with a BiLSTM.
+Words of 1 to 28 letters go in, pronunciations of the CMU Pronouncing Dictionary come out, decoded
+one phoneme at a time with a cache. The encoder gets the letters' mask, the decoder its own and the
+letters'; the loss counts real phonemes. Several devices shard each batch and, with `--spread`, the
+parameters. `examples/pronounce.py` solves the same task with a BiLSTM.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Transformer(nnx.Module):
         )
 
     def __call__(self, letters, letter_mask, phonemes, phoneme_mask):
-        """Logits of the phoneme after each, for training: the whole pronunciation is known."""
+        """Logits of each next phoneme, for training, where the whole pronunciation is known."""
         memory, memory_mask = self.encoder(letters, letter_mask)
         y, mask = self.read(phonemes, phoneme_mask)
         for block in self.decoder:
@@ -70,7 +70,7 @@ class Transformer(nnx.Module):
         return self.write(y, mask)
 
     def say(self, letters, letter_mask):
-        """The likeliest pronunciation, phoneme by phoneme, each layer with its cache."""
+        """Decode greedily, phoneme by phoneme, with a cache in each layer."""
         memory, memory_mask = self.encoder(letters, letter_mask)
         batch = len(letters)
         caches = [block.initial_carry(batch) for block in self.decoder]
@@ -92,19 +92,19 @@ class Transformer(nnx.Module):
 
 
 def teacher(phonemes: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the decoder reads, what it is to write, and which steps of both are real.
+    """The inputs and targets of the decoder, and which steps of both are real.
 
-    A row of n phonemes has n + 1 steps: it reads its begin and writes its end.
+    A row of n phonemes has n + 1 steps: the first input is `EDGE`, and so is the last target.
     """
     begin = jnp.full((len(phonemes), 1), EDGE)
-    has_word = mask.any(axis=1, keepdims=True)  # a row that only fills the batch has no step
+    has_word = mask.any(axis=1, keepdims=True)  # a padding row has no steps
     reads = jnp.concatenate([begin, jnp.where(mask, phonemes, EDGE)], axis=1)
     writes = jnp.concatenate([jnp.where(mask, phonemes, EDGE), begin], axis=1)
     return reads, writes, jnp.concatenate([has_word, mask], axis=1)
 
 
 def loss_of(model, letters, letter_mask, phonemes, phoneme_mask, axes=()) -> jax.Array:
-    """The mean over real phonemes, those on other devices included, which lie along `axes`."""
+    """The mean over real phonemes of all devices along the mesh axes `axes`."""
     reads, writes, mask = teacher(phonemes, phoneme_mask)
     logits, mask = model(letters, letter_mask, reads, mask)
     losses = jm.losses.seq2seq_cross_entropy(logits, mask, writes, label_smoothing=0.05)
@@ -143,7 +143,7 @@ def check_padding(model: Transformer, batch: Batch) -> None:
 
 
 def error_rate(model: Transformer, batches: Batches) -> tuple[float, list[tuple[int, str]]]:
-    """Phoneme error rate against the pronunciation listed, and a few words to look at."""
+    """Phoneme error rate against the dictionary, and sample pronunciations."""
     graph, state = nnx.split(model)
     say = jax.jit(lambda state, x, mask: nnx.merge(graph, state).say(x, mask))
     metric, examples = jm.metrics.TokenErrorRate.empty(), []
@@ -160,10 +160,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--features", type=int, default=96)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--words", type=int, help="learn from fewer words, for a quick look")
+    parser.add_argument("--words", type=int, help="train on fewer words, for a quick look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
-    spread = "keep a share of the parameters on each device, not a copy"
+    spread = "shard the parameters over devices instead of replicating them"
     parser.add_argument("--spread", action="store_true", help=spread)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
