@@ -80,7 +80,7 @@ class Run:
         if self.notes.steps and self.step == self.notes.steps:
             self.console.print(
                 f"This run is complete: {self.step:,} steps are in {self.checkpoints.folder}. "
-                "Evaluating it again; --fresh trains anew."
+                "Evaluating it again; --fresh trains from scratch."
             )
         else:
             self._compile()
@@ -96,7 +96,7 @@ class Run:
             raise UserError(
                 f"{self.out} holds a run with other options: "
                 f"{Request(**notes.request).described()}. Choose another folder with --out, "
-                "or train anew with --fresh."
+                "or train from scratch with --fresh."
             )
         like = self.state._asdict().items()
         self.state = State(**{name: self.checkpoints.tree(step, name, tree) for name, tree in like})

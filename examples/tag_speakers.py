@@ -148,7 +148,7 @@ def draw_picture(model: Tagger, batch: Conversations, losses: list[float], path:
     path_ids, mask = map(np.asarray, model(batch.x[:6], batch.mask[:6]))
     figure, (curve, said) = pyplot.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
     curve.semilogy(losses, color="#2a6f97", lw=0.8)
-    curve.set(xlabel="step", ylabel="negative log likelihood a step", title="Training")
+    curve.set(xlabel="step", ylabel="negative log-likelihood per step", title="Training")
     rows = np.stack([batch.speakers[:6], path_ids], axis=1).reshape(12, -1).astype(float)
     rows[~np.repeat(mask, 2, axis=0)] = np.nan
     said.imshow(rows, aspect="auto", cmap="tab10", interpolation="none", vmin=0, vmax=9)
@@ -183,7 +183,7 @@ def main() -> None:
     by_path, by_step = map(float, accuracies(model, held_out))
     fill = float(held_out.mask.mean())
     print(f"Right at {by_path:.2%} of the real steps of 200 held-out conversations ({by_step:.2%}")
-    print(f"without the random field), {fill:.0%} of the padded rectangle real.")
+    print(f"without the random field), {fill:.0%} of the padded steps real.")
     metrics = {"accuracy": by_path, "accuracy_by_step": by_step, "steps": options.steps}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     draw_picture(model, held_out, losses, options.out / "picture.png")
