@@ -74,6 +74,7 @@ def learned():
     return json.loads(out)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("way", ["data", "spread"])
 def test_four_devices_learn_what_one_learns(example, way):
@@ -173,6 +174,7 @@ def test_two_processes_learn_what_one_learns_though_one_has_fewer_batches(two, o
     assert np.asarray(first["state"][".accuracy.count.high"]) == sum(job.RECORDS)
 
 
+@pytest.mark.exhaustive
 def test_both_processes_have_the_same_bits(two):
     (first, second), _ = two
     assert first["losses"] == second["losses"]

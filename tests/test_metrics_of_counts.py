@@ -69,6 +69,7 @@ def value(metric):
     return np.asarray(metric.compute())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EVERY)
 def test_batches_of_any_length_merge_into_what_scikit_learn_gives_for_all_at_once(name):
     batches = [batch(name, seed, time) for seed, time in enumerate((5, 1, 9))]

@@ -40,11 +40,13 @@ def test_a_law_convicts(mutant):
         obey(mutant.law, mutant.entry)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mutant", [m for m in WRONG if m.leaks], ids=str)
 def test_the_check_convicts(mutant):
     assert not checked(mutant.entry, mutant.moves, mutant.lengths).ok
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mutant", [m for m in WRONG if not m.leaks], ids=str)
 def test_the_check_is_silent_where_nothing_leaks(mutant):
     """Wrong, but not by its padding: that is for the laws to say."""
@@ -58,6 +60,7 @@ COMPARISONS = (
 )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
 def test_no_law_convicts(subject):
     for law in COMPARISONS:
@@ -75,6 +78,7 @@ def test_the_check_acquits(entry):
     assert report.ok, str(report)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
 def test_the_check_acquits_plain_functions(subject):
     moves = ("left", "holes") if subject.entry.mask_class == "any" else ("left",)

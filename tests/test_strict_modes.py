@@ -108,6 +108,7 @@ def test_half_precision_is_not_promoted_unasked(sampled):
             trace(sampled, dtype=jnp.bfloat16)
 
 
+@pytest.mark.sampled(5)
 def test_under_the_checks_of_jax(sampled):
     with checked():
         trace(sampled)

@@ -286,6 +286,7 @@ def test_training_ends_where_that_with_the_scan_ends():
 # ------------------------------------------------------------------------------ vmap
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("over", ["rows", "weights", "both", "one matrix", "twice"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_vmap(cell, over):
@@ -378,6 +379,7 @@ def loss_of(cell, method, weights, x):
     return jnp.sum(y**3) + sum(jnp.sum(a**2) for a in jax.tree.leaves(carry))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", ["hessian", "reverse over reverse"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
 def test_second_derivatives(cell, how):
@@ -397,6 +399,7 @@ def test_second_derivatives(cell, how):
         assert_same(second(method), scanned, rtol=1e-4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ENGINES)
 def test_linearize_and_checkpoint(method):
     weights = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), weights_of("lstm"))
@@ -448,6 +451,7 @@ def test_inside_shard_map(method):
     assert_same(gradient, jax.grad(plain)(weights), rtol=1e-4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("method", ENGINES)
