@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
+from tests.x64 import enable_x64
 
 LENGTHS = (4, 2, 0)
 MASKS = {
@@ -634,7 +635,6 @@ def test_streams_refuse():
 
 @pytest.mark.parametrize("window", [None, 2])
 def test_a_stream_of_float64_is_one_call_in_float64(window):
-    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     with enable_x64(True):
         layer = jm.nn.MultiHeadAttention(
             2, 8, causal=True, rotary=True, window=window, max_length=5, rngs=nnx.Rngs(0)

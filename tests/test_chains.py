@@ -15,8 +15,8 @@ from tests import optimised
 from tests import rows as tools
 from tests.links import EVERYWHERE, LINKS
 from tests.registry import Entry
+from tests.x64 import enable_x64
 
-enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 FEATURES, TIME = 3, 6
 
 

@@ -14,8 +14,8 @@ import pytest
 from tests import optimised
 from tests import rows as tools
 from tests.law import law
+from tests.x64 import enable_x64
 
-enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 SEEDS = 6
 WIDTH = 5  # features of what comes in
 

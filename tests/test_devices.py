@@ -22,8 +22,6 @@ from tests.many_devices import collectives
 
 from _pronounce.checkpoint import Checkpoints  # isort: skip  # `job` knows where it is
 
-# What is run in other processes is run once.
-pytestmark = pytest.mark.xdist_group("devices")
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {

@@ -13,6 +13,7 @@ from flax import nnx
 import jaxmask as jm
 from tests.golden import make_torch_lstm as golden
 from tests.registry.recurrent import lstm_weights
+from tests.x64 import enable_x64
 
 MASK = np.arange(golden.TIME) < np.array(golden.LENGTHS)[:, None]
 
@@ -159,7 +160,6 @@ def test_long_half_precision_run_does_not_drift():
 
 def test_float64_where_it_is_enabled():
     # The older releases that jaxmask supports have it in another place.
-    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     with enable_x64(True):
         x = jnp.asarray(golden.inputs()["x"], jnp.float64)
         weights = jax.tree.map(lambda a: a.astype(jnp.float64), lstm_weights())

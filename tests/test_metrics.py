@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import jaxmask as jm
 from jaxmask import losses, metrics
+from tests.x64 import enable_x64
 
 ALL = [metrics.Mean, metrics.Accuracy, metrics.Perplexity, metrics.TokenErrorRate]
 RATIOS = [metrics.Mean, metrics.Perplexity]
@@ -254,7 +255,6 @@ def test_a_diverged_model_is_not_right_about_class_0():
 
 
 def test_an_id_beyond_32_bits_is_not_another_class():
-    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     with enable_x64(True):
         targets, logits = jnp.array([[2**32 + 1]]), jnp.array([[[0.0, 1.0]]])
         for metric in (metrics.TopKAccuracy.empty(2), metrics.ConfusionMatrix.empty(2)):

@@ -31,9 +31,6 @@ from _pronounce.checkpoint import Checkpoints  # noqa: E402
 from _pronounce.errors import UserError  # noqa: E402
 from _pronounce.notes import Notes  # noqa: E402
 
-# One run is trained for all that look at it.
-pytestmark = pytest.mark.xdist_group("pronounce")
-
 STEPS = 10
 TINY = ["--model", "tiny", "--words", "300", "--steps", str(STEPS)]
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 import jaxmask as jm
 from tests.registry.recurrent import gru_weights, lstm_weights, one_bias, simple_weights
+from tests.x64 import enable_x64
 
 BATCH, TIME, FEATURE, HIDDEN = 3, 6, 3, 4
 MASK = np.arange(TIME) < np.array([6, 3, 0])[:, None]
@@ -391,7 +392,6 @@ def test_a_half_precision_cell_keeps_a_float32_carry(mask):
 
 
 def test_a_float64_row_goes_through_any_cell():
-    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     with enable_x64(True):
         x = jnp.asarray(X, jnp.float64)
         layer = jm.nn.RNN(nnx.GRUCell(FEATURE, HIDDEN, rngs=nnx.Rngs(0)))
