@@ -15,6 +15,8 @@ import numpy as np
 
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 
+METHODS = ("auto", "scan", "tiled", "dense", "pallas")  # of a recurrence
+
 
 class MaskError(ValueError):
     """A mask reached something that cannot handle it, or does not belong to its array.

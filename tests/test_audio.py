@@ -138,7 +138,7 @@ def test_slaney_scale_at_known_points():
 def test_the_module_is_the_function():
     x = samples()
     layer = jm.nn.LogMelSpectrogram(
-        *(5,), rate=100, size=SIZE, step=STEP, scale="slaney", norm="slaney", low=5, power=1.0
+        *(5,), rate=100, window=SIZE, strides=STEP, scale="slaney", norm="slaney", low=5, power=1.0
     )
     assert layer.fft_size == 16
     bank = jm.audio.mel_filterbank(5, 16, 100, scale="slaney", norm="slaney", low=5)
@@ -158,8 +158,8 @@ def test_dtypes():
 X = np.ones((2, 32), np.float32)
 BANK = jm.audio.mel_filterbank(4, 16, 100)
 REFUSED = {
-    "size of 0": (lambda: jm.audio.frames(X, None, 0, 1), "`size` must be at least 1"),
-    "step of 0": (lambda: jm.audio.frames(X, None, 4, 0), "`step` must be at least 1"),
+    "window of 0": (lambda: jm.audio.frames(X, None, 0, 1), "`window` must be at least 1"),
+    "strides of 0": (lambda: jm.audio.frames(X, None, 4, 0), "`strides` must be at least 1"),
     "fft_size": (lambda: jm.audio.stft(X, None, 8, 4, fft_size=6), "`fft_size`"),
     "filterbank": (lambda: jm.audio.log_mel(X, None, BANK, 32, 4), "`fft_size`"),
     "filterbank rank": (lambda: jm.audio.log_mel(X, None, BANK[0], 8, 4), "`filterbank`"),
@@ -174,7 +174,7 @@ REFUSED = {
     "band": (lambda: jm.audio.mel_filterbank(4, 16, 100, low=20, high=60), "half of `rate`"),
     "scale": (lambda: jm.audio.mel_filterbank(4, 16, 100, scale="bark"), "`scale`"),
     "odd": (
-        lambda: jm.nn.LogMelSpectrogram(4, rate=100, size=8, step=4, fft_size=9),
+        lambda: jm.nn.LogMelSpectrogram(4, rate=100, window=8, strides=4, fft_size=9),
         "must be even",
     ),
     "mask of frames": (

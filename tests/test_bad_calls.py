@@ -64,6 +64,8 @@ CALLS = {
     "Embed: `num_embeddings`": lambda: jm.nn.Embed(-5, 3, rngs=R),
     "Embed: `features`": lambda: jm.nn.Embed(5, 3.5, rngs=R),
     "LSTM: `hidden_features`": lambda: jm.nn.LSTM(3, -1, rngs=R),
+    "LSTM: `method`": lambda: jm.nn.LSTM(3, 4, method="fast", rngs=R),
+    "GRU: `method`": lambda: jm.nn.GRU(3, 4, method=None, rngs=R),
     "Residual: `layer`": lambda: jm.nn.Residual(None),
     "Residual: `combine`": lambda: jm.nn.Residual(jnp.tanh, combine="xor"),
     "Add: `combine`": lambda: jm.nn.Add(combine="xor"),
@@ -80,9 +82,9 @@ CALLS = {
     "Repeat: `time`": lambda: jm.nn.Repeat(-1),
     "Pad: `width`": lambda: jm.nn.Pad(1),
     "Crop: `width`": lambda: jm.nn.Crop((1, -1)),
-    "Frames: `step`": lambda: jm.nn.Frames(4, 0),
+    "Frames: `strides`": lambda: jm.nn.Frames(4, 0),
     "LogMelSpectrogram: `padding`": lambda: jm.nn.LogMelSpectrogram(
-        4, rate=100, size=8, step=4, padding="x"
+        4, rate=100, window=8, strides=4, padding="x"
     ),
     "GaussianNoise: `stddev`": lambda: jm.nn.GaussianNoise(-1),
     "TimeMasking: `max_ratio`": lambda: jm.nn.TimeMasking(2, max_ratio=2),

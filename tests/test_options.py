@@ -38,6 +38,29 @@ class ForeignMasked(Foreign):
         return super().__call__(x), mask
 
 
+class NoisyCell(nnx.Module):
+    """A cell of somebody else, with dropout on its input."""
+
+    in_features, num_feature_axes = 6, 1
+
+    def __init__(self, rngs=None):
+        self.cell = nnx.GRUCell(6, 6, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def initialize_carry(self, input_shape, rngs=None):
+        return self.cell.initialize_carry(input_shape, rngs)
+
+    def __call__(self, carry, x):
+        return self.cell(carry, self.dropout(x))
+
+
+class ToldNoisyCell(NoisyCell):
+    """One that is given its streams when it is called."""
+
+    def __call__(self, carry, x, *, rngs=None):
+        return self.cell(carry, self.dropout(x, rngs=rngs))
+
+
 def own_function(x, mask, *, rngs=None, row_ids=None, deterministic=None):
     return jm.nn.Dropout(0.5)(x, mask, rngs=rngs, row_ids=row_ids, deterministic=deterministic)
 
@@ -69,6 +92,8 @@ NOISY = {
     "Passthrough(a module)": lambda: jm.nn.Passthrough(Foreign()),
     "a masked module": ForeignMasked,
     "zoneout": zoneout,
+    "a cell with noise": lambda: jm.nn.RNN(NoisyCell(nnx.Rngs(0))),
+    "a cell that takes rngs": lambda: jm.nn.RNN(ToldNoisyCell()),
     "attention": attention,
     "block": block,
 }
@@ -160,6 +185,38 @@ def test_rngs_given_leave_the_streams_of_foreign_modules_alone(noisy):
     after = jax.tree.leaves(nnx.state(model, nnx.RngCount))
     np.testing.assert_array_equal(before, after)
     assert (first(model(X, MASK)) != first(model(X, MASK))).any()
+
+
+def test_the_noise_of_a_cell_is_keyed_by_row_and_real_step():
+    """Padding, chunks and the order of rows do not change it, and each step has its own."""
+    layer = jm.nn.RNN(NoisyCell(nnx.Rngs(0)))
+    ids, streams = jnp.array([4, 7]), lambda: nnx.Rngs(1)
+    y, _ = layer(X, MASK, rngs=streams(), row_ids=ids)
+    left = jnp.pad(X, [(0, 0), (2, 0), (0, 0)]), jnp.pad(MASK, [(0, 0), (2, 0)])
+    np.testing.assert_array_equal(layer(*left, rngs=streams(), row_ids=ids)[0][:, 2:], y)
+    other, _ = layer(X[::-1], MASK[::-1], rngs=streams(), row_ids=ids[::-1])
+    np.testing.assert_array_equal(other[::-1], y)
+    carry = layer.initial_carry(2, rngs=streams(), row_ids=ids)
+    carry, (first_half, _) = layer.run(carry, X[:, :2], MASK[:, :2])
+    _, (second_half, _) = layer.run(carry, X[:, 2:], MASK[:, 2:])
+    np.testing.assert_array_equal(jnp.concatenate([first_half, second_half], axis=1), y)
+    dropped = jm.nn.RNN(NoisyCell(nnx.Rngs(0)))
+    dropped.cell.initialize_carry = lambda shape, rngs=None: jnp.zeros((shape[0], 6))
+    dropped.cell.cell = lambda carry, x: (carry, x)
+    kept = np.asarray(dropped(jnp.ones((2, 4, 6)), rngs=streams())[0]) != 0
+    assert (kept[:, 0] != kept[:, 1]).any()
+    assert (kept[0] != kept[1]).any()
+
+
+def test_a_noisy_cell_without_noise_is_its_cell():
+    noisy = jm.nn.RNN(NoisyCell(nnx.Rngs(0)))
+    noisy.eval()
+    expected = jm.nn.RNN(noisy.cell.cell)(X, MASK)[0]
+    np.testing.assert_array_equal(jax.jit(lambda x: noisy(x, MASK)[0])(X), expected)
+    noisy.train()
+    assert (noisy(X, MASK)[0] != noisy(X, MASK)[0]).any()
+    grads = nnx.grad(lambda layer: layer(X, MASK)[0].sum())(noisy)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxmask import _check
-from jaxmask import _windows as windows
+from jaxmask import _check, _windows
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
@@ -20,32 +19,32 @@ TAPERS = ("hann", "hamming", "rectangular")
 def frames(
     x: ArrayLike,
     mask: Mask,
-    size: int,
-    step: int,
+    window: int,
+    strides: int,
     *,
     padding: str = "valid",
     mask_rule: str | None = None,
 ) -> Pair:
     """Cut each row into frames that may overlap.
 
-        y[b, i, k] = x[b, i * step + k - left]
+        y[b, i, k] = x[b, i * strides + k - left]
 
     where samples outside the row, and padding, are 0. `left` and the mask are those of
-    `jaxmask.conv.conv1d` with `size` for its window: by default (`padding="valid"`) n real samples
-    have `(n - size) // step + 1` frames, none if `n < size`; with "reverse_causal" every sample
-    is in a frame: `ceil(n / step)` of them, the last ones padded with 0.
+    `jaxmask.conv.conv1d`: by default (`padding="valid"`) n real samples have
+    `(n - window) // strides + 1` frames, none if `n < window`; with "reverse_causal" every sample
+    is in a frame: `ceil(n / strides)` of them, the last ones padded with 0.
 
     Args:
       x: `[batch, time, feature...]`, any dtype.
       mask: `[batch, time]`, boolean, or `Segments` (no frame crosses from one sequence to
         another, and frames close up to the left), or None.
-      size: static number of samples in a frame.
-      step: static number of samples from one frame to the next.
+      window: static number of samples in a frame.
+      strides: static number of samples from one frame to the next.
       padding: `"valid"`, `"same"` (frames are centred), `"causal"`, `"reverse_causal"` or `"full"`.
       mask_rule: as in `jaxmask.conv.conv1d`.
 
     Returns:
-      The pair `(y, mask)`, `y [batch, frame, size, feature...]` and mask `[batch, frame]`.
+      The pair `(y, mask)`, `y [batch, frame, window, feature...]` and mask `[batch, frame]`.
 
     Raises:
       TypeError, MaskError: if `mask` does not belong to `x`.
@@ -54,33 +53,32 @@ def frames(
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[1, 2, 3, 4, 9, 9]]), jnp.arange(6)[None] < 4
-      >>> y, mask = jm.audio.frames(x, mask, size=3, step=1)
+      >>> y, mask = jm.audio.frames(x, mask, 3, 1)
       >>> y.tolist(), mask.tolist()
       ([[[1, 2, 3], [2, 3, 4], [0, 0, 0], [0, 0, 0]]], [[True, True, False, False]])
 
     Agrees with `torch.Tensor.unfold` of the unpadded row.
     """
-    where = "frames"
-    x, mask = _check.pair(x, mask, where, over_time=True)
-    window = windows.window(size, step, padding, mask_rule, where, names=("size", "step"))
-    return slide(functools.partial(_cut, window=window), x, mask, window)
+    x, mask = _check.pair(x, mask, "frames", over_time=True)
+    windows = _windows.window(window, strides, padding, mask_rule, "frames")
+    return slide(functools.partial(_cut, windows=windows), x, mask, windows)
 
 
-def _cut(x: Array, real: StepMask | None, *, window: Window) -> Array:
-    count = window.steps_out(x.shape[1])
+def _cut(x: Array, real: StepMask | None, *, windows: Window) -> Array:
+    count = windows.steps_out(x.shape[1])
     if not count:
-        return jnp.zeros((x.shape[0], 0, window.size, *x.shape[2:]), x.dtype)
+        return jnp.zeros((x.shape[0], 0, windows.size, *x.shape[2:]), x.dtype)
     rest = ((0, 0),) * (x.ndim - 2)
-    padded = jnp.pad(filled(x, real), ((0, 0), window.pads, *rest))
-    index = jnp.arange(count)[:, None] * window.stride + jnp.arange(window.size)[None]
+    padded = jnp.pad(filled(x, real), ((0, 0), windows.pads, *rest))
+    index = jnp.arange(count)[:, None] * windows.stride + jnp.arange(windows.size)[None]
     return jnp.take(padded, index, axis=1)
 
 
 def stft(
     x: ArrayLike,
     mask: Mask,
-    size: int,
-    step: int,
+    window: int,
+    strides: int,
     *,
     fft_size: int | None = None,
     taper: str | ArrayLike = "hann",
@@ -89,17 +87,17 @@ def stft(
 ) -> Pair:
     """Short-time Fourier transform of each row.
 
-        y[b, i, f] = sum_k taper[k] x[b, i * step + k - left] exp(-2 pi j f k / fft_size)
+        y[b, i, f] = sum_k taper[k] x[b, i * strides + k - left] exp(-2 pi j f k / fft_size)
 
     Unscaled; phases count from the start of each frame.
 
     Args:
       x: `[batch, time]`, floating; transformed in at least float32.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
-      size: static number of samples in a frame.
-      step: static number of samples from one frame to the next.
-      fft_size: at least `size`, which it is where None; frames are padded with 0.
-      taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[size]`,
+      window: static number of samples in a frame.
+      strides: static number of samples from one frame to the next.
+      fft_size: at least `window`, which it is where None; frames are padded with 0.
+      taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[window]`,
         floating.
       padding: as in `frames`.
       mask_rule: as in `jaxmask.conv.conv1d`.
@@ -115,20 +113,20 @@ def stft(
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.ones((1, 6)), jnp.arange(6)[None] < 5
-      >>> y, mask = jm.audio.stft(x, mask, size=4, step=1, taper="rectangular")
+      >>> y, mask = jm.audio.stft(x, mask, 4, 1, taper="rectangular")
       >>> y[0, :, 0].real.tolist(), mask.tolist()
       ([4.0, 4.0, 0.0], [[True, True, False]])
 
     Agrees with `numpy.fft.rfft` of the frames, and with `scipy.signal.stft` up to its scale.
     """
-    return _stft(x, mask, size, step, fft_size, taper, padding, mask_rule, "stft")
+    return _stft(x, mask, window, strides, fft_size, taper, padding, mask_rule, "stft")
 
 
 def _stft(
     x: ArrayLike,
     mask: Mask,
-    size: int,
-    step: int,
+    window: int,
+    strides: int,
     fft_size: int | None,
     taper: str | ArrayLike,
     padding: str,
@@ -139,36 +137,37 @@ def _stft(
     _check.floating(x, where)
     if x.ndim != 2:
         raise ValueError(f"{where}: `x` must be [batch, time], samples, got shape {x.shape}.")
-    size = _check.count(size, where, "size", least=1)
-    points = _check.count(size if fft_size is None else fft_size, where, "fft_size", least=size)
+    window = _check.count(window, where, "window", least=1)
+    points = window if fft_size is None else fft_size
+    points = _check.count(points, where, "fft_size", least=window)
     wide = x.astype(accumulator(x.dtype))
-    y, mask = frames(wide, mask, size, step, padding=padding, mask_rule=mask_rule)
-    tapered = y * _taper(taper, size, where).astype(y.dtype)[None, None]
+    y, mask = frames(wide, mask, window, strides, padding=padding, mask_rule=mask_rule)
+    tapered = y * _taper(taper, window, where).astype(y.dtype)[None, None]
     if not y.size:  # not every backend transforms nothing
         dtype = jnp.complex128 if y.dtype == jnp.float64 else jnp.complex64
         return jnp.zeros((*y.shape[:2], points // 2 + 1), dtype), mask
     return filled(jnp.fft.rfft(tapered, n=points), mask), mask
 
 
-def _taper(taper: str | ArrayLike, size: int, where: str) -> Array:
+def _taper(taper: str | ArrayLike, window: int, where: str) -> Array:
     if not isinstance(taper, str):
         values = _check.array(taper, "taper", where)
         _check.floating(values, where, "taper")
-        _check.shape(values, (size,), "[size]", where, "taper")
+        _check.shape(values, (window,), "[window]", where, "taper")
         return values
     _check.choice(taper, TAPERS, where, "taper")
     if taper == "rectangular":
-        return jnp.ones(size)
+        return jnp.ones(window)
     floor = 0.5 if taper == "hann" else 0.54
-    return jnp.asarray(floor - (1 - floor) * np.cos(2 * np.pi * np.arange(size) / size))
+    return jnp.asarray(floor - (1 - floor) * np.cos(2 * np.pi * np.arange(window) / window))
 
 
 def log_mel(
     x: ArrayLike,
     mask: Mask,
     filterbank: ArrayLike,
-    size: int,
-    step: int,
+    window: int,
+    strides: int,
     *,
     taper: str | ArrayLike = "hann",
     power: float = 2.0,
@@ -184,9 +183,9 @@ def log_mel(
       x: `[batch, time]`, floating; transformed in at least float32.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       filterbank: `[fft_size // 2 + 1, bands]`, floating, for an even `fft_size` of at least
-        `size`: see `mel_filterbank`.
-      size: static number of samples in a frame.
-      step: static number of samples from one frame to the next.
+        `window`: see `mel_filterbank`.
+      window: static number of samples in a frame.
+      strides: static number of samples from one frame to the next.
       taper: as in `stft`.
       power: static; 2 for energies, 1 for magnitudes.
       floor: static, positive: smaller energies are raised to it before the logarithm.
@@ -205,7 +204,7 @@ def log_mel(
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> bank = jm.audio.mel_filterbank(40, fft_size=512, rate=16000)
       >>> x, mask = jnp.ones((1, 1600)), jnp.arange(1600)[None] < 900
-      >>> y, mask = jm.audio.log_mel(x, mask, bank, size=400, step=160)
+      >>> y, mask = jm.audio.log_mel(x, mask, bank, window=400, strides=160)
       >>> y.shape, mask.tolist()[0]
       ((1, 8, 40), [True, True, True, True, False, False, False, False])
     """
@@ -220,7 +219,7 @@ def log_mel(
         if not value > 0:
             raise ValueError(f"{where}: `{name}` must be positive, got {value}.")
     points = 2 * (filterbank.shape[0] - 1)
-    spectrum, mask = _stft(x, mask, size, step, points, taper, padding, mask_rule, where)
+    spectrum, mask = _stft(x, mask, window, strides, points, taper, padding, mask_rule, where)
     energy = jax.lax.square(spectrum.real) + jax.lax.square(spectrum.imag)
     if floor < (tiny := jnp.finfo(energy.dtype).tiny):  # it would count as 0
         raise ValueError(f"{where}: `floor` must be at least {tiny}, got {floor}.")

@@ -36,13 +36,24 @@ from jaxmask.nn._ragged import RaggedVmap
 from jaxmask.nn._random import Dropout, FeatureMasking, GaussianNoise, SpatialDropout, TimeMasking
 from jaxmask.nn._recurrent import GRU, LSTM, SimpleRNN, unit_forget_bias
 from jaxmask.nn._rnn import RNN
+from jaxmask.nn._seeded import SeededCarry
 from jaxmask.nn._sequential import Sequential, TimeDistributed
-from jaxmask.nn._shape import Crop, Flatten, Flip, Pad, Permute, Repeat, Reshape, Upsample
+from jaxmask.nn._shape import (
+    Crop,
+    Downsample,
+    Flatten,
+    Flip,
+    Pad,
+    Permute,
+    Repeat,
+    Reshape,
+    Upsample,
+)
 from jaxmask.nn._spectral import SpectralNorm
 from jaxmask.nn._stacked import StackedRNN
 from jaxmask.nn._transformer import TransformerDecoderBlock, TransformerEncoderBlock
-from jaxmask.nn._window_pool import AvgPool1D, Downsample, LpPool1D, MaxPool1D, MinPool1D
-from jaxmask.nn._zoneout import ZoneoutCarry, ZoneoutCell
+from jaxmask.nn._window_pool import AvgPool1D, LpPool1D, MaxPool1D, MinPool1D
+from jaxmask.nn._zoneout import ZoneoutCell
 
 __all__ = [
     "CRF",
@@ -107,6 +118,7 @@ __all__ = [
     "Repeat",
     "Reshape",
     "Residual",
+    "SeededCarry",
     "Sequential",
     "SimpleRNN",
     "SinusoidalPositions",
@@ -120,7 +132,6 @@ __all__ = [
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
     "Upsample",
-    "ZoneoutCarry",
     "ZoneoutCell",
     "register",
     "unit_forget_bias",

@@ -1,6 +1,7 @@
 """Audio modules: configuration only; the arithmetic is `jaxmask.audio`."""
 
 import functools
+from typing import Any
 
 from jaxmask import _windows, audio
 from jaxmask._types import ArrayLike, Mask, Pair
@@ -10,19 +11,15 @@ from jaxmask.nn._base import MaskedModule
 _filterbank = functools.lru_cache(maxsize=32)(audio.mel_filterbank)
 
 
-def _check_frames(where: str, size: int, step: int, padding: str, mask_rule: str | None) -> None:
-    _windows.window(size, step, padding, mask_rule, where, names=("size", "step"))
-
-
 class Frames(MaskedModule):
     """Frames of samples: `jaxmask.audio.frames`.
 
     Shapes: `x [batch, time, feature...]` and mask `[batch, time]` to
-    `y [batch, frame, size, feature...]` and mask `[batch, frame]`.
+    `y [batch, frame, window, feature...]` and mask `[batch, frame]`.
 
     Args:
-      size: number of samples in a frame.
-      step: number of samples from one frame to the next.
+      window: number of samples in a frame.
+      strides: number of samples from one frame to the next.
       padding: see `jaxmask.audio.frames`.
       mask_rule: see `jaxmask.conv.conv1d`.
 
@@ -37,18 +34,18 @@ class Frames(MaskedModule):
     """
 
     def __init__(
-        self, size: int, step: int, *, padding: str = "valid", mask_rule: str | None = None
+        self, window: int, strides: int, *, padding: str = "valid", mask_rule: str | None = None
     ):
-        _check_frames("Frames", size, step, padding, mask_rule)
-        self.size = size
-        self.step = step
+        _windows.window(window, strides, padding, mask_rule, "Frames")
+        self.window = window
+        self.strides = strides
         self.padding = padding
         self.mask_rule = mask_rule
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Cut into frames and return `(y, mask)`."""
-        size, step, padding = self.size, self.step, self.padding
-        return audio.frames(x, mask, size, step, padding=padding, mask_rule=self.mask_rule)
+        options: dict[str, Any] = {"padding": self.padding, "mask_rule": self.mask_rule}
+        return audio.frames(x, mask, self.window, self.strides, **options)
 
 
 class LogMelSpectrogram(MaskedModule):
@@ -60,9 +57,9 @@ class LogMelSpectrogram(MaskedModule):
     Args:
       mels: number of features.
       rate: samples per second.
-      size: number of samples in a frame.
-      step: number of samples from one frame to the next.
-      fft_size: even, at least `size`; the next power of 2 where None.
+      window: number of samples in a frame.
+      strides: number of samples from one frame to the next.
+      fft_size: even, at least `window`; the next power of 2 where None.
       low: hertz, where the first filter begins.
       high: hertz, where the last one ends; `rate / 2` where None.
       scale: `"htk"` or `"slaney"`, see `jaxmask.audio.mel_filterbank`.
@@ -79,7 +76,7 @@ class LogMelSpectrogram(MaskedModule):
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
-      >>> layer = jm.nn.LogMelSpectrogram(40, rate=16000, size=400, step=160)
+      >>> layer = jm.nn.LogMelSpectrogram(40, rate=16000, window=400, strides=160)
       >>> y, mask = layer(jnp.ones((1, 1600)), jnp.arange(1600)[None] < 900)
       >>> y.shape, int(mask.sum())
       ((1, 8, 40), 4)
@@ -90,8 +87,8 @@ class LogMelSpectrogram(MaskedModule):
         mels: int,
         *,
         rate: float,
-        size: int,
-        step: int,
+        window: int,
+        strides: int,
         fft_size: int | None = None,
         low: float = 0.0,
         high: float | None = None,
@@ -103,14 +100,14 @@ class LogMelSpectrogram(MaskedModule):
         padding: str = "valid",
         mask_rule: str | None = None,
     ):
-        _check_frames("LogMelSpectrogram", size, step, padding, mask_rule)
+        _windows.window(window, strides, padding, mask_rule, "LogMelSpectrogram")
         if fft_size is not None and fft_size % 2:
             raise ValueError(f"LogMelSpectrogram: `fft_size` must be even, got {fft_size}.")
         self.mels = mels
         self.rate = rate
-        self.size = size
-        self.step = step
-        self.fft_size = max(2, 1 << (size - 1).bit_length()) if fft_size is None else fft_size
+        self.window = window
+        self.strides = strides
+        self.fft_size = max(2, 1 << (window - 1).bit_length()) if fft_size is None else fft_size
         self.low = low
         self.high = high
         self.scale = scale
@@ -131,7 +128,7 @@ class LogMelSpectrogram(MaskedModule):
             norm=self.norm,
         )
         return audio.log_mel(
-            *(x, mask, bank, self.size, self.step),
+            *(x, mask, bank, self.window, self.strides),
             taper=self.taper,
             power=self.power,
             floor=self.floor,

@@ -31,7 +31,9 @@ class Passthrough(MaskedModule):
 
     The function never sees padding: before it runs, padded steps become copies of a real step,
     since a zero or nan there makes nan gradients in sqrt, log or a normalisation even under a
-    masked loss. Its results at padded steps are replaced by 0.
+    masked loss. Its results at padded steps are replaced by 0. A bare `nnx.Dropout` draws noise by
+    row and real step. Noise inside a larger module is drawn in the shape of the padded array, so
+    padding and the order of rows change it: put `jaxmask.nn.Dropout` beside the module instead.
 
     Shapes: any `f` whose result keeps the axes that the mask has.
 

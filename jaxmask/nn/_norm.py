@@ -253,7 +253,7 @@ class BatchNorm(_Norm):
       use_running_average: normalise by the running averages, and leave them as they are.
       momentum: weight of the old averages in an update.
       axis_name: mapped axis or axes that hold parts of the batch.
-      **options: as in `LayerNorm`, but `epsilon` is 1e-5.
+      **options: as in `LayerNorm`, but `epsilon` is 1e-5, as in Flax.
 
     Raises:
       ValueError: on call, if the last axis of `x` has another size.

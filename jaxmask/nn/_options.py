@@ -118,11 +118,16 @@ def reseeded(layer: Any, given: Given, where: str) -> Any:
     is_foreign = isinstance(layer, nnx.Module) and not isinstance(layer, MaskedModule)
     if rngs is None or not is_foreign or "rngs" in taken(layer, given):
         return layer
-    graph, *states = nnx.split(layer, nnx.RngKey, nnx.RngCount, ...)
+    return restreamed(layer, lambda: draw(None, rngs, where))
+
+
+def restreamed(module: M, new_key: Callable[[], Array]) -> M:
+    """The module with new keys in its streams; its other variables stay shared."""
+    graph, *states = nnx.split(module, nnx.RngKey, nnx.RngCount, ...)
     keys, counts, rest = states
     if not jax.tree.leaves(keys):
-        return layer
-    keys = jax.tree.map(lambda _: draw(None, rngs, where), keys)
+        return module
+    keys = jax.tree.map(lambda _: new_key(), keys)
     return nnx.merge(graph, keys, jax.tree.map(jnp.zeros_like, counts), rest)
 
 

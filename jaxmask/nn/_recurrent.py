@@ -137,6 +137,8 @@ class _Gated(Recurrent, Weighted):
     ):
         _check.count(in_features, type(self).__name__, "in_features")
         check_sizes(type(self).__name__, hidden_features=hidden_features)
+        if not isinstance(method, recurrent.Choice):
+            _check.choice(method, _check.METHODS, type(self).__name__, "method")
         self.hidden_features = hidden_features
         self.in_features = in_features
         width, made = self.gates * hidden_features, (rngs, param_dtype)

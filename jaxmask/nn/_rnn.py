@@ -11,13 +11,16 @@ from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments, common_dtype
 from jaxmask.nn._options import NoiseCall, named, opened
 from jaxmask.nn._recurrent import Recurrent
+from jaxmask.nn._seeded import SeededCell, seeded
 
 
 class RNN(Recurrent):
     """Any Flax NNX cell over padded rows; the arithmetic is `jaxmask.recurrent.scan`.
 
-    Mask class: any. The cell never sees padding. A later segment, or an episode after a reset,
-    starts from what the cell's `initialize_carry` gives.
+    Mask class: any. The cell never sees padding. Noise that it draws is keyed by the row and by the
+    rank of the step among its real steps, if the cell, or a module in it such as `nnx.Dropout`, has
+    the switch `deterministic`; its carry is then a `SeededCarry`. A later segment, or an episode
+    after a reset, starts from what the cell's `initialize_carry` gives.
 
     Shapes: `x [batch, time, feature]` and mask `[batch, time]` to `y [batch, time, ...]` and the
     same mask; with `return_sequences=False` to `last [batch, ...]` and a row mask `[batch]`.
@@ -95,7 +98,7 @@ class RNN(Recurrent):
                     "`initial_carry(batch, feature_shape)`."
                 )
             feature_shape = (self.cell.in_features,)  # type: ignore[attr-defined]
-        initialize: Any = layer.cell.initialize_carry
+        initialize: Any = seeded(layer.cell).initialize_carry
         noise = {"noise_rngs": given.get("rngs"), "row_ids": given.get("row_ids")}
         noise = named(initialize, noise)
         carry = initialize((batch, *feature_shape), _AnyStream(), **noise)
@@ -133,16 +136,16 @@ class RNN(Recurrent):
         self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
     ) -> tuple[PyTree, Pair]:
         x = self._with_features(x)
-        fresh = None
+        cell, fresh = seeded(self.cell), None
         if resets is not None or isinstance(mask, Segments):
             # A later sequence draws no new seed.
             fresh = self.initial_carry(x.shape[0], x.shape[2:], deterministic=True)
             fresh = _as_wide_as(x, fresh)
-            if hasattr(self.cell, "restart_carry"):
-                fresh = self.cell.restart_carry(fresh)
+            if isinstance(cell, SeededCell):
+                fresh = cell.restart_carry(fresh)
         carry = _as_wide_as(x, carry)
         return recurrent.scan(
-            *(self.cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
+            *(cell, x, mask, carry), reverse=reverse, resets=resets, reset_carry=fresh
         )
 
 

@@ -110,6 +110,23 @@ class Upsample(MaskedModule):
         return shape.upsample(x, mask, self.factor)
 
 
+class Downsample(MaskedModule):
+    """Every `factor`-th step of each row: `jaxmask.shape.downsample`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> jm.nn.Downsample(2)(jnp.array([[1, 2, 3]]))[0].tolist()
+      [[1, 3]]
+    """
+
+    def __init__(self, factor: int):
+        self.factor = _check.count(factor, "Downsample", "factor", least=1)
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Keep every `factor`-th step and return `(y, mask)`."""
+        return shape.downsample(x, mask, self.factor)
+
+
 class Pad(MaskedModule):
     """More padding at the ends of the array: `jaxmask.shape.pad`.
 

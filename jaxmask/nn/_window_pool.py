@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from jaxmask import _check, _windows, conv, shape
+from jaxmask import _check, _windows, conv
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._causal import Causal
 
 
@@ -130,20 +129,3 @@ class LpPool1D(_WindowPool):
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"p": self.p}
-
-
-class Downsample(MaskedModule):
-    """Every `factor`-th step of each row: `jaxmask.shape.downsample`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> jm.nn.Downsample(2)(jnp.array([[1, 2, 3]]))[0].tolist()
-      [[1, 3]]
-    """
-
-    def __init__(self, factor: int):
-        self.factor = _check.count(factor, "Downsample", "factor", least=1)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Keep every `factor`-th step and return `(y, mask)`."""
-        return shape.downsample(x, mask, self.factor)

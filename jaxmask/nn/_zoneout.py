@@ -1,35 +1,18 @@
 """Zone-out around any cell of `RNN`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Int, UInt
 
-from jaxmask import _check, random
-from jaxmask._types import Array, ArrayLike, PyTree
-from jaxmask.nn._options import Rngs, draw
-
-
-class ZoneoutCarry(NamedTuple):
-    """State of a `ZoneoutCell`: that of its cell, and a seed and a count of real steps per row.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> zeros = jnp.zeros(2, jnp.uint32)
-      >>> jm.nn.ZoneoutCarry(cell=jnp.zeros((2, 4)), seed=zeros, rank=zeros).cell.shape
-      (2, 4)
-    """
-
-    cell: PyTree
-    seed: UInt[Array, "batch"]
-    rank: Int[Array, "batch"]
+from jaxmask import _check
+from jaxmask._types import Array, PyTree
+from jaxmask.nn._seeded import SeededCarry, SeededCell, step_keys
 
 
-class ZoneoutCell(nnx.RNNCellBase):
+class ZoneoutCell(SeededCell):
     """Zone-out around any cell, for `jaxmask.nn.RNN`: a state feature may skip a step.
 
         state'[k] = state[k] with probability rate, else cell(state, x)[k]     while training
@@ -78,39 +61,10 @@ class ZoneoutCell(nnx.RNNCellBase):
         self.deterministic = deterministic
         self.rngs = rngs["dropout"].fork()
 
-    @property
-    def in_features(self) -> int:
-        """Those of the cell."""
-        return self.cell.in_features  # type: ignore[attr-defined]
+    def _is_quiet(self) -> bool:
+        return self.deterministic
 
-    @property
-    def num_feature_axes(self) -> int:
-        """Those of the cell."""
-        return self.cell.num_feature_axes
-
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: Any = None,
-        carry_init: Any = None,
-        *,
-        noise_rngs: Rngs | None = None,
-        row_ids: ArrayLike | None = None,
-    ) -> ZoneoutCarry:
-        """The cell's carry, and while training one seed per row, from the `dropout` stream.
-
-        `noise_rngs` replaces that stream, and `row_ids` name the rows, as in a call of `RNN`.
-        """
-        cell = self.cell.initialize_carry(input_shape, rngs)
-        batch = input_shape[0]
-        seed = jnp.zeros(batch, jnp.uint32)
-        if not self.deterministic:
-            key = draw(self.rngs, noise_rngs, "ZoneoutCell")
-            rows = random.step_keys(key, seed, None, row_ids=row_ids)
-            seed = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(rows)
-        return ZoneoutCarry(cell, seed, jnp.zeros(batch, jnp.int32))
-
-    def __call__(self, carry: ZoneoutCarry, inputs: Array) -> tuple[ZoneoutCarry, PyTree]:
+    def __call__(self, carry: SeededCarry, inputs: Array) -> tuple[SeededCarry, PyTree]:
         """One step of the cell, which some features of the state skip."""
         new, y = self.cell(carry.cell, inputs)
         before, structure = jax.tree.flatten(carry.cell)
@@ -128,16 +82,8 @@ class ZoneoutCell(nnx.RNNCellBase):
             if y is fresh or index == output_index:
                 y = value.astype(y.dtype)
                 break
-        carry = ZoneoutCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
+        carry = SeededCarry(jax.tree.unflatten(structure, mixed), carry.seed, carry.rank + 1)
         return carry, y
-
-    def restart_carry(self, carry: ZoneoutCarry) -> ZoneoutCarry:
-        """The `reset_carry` of `jaxmask.recurrent.scan`, for a later sequence of a row.
-
-        Seed and rank are kept: otherwise two sequences of a row would have the same noise.
-        """
-        goes_on: Any = None
-        return carry._replace(seed=goes_on, rank=goes_on)
 
     def _rates(self, count: int) -> tuple[float, ...]:
         if not isinstance(self.rate, tuple):
@@ -154,11 +100,8 @@ class ZoneoutCell(nnx.RNNCellBase):
         return (rate * old + (1 - rate) * new).astype(old.dtype)
 
     @staticmethod
-    def _choice(carry: ZoneoutCarry) -> Callable[[int, float, Array, Array], Array]:
-        def key_of(seed: Array, rank: Array) -> Array:
-            return jax.random.fold_in(jax.random.key(seed), rank)
-
-        keys = jax.vmap(key_of)(carry.seed, carry.rank)
+    def _choice(carry: SeededCarry) -> Callable[[int, float, Array, Array], Array]:
+        keys = step_keys(carry)
 
         def mix(index: int, rate: float, old: Array, new: Array) -> Array:
             def stays(key: Array) -> Array:

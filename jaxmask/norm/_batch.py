@@ -135,7 +135,7 @@ def batch(
         with gradients through them (`batch_statistics` returns them).
       scale: `[feature]`, or None.
       bias: `[feature]`, or None.
-      epsilon: added to the variance.
+      epsilon: added to the variance; the default, larger than that of the other norms, is Flax's.
       axis_name: as in `batch_statistics`; used where `statistics` is None.
 
     Returns:

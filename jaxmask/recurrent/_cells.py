@@ -108,7 +108,10 @@ def zero_carry(
     batch: int,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Any:
-    """The carry that a layer starts from where it is given none.
+    """The carry that `lstm`, `gru` or `simple` starts from where it is given none.
+
+    `linear` has no weights, and starts from zeros like a step of `x`; a cell of `scan` has a carry
+    of its own layout, which Flax's make with `initialize_carry`.
 
     Args:
       weights: of the layer; they determine the type and size of its carry.

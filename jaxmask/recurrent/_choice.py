@@ -9,8 +9,6 @@ import jax
 from jaxmask import _check
 from jaxmask._types import Mask, Segments, Steps
 
-METHODS = ("auto", "scan", "tiled", "dense", "pallas")
-
 # From `bench/results/calibration.json`; `python -m bench calibrate` measures them again, and
 # `python -m bench unroll` the last one.
 LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
@@ -63,7 +61,7 @@ class Choice:
     reason: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        _check.choice(self.method, METHODS, "Choice", "method")
+        _check.choice(self.method, _check.METHODS, "Choice", "method")
         object.__setattr__(self, "slots", tuple(self.slots))  # it has to be hashable
         for slots in self.slots:
             _check.count(slots, "Choice", "slots", least=1)
@@ -97,7 +95,7 @@ def choose(
     10. `"tiled"`.
     """
     if not isinstance(method, Choice):
-        _check.choice(method, METHODS, where, "method")
+        _check.choice(method, _check.METHODS, where, "method")
     asked = method if isinstance(method, Choice) else Choice(method)
     batch, time = x.shape[:2]
     cannot = _cannot(batch, time, reset_after)

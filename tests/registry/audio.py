@@ -39,7 +39,7 @@ ENTRIES: list[Entry] = [
     ),
     Entry(
         "nn.LogMelSpectrogram",
-        **module(lambda rngs: jm.nn.LogMelSpectrogram(2, rate=8, size=2, step=1, fft_size=4)),
+        **module(lambda rngs: jm.nn.LogMelSpectrogram(2, rate=8, window=2, strides=1, fft_size=4)),
         inputs=SAMPLES,
         mask_class="contiguous",
     ),

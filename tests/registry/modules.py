@@ -150,7 +150,7 @@ NOT_MASKED = {
         ("nn.ConvLSTMCell", "nn.LayerNormLSTMCell", "nn.ZoneoutCell"),
         "a cell, one step and no mask; `nn.RNN` runs it",
     ),
-    "nn.ZoneoutCarry": "a container",
+    "nn.SeededCarry": "a container",
     "nn.Consume": "ends the mask; tested in test_sequential.py",
     "nn.DropMask": "ends the mask; tested in test_sequential.py",
     "nn.Repeat": "makes steps of rows; tested in test_shape.py",

@@ -22,7 +22,7 @@ class Context:
     Args:
       sizes: the bounds of all lengths.
       lengths: int32 scalars, for each name.
-      live: a bool scalar, or None for True. Where it is False, this part of the program would not
+      reached: a bool scalar, or None for True. Where False, this part of the program would not
         run on the row alone: it is a branch not taken, or a loop without steps. Its results are
         dropped, and the values in it are replaced by safe ones.
       valid: whether the row is long enough to run; loops of a row that is not end at once.
@@ -32,10 +32,10 @@ class Context:
         self,
         sizes: dims.Sizes,
         lengths: Mapping[str, Array],
-        live: Array | None = None,
+        reached: Array | None = None,
         valid: Array | None = None,
     ):
-        self.sizes, self.lengths, self.live, self.valid = sizes, dict(lengths), live, valid
+        self.sizes, self.lengths, self.reached, self.valid = sizes, dict(lengths), reached, valid
         # True in a linear program that JAX transposes directly: `stop_gradient` has no transpose.
         self.linear = False
         self.callers: list[Any] = []  # the equations that are running, outermost first
@@ -43,12 +43,12 @@ class Context:
         self._real: dict[str, Array] = {}
         self._count: dict[str, Array] = {}
 
-    def inside(self, live: Array | None = None) -> "Context":
-        """The same row inside a loop or a branch; `live` is combined with that of the caller."""
-        if live is not None and self.live is not None:
-            live = live & self.live
-        live = self.live if live is None else live
-        context = Context(self.sizes, self.lengths, live, self.valid)
+    def inside(self, reached: Array | None = None) -> "Context":
+        """The same row inside a loop or a branch; `reached` is combined with that of the caller."""
+        if reached is not None and self.reached is not None:
+            reached = reached & self.reached
+        reached = self.reached if reached is None else reached
+        context = Context(self.sizes, self.lengths, reached, self.valid)
         context.callers, context.linear = self.callers, self.linear
         return context
 
@@ -113,16 +113,16 @@ class Context:
             value = select(along(self.real(shape[axis]), axis, value.shape), value, first)
         return value
 
-    def alive(self, shape: Shape) -> Array | None:
+    def computed(self, shape: Shape) -> Array | None:
         """Whether the row alone computes an entry of an array of this shape; None for always.
 
-        It does not in a part of the program that is not live, nor where an axis is empty.
+        It does not in a part of the program that is not reached, nor where an axis is empty.
         """
-        alive = self.live
+        computed = self.reached
         for dim in {str(dim): dim for dim in shape if self.may_be_empty(dim)}.values():
             some = self.count(dim) > 0
-            alive = some if alive is None else alive & some
-        return alive
+            computed = some if computed is None else computed & some
+        return computed
 
 
 SCALARS: dict[str, Any] = {

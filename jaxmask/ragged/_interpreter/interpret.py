@@ -78,7 +78,7 @@ class Step:
       inputs: the logical shape of each operand.
       outputs: the logical shape of each result.
       known: for each operand, its values as an expression of lengths, or None.
-      loose_in: for each operand, the axes whose padding holds anything other than copies of
+      unfilled_in: for each operand, the axes whose padding holds anything other than copies of
         position 0; only calls and linear functions get such operands.
 
     Example:
@@ -91,9 +91,9 @@ class Step:
     context: Context
     equation: Any
     known: list[Known | None] = field(default_factory=list)
-    loose_in: list[Axes] = field(default_factory=list)
+    unfilled_in: list[Axes] = field(default_factory=list)
     known_out: list[Known | None] | None = None
-    loose_out: list[Axes] | None = None
+    unfilled_out: list[Axes] | None = None
 
     @property
     def primitive(self) -> Any:
@@ -129,12 +129,12 @@ class Step:
         """A result whose padding is filled with copies of position 0."""
         return self.context.repeat_first(value, self.outputs[0], axes)
 
-    def loose(self, value: Array, axes: Sequence[int] | None = None) -> Array:
+    def unfilled(self, value: Array, axes: Sequence[int] | None = None) -> Array:
         """Return a rule's only result without filling its padding along `axes`.
 
         It is filled later, if something reads it: not linear functions, nor the program's caller.
         """
-        self.loose_out = [tuple(ragged_axes(self.outputs[0], axes))]
+        self.unfilled_out = [tuple(ragged_axes(self.outputs[0], axes))]
         return value
 
     def refuse(self, why: str) -> errors.UnsupportedPrimitiveError:
@@ -151,9 +151,9 @@ def _shape(variable: Any) -> Shape:
 
 def run(context: Context, closed: Any, values: Sequence[Array]) -> list[Array]:
     """The results of a traced program on one padded row."""
-    results, _, loose = run_known(context, closed, values)
+    results, _, unfilled = run_known(context, closed, values)
     shapes = [_shape(v) for v in getattr(closed, "jaxpr", closed).outvars]
-    trio = zip(results, shapes, loose, strict=True)
+    trio = zip(results, shapes, unfilled, strict=True)
     return [context.repeat_first(v, shape, axes) if axes else v for v, shape, axes in trio]
 
 
@@ -162,15 +162,15 @@ def run_known(
     closed: Any,
     values: Sequence[Array],
     known: Sequence[Known | None] | None = None,
-    loose: Sequence[Axes] | None = None,
+    unfilled: Sequence[Axes] | None = None,
 ) -> tuple[list[Array], list[Known | None], list[Axes]]:
     """`run` that also passes on known index arrays and axes whose padding is not filled yet."""
     jaxpr = getattr(closed, "jaxpr", closed)
     environment = _Environment(context)
     environment.write(jaxpr.constvars, closed.consts)
-    environment.write(jaxpr.invars, values, known, loose)
+    environment.write(jaxpr.invars, values, known, unfilled)
     check = padding.Check(context)
-    check.add(_caller(context), values, [_shape(v) for v in jaxpr.invars], loose)
+    check.add(_caller(context), values, [_shape(v) for v in jaxpr.invars], unfilled)
     for equation in jaxpr.eqns:
         lenient = equation.primitive.name in LENIENT
         operands = [environment.read(atom, lenient) for atom in equation.invars]
@@ -179,8 +179,8 @@ def run_known(
         results = _apply(step, [value for value, _, _ in operands])
         _check_shapes(step, results)
         context.callers.pop()
-        environment.write(equation.outvars, results, step.known_out, step.loose_out)
-        check.add(equation.primitive.name, results, step.outputs, step.loose_out)
+        environment.write(equation.outvars, results, step.known_out, step.unfilled_out)
+        check.add(equation.primitive.name, results, step.outputs, step.unfilled_out)
     check.report()
     outputs = [environment.read(atom, True) for atom in jaxpr.outvars]
     return [v for v, _, _ in outputs], [k for _, k, _ in outputs], [axes for _, _, axes in outputs]
@@ -198,10 +198,10 @@ class _Environment:
         self.held: dict[Any, tuple[Any, Known | None, Axes]] = {}
 
     def write(
-        self, variables: Any, values: Any, known: Any = None, loose: Sequence[Axes] | None = None
+        self, variables: Any, values: Any, known: Any = None, unfilled: Sequence[Axes] | None = None
     ) -> None:
         count = len(variables)
-        parts = values, known or [None] * count, loose or [()] * count
+        parts = values, known or [None] * count, unfilled or [()] * count
         for variable, *held in zip(variables, *parts, strict=True):
             self.held[variable] = tuple(held)
 
@@ -209,9 +209,9 @@ class _Environment:
         """Read a value; unless `lenient`, its padding is filled with copies of position 0 first."""
         if isinstance(atom, core.Literal):
             return atom.val, Known.of_literal(atom.val), ()
-        value, fact, loose = self.held[atom]
-        if loose and not lenient:
-            value = self.context.repeat_first(value, _shape(atom), loose)
+        value, fact, unfilled = self.held[atom]
+        if unfilled and not lenient:
+            value = self.context.repeat_first(value, _shape(atom), unfilled)
             self.held[atom] = value, fact, ()
         return self.held[atom]
 
@@ -220,7 +220,7 @@ def _apply(step: Step, values: list[Any]) -> list[Any]:
     name = step.primitive.name
     if step.equation.effects and name not in CALLS:
         raise step.refuse("It has an effect, which would see padded values.")
-    plain = not touches_ragged(step.equation) and step.context.live is None
+    plain = not touches_ragged(step.equation) and step.context.reached is None
     if plain and not any(step.known):  # a rule passes on what is known
         result = step.bind(*values)
     elif name in RULES:

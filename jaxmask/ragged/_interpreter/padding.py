@@ -10,7 +10,8 @@ So a function of each step needs no mask, and only ever sees values that it sees
 nothing in the padding is nan, inf or out of range unless the row is, and a zero cotangent stays 0.
 
 - It holds after each rule for each result and axis, except those that the rule names in
-  `step.loose_out`: they may hold anything until the value is read (`interpret._Environment.read`).
+  `step.unfilled_out`: they may hold anything until the value is read
+  (`interpret._Environment.read`).
 - If the axis is empty in this row, all positions are equal, and nothing reads them.
 - Rules copy bit for bit. Floats computed from copies are equal up to rounding only: XLA uses other
   instructions for the ends of an axis than for its middle. So no rule may rely on an exact copy,
@@ -68,12 +69,12 @@ class Check:
         self.holds: list[Array] = []
 
     def add(
-        self, text: str, values: Sequence[Any], shapes: Sequence[Shape], loose: Any = None
+        self, text: str, values: Sequence[Any], shapes: Sequence[Shape], unfilled: Any = None
     ) -> None:
         """Check the results of an equation, or the operands of the program."""
         if self.tolerance is None:
             return
-        axes = loose or [()] * len(shapes)
+        axes = unfilled or [()] * len(shapes)
         for value, shape, exempt in zip(values, shapes, axes, strict=True):
             for axis in ragged_axes(shape):
                 if axis not in exempt:

@@ -16,8 +16,8 @@ from jaxmask.ragged._interpreter.interpret import Step, rule_for, run, run_known
 def call(step: Step, *values: Array) -> Any:
     """Run the program inside by the rules."""
     inside = step.params.get("jaxpr", step.params.get("call_jaxpr"))
-    results, step.known_out, step.loose_out = run_known(
-        step.context, closed(inside), values, step.known, step.loose_in
+    results, step.known_out, step.unfilled_out = run_known(
+        step.context, closed(inside), values, step.known, step.unfilled_in
     )
     return results
 
@@ -96,7 +96,7 @@ def _restoring(context: Context) -> Callable[[Any], Context]:
 
 
 def _state(context: Context) -> Any:
-    return dict(context.lengths), context.live, context.valid
+    return dict(context.lengths), context.reached, context.valid
 
 
 @rule_for("custom_vjp_call", "custom_vjp_call_jaxpr")

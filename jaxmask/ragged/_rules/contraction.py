@@ -15,7 +15,7 @@ def dot_general(step: Step, left: Array, right: Array) -> Any:
     # On both sides: if the padding of one holds inf, a copy of position 0, then 0 * inf is nan.
     left = step.fill(0, left, left_axes, 0)
     right = step.fill(1, right, right_axes, 0)
-    alive = step.context.live
-    if alive is not None:
-        left, right = (jnp.where(alive, v, jnp.zeros((), v.dtype)) for v in (left, right))
+    computed = step.context.reached
+    if computed is not None:
+        left, right = (jnp.where(computed, v, jnp.zeros((), v.dtype)) for v in (left, right))
     return step.bind(left, right)

@@ -65,14 +65,14 @@ def _held_scan(
     consts, init, xs = parts
     init = [jnp.asarray(value) for value in init]
     steps, count = context.count(length), len(init)
-    live = steps > 0 if context.may_be_empty(length) else None
+    reached = steps > 0 if context.may_be_empty(length) else None
 
     def one(carry: list[Array], inputs: Any) -> tuple[list[Array], list[Array]]:
         position, x = inputs
         real = position < steps
         # In reverse, steps beyond the row come first, while the carry is still the initial one.
         safe = carry if options["reverse"] else _select(real, carry, init)
-        results = run(context.inside(live), body, [*consts, *safe, *x])
+        results = run(context.inside(reached), body, [*consts, *safe, *x])
         return _select(real, results[:count], carry), results[count:]
 
     positions = jnp.arange(context.size(length), dtype=jnp.int32)
@@ -110,7 +110,7 @@ def while_loop(step: Step, *values: Array) -> Any:
     def goes_on(carry: Sequence[Array]) -> Array:
         (more,) = run(context.inside(), condition, [*cond_consts, *carry])
         # A row or a branch that does not run must not keep the others looping.
-        for runs in (context.live, context.valid):
+        for runs in (context.reached, context.valid):
             more = more if runs is None else more & runs
         return more
 

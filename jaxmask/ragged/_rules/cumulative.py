@@ -26,6 +26,6 @@ def cumulative(step: Step, value: Array) -> Any:
     identity = IDENTITY[step.primitive.name](value.dtype)
     axis = step.params["axis"]
     value = step.fill(0, value, [axis], identity)
-    if step.context.live is not None and step.primitive.name == "cumprod":
-        value = jnp.where(step.context.live, value, jnp.ones((), value.dtype))
-    return step.loose(step.bind(value), [axis])
+    if step.context.reached is not None and step.primitive.name == "cumprod":
+        value = jnp.where(step.context.reached, value, jnp.ones((), value.dtype))
+    return step.unfilled(step.bind(value), [axis])

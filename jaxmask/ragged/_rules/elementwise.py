@@ -54,18 +54,18 @@ def pass_on(step: Step) -> None:
     """Pass on what is known of the operands, and the axes whose padding is not filled."""
     if len(step.outputs) == 1:  # `device_put` takes many operands at once
         step.known_out = [_known_result(step)]
-        step.loose_out = [tuple({axis for axes in step.loose_in for axis in axes})]
+        step.unfilled_out = [tuple({axis for axes in step.unfilled_in for axis in axes})]
 
 
 def guarded(step: Step, values: tuple[Array, ...]) -> list[Array]:
     """Operands, replaced by safe ones where the row alone would not compute this."""
     safe = SAFE.get(step.primitive.name)
-    alive = step.context.alive(step.outputs[0]) if safe else None
-    if alive is None or safe is None:
+    computed = step.context.computed(step.outputs[0]) if safe else None
+    if computed is None or safe is None:
         return list(values)
     safe = safe if len(safe) > 1 else safe * len(values)
     return [
-        jnp.where(alive, value, jnp.asarray(point, jnp.result_type(value)))
+        jnp.where(computed, value, jnp.asarray(point, jnp.result_type(value)))
         if jnp.issubdtype(jnp.result_type(value), jnp.inexact)
         else value
         for value, point in zip(values, safe, strict=True)

@@ -113,19 +113,19 @@ def _regular(step: Step, value: Array) -> Array | None:
     stride = fact.strides[0]
     if stride == 0 or not _inside(step, axis, fact.offset, batch[0], stride):
         return None
-    piece, loose = window(step.context, value, axis, shape[axis], fact.offset, batch[0], stride)
+    piece, unfilled = window(step.context, value, axis, shape[axis], fact.offset, batch[0], stride)
     (out_axis,) = [k for k in range(len(step.outputs[0])) if k not in spec.offset_dims]
-    return step.loose(jnp.moveaxis(piece, axis, out_axis), [out_axis] * loose)
+    return step.unfilled(jnp.moveaxis(piece, axis, out_axis), [out_axis] * unfilled)
 
 
 def _constant_window(step: Step, value: Array, axis: int, fact: Known) -> Array | None:
     spec, size = step.params["dimension_numbers"], step.params["slice_sizes"][axis]
     if not _inside(step, axis, fact.offset, size, 1):
         return None
-    piece, loose = window(step.context, value, axis, step.inputs[0][axis], fact.offset, size)
+    piece, unfilled = window(step.context, value, axis, step.inputs[0][axis], fact.offset, size)
     out_axis = axis - sum(k < axis for k in spec.collapsed_slice_dims)
     piece = jnp.squeeze(piece, spec.collapsed_slice_dims)
-    return step.loose(piece, [out_axis] * loose)
+    return step.unfilled(piece, [out_axis] * unfilled)
 
 
 def _inside(step: Step, axis: int, start: Any, size: Any, stride: int) -> bool:
@@ -176,7 +176,7 @@ def scatter(step: Step, value: Array, indices: Array, updates: Array) -> Any:
         indices_are_sorted=False,
         unique_indices=step.params["unique_indices"] and real is None,
     )
-    return step.loose(result)
+    return step.unfilled(result)
 
 
 def _window_sizes(step: Step) -> list[Any]:
@@ -213,7 +213,7 @@ def _write_window(
         index = context.positions(value.shape[axis]) - start
         written = (index >= 0) & (index < context.count(sizes[axis]))
         inside = inside & along(written, axis, value.shape)
-    return step.loose(_COMBINE[kind](value, updates, inside))
+    return step.unfilled(_COMBINE[kind](value, updates, inside))
 
 
 def _shifted(updates: Array, axis: int, start: Any, size: int) -> Array:

@@ -30,7 +30,7 @@ def concatenate(step: Step, *values: Array) -> Any:
         count = step.context.count(size)
         result = _overwritten(step.context, result, value, axis, offset, count)
         offset = offset + count
-    return step.loose(result, [axis])
+    return step.unfilled(result, [axis])
 
 
 def _sized(value: Array, axis: int, size: int) -> Array:
@@ -99,12 +99,12 @@ def _padded(
 def split(step: Step, value: Array) -> Any:
     """Consecutive windows."""
     axis, start, pieces = step.params["axis"], 0, []
-    step.loose_out = []
+    step.unfilled_out = []
     for size in step.params["sizes"]:
         before = step.inputs[0][axis]
-        piece, loose = window(step.context, value, axis, before, start, size)
+        piece, unfilled = window(step.context, value, axis, before, start, size)
         pieces.append(piece)
-        step.loose_out.append((axis,) * loose)
+        step.unfilled_out.append((axis,) * unfilled)
         start = start + size
     return pieces
 

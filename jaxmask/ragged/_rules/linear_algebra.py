@@ -17,10 +17,10 @@ def embedded(step: Step, operand: int, matrix: Array) -> Array:
     shape = step.inputs[operand]
     axes = [len(shape) - 2, len(shape) - 1]
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-    mask, live = step.context.mask(shape, axes), step.context.live
+    mask, reached = step.context.mask(shape, axes), step.context.reached
     if mask is not None:
         matrix = jnp.where(mask, matrix, eye)
-    return matrix if live is None else jnp.where(live, matrix, eye)
+    return matrix if reached is None else jnp.where(reached, matrix, eye)
 
 
 @rule_for("cholesky")

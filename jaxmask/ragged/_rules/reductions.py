@@ -23,8 +23,8 @@ def reduce(step: Step, value: Array) -> Any:
     if identity == -1 and jnp.issubdtype(value.dtype, jnp.unsignedinteger):
         identity = jnp.iinfo(value.dtype).max
     value = step.fill(0, value, step.params["axes"], identity)
-    if step.context.live is not None and step.primitive.name == "reduce_prod":
-        value = jnp.where(step.context.live, value, jnp.ones((), value.dtype))
+    if step.context.reached is not None and step.primitive.name == "reduce_prod":
+        value = jnp.where(step.context.reached, value, jnp.ones((), value.dtype))
     return step.bind(value)
 
 

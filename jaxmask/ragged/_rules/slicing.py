@@ -52,16 +52,16 @@ def window(
 def slice_(step: Step, value: Array) -> Any:
     """Slice, also where bounds are lengths."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
-    strides, loose = params["strides"] or (1,) * len(before), []
+    strides, unfilled = params["strides"] or (1,) * len(before), []
     for axis, start in enumerate(params["start_indices"]):
         if any(dims.is_symbolic(d) for d in (before[axis], start, after[axis])):
             piece = before[axis], start, after[axis], strides[axis]
-            value, is_loose = window(step.context, value, axis, *piece)
-            loose += [axis] * is_loose
+            value, is_unfilled = window(step.context, value, axis, *piece)
+            unfilled += [axis] * is_unfilled
         else:
             stop = params["limit_indices"][axis]
             value = jax.lax.slice_in_dim(value, start, stop, strides[axis], axis)
-    return step.loose(value, loose)
+    return step.unfilled(value, unfilled)
 
 
 @rule_for("dynamic_slice")
@@ -92,13 +92,13 @@ def dynamic_update_slice(step: Step, value: Array, update: Array, *starts: Array
         start = jnp.asarray(starts[axis], jnp.int32)
         clipped.append(jnp.clip(start, 0, jnp.maximum(jnp.asarray(last, jnp.int32), 0)))
     if not ragged_axes(part):
-        return step.loose(jax.lax.dynamic_update_slice(value, update, clipped))
+        return step.unfilled(jax.lax.dynamic_update_slice(value, update, clipped))
     for axis, start in enumerate(clipped):
         index = context.positions(value.shape[axis]) - start
         written = (index >= 0) & (index < context.count(part[axis]))
         inside = inside & along(written, axis, value.shape)
         update = gather_along(update, index, axis)
-    return step.loose(select(inside, update, value))
+    return step.unfilled(select(inside, update, value))
 
 
 @rule_for("rev")

@@ -27,9 +27,9 @@ def convolution(step: Step, value: Array, kernel: Array) -> Any:
         raise step.refuse("It groups ragged features.")
     value = step.fill(0, value, [feature, *spatial], 0)
     kernel = step.fill(1, kernel, [spec.rhs_spec[1]], 0)
-    if step.context.live is not None:
-        value = jnp.where(step.context.live, value, jnp.zeros((), value.dtype))
-        kernel = jnp.where(step.context.live, kernel, jnp.zeros((), kernel.dtype))
+    if step.context.reached is not None:
+        value = jnp.where(step.context.reached, value, jnp.zeros((), value.dtype))
+        kernel = jnp.where(step.context.reached, kernel, jnp.zeros((), kernel.dtype))
     padding = []
     for k, (axis, out) in enumerate(zip(spatial, out_spatial, strict=True)):
         reach = (kernel.shape[spec.rhs_spec[2 + k]] - 1) * params["rhs_dilation"][k] + 1
@@ -38,7 +38,7 @@ def convolution(step: Step, value: Array, kernel: Array) -> Any:
         value, pair = _edges(step, value, axis, sizes, moved, 0)
         padding.append(pair)
     result = step.bind(value, kernel, padding=tuple(padding))
-    return step.loose(result, out_spatial)
+    return step.unfilled(result, out_spatial)
 
 
 def _edges(
@@ -97,7 +97,7 @@ def reduce_window(step: Step, value: Array) -> Any:
         padding.append((low, high))
     if any(min(pair) < 0 for pair in padding):
         raise step.refuse("It crops an end of the axis.")
-    return step.loose(step.bind(value, padding=tuple(padding)))
+    return step.unfilled(step.bind(value, padding=tuple(padding)))
 
 
 for _name in ("reduce_window", "select_and_scatter_add", "select_and_gather_add"):
