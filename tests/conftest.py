@@ -10,7 +10,6 @@ import pytest
 from hypothesis import settings
 
 from tests import optimised
-from tests.law import one_for_each_function
 
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
 os.environ["KERAS_BACKEND"] = "jax"
@@ -100,6 +99,8 @@ def pytest_collection_modifyitems(config, items):
 
 def leave_out_the_exhaustive(config, items):
     """Tests that are marked so, others of which one in n is tried, and laws of one entry each."""
+    from tests.law import one_for_each_function  # its registry compiles, by the flags of above
+
     first_entries = one_for_each_function()
     seen: Counter[str] = Counter()
 

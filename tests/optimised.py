@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
+from jax._src import xla_bridge
 
 # XLA ends the process at a flag that it does not know.
 _HAS_EMITTERS_FLAG = jax.__version_info__ < (0, 11)
@@ -35,6 +36,8 @@ def compile_quickly() -> None:
 
 
 def _add_flags(flags: str) -> None:
+    # XLA reads flags once: later ones would change nothing, and say nothing.
+    assert not xla_bridge.backends_are_initialized(), "something compiled before the flags were set"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
