@@ -1,4 +1,11 @@
-"""Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out."""
+"""Masks as values for JAX and Flax: `(x, mask)` in, `(y, mask)` out.
+
+Errors come when a function is traced, before any arithmetic. Where a docstring says nothing else, a
+wrong dtype is a `TypeError`, a wrong shape, size or option a `ValueError`, and a mask that does not
+belong to its array, or that the function cannot handle, a `MaskError` (which is a `ValueError`). A
+module checks its options when it is built, and raises what the function below it raises when it is
+called.
+"""
 
 import importlib
 from typing import TYPE_CHECKING

@@ -60,10 +60,6 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
     Returns:
       Keys `[batch, time]`, or `[batch]` for rows.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      TypeError, ValueError: if `row_ids` is not integer, or not `[batch]`.
-
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.zeros((1, 2, 3)), jnp.array([[False, True]])

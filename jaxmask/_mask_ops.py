@@ -18,9 +18,6 @@ def as_bool(mask: Mask) -> StepMask:
     Returns:
       Boolean, True where the step is real.
 
-    Raises:
-      TypeError: if `mask` is neither.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.as_bool(jm.Segments(np.array([[1, 2, 0]]), max_segments=2)).tolist()

@@ -46,10 +46,6 @@ def frames(
     Returns:
       The pair `(y, mask)`, `y [batch, frame, window, feature...]` and mask `[batch, frame]`.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if an option is wrong.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[1, 2, 3, 4, 9, 9]]), jnp.arange(6)[None] < 4
@@ -105,10 +101,6 @@ def stft(
     Returns:
       The pair `(y, mask)`, `y [batch, frame, fft_size // 2 + 1]`, complex, and mask
       `[batch, frame]`.
-
-    Raises:
-      TypeError: if `x` or `taper` is not floating or `mask` not boolean.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -196,10 +188,6 @@ def log_mel(
       The pair `(y, mask)`, `y [batch, frame, bands]` in the dtype of `x`, and mask
       `[batch, frame]`. The padding holds 0, which is a loud log energy: use the mask.
 
-    Raises:
-      TypeError: if `x` or `filterbank` is not floating or `mask` not boolean.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> bank = jm.audio.mel_filterbank(40, fft_size=512, rate=16000)
@@ -260,10 +248,6 @@ def mel_filterbank(
 
     Returns:
       `[fft_size // 2 + 1, mels]`, float32, NumPy.
-
-    Raises:
-      TypeError: if a size is not an int.
-      ValueError: if a size is below 1, or `low` and `high` do not lie in 0..`rate / 2` in order.
 
     Example:
       >>> import jaxmask as jm

@@ -133,10 +133,6 @@ def unpad_sequences(padded: ArrayLike, mask: ArrayLike | None) -> list[np.ndarra
       A list of `batch` arrays `[n, feature...]`, where n counts the real steps of the row. They
       are views of one new array.
 
-    Raises:
-      TypeError: if one is not an array, or `mask` is not boolean.
-      MaskError: if `mask` does not belong to `padded`, or is `Segments`.
-
     Example:
       >>> import jaxmask as jm
       >>> padded, mask = jm.pad_sequences([[7, 0, 8], [9]])

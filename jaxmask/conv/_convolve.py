@@ -66,10 +66,6 @@ def conv1d(
       The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`. The mask is
       None for None, unless `mask_rule` makes padding.
 
-    Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if a shape or an option is wrong, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[1.0], [2.0], [jnp.nan]]])
@@ -118,9 +114,6 @@ def depthwise(
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature * multiplier]` in the dtype of `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `conv1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -181,9 +174,6 @@ def conv2d(
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, channels_out]` in the dtype of `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `conv1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

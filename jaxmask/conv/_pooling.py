@@ -52,10 +52,6 @@ def max_pool1d(
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Among ties, the
       first step gets the gradient.
 
-    Raises:
-      TypeError: if a dtype is wrong.
-      ValueError, MaskError: if an option is wrong, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[-1.0, -2.0, -3.0, 9.0]]), jnp.array([[True, True, True, False]])
@@ -81,20 +77,7 @@ def min_pool1d(
 
     Padding, masks and mask class are those of `conv1d`; steps outside the row do not count.
 
-    Args:
-      x: `[batch, time, feature...]`, real numbers.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      window: static number of steps, at least 1.
-      strides: static; `window` where None.
-      padding: as in `max_pool1d`.
-      mask_rule: as in `conv1d`.
-
-    Returns:
-      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`. Among ties, the
-      first step gets the gradient.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `max_pool1d`.
+    Arguments and result are those of `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -120,19 +103,8 @@ def avg_pool1d(
 
     Padding, masks and mask class are those of `conv1d`; steps outside the row do not count.
 
-    Args:
-      x: `[batch, time, feature...]`, floating or complex; 16-bit floats are summed in float32.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      window: static number of steps, at least 1.
-      strides: static; `window` where None.
-      padding: as in `max_pool1d`.
-      mask_rule: as in `conv1d`.
-
-    Returns:
-      The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `max_pool1d`.
+    Arguments and result are those of `max_pool1d`, for a floating or complex `x`; 16-bit floats are
+    summed in float32.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -174,9 +146,6 @@ def lp_pool1d(
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `max_pool1d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -221,9 +190,6 @@ def max_pool2d(
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `max_pool1d`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> jm.conv.max_pool2d(jnp.ones((2, 6, 8, 3)), jnp.ones((2, 6), bool), (2, 4))[0].shape
@@ -250,20 +216,7 @@ def avg_pool2d(
     Over time, padding, masks and mask class are those of `conv1d`; the mask is over time. The sum
     is divided by the number of real values.
 
-    Args:
-      x: `[batch, time, frequency, feature...]`, floating or complex.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      window: static, over time and over frequency.
-      strides: static, over time and over frequency; `window` where None.
-      padding: over time, as in `max_pool1d`.
-      frequency_padding: over frequency, with the same options.
-      mask_rule: as in `conv1d`.
-
-    Returns:
-      The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `max_pool1d`.
+    Arguments and result are those of `max_pool2d`, for a floating or complex `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

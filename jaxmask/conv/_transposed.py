@@ -45,9 +45,6 @@ def conv1d_transpose(
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `conv1d`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[[1.0], [5.0], [9.0]]]), jnp.array([[True, True, False]])

@@ -46,11 +46,6 @@ def greedy(
       The pair `(ids, mask)`: `ids [batch, max_length]`, int32, and `mask [batch, max_length]`, True
       before the end. A row that is full did not end. An empty row has no token.
 
-    Raises:
-      TypeError: if `start` is not integer, or `row_mask` not boolean.
-      ValueError: if shapes disagree, or a size is negative.
-      MaskError: if `row_mask` is not a mask of rows.
-
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
       >>> def count_down(carry, ids):
@@ -124,9 +119,6 @@ def beam(
 
     Returns:
       The pair `(ids, mask)` of the best hypothesis, as `greedy`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `greedy`; ValueError if `beam_size` is below 1.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm

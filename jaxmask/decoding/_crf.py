@@ -36,11 +36,6 @@ def viterbi(
     Returns:
       The pair `(tags, mask)`: `tags [batch, time]`, int32, each at its own step, 0 in padding.
 
-    Raises:
-      TypeError: if weights are not floating, or `mask` not boolean.
-      ValueError: if shapes disagree.
-      MaskError: if `mask` does not belong to `logits`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> logits = jnp.array([[[2.0, 0.0], [0.0, 1.0], [jnp.nan, jnp.nan]]])
@@ -104,9 +99,6 @@ def crf_marginals(
     Returns:
       The pair `(y, mask)`: `y [batch, time, tags]` in the dtype of `logits`, 0 in padding; nan in a
       row where every path is forbidden.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `viterbi`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

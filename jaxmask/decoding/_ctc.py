@@ -28,11 +28,6 @@ def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
       them, and their mask (`Segments` for `Segments`), also where `mask` is None.
 
-    Raises:
-      TypeError: if `logits` is not floating, or `mask` not boolean.
-      ValueError: if `logits` is not of rank 3, or `blank_id` is not a class.
-      MaskError: if `mask` does not belong to `logits`.
-
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
       >>> logits = jax.nn.one_hot(jnp.array([[2, 2, 0, 2, 1, 1]]), 3)
@@ -69,11 +64,6 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
       them, and their mask (`Segments` for `Segments`), also where `mask` is None. Ties
       are broken by the order of the classes.
-
-    Raises:
-      TypeError: if `logits` is not floating, or `mask` not boolean.
-      ValueError: if `logits` is not of rank 3, `beam_size` is below 1, or `blank_id` no class.
-      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -27,9 +27,6 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLi
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `squared_error`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> logits, targets = jnp.array([[0.0, jnp.nan]]), jnp.array([[1, -100]])
@@ -80,10 +77,6 @@ def sigmoid_focal_loss(
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `squared_error`; ValueError if an option has another
-        shape.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> logits, targets = jnp.array([[0.0, jnp.nan]]), jnp.array([[1, -100]])
@@ -130,9 +123,6 @@ def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `squared_error`; TypeError if `targets` are boolean.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

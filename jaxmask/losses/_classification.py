@@ -33,10 +33,8 @@ def softmax_cross_entropy_with_integer_labels(
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
 
     Raises:
-      TypeError: if `logits` is not floating, `targets` not integer, or `mask` not boolean.
       ValueError: if `targets` has another shape, if there is no axis after those of the mask, or if
         a real target is no class; under `jit`, where values are not known, such a step gives nan.
-      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -70,11 +68,6 @@ def softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike) -> 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
 
-    Raises:
-      TypeError: if `logits` is not floating, or `mask` not boolean.
-      ValueError: if `targets` has another shape, or there is no axis after those of the mask.
-      MaskError: if `mask` does not belong to `logits`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> logits, targets = jnp.zeros((1, 1, 2)), jnp.array([[[0.5, 0.5]]])
@@ -104,17 +97,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike
 
         y = -sum_k targets[k] log softmax(logits)[k],   0 log 0 = 0
 
-    Args:
-      logits: `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      targets: one-hot or probabilities, floating, the shape of `logits`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `softmax_cross_entropy`; TypeError if `targets` is not
-        floating.
+    Arguments and result are those of `softmax_cross_entropy`, for floating `targets`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -157,11 +140,8 @@ def seq2seq_cross_entropy(
       padding.
 
     Raises:
-      TypeError: if `logits` is not floating, `targets` not integer, `mask` not boolean, or an
-        option not a Python number.
       ValueError: if `targets` has another shape, an option is out of its range, or a real target is
         no class; under `jit`, where values are not known, such a step gives nan.
-      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -39,11 +39,6 @@ def triplet_margin_loss(
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
 
-    Raises:
-      TypeError: if vectors are not floating, or `mask` not boolean.
-      ValueError: if shapes disagree, or an option is not as above.
-      MaskError: if `mask` does not belong to `anchors`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> anchor = jnp.zeros((1, 2, 1))
@@ -101,11 +96,6 @@ def info_nce(
       The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
       float32, 0 in padding.
 
-    Raises:
-      TypeError: if vectors are not floating, or `mask` not boolean.
-      ValueError: if shapes disagree, or `similarity` is neither of the two.
-      MaskError: if `mask` does not belong to `queries`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, row_mask = jnp.array([[1.0], [1.0], [jnp.nan]]), jnp.array([True, True, False])
@@ -153,11 +143,6 @@ def ntxent(
       The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
       float32; the mask is True where a real item has a positive. An item without one gives 0 and
       False, since it has no loss.
-
-    Raises:
-      TypeError: if `embeddings` is not floating, `labels` not integer, or `mask` not boolean.
-      ValueError: if shapes disagree.
-      MaskError: if `mask` does not belong to `embeddings`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -41,10 +41,8 @@ def crf(
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
     Raises:
-      TypeError: if weights are not floating, `tags` not integer, or `mask` not boolean.
       ValueError: if shapes disagree, or a real id is no tag; under `jit`, where values are not
         known, the row of such an id gives nan.
-      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -27,9 +27,6 @@ def kl_divergence(log_predictions: ArrayLike, mask: Mask, targets: ArrayLike) ->
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `safe_softmax_cross_entropy`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> log_predictions = jnp.log(jnp.array([[[0.5, 0.5], [0.0, 0.0]]]))
@@ -59,17 +56,7 @@ def kl_divergence_with_log_targets(
 
         y = sum_k exp(log_targets[k]) (log_targets[k] - log_predictions[k]),   0 log 0 = 0
 
-    Args:
-      log_predictions: log probabilities, `[batch, time, ..., classes]`, or `[batch, ..., classes]`
-        with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      log_targets: log probabilities, floating, the shape of `log_predictions`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `safe_softmax_cross_entropy`.
+    Arguments and result are those of `kl_divergence`, with log probabilities as targets.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

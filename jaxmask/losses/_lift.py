@@ -37,9 +37,6 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
       `options` reach the loss as they are, so an array among them must hold no padding. It raises
       TypeError, ValueError or MaskError if an array, a shape or the mask is not as above.
 
-    Raises:
-      TypeError: if `loss` is not callable.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, optax
       >>> perceptron_loss = jm.losses.lift(optax.losses.perceptron_loss)

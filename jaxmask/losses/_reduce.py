@@ -32,11 +32,6 @@ def reduce(
       A scalar, in at least float32; 0 where there is nothing to count: no real step, or weights
       that sum to 0. By "row", a row whose weights sum to 0 does not count.
 
-    Raises:
-      TypeError: if `mask` is not boolean, or an array is complex.
-      ValueError: if `by` is none of the three, or `weights` has another shape.
-      MaskError: if `mask` does not belong to `per_step`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> per_step = jnp.array([[1.0, 1.0, 1.0], [5.0, jnp.nan, jnp.nan]])

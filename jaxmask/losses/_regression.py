@@ -30,11 +30,6 @@ def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
-    Raises:
-      TypeError: if `predictions` is not floating, or `mask` is not boolean.
-      ValueError: if `targets` has another shape than `predictions`.
-      MaskError: if `mask` does not belong to `predictions`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> predictions = jnp.array([[1.0, 5.0, jnp.nan]])
@@ -59,16 +54,7 @@ def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
 
         y = (predictions - targets)^2 / 2
 
-    Args:
-      predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      targets: the shape of `predictions`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `squared_error`.
+    Arguments and result are those of `squared_error`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -104,9 +90,6 @@ def huber_loss(
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `squared_error`; ValueError if `delta` has another shape.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> mask = jnp.array([[True, True]])
@@ -133,16 +116,7 @@ def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
 
         y = log cosh(predictions - targets)
 
-    Args:
-      predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      targets: the shape of `predictions`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `squared_error`.
+    Arguments and result are those of `squared_error`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -179,12 +153,6 @@ def cosine_similarity(
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
 
-    Raises:
-      TypeError: if an array is not floating, or `mask` is not boolean.
-      ValueError: if `targets` or `epsilon` has another shape, or there is no axis after those of
-        the mask.
-      MaskError: if `mask` does not belong to `predictions`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> predictions = jnp.array([[[2.0, 0.0], [0.0, 0.0]]])
@@ -207,18 +175,7 @@ def cosine_distance(
 
         y = 1 - <predictions, targets> / (|predictions| |targets|)
 
-    Args:
-      predictions: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask;
-        floating.
-      mask: boolean, or `Segments`, or None.
-      targets: floating, the shape of `predictions`.
-      epsilon: as in `cosine_similarity`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step [batch, time, ...]`, 0 in padding.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `cosine_similarity`.
+    Arguments and result are those of `cosine_similarity`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

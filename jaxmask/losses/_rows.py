@@ -30,11 +30,6 @@ def ranking_softmax_loss(
       The pair `(per_row, row_mask)`: `per_row [batch]` in nats, in at least float32, and
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
-    Raises:
-      TypeError: if `logits` is not floating, an array is complex, or `mask` is not boolean.
-      ValueError: if shapes disagree.
-      MaskError: if `mask` does not belong to `logits`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> logits, relevance = jnp.array([[0.0, 0.0, jnp.nan]]), jnp.array([[1, 0, 5]])
@@ -102,11 +97,6 @@ def dice_loss(
     Returns:
       The pair `(per_row, row_mask)`: `per_row [batch]`, in at least float32, and
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
-
-    Raises:
-      TypeError: if `logits` is not floating, an array is complex, or `mask` is not boolean.
-      ValueError: if shapes disagree.
-      MaskError: if `mask` does not belong to `logits`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

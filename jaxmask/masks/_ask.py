@@ -16,9 +16,6 @@ def rows(mask: Mask) -> RowMask | None:
     Returns:
       `[batch]`, or `[batch * max_segments]` for `Segments`; None for None.
 
-    Raises:
-      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.rows(np.array([[True, False], [False, False]])).tolist()
@@ -40,9 +37,6 @@ def lengths(mask: Mask) -> Lengths:
     Returns:
       `[batch]`, int32.
 
-    Raises:
-      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.lengths(np.array([[True, True, False], [False, True, False]])).tolist()
@@ -59,9 +53,6 @@ def is_right_padded(mask: Mask) -> RowMask:
 
     Returns:
       `[batch]`, boolean. Full and empty rows are right-padded.
-
-    Raises:
-      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -81,9 +72,6 @@ def positions(mask: Mask) -> Ids:
     Returns:
       `[batch, time]`, int32: 0, 1, 2, ... at real steps, 0 at padding. Left padding and holes
       do not count, so a left-padded row has the positions of a right-padded one.
-
-    Raises:
-      TypeError, MaskError: if `mask` is not boolean, or not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm

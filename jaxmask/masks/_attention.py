@@ -46,9 +46,6 @@ def window(left: int, right: int = 1) -> AttentionPredicate:
     Returns:
       A predicate of query and key positions.
 
-    Raises:
-      TypeError, ValueError: if one is not an int, or is below 1.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> mask = np.ones((1, 3), bool)
@@ -102,9 +99,6 @@ def both(*predicates: AttentionPredicate) -> AttentionPredicate:
     Returns:
       The predicate that is their conjunction.
 
-    Raises:
-      ValueError: if there is none.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> mask = np.ones((1, 3), bool)
@@ -123,9 +117,6 @@ def either(*predicates: AttentionPredicate) -> AttentionPredicate:
 
     Returns:
       The predicate that is their disjunction.
-
-    Raises:
-      ValueError: if there is none.
 
     Example:
       >>> import numpy as np, jaxmask as jm

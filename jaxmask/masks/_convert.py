@@ -23,7 +23,6 @@ def from_lengths(lengths: ArrayLike, time: int) -> StepMask:
       `[batch, time]`, boolean.
 
     Raises:
-      TypeError: if `lengths` is not integer, or `time` is not a Python int.
       ValueError: if `lengths` is not of rank 1, or is a NumPy array (whose values can be checked
         without waiting for a device) with a value below 0 or above `time`.
 
@@ -65,10 +64,6 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
     Returns:
       `[batch, time]`, boolean.
 
-    Raises:
-      TypeError: if `padding_value` is not a number.
-      ValueError: if `x` has fewer than 2 axes.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.from_values(np.array([[7, 8, 0]])).tolist()
@@ -94,9 +89,6 @@ def from_paddings(paddings: ArrayLike) -> StepMask:
     Returns:
       `[batch, time]`, boolean, True where the step is real.
 
-    Raises:
-      ValueError: if `paddings` is not of rank 2.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.from_paddings(np.array([[0.0, 0.0, 1.0]])).tolist()
@@ -116,9 +108,6 @@ def to_paddings(mask: Mask, dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
     Returns:
       `[batch, time]`, 1 where the step is padding and 0 where it is real.
 
-    Raises:
-      TypeError: if `mask` is not boolean.
-
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> jm.masks.to_paddings(np.array([[True, False]])).tolist()
@@ -135,9 +124,6 @@ def from_attention_mask(attention_mask: ArrayLike) -> StepMask:
 
     Returns:
       `[batch, time]`, boolean.
-
-    Raises:
-      ValueError: if `attention_mask` is not of rank 2.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -158,7 +144,6 @@ def from_segments(ids: ArrayLike, padding_id: int = 0) -> StepMask:
       `[batch, time]`, boolean.
 
     Raises:
-      TypeError: if `ids` is not integer.
       ValueError: if an id is negative and not `padding_id`, where the host can read it.
 
     Example:
@@ -189,9 +174,6 @@ def from_offsets(offsets: ArrayLike, time: int) -> StepMask:
 
     Returns:
       `[batch, time]`, boolean, padded on the right.
-
-    Raises:
-      TypeError, ValueError: as `from_lengths`.
 
     Example:
       >>> import numpy as np, jaxmask as jm

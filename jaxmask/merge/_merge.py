@@ -104,10 +104,6 @@ def add(*pairs: Pair, combine: str = "and") -> Pair:
     Returns:
       The pair `(y, mask)`.
 
-    Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
-      ValueError, MaskError: if shapes differ, or `Segments` meet another kind of mask.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, 2, 9]]), jnp.array([[True, True, False]])
@@ -132,9 +128,6 @@ def subtract(*pairs: Pair, combine: str = "and") -> Pair:
     Returns:
       The pair `(y, mask)`.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `add`; for booleans, and if there are not two pairs.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> mask = jnp.array([[True, False]])
@@ -157,15 +150,8 @@ def multiply(*pairs: Pair, combine: str = "and") -> Pair:
 
         y[b, t] = prod_i x_i[b, t]
 
-    Args:
-      *pairs: as in `add`.
-      combine: `"and"`, `"or"` (a pair without the step counts as 1) or `"first"`.
-
-    Returns:
-      The pair `(y, mask)`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `add`.
+    Arguments and result are those of `add`; with `combine="or"` a pair without the step counts as
+    1.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -190,9 +176,6 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
 
     Returns:
       The pair `(y, mask)`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `add`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -227,9 +210,6 @@ def maximum(*pairs: Pair, combine: str = "and") -> Pair:
     Returns:
       The pair `(y, mask)`.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `add`; TypeError for complex numbers.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, -2]]), jnp.array([[True, True]])
@@ -247,16 +227,7 @@ def minimum(*pairs: Pair, combine: str = "and") -> Pair:
 
         y[b, t] = min_i x_i[b, t]
 
-    Args:
-      *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
-        numbers or booleans. The gradient goes to the smallest, and to the first of ties.
-      combine: `"and"`, `"or"` or `"first"`.
-
-    Returns:
-      The pair `(y, mask)`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `add`; TypeError for complex numbers.
+    Arguments and result are those of `maximum`; the gradient goes to the smallest.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -312,10 +283,6 @@ def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
     Returns:
       The pair `(y, mask)`, with a last axis of size 1; 16-bit floats are summed in float32.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `add`; ValueError if there are not two pairs, or no
-        feature axis.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> mask = jnp.array([[True, False]])
@@ -356,9 +323,6 @@ def concatenate(*pairs: Pair, combine: str = "and") -> Pair:
 
     Returns:
       The pair `(y, mask)`, `y [batch, time, ..., sum of feature_i]`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `add`; ValueError if there is no feature axis.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -68,10 +68,8 @@ class ConfusionMatrix:
           A new metric. A step with several targets counts each of them.
 
         Raises:
-          TypeError: if ids are not integer or boolean, logits not floating, or `mask` not boolean.
           ValueError: if shapes disagree, or a real id is no class; under `jit`, where values are
             not known, the matrix is then nan.
-          MaskError: if `mask` does not belong to `predictions`.
         """
         where, classes = f"{type(self).__name__}.update", self.num_classes
         read = class_ids(predictions, mask, targets, where, classes)
@@ -118,9 +116,6 @@ class _Score(ConfusionMatrix):
           num_classes: static.
           average: static. "binary": class 1 of two. "macro": the mean over the classes that occur
             in targets or predictions. "micro": all classes counted together.
-
-        Raises:
-          TypeError, ValueError: if an option is not as above.
         """
         where = f"{cls.__name__}.empty"
         _check.choice(average, _AVERAGES, where, "average")
@@ -186,10 +181,6 @@ class Recall(_Score):
 
     An immutable pytree, as `Mean`; it holds the confusion matrix.
 
-    Attributes:
-      counts: `[num_classes, num_classes]`, compensated.
-      average: static, how the classes become one number.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> predictions, targets = jnp.array([[1, 0, 0]]), jnp.array([[1, 1, 1]])
@@ -214,10 +205,6 @@ class F1(_Score):
                     / (number with prediction = k + number with target = k)
 
     An immutable pytree, as `Mean`; it holds the confusion matrix.
-
-    Attributes:
-      counts: `[num_classes, num_classes]`, compensated.
-      average: static, how the classes become one number.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

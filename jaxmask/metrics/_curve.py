@@ -69,9 +69,6 @@ class AUC:
         Args:
           resolution: static, the least number of levels between the scores 0 and 1.
           curve: static, "roc" or "pr".
-
-        Raises:
-          TypeError, ValueError: if an option is not as above.
         """
         _check.choice(curve, ("roc", "pr"), "AUC.empty", "curve")
         levels = _check.count(resolution, "AUC.empty", "resolution", least=1) + _TAILS + 1
@@ -92,10 +89,8 @@ class AUC:
           A new metric. A step with several scores counts each of them.
 
         Raises:
-          TypeError: if `predictions` is not floating, `targets` floating, or `mask` not boolean.
           ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
             values are not known, the area is nan then.
-          MaskError: if `mask` does not belong to `predictions`.
         """
         where = "AUC.update"
         given, (predictions, mask) = mask, _check.pair(predictions, mask, where, name="predictions")

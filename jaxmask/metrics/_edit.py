@@ -36,8 +36,6 @@ def edit_distance(
       other; where both are, 0 and False. With both masks None the row mask is None.
 
     Raises:
-      TypeError: if ids are not integer, or a mask is not boolean.
-      ValueError: if ranks or batches disagree.
       MaskError: if a mask does not belong to its array, or is `Segments`.
 
     Example:
@@ -142,9 +140,6 @@ class TokenErrorRate(Ratio):
         Returns:
           A new metric. A row without a target counts its predictions as edits and adds no token; a
           row without a prediction counts its targets as edits.
-
-        Raises:
-          TypeError, ValueError, MaskError: as `edit_distance`.
         """
         where = "TokenErrorRate.update"
         rows = _both(predictions, mask, targets, target_mask, where)

@@ -86,9 +86,6 @@ class Mean(Ratio):
 
         Returns:
           A new metric.
-
-        Raises:
-          TypeError, ValueError, MaskError: as `jm.losses.reduce`.
         """
         return self._plus(*total_and_count(per_step, mask, weights, "step", "Mean.update"))
 
@@ -131,10 +128,8 @@ class Accuracy(Ratio):
           A new metric.
 
         Raises:
-          TypeError: if ids are not integer or boolean, logits not floating, or `mask` not boolean.
           ValueError: if shapes disagree, or a real id is below 0 or, of logits, no class; under
             `jit`, where values are not known, the metric is then nan.
-          MaskError: if `mask` does not belong to `targets`.
         """
         where = "Accuracy.update"
         read = class_ids(predictions, mask, targets, where)
@@ -175,9 +170,6 @@ class Perplexity(Ratio):
 
         Returns:
           A new metric.
-
-        Raises:
-          TypeError, MaskError: if `mask` does not belong to `per_step`.
         """
         return self._plus(*total_and_count(per_step, mask, None, "step", "Perplexity.update"))
 
@@ -230,11 +222,8 @@ class TopKAccuracy(Ratio):
           A new metric. A step with a nan logit is never right.
 
         Raises:
-          TypeError: if `targets` is not integer or boolean, `logits` not floating, or `mask` not
-            boolean.
           ValueError: if shapes disagree, or a real target is no class; under `jit`, where values
             are not known, the metric is then nan.
-          MaskError: if `mask` does not belong to `targets`.
         """
         where = "TopKAccuracy.update"
         logits, ids = _check.array(logits, "logits", where), _check.array(targets, "targets", where)
@@ -299,9 +288,6 @@ class MeanSquaredError(Ratio):
 
         Returns:
           A new metric.
-
-        Raises:
-          TypeError, ValueError, MaskError: as `jm.losses.squared_error` and `jm.losses.reduce`.
         """
         wide = _check.array(predictions, "predictions", "MeanSquaredError.update")
         wide = wide.astype(accumulator(wide.dtype))  # a square may not fit in 16 bits

@@ -124,7 +124,6 @@ class MultiHeadAttention(_Projections):
     Raises:
       ValueError: if heads do not divide, `dropout_rate` is not from 0 to below 1, `window` is below
         1, or heads of `rotary` are odd; on call, if `x` has other features.
-      TypeError, MaskError: on call, if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -335,9 +334,6 @@ class AdditiveAttention(MaskedModule):
       scale_init: of the vector that maps the hidden features to a score.
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
-
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.attention.additive`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

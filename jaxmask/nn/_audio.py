@@ -23,9 +23,6 @@ class Frames(MaskedModule):
       padding: see `jaxmask.audio.frames`.
       mask_rule: see `jaxmask.conv.conv1d`.
 
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of the function.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> y, mask = jm.nn.Frames(400, 160)(jnp.ones((1, 1600)), jnp.arange(1600)[None] < 900)
@@ -69,10 +66,6 @@ class LogMelSpectrogram(MaskedModule):
       floor: values below it are raised to it before the logarithm.
       padding: see `jaxmask.audio.frames`.
       mask_rule: see `jaxmask.conv.conv1d`.
-
-    Raises:
-      ValueError: if `fft_size` is odd.
-      TypeError, ValueError, MaskError: on call, under the rules of the functions.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -42,8 +42,6 @@ class Bidirectional(MaskedModule):
       merge: `"concat"` (along features), `"sum"`, `"mul"`, `"ave"`, or None for a tuple of both.
 
     Raises:
-      TypeError: if a layer is not callable.
-      ValueError: if `forward` is a reversed layer, or `merge` is unknown.
       MaskError: on call, if the two layers return masks of different shapes.
 
     Example:

@@ -117,12 +117,6 @@ class Conv1D(_WindowedConv):
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
 
-    Raises:
-      TypeError, ValueError: if a size is not an int of at least 1, `padding` or `mask_rule` is
-        unknown, or `groups` does not divide the features.
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv1d`; from
-        `run`, if the layer is not causal.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -174,11 +168,6 @@ class DepthwiseConv1D(_WindowedConv):
       **options: as in `Conv1D`. `kernel_init` makes `[kernel_size, 1, in_features * multiplier]`,
         so that it sees the right fan-in, reshaped to `[kernel_size, in_features, multiplier]`.
 
-    Raises:
-      TypeError, ValueError: as `Conv1D`.
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.depthwise`; from
-        `run`, if the layer is not causal.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -223,10 +212,6 @@ class ConvTranspose1D(_Conv):
       strides: outputs per step.
       padding: `"same"`, `"valid"` or `"causal"`, see `jaxmask.conv.conv1d_transpose`.
       **options: as in `Conv1D`; the kernel is `[kernel_size, in_features, out_features]`.
-
-    Raises:
-      TypeError, ValueError: as `Conv1D`.
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv1d_transpose`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -278,10 +263,6 @@ class Conv2D(_Conv):
       mask_rule: see `jaxmask.conv.conv1d`.
       **options: as in `Conv1D`; the kernel is
         `[*kernel_size, in_features // groups, out_features]`.
-
-    Raises:
-      TypeError, ValueError: as `Conv1D`.
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.conv.conv2d`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -33,7 +33,6 @@ class Embed(MaskedModule):
       rngs: source of the `params` random stream.
 
     Raises:
-      TypeError: on call, if `ids` is not integer.
       ValueError: on call, if a real id is out of range; under `jit`, where values cannot be seen,
         such an id gives nan.
 

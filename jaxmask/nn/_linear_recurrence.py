@@ -93,9 +93,6 @@ class MinGRU(_Linear):
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
 
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.linear`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -128,9 +125,6 @@ class MinLSTM(_Linear):
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y`.
       **options: as in `MinGRU`.
-
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.linear`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -166,9 +160,6 @@ class RGLRU(_Linear):
     Args:
       features: size of the last axis of `x` and of `y`.
       **options: as in `MinGRU`.
-
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.linear`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

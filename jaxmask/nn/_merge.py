@@ -107,7 +107,6 @@ class Residual(Wrapper):
         `"first"`: see `jaxmask.merge`.
 
     Raises:
-      TypeError: if the layer is not callable; on call, if it changes the dtype.
       ValueError: if `combine` is unknown; on call, if the layer changes the shape.
       MaskError: on call, if the layer gets a mask and does not support masks.
 

@@ -98,9 +98,6 @@ class LayerNorm(_Norm):
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
 
-    Raises:
-      ValueError: on call, if the last axis of `x` has another size.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -125,9 +122,6 @@ class RMSNorm(_Norm):
     Args:
       num_features: size of the last axis of `x`.
       **options: as in `LayerNorm`; there is no bias.
-
-    Raises:
-      ValueError: on call, if the last axis of `x` has another size.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -160,10 +154,6 @@ class GroupNorm(_Norm):
       num_groups: number of groups, a divisor of `num_features`.
       **options: as in `LayerNorm`.
 
-    Raises:
-      ValueError: if `num_groups` does not divide `num_features`; on call, if the last axis of `x`
-        has another size.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -195,9 +185,6 @@ class InstanceNorm(_Norm):
     Args:
       num_features: size of the last axis of `x`.
       **options: as in `LayerNorm`.
-
-    Raises:
-      ValueError: on call, if the last axis of `x` has another size.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -254,9 +241,6 @@ class BatchNorm(_Norm):
       momentum: weight of the old averages in an update.
       axis_name: mapped axis or axes that hold parts of the batch.
       **options: as in `LayerNorm`, but `epsilon` is 1e-5, as in Flax.
-
-    Raises:
-      ValueError: on call, if the last axis of `x` has another size.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

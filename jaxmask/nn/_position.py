@@ -65,10 +65,6 @@ class SinusoidalPositions(_Positions):
       features: size of the last axis of `x`, even.
       base: of the wavelengths.
 
-    Raises:
-      ValueError: if `features` is odd; on call, if `x` has other features.
-      TypeError, MaskError: on call, if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> layer = jm.nn.SinusoidalPositions(2)
@@ -111,10 +107,6 @@ class LearnedPositions(_Positions):
 
     Attributes:
       embedding: an `nnx.Param`, `[max_length, features]`.
-
-    Raises:
-      ValueError: on call, if `x` has other features or more steps than `max_length`.
-      TypeError, MaskError: on call, if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -110,9 +110,6 @@ class SpatialDropout(_Noise):
       dropout_rate: probability that a feature map is dropped, from 0 to below 1.
       **options: as in `Dropout`.
 
-    Raises:
-      ValueError: as `Dropout`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -136,9 +133,6 @@ class GaussianNoise(_Noise):
     Args:
       stddev: standard deviation of the noise.
       **options: as in `Dropout`.
-
-    Raises:
-      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -168,9 +162,6 @@ class TimeMasking(_Noise):
       num_masks: number of spans.
       max_ratio: width of the widest span as a fraction of the row.
       **options: as in `Dropout`.
-
-    Raises:
-      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -209,9 +200,6 @@ class FeatureMasking(_Noise):
       max_width: the widest band.
       num_masks: number of bands.
       **options: as in `Dropout`.
-
-    Raises:
-      ValueError: as `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -197,9 +197,6 @@ class LSTM(_Gated):
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
 
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.lstm`.
-
     Example:
       >>> import jaxmask as jm
       >>> from flax import nnx
@@ -243,9 +240,6 @@ class GRU(_Gated):
         `[3 * hidden_features]`; gates in the order r, z, n.
       **options: as in `LSTM`, for `w_x [in_features, 3 * hidden_features]` and
         `w_h [hidden_features, 3 * hidden_features]`.
-
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.gru`.
 
     Example:
       >>> import jaxmask as jm
@@ -294,9 +288,6 @@ class SimpleRNN(_Gated):
       bias_init: initializer of `b [hidden_features]`.
       **options: as in `LSTM`, for `w_x [in_features, hidden_features]` and
         `w_h [hidden_features, hidden_features]`.
-
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.simple`.
 
     Example:
       >>> import jaxmask as jm

@@ -31,10 +31,6 @@ class RNN(Recurrent):
       return_sequences: return every step, else only the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
 
-    Raises:
-      TypeError: if `cell` is no cell.
-      TypeError, ValueError, MaskError: on call, under the rules of `jaxmask.recurrent.scan`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx

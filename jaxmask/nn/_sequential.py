@@ -41,8 +41,6 @@ class Sequential(Stack):
       needs_mask: refuse a call, or a `run`, without a mask, unless the first layer makes one.
 
     Raises:
-      ValueError: if `on_unsupported` is unknown.
-      TypeError: if a layer is not callable.
       MaskError: on call, if a layer that does not support masks gets one, one returns a mask that
         does not belong to its result, or there is none with `needs_mask`; on `run`, if a layer is
         not causal.
@@ -104,7 +102,6 @@ class TimeDistributed(MaskedModule):
       layer: a masked layer, or any layer that `Sequential` takes.
 
     Raises:
-      TypeError: if the layer is not callable; on call, if `mask` is not boolean.
       MaskError: on call, if `mask` does not belong to `x`, or the layer cannot take it.
 
     Example:

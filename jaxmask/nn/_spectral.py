@@ -31,8 +31,6 @@ class SpectralNorm(Wrapper):
       rngs: source of the `params` random stream.
 
     Raises:
-      TypeError: if `layer` is no module.
-      TypeError, ValueError: if `n_steps` is not an int of at least 1.
       MaskError: on call, if the layer gets a mask and does not support masks; on `run`, if it is
         not causal.
 

@@ -33,8 +33,6 @@ class StackedRNN(Stack):
       rngs: source of the `dropout` random stream; needed where `dropout_rate` is not 0.
 
     Raises:
-      TypeError: if a layer is not callable.
-      ValueError: if there is no layer, or `dropout_rate` is not from 0 to below 1 or lacks `rngs`.
       MaskError: on `run`, if a layer is not causal.
 
     Example:

@@ -130,10 +130,6 @@ class TransformerEncoderBlock(_Block):
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` and, with dropout, `dropout` random streams.
 
-    Raises:
-      ValueError: if heads do not divide; on call, if `x` has other features.
-      TypeError, MaskError: on call, if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx
@@ -198,7 +194,6 @@ class TransformerDecoderBlock(_Block):
       **options: as in `TransformerEncoderBlock`.
 
     Raises:
-      ValueError: if heads do not divide; on call, if `x` or `memory` has other features.
       TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
         is `Segments`.
 

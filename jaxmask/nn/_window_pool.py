@@ -63,10 +63,6 @@ class MaxPool1D(_WindowPool):
       in_features: size of the last axis of `x`, for a carry that has its final shape from the start
         (as `lax.scan` over chunks needs it); where None, the first chunk determines it.
 
-    Raises:
-      TypeError, ValueError, MaskError: on call, under the rules of the function; from `run`, if the
-        layer is not causal.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[1.0, 3.0, 2.0, 9.0]]), jnp.array([[True, True, True, False]])

@@ -30,10 +30,6 @@ class ZoneoutCell(SeededCell):
       deterministic: eval mode; `module.train()` and `module.eval()` set it.
       rngs: source of the `dropout` random stream.
 
-    Raises:
-      ValueError: if a rate is not within 0 and 1, or, on call, their number is not that of the
-        arrays of the carry.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> from flax import nnx

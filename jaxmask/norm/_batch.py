@@ -53,10 +53,6 @@ def batch_statistics(x: ArrayLike, mask: Mask, *, axis_name: AxisName = None) ->
     Returns:
       The statistics; all 0 where no step is real.
 
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if there is no feature axis, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[1.0], [3.0], [jnp.nan]]])
@@ -140,9 +136,6 @@ def batch(
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `layer`; ValueError if statistics are not `[feature]`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -36,10 +36,6 @@ def group(
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `layer`; if `num_groups` is no int, or does not divide
-        the features.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[1.0, 7.0], [3.0, 5.0], [jnp.nan, 0.0]]])
@@ -88,9 +84,6 @@ def instance(
     Returns:
       The pair `(y, mask)`, `y` like `x`. A row with one real step gives `bias` there.
 
-    Raises:
-      TypeError, ValueError, MaskError: as `layer`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[1.0], [3.0], [jnp.nan]]])
@@ -124,10 +117,6 @@ def standardize(x: ArrayLike, mask: Mask, *, epsilon: float = 1e-7, variance: bo
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
-
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

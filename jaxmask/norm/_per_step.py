@@ -31,11 +31,6 @@ def layer(
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
-    Raises:
-      TypeError: if `x`, `scale` or `bias` is not floating or `mask` not boolean.
-      ValueError, MaskError: if there is no feature axis, `scale` or `bias` is not `[feature]`, or
-        `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[1.0, 3.0], [jnp.nan, 0.0]]])
@@ -68,9 +63,6 @@ def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: fl
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
-
-    Raises:
-      TypeError, ValueError, MaskError: as `layer`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

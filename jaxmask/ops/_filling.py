@@ -26,10 +26,6 @@ def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
     Returns:
       The pair `(y, mask)`.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if `value` has another shape.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> y, _ = jm.ops.fill(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
@@ -67,8 +63,6 @@ def each_step(
       The pair `(y, mask)`.
 
     Raises:
-      TypeError: if `mask` is not boolean.
-      ValueError: if `fill` has another shape than `jm.ops.fill` allows.
       MaskError: if `mask` does not belong to `x`, or `f` changes the axes that it has.
 
     Example:

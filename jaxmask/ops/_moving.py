@@ -24,9 +24,6 @@ def compact(x: ArrayLike, mask: Mask) -> Pair:
     Returns:
       The pair `(y, mask)`, of the same shapes, padded on the right.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> mask = jnp.array([[False, True, False, True]])
@@ -56,9 +53,6 @@ def flip(x: ArrayLike, mask: Mask) -> Pair:
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -90,10 +84,6 @@ def shift(x: ArrayLike, mask: Mask, steps: int = 1, *, value: ArrayLike | comple
 
     Returns:
       The pair `(y, mask)`, `y` like `x`. Steps shifted out of the row are dropped.
-
-    Raises:
-      TypeError: if `steps` is not an int, or `mask` not boolean.
-      ValueError, MaskError: if `value` has another shape, or `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -45,10 +45,6 @@ def softmax(x: ArrayLike, mask: Mask) -> Pair:
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[1.0, 1.0, jnp.nan]])
@@ -78,10 +74,6 @@ def log_softmax(x: ArrayLike, mask: Mask) -> Pair:
       The pair `(y, mask)`, `y` like `x`. The padding holds 0, which is no log probability
       there: use the mask.
 
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[3.0, 9.0]])
@@ -110,10 +102,6 @@ def logsumexp(x: ArrayLike, mask: Mask) -> Pair:
       The pair `(y, row_mask)`: `y [batch, feature...]`, and `row_mask [batch]`, True where the row
       has a real step. A row without one gives 0 (not -inf) and False.
 
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[3.0, 9.0]])
@@ -141,9 +129,6 @@ def cumsum(x: ArrayLike, mask: Mask) -> Pair:
     Returns:
       The pair `(y, mask)`, `y` like `x`; of booleans and integers in the dtype of `jnp.sum`: at
       least int32, or uint32.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

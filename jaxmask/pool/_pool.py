@@ -34,9 +34,6 @@ def sum(x: ArrayLike, mask: Mask) -> Pair:
       integers and booleans: at least int32), and `row_mask [batch]`, True where the row has a
       real step.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[2.0], [4.0], [jnp.nan]]])
@@ -60,9 +57,6 @@ def mean(x: ArrayLike, mask: Mask) -> Pair:
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x` (of `jnp.mean` for
       integers and booleans: float32), and `row_mask [batch]`, True where the row has a real step.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -101,10 +95,6 @@ def max(x: ArrayLike, mask: Mask) -> Pair:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
       `row_mask [batch]`, True where the row has a real step.
 
-    Raises:
-      TypeError: if `x` is complex, or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[-2.0], [-4.0], [jnp.inf]]])
@@ -122,17 +112,7 @@ def min(x: ArrayLike, mask: Mask) -> Pair:
 
     Among ties, the first value gets the gradient, chosen by index as in `max`.
 
-    Args:
-      x: `[batch, time, feature...]`, real numbers or booleans.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-
-    Returns:
-      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
-      `row_mask [batch]`, True where the row has a real step.
-
-    Raises:
-      TypeError: if `x` is complex, or `mask` not boolean.
-      MaskError: if `mask` does not belong to `x`.
+    Arguments and result are those of `max`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -157,9 +137,6 @@ def first(x: ArrayLike, mask: Mask) -> Pair:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
       `row_mask [batch]`, True where the row has a real step.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> jm.pool.first(jnp.array([[0, 7, 8]]), jnp.array([[False, True, True]]))[0].tolist()
@@ -173,16 +150,7 @@ def first(x: ArrayLike, mask: Mask) -> Pair:
 def last(x: ArrayLike, mask: Mask) -> Pair:
     """Last real step of each row.
 
-    Args:
-      x: `[batch, time, feature...]`, any dtype.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-
-    Returns:
-      The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
-      `row_mask [batch]`, True where the row has a real step.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
+    Arguments and result are those of `first`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -216,10 +184,6 @@ def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]` in the dtype of `x`, and
       `row_mask [batch]`, True where the row has a real step.
-
-    Raises:
-      TypeError: if `x` or `scores` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `scores` or `mask` does not belong to `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -27,11 +27,6 @@ def dropout(
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `dropout_rate` is not from 0 to below 1, or `mask` does not belong
-        to `x`.
-
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.ones((1, 3, 4)), jnp.array([[True, True, False]])
@@ -74,11 +69,6 @@ def spatial_dropout(
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
-
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `dropout_rate` is not from 0 to below 1, there is no feature axis,
-        or `mask` does not belong to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm

@@ -27,10 +27,6 @@ def gaussian_noise(
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
-    Raises:
-      TypeError: if `x` is not floating or `mask` not boolean.
-      ValueError, MaskError: if `stddev` is negative or nan, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.ones((1, 2, 3)), jnp.array([[True, False]])

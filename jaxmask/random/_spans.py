@@ -36,11 +36,6 @@ def time_masking(
     Returns:
       The pair `(y, mask)`, `y` like `x`, with the mask that came in.
 
-    Raises:
-      TypeError: if `x` is not floating, `mask` not boolean, or a width or `num_masks` not an int.
-      ValueError, MaskError: if a width or `num_masks` is negative, `max_ratio` is not within 0 and
-        1, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.ones((1, 6)), jnp.array([[True] * 5 + [False]])
@@ -90,11 +85,6 @@ def feature_masking(
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.
-
-    Raises:
-      TypeError: if `x` is not floating, `mask` not boolean, or a width or `num_masks` not an int.
-      ValueError, MaskError: if a width or `num_masks` is negative, there is no feature axis, or
-        `mask` does not belong to `x`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm

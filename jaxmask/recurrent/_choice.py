@@ -38,9 +38,6 @@ class Choice:
       unroll: time steps per loop iteration, of `"dense"` and of the backward of `"pallas"`.
       reason: why this method was chosen.
 
-    Raises:
-      TypeError, ValueError: if `method` is unknown, or a size is not a non-negative integer.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> jm.recurrent.explain(64, 256, 256).slots
@@ -143,9 +140,6 @@ def explain(
 
     Returns:
       A `Choice`, which may be passed as `method` in turn. The scan has no sizes.
-
-    Raises:
-      ValueError: if `cell` or `method` is unknown, or the method cannot run.
 
     Example:
       >>> import jaxmask as jm

@@ -66,11 +66,6 @@ def lstm(
     Returns:
       `(carry, (y, mask))`: `carry` an `LSTMCarry`, `y [batch, time, hidden]` in the dtype of `x`.
 
-    Raises:
-      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
-      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
-        shape, or `method` is unknown.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> weights = jm.recurrent.LSTMWeights(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.zeros(8))
@@ -133,11 +128,6 @@ def gru(
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
 
-    Raises:
-      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
-      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
-        shape, `method` is unknown, or there are two biases without `reset_after`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> weights = jm.recurrent.GRUWeights(jnp.ones((1, 6)), jnp.ones((2, 6)), jnp.zeros(6))
@@ -189,11 +179,6 @@ def simple(
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
-
-    Raises:
-      TypeError: if `x` is not floating, or `mask` or `resets` not boolean.
-      ValueError, MaskError: if `mask`, `segments`, `resets`, `carry` or a weight has the wrong
-        shape, or `method` or `activation` is unknown.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

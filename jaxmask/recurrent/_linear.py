@@ -45,12 +45,6 @@ def linear(
       `(carry, (y, mask))`: the state after the last real step, and `y [batch, time, feature...]` in
       the common dtype of `x` and `decay`.
 
-    Raises:
-      TypeError: if `x` or `decay` is neither floating nor complex, or `mask` or `resets` not
-        boolean.
-      ValueError, MaskError: if `decay`, `mask`, `segments`, `resets` or `carry` does not belong to
-        `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, decay = jnp.array([[1.0, 1.0, jnp.nan, 1.0]]), jnp.full((1, 4), 2.0)

@@ -63,10 +63,6 @@ def scan(
     Returns:
       `(carry, (y, mask))`; `y` holds arrays `[batch, time, ...]`, 0 in the padding.
 
-    Raises:
-      TypeError: if `mask` or `resets` is not boolean.
-      ValueError, MaskError: if `mask`, `segments`, `resets` or `carry` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> def add(total, x):

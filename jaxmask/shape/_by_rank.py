@@ -27,10 +27,6 @@ def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
       The pair `(y, mask)`, `y [batch, max(0, time - left - right), feature...]`, padded on the
       right. A row with fewer steps than are dropped is empty.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if a width is negative.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> mask = jnp.array([[True, True, True, False]])
@@ -67,10 +63,6 @@ def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
       The pair `(y, mask)`: `y [batch, n, feature...]`, and mask `[batch, n]`, False (and 0 in `y`)
       where the row has no such step.
 
-    Raises:
-      TypeError: if `mask` is not boolean, or `indices` not integer.
-      ValueError, MaskError: if `indices` is not `[batch, n]`, or `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[9, 1, 2, 3]]), jnp.array([[False, True, True, True]])
@@ -105,11 +97,6 @@ def split_at(x: ArrayLike, mask: Mask, positions: ArrayLike) -> list[Pair]:
     Returns:
       A list of `cuts + 1` pairs `(piece [batch, time, feature...], mask [batch, time])`, each
       padded on the right.
-
-    Raises:
-      TypeError: if `mask` is not boolean, or `positions` not integer.
-      ValueError, MaskError: if `positions` is not `[batch, cuts]`, or `mask` does not belong to
-        `x`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

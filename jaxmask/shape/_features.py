@@ -24,10 +24,6 @@ def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
     Returns:
       The pair `(y, mask)`, `y [batch, time, *feature_shape]`.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if the sizes do not fit.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> jm.shape.reshape(jnp.zeros((2, 3, 8)), jnp.ones((2, 3), bool), (2, 4))[0].shape
@@ -65,11 +61,6 @@ def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
 
     Returns:
       The pair `(y, mask)`.
-
-    Raises:
-      TypeError: if `mask` is not boolean.
-      MaskError: if `mask` does not belong to `x`, or `axes` moves batch or time.
-      ValueError: if `axes` is no permutation.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

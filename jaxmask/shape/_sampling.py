@@ -24,10 +24,6 @@ def upsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     Returns:
       The pair `(y, mask)`, `y [batch, time * factor, feature...]`.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if `factor` is below 1.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> y, mask = jm.shape.upsample(jnp.array([[1, 2]]), jnp.array([[True, False]]), 2)
@@ -66,10 +62,6 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     Returns:
       The pair `(y, mask)`, `y [batch, ceil(time / factor), feature...]`; with `Segments`
       longer, by as much as the lengths of the sequences may be rounded up.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if `factor` is below 1.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

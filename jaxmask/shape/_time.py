@@ -28,9 +28,6 @@ def flatten(x: ArrayLike, mask: Mask) -> Pair:
       The pair `(y, mask)`, both `[batch, time * feature]`: a step's bit is repeated for each of its
       features.
 
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[1, 2], [3, 4]]])
@@ -63,10 +60,6 @@ def split(
 
     Returns:
       A list of pairs `(x, mask)`.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if the sections are not of equal size, or `axis` is the batch.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -120,10 +113,6 @@ def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
       The pair `(y, mask)`: `y [batch, time, feature...]`, mask `[batch, time]`: all steps of a real
       row are real.
 
-    Raises:
-      TypeError: if `mask` is not boolean, or `time` not an int.
-      MaskError: if `mask` is not a row mask of `x`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> y, mask = jm.shape.repeat(jnp.array([[7], [8]]), jnp.array([True, False]), 2)
@@ -155,10 +144,6 @@ def concatenate(*pairs: Pair) -> Pair:
     Returns:
       The pair `(y, mask)`, `y [batch, sum of time_i, feature...]`; the mask is None only if
       every mask is.
-
-    Raises:
-      TypeError: if an argument is not a pair, dtypes differ, or a mask is not boolean.
-      ValueError, MaskError: if shapes differ, or `Segments` meet a boolean mask.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -209,10 +194,6 @@ def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
 
     Returns:
       The pair `(y, mask)`, `y [batch, left + time + right, feature...]`, 0 in the padding.
-
-    Raises:
-      TypeError, MaskError: if `mask` does not belong to `x`.
-      ValueError: if a width is negative.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

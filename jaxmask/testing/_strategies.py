@@ -33,9 +33,6 @@ def masks(
     Returns:
       A strategy of boolean NumPy arrays `[batch, time]`, which shrink to few and short rows.
 
-    Raises:
-      ValueError: if a layout is none of the three.
-
     Example:
       >>> import hypothesis, jaxmask as jm
       >>> @hypothesis.settings(max_examples=10, database=None, deadline=None)
@@ -85,9 +82,6 @@ def ragged_batches(
 
     Returns:
       A strategy of pairs of NumPy arrays, `x [batch, time, *features]` and `mask [batch, time]`.
-
-    Raises:
-      ValueError: if a layout is none of the three.
 
     Example:
       >>> import hypothesis, numpy as np, jaxmask as jm
