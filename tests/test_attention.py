@@ -136,8 +136,10 @@ def test_a_predicate_is_of_physical_positions(size):
         {"bias": np.zeros((1, 1, 2, 2), np.float32)},
         {"dropout_rate": 0.5, "key": jax.random.key(0)},
         {"causal": True, "window": 1, "dropout_rate": 0.5, "key": jax.random.key(0)},
+        {"method": "blocks"},
+        {"method": "blocks", "bias": np.full((1, 1, 2, 2), -np.inf, np.float32)},
     ],
-    ids=["plain", "hidden", "bias", "dropout", "window, dropout"],
+    ids=["plain", "hidden", "bias", "dropout", "window, dropout", "blocks", "blocks, hidden"],
 )
 def test_a_query_that_sees_nothing_gives_zero_and_no_gradient(options):
     q, k = heads(2)[:1], heads(2, seed=1)[:1]
@@ -164,7 +166,9 @@ def test_minus_infinity_in_a_bias_hides_a_key():
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e30])
-@pytest.mark.parametrize("noise", [{}, {"dropout_rate": 0.3, "key": jax.random.key(0)}])
+@pytest.mark.parametrize(
+    "noise", [{}, {"dropout_rate": 0.3, "key": jax.random.key(0)}, {"method": "blocks"}], ids=str
+)
 def test_a_bias_in_the_padding_does_not_matter(poison, noise):
     x, mask, bias = heads(5), MASKS["holes"], draw((3, 4, 5, 5), 1)
     both = (mask[:, :, None] & mask[:, None])[:, None]
@@ -232,11 +236,15 @@ def packed_attention(name):
         y, mask = jm.attention.attend(heads, segments, heads, heads, segments, **options)
         return y[:, :, 0], mask
 
+    blocks = {"method": jm.attention.Choice("blocks", queries=4, keys=2)}
     given = {"plain": {}, "bias": {"bias": bias}, "causal, noise": {"causal": True, **noise}}
+    given |= {"blocks": blocks, "blocks, bias": {"bias": bias, **blocks}}
     return additive if name == "additive" else lambda x, mask: attend(x, mask, **given[name])
 
 
-@pytest.mark.parametrize("name", ["plain", "bias", "causal, noise", "additive"])
+@pytest.mark.parametrize(
+    "name", ["plain", "bias", "causal, noise", "additive", "blocks", "blocks, bias"]
+)
 def test_a_sequence_of_a_packed_row_never_meets_the_numbers_of_another(name):
     """Not in its values, nor in its gradient, whatever is in another or is sent back into it."""
     ids = np.array([[1, 1, 1, 2, 2, 3, 3, 3, 0]], np.int32)

@@ -18,7 +18,7 @@ LAYERS = {
         (
             ["_types"],
             ["_check", "_nnx", "_report", "_sums"],
-            ["_class_ids", "_mask_ops", "_logs"],
+            ["_class_ids", "_derivatives", "_mask_ops", "_logs"],
             ["masks"],
             ["_host", "_steps"],
             ["ops"],

@@ -2,16 +2,19 @@
 
 from jaxmask.attention._additive import AdditiveWeights, additive
 from jaxmask.attention._cache import KVCache, attend_cached, empty_cache
+from jaxmask.attention._choice import Choice, explain
 from jaxmask.attention._dot_product import attend
 from jaxmask.attention._positions import rotary, sinusoids
 
 __all__ = [
     "AdditiveWeights",
+    "Choice",
     "KVCache",
     "additive",
     "attend",
     "attend_cached",
     "empty_cache",
+    "explain",
     "rotary",
     "sinusoids",
 ]

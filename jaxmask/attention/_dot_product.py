@@ -2,13 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
-from jaxmask import _check, _mask_ops, masks, random
+from jaxmask import _check, random
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, promotion_allowed
-from jaxmask.attention._packed import isolate, read_values
-from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
+from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask.attention._blocks import transforms
+from jaxmask.attention._choice import Choice, choose
+from jaxmask.attention._reference import Given, Setting, reference
+from jaxmask.attention._visible import check_masks, ranks
 from jaxmask.masks import AttentionPredicate
 
 _HEADS = "[batch, {}, heads, head_features]"
@@ -31,6 +34,7 @@ def attend(
     dropout_rate: float = 0.0,
     key: Array | None = None,
     row_ids: ArrayLike | None = None,
+    method: str | Choice = "auto",
 ) -> Pair:
     """Scaled dot-product attention of each real query over the real keys that it may see.
 
@@ -63,6 +67,12 @@ def attend(
       key: a JAX random key. Noise is keyed by row, head and the ranks of query and key among the
         real steps, so padding changes none of it.
       row_ids: `[batch]`, integer: what keys the noise of each row; its batch index where None.
+      method: how, never what. `"reference"` is an einsum over all pairs. `"blocks"` takes blocks of
+        queries against the blocks of keys in which they see one, so its memory grows with the
+        length of a row and not with its square (but for a `bias` and a `predicate`, which are held
+        whole), and what padding, `causal`, `window`, `Segments`, `bias` and `predicate` hide costs
+        no time; it has no forward-mode derivative. `"auto"` chooses, and `explain` says what and
+        why. A `Choice` gives the sizes of blocks as well.
 
     Returns:
       The pair `(y, q_mask)`, `y` like `q`. In packed rows a nan, inf or overflow of one sequence
@@ -72,7 +82,8 @@ def attend(
     Raises:
       TypeError: if `q`, `k`, `v` are not floating of one dtype, or a mask is not boolean.
       ValueError, MaskError: if shapes do not fit, a mask does not belong to its array, only one
-        mask is `Segments`, `window` is below 1, or `dropout_rate` has no `key`.
+        mask is `Segments`, `window` is below 1, `dropout_rate` has no `key`, or `method` is unknown
+        or cannot run.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -82,8 +93,9 @@ def attend(
       >>> y.ravel().tolist(), mask.tolist()
       ([3.0, 3.0, 0.0], [[True, True, False]])
 
-    Agrees with `jax.nn.dot_product_attention`, which runs it, and with `keras.layers` and
-    `torch.nn.functional` at queries that see a key. Source: Vaswani et al., 2017, arXiv:1706.03762.
+    Agrees with `jax.nn.dot_product_attention`, with `keras.layers` and with `torch.nn.functional`
+    at queries that see a key. Sources: Vaswani et al., 2017, arXiv:1706.03762; of `"blocks"`: Rabe
+    and Staats, 2021, arXiv:2112.05682, and Dao, 2023, arXiv:2307.08691.
     """
     where = "attend"
     q, q_mask, k, kv_mask = check_masks(q, q_mask, k, kv_mask, where)
@@ -91,35 +103,62 @@ def attend(
     _check_rate(dropout_rate, key)
     if scale is not None:
         _check.number(scale, where, "scale")
-    seen = visible(
-        *(q, q_mask, k, kv_mask),
-        causal=causal,
-        window=window,
-        predicate=predicate,
-        positions=(q_positions, kv_positions),
-        where=where,
-    )
     if bias is not None:
-        bias, seen = _split_bias(_check_bias(bias, q, k), q_mask, seen)
+        bias = _check_bias(bias, q, k)
+    choice = choose(method, q, k, where)
+    setting = Setting(choice, causal, _check.optional_count(window, where, "window", least=1))
+    if causal or window is not None:
+        q_positions = _given_positions(q, q_positions, "q_positions")
+        kv_positions = _given_positions(k, kv_positions, "kv_positions")
+    else:
+        q_positions = kv_positions = None
+    noise = None
+    if key is not None and dropout_rate:
+        keys = random.step_keys(key, q, q_mask, row_ids=row_ids)
+        noise, impl = jax.random.key_data(keys), jax.random.key_impl(keys)
+        setting = setting._replace(dropout_rate=dropout_rate, noise=impl)
     q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
-    spoiled = None
-    if isinstance(q_mask, Segments):
-        q, k, v, spoiled = isolate(q, k, v, seen)
+    given = Given(q, q_mask, k, v, kv_mask, bias, None, q_positions, kv_positions, noise)
     with jax.named_scope("jaxmask.attend"):
-        # JAX's function lacks float16 on CPU, a softmax in float64, dropout, and isolation of the
-        # sequences of a packed row.
-        in_jax = q.dtype in (jnp.float32, jnp.bfloat16)
-        if dropout_rate or not in_jax or spoiled is not None:
-            kept = _kept(key, (q, q_mask), (k, kv_mask), dropout_rate, row_ids)
-            logits = _logits(q, k, scale)
-            logits = logits if bias is None else logits + bias.astype(logits.dtype)
-            weights = softmax_over_keys(logits, seen)
-            weights = weights if kept is None else jnp.where(kept, weights / (1 - dropout_rate), 0)
-            y = read_values(weights, v, seen, spoiled)
-        else:
-            with promotion_allowed():
-                y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
-    return only_seen(y, q_mask, seen), q_mask
+        if choice.method == "blocks":
+            return _in_blocks(setting, given, scale, predicate), q_mask
+        return reference(setting, given, scale, predicate), q_mask
+
+
+def _given_positions(x: Array, positions: ArrayLike | None, name: str) -> Array | None:
+    return None if positions is None else ranks(x, None, positions, "attend", name)
+
+
+def _in_blocks(
+    setting: Setting,
+    given: Given,
+    scale: float | ArrayLike | None,
+    predicate: AttentionPredicate | None,
+) -> Array:
+    q, k, v = given.q, given.k, given.v
+    wide = accumulator(q.dtype)
+    scale = jnp.asarray(q.shape[3] ** -0.5 if scale is None else scale, wide)
+    given = given._replace(q=q.astype(wide) * scale, k=k.astype(wide), v=v.astype(wide))
+    if predicate is not None:
+        given = given._replace(allowed=_allowed(predicate, q, k))
+    try:
+        return transforms.run(setting, given).astype(v.dtype)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            'attend: `method="blocks"`, asked for or taken by "auto", has no forward-mode '
+            'derivative (`jax.jvp`, `jax.jacfwd`). Pass `method="reference"`.'
+        ) from error
+
+
+def _allowed(
+    predicate: AttentionPredicate, q: Array, k: Array
+) -> Bool[Array, "batch_or_1 query key"]:
+    _check.function(predicate, "attend", "predicate")
+    allowed = predicate(jnp.arange(q.shape[1])[:, None], jnp.arange(k.shape[1])[None])
+    allowed = allowed if allowed.ndim > 2 else allowed[None]
+    return jnp.broadcast_to(allowed, (len(allowed), q.shape[1], k.shape[1]))
 
 
 def _check_heads(q: Array, k: Array, v: ArrayLike) -> Array:
@@ -163,39 +202,3 @@ def _check_bias(bias: ArrayLike, q: Array, k: Array) -> Array:
             f"{bias.shape}."
         )
     return bias
-
-
-def _split_bias(bias: Array, q_mask: Mask, seen: Array | None) -> tuple[Array, Array]:
-    """A key at -inf is a key that is not seen: else a query with only such keys is nan."""
-    shown = bias != -jnp.inf
-    seen = shown if seen is None else seen & shown
-    used = seen if q_mask is None else seen & masks.as_bool(q_mask)[:, None, :, None]
-    return jnp.where(used, bias, 0), seen
-
-
-def _kept(
-    key: Array | None,
-    query: tuple[Array, Mask],
-    keys: tuple[Array, Mask],
-    rate: float,
-    row_ids: ArrayLike | None,
-) -> Array | None:
-    """`[batch, heads, query, key]`, boolean: the weights that dropout keeps."""
-    if key is None or not rate:
-        return None
-    (q, q_mask), (k, kv_mask) = query, keys
-    each_query = random.step_keys(key, q, q_mask, row_ids=row_ids)
-    real = _mask_ops.real_steps(kv_mask, k.shape[:2])
-    each_pair = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None)))
-    pairs = each_pair(each_query, masks.positions(real))
-    kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, q.shape[2:3]))(pairs.reshape(-1))
-    return jnp.moveaxis(kept.reshape(*pairs.shape, q.shape[2]), -1, 1)
-
-
-def _logits(q: Array, k: Array, scale: float | None) -> Array:
-    """`[batch, heads, query, key]`, in at least float32."""
-    grouped = q.reshape(*q.shape[:2], k.shape[2], q.shape[2] // k.shape[2], q.shape[3])
-    wide = accumulator(q.dtype)
-    logits = jnp.einsum("btkgf,bskf->bkgts", grouped, k, preferred_element_type=wide)
-    logits = logits * (q.shape[3] ** -0.5 if scale is None else scale)
-    return logits.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.attention import AdditiveWeights, KVCache
+from jaxmask.attention import AdditiveWeights, Choice, KVCache
 from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, check_sizes
 from jaxmask.nn._memory import Memory, ProjectedMemory, memory_pair
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
@@ -19,6 +19,7 @@ class AttentionOptions(ParamOptions, total=False):
 
     num_kv_heads: int | None
     dropout_rate: float
+    method: str | Choice
     use_bias: bool
     kernel_init: nnx.Initializer
     bias_init: nnx.Initializer
@@ -37,6 +38,7 @@ class _Projections(MaskedModule):
         *,
         num_kv_heads: int | None = None,
         dropout_rate: float = 0.0,
+        method: str | Choice = "auto",
         rngs: nnx.Rngs,
         **options: Any,
     ):
@@ -46,6 +48,8 @@ class _Projections(MaskedModule):
         kv_heads = heads if num_kv_heads is None else num_kv_heads
         kv_heads = _check.count(kv_heads, where, "num_kv_heads", least=1)
         _check.dropout_rate(dropout_rate, where)
+        if not isinstance(method, Choice):
+            Choice(method)  # raises where there is no such method
         qkv = in_features if qkv_features is None else qkv_features
         if qkv % heads or heads % kv_heads:
             raise ValueError(
@@ -63,6 +67,7 @@ class _Projections(MaskedModule):
         self.kv_features = kv_features
         self.head_features = size
         self.num_kv_heads = kv_heads
+        self.method = method
 
     def _features(self, x: Array, features: int, name: str) -> None:
         axes, where = "[batch, time, features]", type(self).__name__
@@ -109,6 +114,7 @@ class MultiHeadAttention(_Projections):
       rotary: rotate queries and keys by their positions, `jaxmask.attention.rotary`.
       rotary_base: base of the wavelengths of `rotary`.
       dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
+      method: how a call attends, as in `jaxmask.attention.attend`; `run` always takes "auto".
       max_length: slots of the cache of `run`, for attention without `window`.
       use_bias: of the projections.
       kernel_init: of the projections; `nnx.with_partitioning` shards them.
@@ -180,8 +186,8 @@ class MultiHeadAttention(_Projections):
         x, mask = _check.pair(x, mask, "MultiHeadAttention", over_time=True)
         layer, given = opened(self, options, resets=False)
         q, k, v = self._heads(x, mask)
-        seen: dict[str, Any] = {"causal": self.causal, "window": self.window}
-        y, _ = attention.attend(q, mask, k, v, mask, **seen, **layer._noise(given))
+        how: dict[str, Any] = {"causal": self.causal, "window": self.window, "method": self.method}
+        y, _ = attention.attend(q, mask, k, v, mask, **how, **layer._noise(given))
         return self._merge(y, mask)
 
     def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
@@ -238,8 +244,8 @@ class CrossAttention(_Projections):
       memory_features: size of the last axis of `memory`; `in_features` where None.
       qkv_features: of all query heads together; `in_features` where None.
       out_features: size of the last axis of `y`; `in_features` where None.
-      **options: `num_kv_heads`, `dropout_rate`, `use_bias`, `kernel_init`, `bias_init`, `dtype`,
-        `param_dtype` and `rngs`, as in `MultiHeadAttention`.
+      **options: `num_kv_heads`, `dropout_rate`, `method`, `use_bias`, `kernel_init`, `bias_init`,
+        `dtype`, `param_dtype` and `rngs`, as in `MultiHeadAttention`.
 
     Raises:
       ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if
@@ -297,7 +303,8 @@ class CrossAttention(_Projections):
             )
         k, memory_mask = memory_pair(memory.k, memory.mask, mask, "CrossAttention")
         q = self.query(ops.fill(x, mask)[0])
-        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **layer._noise(given))
+        how: dict[str, Any] = {"method": self.method, **layer._noise(given)}
+        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **how)
         return self._merge(y, mask)
 
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxmask import _check, ops, random
 from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.attention import KVCache
+from jaxmask.attention import Choice, KVCache
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
 from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
 from jaxmask.nn._memory import Memory, ProjectedMemory
@@ -28,6 +28,7 @@ class BlockOptions(ParamOptions, total=False):
     window: int | None
     rotary: bool
     max_length: int | None
+    method: str | Choice
 
 
 class _Block(MaskedModule):
@@ -124,7 +125,7 @@ class TransformerEncoderBlock(_Block):
       norm_first: pre-norm, or else post-norm.
       activation: of the network.
       dropout_rate: of attention weights and of both branches, in training mode.
-      num_kv_heads, window, rotary, max_length: as in `MultiHeadAttention`.
+      num_kv_heads, window, rotary, max_length, method: as in `MultiHeadAttention`.
       epsilon: of the norms.
       dtype: of the computation; that of `x` and the parameters where None.
       param_dtype: dtype in which parameters are stored.
@@ -224,7 +225,8 @@ class TransformerDecoderBlock(_Block):
         shared = {name: given[name] for name in ParamOptions.__annotations__ if name in given}
         sizes = num_heads, in_features, memory_features
         rate, epsilon = given["dropout_rate"], given["epsilon"]
-        self.cross_attention = CrossAttention(*sizes, dropout_rate=rate, **shared)
+        shared_attention = {"dropout_rate": rate, "method": given.get("method", "auto"), **shared}
+        self.cross_attention = CrossAttention(*sizes, **shared_attention)
         self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **shared)
 
     def __call__(  # type: ignore[override]

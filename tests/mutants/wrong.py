@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import masks, ops
+from tests.mutants.blocks import BLOCKS
 from tests.mutants.layer import Subject, clean, rows, steps, subject, with_params
 from tests.mutants.right import SCALE, WEIGHT, attention, centre, neighbours, normalised, scanned
 from tests.registry import Entry, Input
@@ -240,4 +241,4 @@ def scaled_gradient(x, factor):
     return factor * x + jax.lax.stop_gradient(x - factor * x)
 
 
-WRONG = [*VALUES, *MASKS, *GRADIENTS, *PROGRAMS]
+WRONG = [*VALUES, *MASKS, *GRADIENTS, *PROGRAMS, *BLOCKS]

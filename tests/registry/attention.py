@@ -1,5 +1,6 @@
 """Attention and positions."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.registry.entry import NO_SEGMENTS, Call, Entry, Input, Stream, module
 HEADS, KV_HEADS, HALF = Input((4, 2)), Input((2, 2)), Input((2, 2), mask=1)
 SELF = (HEADS, KV_HEADS, KV_HEADS)
 CROSS = (HEADS, HALF, HALF)
+BLOCKS = jm.attention.Choice("blocks", queries=2, keys=2)  # several of each in a row of the laws
 BY_ROW = "noise is keyed by the row, which a packed sequence changes"
 
 
@@ -30,13 +32,13 @@ def attend_across(params: Any, xs: list, masks: list, rows: Any) -> list:
     return [jm.attention.attend(xs[0], masks[0], xs[1], xs[2], masks[1], window=2)]
 
 
-def attend_with_noise(params: Any, xs: list, masks: list, rows: Any) -> list:
+def attend_with_noise(params: Any, xs: list, masks: list, rows: Any, method: Any = "auto") -> list:
     q, k, v, *logits = xs
     # JAX's checks would stop at a nan here, before `attend` has seen it.
     of_query, of_key = (jm.ops.fill(x, m, 1e4)[0] for x, m in zip(logits, masks, strict=True))
     bias = jnp.swapaxes(of_query, -1, -2)[..., None] + jnp.swapaxes(of_key, -1, -2)[..., None, :]
     options = {"dropout_rate": 0.4, "key": jax.random.key(0), "row_ids": rows, "bias": bias}
-    return [jm.attention.attend(q, masks[0], k, v, masks[1], **options)]
+    return [jm.attention.attend(q, masks[0], k, v, masks[1], **options, method=method)]
 
 
 def attend_with_bias(params: Any, xs: list, masks: list, rows: Any) -> list:
@@ -97,6 +99,18 @@ FUNCTIONS = [
     Entry(
         "attention.attend:dropout,across,bias",
         attend_with_noise,
+        (*CROSS, Input((1,)), Input((1,), mask=1)),
+        exempt={"segments": BY_ROW},
+    ),
+    Entry("attention.attend:blocks", attend(method=BLOCKS), SELF),
+    Entry(
+        "attention.attend:blocks,causal,window",
+        attend(causal=True, window=2, method=BLOCKS),
+        SELF,
+    ),
+    Entry(
+        "attention.attend:blocks,dropout,across,bias",
+        functools.partial(attend_with_noise, method=BLOCKS),
         (*CROSS, Input((1,)), Input((1,), mask=1)),
         exempt={"segments": BY_ROW},
     ),
@@ -173,8 +187,10 @@ ENTRIES: list[Entry] = [*FUNCTIONS, *MODULES]
 
 NOT_MASKED: dict[str, str] = {
     "attention.AdditiveWeights": "a container",
+    "attention.Choice": "a container",
     "attention.KVCache": "a container",
     "nn.ProjectedMemory": "a container",
     "attention.empty_cache": "makes a carry",
+    "attention.explain": "tells which method runs",
     "attention.sinusoids": "positions in, no mask; tested in test_attention.py",
 }

@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
 
 from jaxmask import _mask_ops, ops
+from jaxmask._derivatives import no_tangent, of_floats
 from jaxmask._types import Array, Mask, PyTree, StepMask, Steps, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._choice import Choice
@@ -134,9 +134,9 @@ def _forward(
 @_forward.defjvp
 def _forward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
     result, saved = _forward(setting, *primals)
-    _, d_result = jax.jvp(*_floating(functools.partial(_reference, setting), primals, tangents))
+    _, d_result = jax.jvp(*of_floats(functools.partial(_reference, setting), primals, tangents))
     # Only `_backward` reads what is saved, and its derivative does not read it.
-    return (result, saved), (d_result, jax.tree.map(_no_tangent, saved))
+    return (result, saved), (d_result, jax.tree.map(no_tangent, saved))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -158,27 +158,7 @@ def _backward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
         return jax.vjp(plain, batch.x, weights, carry)[1](given)
 
     read, d_read = ((*tree[:3], tree[4]) for tree in (primals, tangents))
-    return _backward(setting, *primals), jax.jvp(*_floating(pull, read, d_read))[1]
-
-
-def _floating(f: Callable, primals: Any, tangents: Any) -> tuple[Callable, Any, Any]:
-    """`f` as a function of the floating arrays alone, with those and their tangents."""
-    leaves, tree = jax.tree.flatten(primals)
-    d_leaves = jax.tree.leaves(tangents)
-    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-
-    def inner(*arrays: Array) -> Any:
-        changed = list(leaves)
-        for i, array in zip(moving, arrays, strict=True):
-            changed[i] = array
-        return f(*jax.tree.unflatten(tree, changed))
-
-    return inner, tuple(leaves[i] for i in moving), tuple(d_leaves[i] for i in moving)
-
-
-def _no_tangent(a: Array) -> Any:
-    inexact = jnp.issubdtype(a.dtype, jnp.inexact)
-    return jnp.zeros_like(a) if inexact else np.zeros(a.shape, jax.dtypes.float0)
+    return _backward(setting, *primals), jax.jvp(*of_floats(pull, read, d_read))[1]
 
 
 def over_members(f: Callable) -> Callable:

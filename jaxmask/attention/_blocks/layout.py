@@ -1,0 +1,136 @@
+"""Arrays in blocks of queries and of keys, and which pairs of blocks hold a pair that is seen."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Int, Shaped
+
+from jaxmask import _mask_ops
+from jaxmask._types import Array, Mask, Segments
+from jaxmask.attention._reference import Given, Setting
+from jaxmask.attention._visible import ranks
+
+LARGEST = jnp.iinfo(jnp.int32).max
+
+
+class Side(NamedTuple):
+    """The queries or the keys, by block. `ids` of padding are 0 for queries and -1 for keys.
+
+    `at`: the positions that `causal` and `window` compare. `order`: positions that tell apart the
+    sequences of a packed row as well, where there are such.
+    """
+
+    ids: Int[Array, "batch blocks size"]
+    at: Int[Array, "batch blocks size"]
+    order: Int[Array, "batch blocks size"]
+
+
+def sides(setting: Setting, given: Given) -> tuple[Side, Side]:
+    """Of queries and of keys."""
+    apart = _steps_apart(given)
+    query = given.q, given.q_mask, given.q_positions, setting.choice.queries, 0
+    key = given.k, given.kv_mask, given.kv_positions, setting.choice.keys, -1
+    return _side(*query, apart), _side(*key, apart)
+
+
+def _steps_apart(given: Given) -> tuple[int, int]:
+    """The most segments, and a distance that is larger than any within a segment; 0 if unknown."""
+    query, key = given.q_mask, given.kv_mask
+    if not isinstance(query, Segments) or not isinstance(key, Segments):
+        return 0, 0
+    if given.q_positions is not None or given.kv_positions is not None:
+        return 0, 0
+    most = 1 + max(query.max_segments, key.max_segments)
+    apart = max(given.q.shape[1], given.k.shape[1])
+    return (most, apart) if (most + 1) * apart < LARGEST else (0, 0)
+
+
+def _side(
+    x: Array, mask: Mask, positions: Array | None, size: int, padding: int, apart: tuple[int, int]
+) -> Side:
+    if isinstance(mask, Segments):
+        ids = jnp.asarray(mask.ids).astype(jnp.int32)
+    else:
+        ids = _mask_ops.real_steps(mask, x.shape[:2]).astype(jnp.int32)
+    at = jnp.broadcast_to(ranks(x, mask, positions, "attend", "positions"), ids.shape)
+    most, distance = apart
+    order = at + distance * jnp.minimum(ids, most)
+    ids = jnp.where(ids > 0, ids, padding)
+    return Side(in_blocks(ids, size, padding), in_blocks(at, size), in_blocks(order, size))
+
+
+def in_blocks(x: Array, size: int, fill: int = 0, axis: int = 1) -> Shaped[Array, "..."]:
+    """Cut an axis into `(blocks, size)`, with `fill` behind its end."""
+    x = padded(x, size, fill, axis)
+    return x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+
+
+def padded(x: Array, size: int, fill: int | bool = 0, axis: int = 1) -> Array:
+    """Up to a multiple of `size`."""
+    extra = [(0, -x.shape[i] % size if i == axis else 0) for i in range(x.ndim)]
+    return jnp.pad(x, extra, constant_values=fill) if any(n for _, n in extra) else x
+
+
+def seen_blocks(
+    setting: Setting, given: Given, query: Side, key: Side
+) -> Bool[Array, "batch query_blocks key_blocks"]:
+    """False where no query of a block sees a key of the other; True may be said too often."""
+    q_low, q_high = (x[:, :, None] for x in _bounds(query.ids, query.ids > 0))
+    k_low, k_high = (x[:, None, :] for x in _bounds(key.ids, key.ids > 0))
+    seen = (q_low <= k_high) & (k_low <= q_high)
+    if setting.causal or setting.window is not None:
+        q_low, q_high = (x[:, :, None] for x in _bounds(query.order, query.ids > 0))
+        k_low, k_high = (x[:, None, :] for x in _bounds(key.order, key.ids > 0))
+        seen &= _near(setting, q_low, q_high, k_low, k_high)
+    size = setting.choice.queries, setting.choice.keys
+    if given.allowed is not None:
+        seen &= _some(given.allowed, size, len(seen))
+    if given.bias is not None:
+        seen &= _some(jnp.any(given.bias != -jnp.inf, axis=1), size, len(seen))
+    return seen
+
+
+def _bounds(x: Array, real: Array) -> tuple[Array, Array]:
+    """The least and the largest of each block; where nothing is real, no interval meets them."""
+    largest = jnp.iinfo(x.dtype).max
+    low = jnp.min(jnp.where(real, x, largest), axis=2)
+    return low, jnp.max(jnp.where(real, x, -largest), axis=2)
+
+
+def _near(setting: Setting, q_low: Array, q_high: Array, k_low: Array, k_high: Array) -> Array:
+    if setting.window is None:
+        return k_low <= q_high
+    after = 0 if setting.causal else setting.window - 1
+    return (k_high > q_low - setting.window) & (k_low <= q_high + after)
+
+
+def _some(allowed: Array, size: tuple[int, int], rows: int) -> Array:
+    """Whether any pair of each two blocks is allowed, for all rows."""
+    cut = padded(padded(allowed, size[0], axis=1), size[1], axis=2)
+    cut = cut.reshape(len(cut), cut.shape[1] // size[0], size[0], -1, size[1])
+    return jnp.repeat(jnp.any(cut, axis=(2, 4)), rows // len(cut), axis=0)
+
+
+def seen_pairs(
+    setting: Setting, q_ids: Array, q_at: Array, k_ids: Array, k_at: Array
+) -> Bool[Array, "key query"]:
+    """What masks, `causal` and `window` let the queries of one block see in another."""
+    seen = k_ids[:, None] == q_ids[None, :]
+    if not setting.causal and setting.window is None:
+        return seen
+    distance = q_at[None, :] - k_at[:, None]
+    if setting.window is None:
+        return seen & (distance >= 0)
+    after = 0 if setting.causal else setting.window - 1
+    return seen & (distance < setting.window) & (distance >= -after)
+
+
+def seen_first(seen: Bool[Array, "n key_blocks"]) -> tuple[Array, Array]:
+    """The blocks of keys to visit for each block of queries, first in each row, and how many."""
+    order = jnp.argsort(~seen, axis=1, stable=True).astype(jnp.int32)
+    return order, jnp.sum(seen, axis=1, dtype=jnp.int32)
+
+
+def at_block(x: Array, index: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(x, index, keepdims=False)

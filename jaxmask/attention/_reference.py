@@ -1,0 +1,119 @@
+"""Attention by einsum, which holds every pair of a query and a key."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Shaped, UInt32
+
+from jaxmask import _mask_ops, masks
+from jaxmask._sums import accumulator
+from jaxmask._types import Array, Mask, Segments, promotion_allowed
+from jaxmask.attention._choice import Choice
+from jaxmask.attention._packed import isolate, read_values
+from jaxmask.attention._visible import only_seen, softmax_over_keys, visible
+from jaxmask.masks import AttentionPredicate
+
+
+class Setting(NamedTuple):
+    """What is static. `noise`: how the keys of dropout are implemented."""
+
+    choice: Choice
+    causal: bool = False
+    window: int | None = None
+    dropout_rate: float = 0.0
+    noise: Any = None
+
+
+class Given(NamedTuple):
+    """The arrays of a call, with 0 in the padding of queries, keys and values.
+
+    `allowed`: what a predicate says. `noise`: the data of one random key for each query.
+    """
+
+    q: Float[Array, "batch query heads feature"]
+    q_mask: Mask
+    k: Float[Array, "batch key kv_heads feature"]
+    v: Float[Array, "batch key kv_heads feature"]
+    kv_mask: Mask
+    bias: Float[Array, "batch_or_1 heads_or_1 query key"] | None = None
+    allowed: Bool[Array, "batch_or_1 query key"] | None = None
+    q_positions: Int[Array, "batch query"] | None = None
+    kv_positions: Int[Array, "batch key"] | None = None
+    noise: UInt32[Array, "batch query data"] | None = None
+
+
+def reference(
+    setting: Setting,
+    given: Given,
+    scale: Any = 1.0,
+    predicate: AttentionPredicate | None = None,
+) -> Array:
+    """`[batch, query, heads, feature]`; `predicate` in the place of `given.allowed`."""
+    q, q_mask, k, v, kv_mask, bias, allowed, *positions, noise = given
+    if allowed is not None:
+        predicate = lambda *_: allowed  # noqa: E731
+    seen = visible(
+        *(q, q_mask, k, kv_mask),
+        causal=setting.causal,
+        window=setting.window,
+        predicate=predicate,
+        positions=(positions[0], positions[1]),
+        where="attend",
+    )
+    if bias is not None:
+        bias, seen = _split_bias(bias, q_mask, seen)
+    spoiled = None
+    if isinstance(q_mask, Segments):
+        q, k, v, spoiled = isolate(q, k, v, seen)
+    # JAX's function lacks float16 on CPU, a softmax in float64, dropout, and isolation of the
+    # sequences of a packed row.
+    in_jax = q.dtype in (jnp.float32, jnp.bfloat16)
+    if noise is not None or not in_jax or spoiled is not None:
+        logits = _logits(q, k, scale)
+        logits = logits if bias is None else logits + bias.astype(logits.dtype)
+        weights = softmax_over_keys(logits, seen)
+        if noise is not None:
+            kept = _kept(setting, noise, k, kv_mask, q.shape[2])
+            weights = jnp.where(kept, weights / (1 - setting.dropout_rate), 0)
+        y = read_values(weights, v, seen, spoiled)
+    else:
+        with promotion_allowed():
+            y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
+    return only_seen(y, q_mask, seen)
+
+
+def _split_bias(bias: Array, q_mask: Mask, seen: Array | None) -> tuple[Array, Array]:
+    """A key at -inf is a key that is not seen: else a query with only such keys is nan."""
+    shown = bias != -jnp.inf
+    seen = shown if seen is None else seen & shown
+    used = seen if q_mask is None else seen & masks.as_bool(q_mask)[:, None, :, None]
+    return jnp.where(used, bias, 0), seen
+
+
+def _kept(
+    setting: Setting, noise: Array, k: Array, kv_mask: Mask, heads: int
+) -> Bool[Array, "batch heads query key"]:
+    """The weights that dropout keeps."""
+    key_ranks = masks.positions(_mask_ops.real_steps(kv_mask, k.shape[:2]))
+    kept = jax.vmap(lambda noise, ranks: kept_pairs(setting, noise, ranks, heads))(noise, key_ranks)
+    return jnp.moveaxis(kept, -1, 1)
+
+
+def kept_pairs(
+    setting: Setting, noise: UInt32[Array, "query data"], ranks: Int[Array, "key"], heads: int
+) -> Bool[Array, "query key heads"]:
+    """What dropout keeps in one row: a draw by the key of the query and the rank of the key."""
+    keys = jax.random.wrap_key_data(noise, impl=setting.noise)
+    pairs = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, ranks)
+    draw = lambda key: jax.random.bernoulli(key, 1 - setting.dropout_rate, (heads,))  # noqa: E731
+    return jax.vmap(draw)(pairs.reshape(-1)).reshape(*pairs.shape, heads)
+
+
+def _logits(q: Array, k: Array, scale: Any) -> Shaped[Array, "batch heads query key"]:
+    """In at least float32."""
+    grouped = q.reshape(*q.shape[:2], k.shape[2], q.shape[2] // k.shape[2], q.shape[3])
+    wide = accumulator(q.dtype)
+    logits = jnp.einsum("btkgf,bskf->bkgts", grouped, k, preferred_element_type=wide)
+    logits = logits * (q.shape[3] ** -0.5 if scale is None else scale)
+    return logits.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])
