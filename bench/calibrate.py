@@ -1,16 +1,17 @@
 """How many slots the engine should have, and from what size on it beats the plain scan.
 
     python -m bench calibrate
-    python -m bench calibrate --few
+    python -m bench calibrate --grids few
 
 Times a training step of one LSTM layer by the scan, by the engine with several counts of slots and
 with those of the rule, from which it chooses, and by `"dense"`: for a range of hidden sizes, on
-ragged rows and on full ones, and for short rows; with `--few`, for few rows, all full. The
-constants at the head of `jaxmask/recurrent/_choice.py` and `ROUND` of the engine are chosen by hand
-from `bench/results/calibration.json` and `calibration-few.json`.
+ragged rows and on full ones, for short rows, and for few rows, all full. The constants at the head
+of `jaxmask/recurrent/_choice.py` and `ROUND` of the engine are chosen by hand from the results.
 """
 
+import argparse
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from bench import store, suite, tables, timing
+from bench import store, tables, timing
 from bench.workloads import log_normal
 from jaxmask import recurrent
 from jaxmask.recurrent import Choice
@@ -30,6 +31,13 @@ FILLS = (0.1, 0.36, 1.0)
 SHORT, SHORT_HIDDEN, SHORT_FILL = (8, 16, 24, 32, 48), (64, 128, 256), 0.7
 FEW, FEW_HIDDEN = (1, 4, 16, 32, 64), (16, 32, 64, 128, 256)
 SIZES = ("batch", "time", "hidden", "fill")
+GRIDS = {
+    "sizes": [(BATCH, TIME, hidden, fill) for hidden in HIDDEN for fill in FILLS],
+    "short": [(BATCH, time, hidden, SHORT_FILL) for hidden in SHORT_HIDDEN for time in SHORT],
+    "few": [(batch, TIME, hidden, 1.0) for batch in FEW for hidden in FEW_HIDDEN],
+}
+KEY, ROUNDS = ("grid", *SIZES), 7
+OPTIONS = {"--grids": {"nargs": "*", "choices": GRIDS, "default": list(GRIDS)}}
 
 
 def layer(method: str | Choice, weights: Any, x: jax.Array, mask: jax.Array) -> Any:
@@ -68,57 +76,34 @@ def run(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dict[st
     return timing.medians(timing.interleaved(runs, rounds, least=0.02))
 
 
-def table(found: dict[str, Any]) -> str:
-    """One line a size: the time of the scan over that of each method."""
-    rows, methods = found["steps"], ("dense", "chosen", *map(str, SLOTS))
+def measure(options: argparse.Namespace) -> Iterator[store.Row]:
+    every = [(grid, sizes) for grid in options.grids for sizes in GRIDS[grid]]
+    for grid, sizes in track(every, "calibrating"):
+        named = dict(zip(SIZES, sizes, strict=True))
+        yield {"grid": grid, **named, "ms": run(*sizes, options.rounds)}
 
-    def cells(row: dict) -> list[str]:
-        ms = row["ms"]
+
+def table(found: dict[str, Any]) -> dict[str, str]:
+    """One line a size: the time of the scan over that of each method; and one a number of rows."""
+    methods, machine = ("dense", "chosen", *map(str, SLOTS)), store.machine_name(found["machine"])
+    times = {(row["grid"], *(row[name] for name in SIZES)): row["ms"] for row in found["rows"]}
+
+    def cells(key: tuple) -> list[str]:
+        ms, sizes = times[key], key[1:]
         ratios = (f"{ms['scan'] / ms[name]:.2f}" if name in ms else "" for name in methods)
-        return [*(f"{row[name]:g}" for name in SIZES), *ratios]
+        return [*(f"{size:g}" for size in sizes), *ratios]
 
-    about = f"Time of the plain scan over that of each method, on {_machine(found)}."
-    return tables.markdown(about, [*SIZES, *methods], map(cells, rows))
-
-
-def table_of_few(found: dict[str, Any]) -> str:
-    """One line a batch: the scan over `"dense"`, and over the engine."""
-
-    def cells(batch: int) -> list[Any]:
-        times = [row["ms"] for row in found["steps"] if row["batch"] == batch]
-        ratios = [[ms["scan"] / ms[name] for name in ("dense", "chosen")] for ms in times]
+    def cells_of_few(batch: int) -> list[Any]:
+        every = (times["few", batch, TIME, hidden, 1.0] for hidden in FEW_HIDDEN)
+        ratios = [[ms["scan"] / ms[name] for name in ("dense", "chosen")] for ms in every]
         return [batch, *(f"{dense:.2f} / {engine:.2f}" for dense, engine in ratios)]
 
+    about = f"Time of the plain scan over that of each method, on {machine}."
     head = ["rows", *(f"{hidden} features" for hidden in FEW_HIDDEN)]
-    about = f"Dense / the engine, on {_machine(found)}."
-    return tables.markdown(about, head, map(cells, FEW))
-
-
-def _machine(found: dict[str, Any]) -> str:
-    return store.machine_name(found["machine"])
-
-
-def main() -> None:
-    command = suite.parser(__doc__, 7)
-    command.add_argument("--few", action="store_true", help="few rows, all full, and nothing else")
-    options = command.parse_args()
-    grid = [(BATCH, TIME, hidden, fill) for hidden in HIDDEN for fill in FILLS]
-    grid += [(BATCH, time, hidden, SHORT_FILL) for hidden in SHORT_HIDDEN for time in SHORT]
-    if options.few:
-        grid = [(batch, TIME, hidden, 1.0) for batch in FEW for hidden in FEW_HIDDEN]
-
-    def measure() -> dict[str, Any]:
-        steps = []
-        for sizes in track(grid, "calibrating"):
-            named = dict(zip(SIZES, sizes, strict=True))
-            steps.append(named | {"ms": run(*sizes, options.rounds)})
-        return {"steps": steps}
-
-    if options.few:
-        suite.run("calibration-few", options, measure, table_of_few, "recurrent.md")
-    else:
-        suite.run("calibration", options, measure, table)
-
-
-if __name__ == "__main__":
-    main()
+    keys = [(grid, *sizes) for grid in ("sizes", "short") for sizes in GRIDS[grid]]
+    lines = [cells(key) for key in keys if key in times]
+    texts = {"calibrate": tables.markdown(about, [*SIZES, *methods], lines)}
+    if any(grid == "few" for grid, *_ in times):
+        about = f"Dense / the engine, on {machine}."
+        texts["calibrate-few"] = tables.markdown(about, head, map(cells_of_few, FEW))
+    return texts

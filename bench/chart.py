@@ -1,17 +1,13 @@
-"""The chart of the README: how fast each rival is, against the share of steps that are real.
+"""Charts, from results alone: speed against the share of steps that are real, and lines of growth.
 
-    python -m bench chart
-    python -m bench chart --machine "AMD EPYC (family 25, model 17), 2 cores" --cell gru
-
-It is drawn from `bench/results/recurrent.json` alone. Real steps per second, forward above and
-training below, one column a shape; bands reach from the lower to the upper quartile.
+Bands reach from the lower to the upper quartile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import recurrent, rivals, store, suite
+from bench import rivals, store
 from bench.workloads import SHAPES
 
 COLOURS = {
@@ -27,6 +23,11 @@ COLOURS = {
 PASSES = {"forward": "forward", "train": "forward and backward"}
 
 
+def chosen(rows: list[store.Row], **wanted: Any) -> list[store.Row]:
+    """The rows that have these values."""
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
 def draw(rows: list[store.Row], path: Path) -> None:
     """One panel a shape and pass."""
     shapes = [name for name in SHAPES if any(row["shape"] == name for row in rows)]
@@ -34,11 +35,10 @@ def draw(rows: list[store.Row], path: Path) -> None:
     figure, axes = panels(len(PASSES), len(shapes), about)
     for across, what in zip(axes, PASSES, strict=True):
         for panel, shape in zip(across, shapes, strict=True):
-            chosen = [row for row in rows if (row["shape"], row["what"]) == (shape, what)]
-            chosen.sort(key=lambda row: row["fill"])
-            lines(panel, chosen, lambda row: row["fill"], _millions_a_second)
+            along = sorted(chosen(rows, shape=shape, what=what), key=lambda row: row["fill"])
+            lines(panel, along, lambda row: row["fill"], _millions_a_second)
             sizes = "batch {}, time {}, {} to {} features".format(*SHAPES[shape])
-            panel.set_title(f"{PASSES[what]}\n{sizes if chosen else 'not measured'}", fontsize=9)
+            panel.set_title(f"{PASSES[what]}\n{sizes if along else 'not measured'}", fontsize=9)
             panel.set(xlabel="share of steps that are real", ylim=(0, None), xlim=(0, 1.05))
         across[0].set_ylabel("million real steps a second")
     finish(figure, axes, path)
@@ -101,26 +101,3 @@ def finish(figure: Any, axes: Any, path: Path) -> None:
     if labels:
         figure.legend(labels.values(), labels, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    command = suite.parser(__doc__)
-    add = command.add_argument
-    add("--machine", help="whose results (default: those of this machine)")
-    add("--cell", choices=("lstm", "gru"), default="lstm")
-    add("--dtype", choices=recurrent.DTYPES, default="float32")
-    add("--results", type=Path, default=recurrent.RESULTS, help="the JSON to draw")
-    options = command.parse_args(arguments)
-    wanted = {"cell": options.cell, "dtype": options.dtype, "layers": 1, "directions": 1}
-    rows = store.of_machine(store.load(options.results), options.machine)
-    rows = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-    if not rows:
-        raise SystemExit(f"{options.results} has no such results: run `python -m bench recurrent`")
-    names = [options.cell, *([] if options.dtype == "float32" else [options.dtype])]
-    path = options.results.with_name("-".join([options.results.stem, *names]) + ".png")
-    draw(rows, path)
-    print(f"wrote {path}")
-
-
-if __name__ == "__main__":
-    main()

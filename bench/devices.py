@@ -6,10 +6,11 @@ The model of `examples/pronounce.py` (preset "small") trains on batches of one s
 each number of devices, with a copy of the parameters on each device and with a share of them.
 Beside the step: how many cores it keeps busy, adding up gradients alone, the input pipeline alone,
 and writing and reading a checkpoint. Virtual devices share the cores of one machine: what is seen
-is the cost of splitting work, not the gain of more hardware. Writes into `docs/devices.md` what was
-measured, and the plans for larger runs that follow from it. Takes three minutes.
+is the cost of splitting work, not the gain of more hardware. The plan in `docs/devices.md` follows
+from what was measured. Takes three minutes.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from bench import suite, tables, timing
+from bench import tables, timing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -36,6 +37,7 @@ from _pronounce.training import State, Trainer  # noqa: E402
 
 COUNTS, BATCH_SIZE = (1, 2, 4), 256
 PRESET = PRESETS["small"]
+ROUNDS = 15
 
 
 def batches() -> data.Batches:
@@ -73,7 +75,7 @@ def adding_up(params: Any, mesh: Any) -> Callable[[], Any]:
     return lambda: run(rows, params)
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def here(rounds: int) -> list[dict[str, Any]]:
     """On all devices of this process, with a copy of the parameters and with a share."""
     batch = next(batches().epoch(0))
     letters, mesh, rows = int(batch.mask.sum()), devices.all_devices(), []
@@ -104,7 +106,7 @@ def elsewhere(count: int, rounds: int) -> list[dict[str, Any]]:
     """The same in a process with `count` virtual devices."""
     print(f"{count} virtual devices ...", flush=True)
     flags = f"--xla_force_host_platform_device_count={count}"
-    command = [sys.executable, "-m", "bench.devices", "--here", "--rounds", str(rounds)]
+    command = [sys.executable, "-m", "bench.devices", str(rounds)]
     done = subprocess.run(
         command,
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
@@ -161,7 +163,13 @@ def checkpoint() -> dict[str, float]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    rows = [row for count in COUNTS for row in elsewhere(count, options.rounds)]
+    found = {"batch_size": BATCH_SIZE, "rows": rows}
+    return found | {"pipeline": pipeline(), "checkpoint": checkpoint()}
+
+
+def table(found: dict[str, Any]) -> dict[str, str]:
     """A table of the rows, what bounds them, and the pipeline and the checkpoint beside them."""
     rows, pipe, kept = found["rows"], found["pipeline"], found["checkpoint"]
     rates = [row["letters_per_second"] for row in rows]
@@ -197,25 +205,9 @@ def table(found: dict[str, Any]) -> str:
         f"moments is {kept['bytes'] / 1e6:.1f} MB, is written in {kept['write_seconds']:.2f} s and "
         f"read in {kept['read_seconds']:.2f} s."
     )
-    return f"{lines}\n{text}\n"
-
-
-def main() -> None:
-    command = suite.parser(__doc__, 15)
-    command.add_argument("--here", action="store_true", help="measure this process, print JSON")
-    options = command.parse_args()
-    if options.here:
-        print(json.dumps(measure(options.rounds)))
-        return
-
-    def every() -> dict[str, Any]:
-        rows = [row for count in COUNTS for row in elsewhere(count, options.rounds)]
-        found = {"batch_size": BATCH_SIZE, "rows": rows}
-        return found | {"pipeline": pipeline(), "checkpoint": checkpoint()}
-
-    suite.run("devices", options, every, table, "devices.md")
-    tables.insert(f"```\n{tables.printed('devices.md')}```\n", "plan", "devices.md")
+    plan = f"```\n{tables.printed('devices.md')}```\n"
+    return {"devices": f"{lines}\n{text}\n", "devices-plan": plan}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(here(int(sys.argv[1]))))

@@ -10,6 +10,7 @@ steps a millisecond of one layer, forward and with gradients, on the lengths of 
 Results at real steps must agree before anything is timed.
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import suite, tables, timing
+from bench import tables, timing
+from bench.agreement import require_same
 from bench.workloads import WORKLOADS
 
 TIME, FEATURES, WINDOW = 128, 128, 5
 DILATIONS = (1, 4)
 PASSES = ("forward", "train")
+ROUNDS = 30
 
 
 class Rows(NamedTuple):
@@ -90,10 +93,9 @@ def run(dilation: int, rounds: int) -> dict[str, Any]:
         y, (total, (_, slope)) = (function(*arguments) for function in both)
         sequences = jm.unpack_sequences(y, rows.packed)
         flat = np.concatenate([row[: len(row) - rows.gap] for row in sequences])
-        found = flat, float(total), np.asarray(slope)
+        found = flat, total, slope
         expected = expected or found
-        for ours, theirs in zip(found, expected, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        require_same(found, expected, name)
         for what, function in zip(PASSES, both, strict=True):
             functions[name, what] = lambda f=function, a=arguments: f(*a)
         real = len(flat)
@@ -108,6 +110,11 @@ def run(dilation: int, rounds: int) -> dict[str, Any]:
             for name, fill in fills.items()
         },
     }
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    rows = [run(dilation, options.rounds) for dilation in DILATIONS]
+    return {"time": TIME, "features": FEATURES, "window": WINDOW, "rows": rows}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -125,17 +132,3 @@ def table(found: dict[str, Any]) -> str:
         ["convolution", *head],
         lines,
     )
-
-
-def main() -> None:
-    options = suite.parser(__doc__, 30).parse_args()
-
-    def measure() -> dict[str, Any]:
-        rows = [run(dilation, options.rounds) for dilation in DILATIONS]
-        return {"time": TIME, "features": FEATURES, "window": WINDOW, "rows": rows}
-
-    suite.run("gaps", options, measure, table, "batching.md")
-
-
-if __name__ == "__main__":
-    main()

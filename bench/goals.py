@@ -1,21 +1,21 @@
 """The goals of the recurrent engine beside what was measured, as a table in Markdown.
 
     python -m bench goals
-    python -m bench goals --machine "AMD EPYC (family 25, model 17), 2 cores"
 
-It reads `bench/results/recurrent.json` and `growth.json` and writes `bench/results/goals.md`. A
+It reads `recurrent.json` and `growth.json`, and writes a table for each machine into `goals.md`. A
 ratio is the time of a rival over that of jaxmask, both medians of one run in one process.
 """
 
-import math
+import argparse
+import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import growth, recurrent, rivals, store, suite, tables
+from bench import growth, recurrent, rivals, store, tables
+from bench.problem import GATES
 from bench.workloads import SHAPES
 
-CELLS, PASSES = ("lstm", "gru"), ("forward", "train")
+PASSES = ("forward", "train")
 BEST_OF_JAX = ("flax", "keras", "sequence-layers", "cudnn")
 ALL_RIVALS = tuple(name for name in rivals.NAMES if not name.startswith("jaxmask"))
 
@@ -119,10 +119,7 @@ def _flatness(results: Results) -> Values:
     return {} if flat is None else {"padding": flat}
 
 
-def _mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
+MEAN = statistics.geometric_mean
 JAX, TORCH = rivals.JAX_RIVALS, rivals.TORCH_RIVALS
 TRAIN = "forward and backward"
 OF_JAX = "over the better of Flax and Keras"
@@ -134,9 +131,9 @@ MEMORY = "temporary memory of a training step, Flax over ours"
 ALONE = "inference, one row of 64 steps, over the best rival"
 GOALS = (
     Goal(f"forward, fill .36, {OF_JAX}", 1.8, 2.2, _ratio("forward", 0.36, JAX)),
-    Goal(f"forward, fill .36, {OF_TORCH}", 1.0, 1.3, _ratio("forward", 0.36, TORCH), _mean),
+    Goal(f"forward, fill .36, {OF_TORCH}", 1.0, 1.3, _ratio("forward", 0.36, TORCH), MEAN),
     Goal(f"{TRAIN}, fill .36, {OF_JAX}", 2.0, 2.6, _ratio("train", 0.36, JAX)),
-    Goal(f"{TRAIN}, fill .36, {OF_TORCH}", 1.4, 2.0, _ratio("train", 0.36, TORCH), _mean),
+    Goal(f"{TRAIN}, fill .36, {OF_TORCH}", 1.4, 2.0, _ratio("train", 0.36, TORCH), MEAN),
     Goal(f"{TRAIN}, fill .1, {OF_JAX}", 5.0, 8.0, _ratio("train", 0.1, JAX)),
     Goal("fill 1, both passes, over the best in JAX", 1.0, 1.3, _full(BEST_OF_JAX), count=6),
     Goal("fill 1, both passes, over PyTorch padded", 0.65, 1.0, _full(("torch padded",)), count=6),
@@ -149,7 +146,25 @@ GOALS = (
 )
 
 
-def table(machine: str, results: dict[str, Results]) -> str:
+def load(options: argparse.Namespace) -> dict[str, dict[str, Results]]:
+    """By machine and cell, from two files in the folder of `--out`."""
+    both = [store.read(options.out.with_name(f"{name}.json")) for name in ("recurrent", "growth")]
+
+    def of(machine: str) -> list[list[store.Row]]:
+        return [[row for row in found["rows"] if row["machine"] == machine] for found in both]
+
+    return {
+        name: {cell: Results(*of(name), cell) for cell in GATES}
+        for name in sorted(both[0]["machines"])
+        if options.machine in (None, name)
+    }
+
+
+def table(found: dict[str, dict[str, Results]]) -> str:
+    return "\n".join(_table(*item) for item in found.items())
+
+
+def _table(machine: str, results: dict[str, Results]) -> str:
     """A line a goal, with the figure of each cell and where it comes from."""
     sizes = "{} is batch {}, time {}, {} to {} features"
 
@@ -184,26 +199,3 @@ def _verdict(goal: Goal, figure: float) -> str:
     if goal.aim is not None and meets(goal.aim):
         return "aim met"
     return "met" if meets(goal.must) else "falls short"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    command = suite.parser(__doc__)
-    command.add_argument("--machine", help="whose results (default: a table for each machine)")
-    command.add_argument("--results", type=Path, default=store.FOLDER, help="the folder")
-    options = command.parse_args(arguments)
-    both = [store.load(options.results / p.name) for p in (recurrent.RESULTS, growth.RESULTS)]
-    names = {row["machine"] for row in both[0]}
-    names = [name for name in sorted(names) if options.machine in (None, name)]
-    if not names:
-        raise SystemExit(f"{options.results} has no results of that machine")
-    found = []
-    for name in names:
-        rows = [store.of_machine(every, name) for every in both]
-        found.append(table(name, {cell: Results(*rows, cell) for cell in CELLS}))
-    text, path = "\n".join(found), options.results / "goals.md"
-    path.write_text(text)
-    print(text, f"wrote {path}", sep="\n")
-
-
-if __name__ == "__main__":
-    main()

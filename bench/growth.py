@@ -5,20 +5,19 @@
 
 Along `padding` every row has the same real steps, so that the work and the longest chain stay,
 while the rectangle grows to ten times their size: a layer that skips padding takes the same time.
-Along the other axes 36 % of the steps are real. Training steps of one LSTM; results are merged into
-`bench/results/growth.json` and drawn in `bench/results/growth.png`.
+Along the other axes 36 % of the steps are real. Training steps of one layer.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
-from bench import chart, recurrent, rivals, store, suite, workloads
-from bench.problem import Problem
+from bench import chart, recurrent, rivals, store, tables, workloads
+from bench.problem import GATES, Problem
 
-RESULTS = store.FOLDER / "growth.json"
 FILL = 0.36
 BATCH, TIME, FEATURE, HIDDEN = 32, 64, 128, 128
 AXES = {
@@ -34,33 +33,53 @@ LABELS = {
     "hidden": "hidden features",
 }
 NAMES = tuple(name for name in rivals.NAMES if name not in ("jaxmask scan", "sequence-layers"))
-KEY = ("machine", "axis", "at", "cell")
+KEY = ("axis", "at", "cell")
+ROUNDS = 15
+OPTIONS = {
+    "--axes": {"nargs": "*", "choices": AXES, "default": list(AXES)},
+    "--cells": {"nargs": "*", "choices": GATES, "default": ["lstm"]},
+    "--rivals": {"nargs": "*", "choices": rivals.NAMES, "default": list(NAMES)},
+}
 
 
-def problem_at(axis: str, at: float, cell: str = "lstm", most: float = float("inf")) -> Problem:
-    """One point of an axis; sizes stop at `most`, for a quick look."""
+def problem_at(axis: str, at: float, cell: str = "lstm") -> Problem:
+    """One point of an axis."""
     sizes = {"batch": BATCH, "time": TIME, "feature": FEATURE, "hidden": HIDDEN}
-    if axis != "padding":
-        sizes[axis] = int(at)
-    batch, time, feature, hidden = (int(min(size, most)) for size in sizes.values())
     if axis == "padding":
-        lengths, time = [time] * batch, round(time / at)
-    else:
-        lengths = workloads.log_normal(batch, time, FILL).tolist()
-    return Problem(cell, axis, tuple(lengths), time, feature, hidden)
+        return Problem(cell, axis, (TIME,) * BATCH, round(TIME / at), FEATURE, HIDDEN)
+    batch, time, feature, hidden = (sizes | {axis: int(at)}).values()
+    lengths = tuple(workloads.log_normal(batch, time, FILL).tolist())
+    return Problem(cell, axis, lengths, time, feature, hidden)
 
 
-def run(options: argparse.Namespace) -> None:
+def measure(options: argparse.Namespace) -> Iterator[store.Row]:
     every = [
         (axis, at, cell) for cell in options.cells for axis in options.axes for at in AXES[axis]
     ]
     for axis, at, cell in track(every, "measuring"):
-        task = problem_at(axis, at, cell, options.most)
-        row = recurrent.measure(task, options.rivals, options.rounds)
-        store.merge(options.out, [{"axis": axis, "at": at, **row}], KEY)
+        row = recurrent.run(problem_at(axis, at, cell), options.rivals, options.rounds)
+        yield {"axis": axis, "at": at, **row}
 
 
-def draw(rows: list[store.Row], path: Path) -> None:
+def table(found: dict[str, Any]) -> str:
+    """How flat the time is along `padding`."""
+    cells = dict.fromkeys(row["cell"] for row in found["rows"])
+    flat = {cell: flatness(chart.chosen(found["rows"], cell=cell)) for cell in cells}
+    return tables.markdown(
+        f"The longest over the shortest time along `padding`, on {found['machine']['processor']}.",
+        flat,
+        [["" if figure is None else f"{figure:.2f}" for figure in flat.values()]],
+    )
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    for cell, suffix in {"lstm": "", "gru": "-gru"}.items():
+        rows = chart.chosen(found["rows"], cell=cell)
+        if rows:
+            draw_one(rows, path.with_stem(path.stem + suffix))
+
+
+def draw_one(rows: list[store.Row], path: Path) -> None:
     """Four panels, milliseconds along each axis."""
 
     def x_of(row: store.Row) -> float:
@@ -69,7 +88,7 @@ def draw(rows: list[store.Row], path: Path) -> None:
     about = chart.title(rows, "how long a training step takes")
     figure, panels = chart.panels(1, len(AXES), about)
     for panel, axis in zip(panels.flat, AXES, strict=True):
-        along = sorted((row for row in rows if row["axis"] == axis), key=x_of)
+        along = sorted(chart.chosen(rows, axis=axis), key=x_of)
         chart.lines(panel, along, x_of, lambda row, rival: rival["milliseconds"])
         panel.set(xscale="log", yscale="log", xlabel=LABELS[axis])
         ticks = [x_of(row) for row in along]
@@ -94,29 +113,3 @@ def flatness(rows: list[store.Row], name: str = rivals.OURS) -> float | None:
     along = [row for row in rows if row["axis"] == "padding" and name in row["rivals"]]
     medians = [row["rivals"][name]["milliseconds"]["median"] for row in along]
     return max(medians) / min(medians) if medians else None
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    command = suite.parser(__doc__, 15)
-    add = command.add_argument
-    add("--axes", nargs="*", choices=AXES, default=list(AXES))
-    add("--cells", nargs="*", choices=("lstm", "gru"), default=["lstm"])
-    add("--rivals", nargs="*", choices=rivals.NAMES, default=list(NAMES))
-    add("--most", type=float, default=float("inf"), help="no size above this, for a quick look")
-    add("--out", type=Path, default=RESULTS, help="the JSON to merge into")
-    options = command.parse_args(arguments)
-    if not options.table:
-        run(options)
-    rows = store.of_machine(store.load(options.out), None)
-    for cell in options.cells:
-        of_cell = [row for row in rows if row["cell"] == cell]
-        suffix = ".png" if cell == "lstm" else f"-{cell}.png"
-        draw(of_cell, options.out.with_name(options.out.stem + suffix))
-        flat = flatness(of_cell)
-        if flat is not None:
-            print(f"{cell}: from the least to the most padding, time varies {flat:.2f}x")
-    print(f"wrote {options.out} and its figure")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ Masks are arguments of the jitted functions. With a mask that is all True both m
 and gradient, before anything is timed; then the masked function gets a mask with 36 % real steps.
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ import optax
 from flax import nnx
 
 import jaxmask as jm
-from bench import suite, tables, timing
+from bench import tables, timing
 from bench.agreement import require_same, with_gradient
 from bench.workloads import log_normal
 
 Size = tuple[int, int, int]  # batch, time, feature
 SIZES = ((32, 96, 64), (64, 256, 128), (16, 1024, 256))
+ROUNDS = 30
 HEADS, CLASSES, FILL = 4, 32, 0.36
 
 
@@ -167,6 +169,13 @@ def run_encoder(size: Size, rounds: int) -> dict:
     return row("encoder, two blocks", "training step", size, steps, (x,), max(rounds // 3, 3))
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    every = [(name, size) for size in SIZES for name in OPERATIONS]
+    rows = [row for one in every for row in run_operation(*one, options.rounds)]
+    rows += [run_encoder(size, options.rounds) for size in SIZES]
+    return {"fill": FILL, "rows": rows}
+
+
 def table(found: dict[str, Any]) -> str:
     """Masked over plain, one line a function."""
     ratios: dict[tuple[str, str], list[str]] = {}
@@ -180,19 +189,3 @@ def table(found: dict[str, Any]) -> str:
         ["function", "what", *sizes],
         ([*key, *cells] for key, cells in ratios.items()),
     )
-
-
-def main() -> None:
-    options = suite.parser(__doc__, 30).parse_args()
-
-    def measure() -> dict[str, Any]:
-        every = [(name, size) for size in SIZES for name in OPERATIONS]
-        rows = [row for one in every for row in run_operation(*one, options.rounds)]
-        rows += [run_encoder(size, options.rounds) for size in SIZES]
-        return {"fill": FILL, "rows": rows}
-
-    suite.run("overhead", options, measure, table)
-
-
-if __name__ == "__main__":
-    main()

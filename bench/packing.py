@@ -8,6 +8,7 @@ before it is timed; one that takes more than a second for that is timed once. Fi
 real steps; speed is real steps a second of the pipeline alone.
 """
 
+import argparse
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,13 +20,14 @@ import keras
 import numpy as np
 
 import jaxmask as jm
-from bench import suite, tables, timing
+from bench import tables, timing
 from bench.workloads import WORKLOADS
 from jaxmask._host.plan import best_fit_decreasing
 
 # Records in memory are read fifteen times as fast without threads: Grain's own advice.
 IN_MEMORY = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
 BATCH, BINS = 32, 16 * 32  # rows of a batch; rows that a stream, ours or Grain's, keeps open
+ROUNDS, OPTIONS = 5, {"--sequences": {"type": int, "default": 20_000}}
 
 Masks = Iterable[np.ndarray]
 
@@ -110,6 +112,11 @@ def run(name: str, count: int, rounds: int) -> dict[str, Any]:
     return {"workload": name, "row_length": row_length, "sequences": count, "results": results}
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    rows = [run(name, options.sequences, options.rounds) for name in WORKLOADS]
+    return {"batch": BATCH, "bins": BINS, "workloads": rows}
+
+
 def table(found: dict[str, Any]) -> str:
     rows = found["workloads"]
 
@@ -123,19 +130,3 @@ def table(found: dict[str, Any]) -> str:
         ["workload", "row", *rows[0]["results"]],
         ([row["workload"], row["row_length"], *cells(row)] for row in rows),
     )
-
-
-def main() -> None:
-    command = suite.parser(__doc__, 5)
-    command.add_argument("--sequences", type=int, default=20_000)
-    options = command.parse_args()
-
-    def measure() -> dict[str, Any]:
-        rows = [run(name, options.sequences, options.rounds) for name in WORKLOADS]
-        return {"batch": BATCH, "bins": BINS, "workloads": rows}
-
-    suite.run("packing", options, measure, table, "batching.md")
-
-
-if __name__ == "__main__":
-    main()

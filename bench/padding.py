@@ -5,6 +5,7 @@
 All give the same rectangle, which is checked before anything is timed; jaxmask gives the mask too.
 """
 
+import argparse
 import itertools
 import os
 from collections.abc import Callable
@@ -16,8 +17,9 @@ import keras
 import numpy as np
 
 import jaxmask as jm
-from bench import suite, tables, timing
+from bench import tables, timing
 
+ROUNDS = 15
 WORKLOADS = {  # rows, fewest steps, most steps, features
     "short": (100_000, 1, 24, ()),
     "middling": (10_000, 20, 200, ()),
@@ -67,6 +69,10 @@ def run(name: str, rounds: int) -> dict[str, Any]:
     return {"workload": name, "keras_over_jaxmask": ratios, "milliseconds": times}
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    return {"workloads": [run(name, options.rounds) for name in WORKLOADS]}
+
+
 def table(found: dict[str, Any]) -> str:
     rows = []
     for result in found["workloads"]:
@@ -80,16 +86,3 @@ def table(found: dict[str, Any]) -> str:
         ["sequences, steps", *(f"from {source}" for source in SOURCES.values())],
         rows,
     )
-
-
-def main() -> None:
-    options = suite.parser(__doc__, 15).parse_args()
-
-    def measure() -> dict[str, Any]:
-        return {"workloads": [run(name, options.rounds) for name in WORKLOADS]}
-
-    suite.run("padding", options, measure, table, "batching.md")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,19 @@
-"""What `ragged_vmap` costs: a row function under it against the same written by hand on a batch.
+"""What `ragged_vmap` costs, and who else is exact on ragged rows.
 
     python -m bench ragged
 
-By hand means what one writes who knows the mask: selects before and after, no more. Both must agree
-in value and gradient before anything is timed. Masks are arguments of the jitted functions.
+First, larger functions under it against the same written by hand on a batch: with selects before
+and after, no more. Both must agree in value and gradient before anything is timed.
+
+Then 27 small functions by `jm.ragged_vmap`, by hand, and by `torch.vmap` over a `NestedTensor`. The
+oracle is each function on each row alone, in its own framework: value, and gradient in the rows. A
+time is one of value and gradient. Masks are arguments of the jitted functions.
 """
 
+import argparse
 import functools
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,160 +21,48 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import suite, tables, timing
-from bench.agreement import require_same, with_gradient
-from bench.row_functions import steps, wide
+from bench import tables, timing
+from bench.agreement import Disagreement, distance, require_same, with_gradient
+from bench.row_functions import FUNCTIONS, LARGER, Three, wide
 
-BATCH, TIME, FEATURES, HEADS = 32, 256, 128, 4
-
-
-def attention(row: jax.Array, w: jax.Array) -> jax.Array:
-    q, k, v = (
-        (row @ w[:, i * FEATURES : (i + 1) * FEATURES]).reshape(-1, HEADS, FEATURES // HEADS)
-        for i in range(3)
-    )
-    scores = jnp.einsum("qhd,khd->hqk", q, k) / np.sqrt(FEATURES // HEADS)
-    y = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores), v)
-    return row + y.reshape(-1, FEATURES) @ w[:, 3 * FEATURES :]
-
-
-def attention_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    x = jnp.where(wide(mask), x, 0)
-    q, k, v = (
-        (x @ w[:, i * FEATURES : (i + 1) * FEATURES]).reshape(BATCH, -1, HEADS, FEATURES // HEADS)
-        for i in range(3)
-    )
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(FEATURES // HEADS)
-    scores = jnp.where(mask[:, None, None], scores, -1e30)
-    y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
-    y = x + y.reshape(BATCH, -1, FEATURES) @ w[:, 3 * FEATURES :]
-    return jnp.where(wide(mask), y, 0)
-
-
-def lstm_step(carry: Any, v: jax.Array, w: jax.Array) -> tuple[Any, jax.Array]:
-    h, c = carry
-    i, f, g, o = jnp.split((v + h) @ w, 4, -1)
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    h = jax.nn.sigmoid(o) * jnp.tanh(c)
-    return (h, c), h
-
-
-def lstm(row: jax.Array, w: jax.Array) -> jax.Array:
-    zero = jnp.zeros(FEATURES)
-    return jax.lax.scan(lambda carry, v: lstm_step(carry, v, w), (zero, zero), row)[1]
-
-
-def lstm_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    zero = jnp.zeros((BATCH, FEATURES))
-
-    def step(carry: Any, inputs: Any) -> tuple[Any, jax.Array]:
-        v, real = inputs
-        new, y = lstm_step(carry, v, w)
-        held = jax.tree.map(lambda a, b: jnp.where(wide(real), a, b), new, carry)
-        return held, jnp.where(wide(real), y, 0)
-
-    x = jnp.where(wide(mask), x, 0)
-    return jax.lax.scan(step, (zero, zero), (x.swapaxes(0, 1), mask.T))[1].swapaxes(0, 1)
-
-
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    layout = ("NWC", "WIO", "NWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=layout)
-
-
-def kernels(w: jax.Array) -> list[jax.Array]:
-    return [
-        w[:, k * FEATURES : (k + 1) * FEATURES][None] * jnp.ones((3, 1, 1)) / 3 for k in range(3)
-    ]
-
-
-def convolutions(row: jax.Array, w: jax.Array) -> jax.Array:
-    for kernel in kernels(w):
-        row = jax.nn.relu(convolve(row[None], kernel)[0])
-    return row
-
-
-def convolutions_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    x = jnp.where(wide(mask), x, 0)
-    for kernel in kernels(w):
-        x = jnp.where(wide(mask), jax.nn.relu(convolve(x, kernel)), 0)
-    return x
-
-
-def prepended(row: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.tanh(jnp.concatenate([w[:1, :FEATURES], row]) @ w[:, :FEATURES])
-
-
-def prepended_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    x = jnp.where(wide(mask), x, 0)
-    token = jnp.broadcast_to(w[:1, :FEATURES], (BATCH, 1, FEATURES))
-    y = jnp.tanh(jnp.concatenate([token, x], 1) @ w[:, :FEATURES])
-    longer = jnp.concatenate([jnp.ones((BATCH, 1), bool), mask], 1)
-    return jnp.where(wide(longer), y, 0)
-
-
-def appended(row: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.concatenate([row, w[:1, :FEATURES]])
-
-
-def appended_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    x = jnp.pad(jnp.where(wide(mask), x, 0), ((0, 0), (0, 1), (0, 0)))
-    end = jnp.arange(TIME + 1) == mask.sum(1)[:, None]
-    return jnp.where(wide(end), w[0, :FEATURES], x)
-
-
-def flipped(row: jax.Array, w: jax.Array) -> jax.Array:
-    return row[::-1] * w[0, :FEATURES]
-
-
-def flipped_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    indices = mask.sum(1)[:, None] - 1 - jnp.arange(TIME)
-    x = steps(jnp.where(wide(mask), x, 0), indices)
-    return jnp.where(wide(mask), x * w[0, :FEATURES], 0)
-
-
-def differences(row: jax.Array, w: jax.Array) -> jax.Array:
-    return (row[1:] - row[:-1]) * w[0, :FEATURES]
-
-
-def differences_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    x = jnp.where(wide(mask), x, 0)
-    return jnp.where(wide(mask[:, 1:]), (x[:, 1:] - x[:, :-1]) * w[0, :FEATURES], 0)
-
-
-def ordered(row: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.sort(row, axis=0) * w[0, :FEATURES]
-
-
-def ordered_by_hand(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
-    x = jnp.sort(jnp.where(wide(mask), x, 3e38), axis=1)
-    return jnp.where(wide(mask), x, 0) * w[0, :FEATURES]
-
-
-CASES = {  # of one row and parameters, and the same of a batch and its mask
-    "attention": (attention, attention_by_hand),
-    "LSTM": (lstm, lstm_by_hand),
-    "convolutions": (convolutions, convolutions_by_hand),
-    "prepend a token": (prepended, prepended_by_hand),
-    "append a token": (appended, appended_by_hand),
-    "flip": (flipped, flipped_by_hand),
-    "differences": (differences, differences_by_hand),
-    "sort": (ordered, ordered_by_hand),
-}
+ROUNDS, TOLERANCE = 15, 1e-4
+SIZE, SMALL = (32, 256, 128), (16, 64, 32)  # batch, time, features
+LENGTHS = (64, 1, 17, 40)  # few, since JAX compiles the oracle for each
 KINDS = ("forward", "with gradients")
+CONTENDERS = ("jaxmask", "by hand", "torch.vmap")
 
 
-def run(name: str, kind: str, rounds: int) -> dict[str, Any]:
-    draw = np.random.default_rng(0)
-    lengths = draw.integers(1, TIME + 1, BATCH)
-    lengths[:2] = TIME, 1
-    x = jnp.asarray(draw.normal(size=(BATCH, TIME, FEATURES)), jnp.float32)
-    w = jnp.asarray(draw.normal(size=(FEATURES, 4 * FEATURES)) / np.sqrt(FEATURES), jnp.float32)
-    arrays = x, jnp.asarray(np.arange(TIME) < lengths[:, None]), w
+def arguments(size: tuple[int, int, int], lengths: np.ndarray, outputs: int) -> tuple:
+    """Values, mask and parameters."""
+    draw, (_, time, features) = np.random.default_rng(0), size
+    x = jnp.asarray(draw.normal(size=size), jnp.float32)
+    w = jnp.asarray(draw.normal(size=(features, outputs)) / np.sqrt(features), jnp.float32)
+    return x, jnp.asarray(np.arange(time) < lengths[:, None]), w
 
-    row, hand = CASES[name]
-    ragged = jm.ragged_vmap(row, (0, None))
-    pair = {"ragged": lambda x, m, w: ragged(x, m, w)[0], "hand": hand}
+
+def ways(case: Three) -> dict[str, Callable]:
+    ragged = jm.ragged_vmap(case.row, (0, None))
+    return {
+        "jaxmask": lambda x, mask, w: ragged(x, mask, w)[0],
+        "by hand": lambda x, mask, w: case.hand(jnp.where(wide(mask), x, 0), mask, w),
+    }
+
+
+# -------------------------------------------------------------------------------------- the cost
+
+
+def cost(name: str, kind: str, rounds: int) -> dict[str, Any]:
+    lengths = np.random.default_rng(0).integers(1, SIZE[1] + 1, SIZE[0])
+    lengths[:2] = SIZE[1], 1
+    arrays = arguments(SIZE, lengths, 4 * SIZE[2])
+    case = LARGER[name]
+    ragged, hand = ways(case).values()
+
+    def cleared(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
+        y = hand(x, mask, w)
+        return jnp.where(wide(case.real(mask, y.shape[1])), y, 0)
+
+    pair = {"ragged": ragged, "hand": cleared}
     if kind == "with gradients":
         pair = {who: with_gradient(function, (0, 2)) for who, function in pair.items()}
     programs, seconds = {}, {who: [] for who in pair}
@@ -190,8 +85,8 @@ def run(name: str, kind: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    rows, machine = found["rows"], found["machine"]
+def cost_table(found: dict[str, Any]) -> str:
+    rows, machine, (batch, time, features) = found["cost"], found["machine"], SIZE
 
     def cells(name: str) -> list[str]:
         forward, backward = (row for row in rows if row["name"] == name)
@@ -199,24 +94,130 @@ def table(found: dict[str, Any]) -> str:
         return [name, *(f"{x:.2f}" for x in (*ratios, backward["trace_and_compile_ratio"]))]
 
     return tables.markdown(
-        f"Time under `ragged_vmap` over time by hand, batch {BATCH}, time {TIME}, features "
-        f"{FEATURES}, on {machine['processor']}, jax {machine['jax']}.",
+        f"Time under `ragged_vmap` over time by hand, batch {batch}, time {time}, features "
+        f"{features}, on {machine['processor']}, jax {machine['jax']}.",
         ["row function", *KINDS, "trace and compile, with gradients"],
         map(cells, dict.fromkeys(row["name"] for row in rows)),
     )
 
 
-def main() -> None:
-    command = suite.parser(__doc__, 15)
-    command.add_argument("--only", default="", help="the names that contain this")
-    options = command.parse_args()
-
-    def measure() -> dict[str, Any]:
-        names = [name for name in CASES if options.only in name]
-        return {"rows": [run(name, kind, options.rounds) for name in names for kind in KINDS]}
-
-    suite.run("ragged", options, measure, table)
+# ---------------------------------------------------------------------------------- who is exact
 
 
-if __name__ == "__main__":
-    main()
+def weights(shape: tuple[int, ...]) -> np.ndarray:
+    """A weight for each position, the same at any length."""
+    return np.cos(sum(np.indices(shape)) + 1.0).astype(np.float32)
+
+
+def same(ours: list[Any], theirs: list[Any]) -> bool:
+    try:
+        return distance(ours, theirs) <= TOLERANCE
+    except Disagreement:
+        return False
+
+
+def of_jax(case: Three, run: Callable, x: Any, mask: Any, w: Any) -> tuple[dict, Callable]:
+    """The verdict on a function of a batch, and what to time."""
+    lengths = np.asarray(mask.sum(1)).tolist()
+
+    def total(x: Any, mask: Any, w: Any) -> Any:
+        y = run(x, mask, w)
+        real = y if case.lengths is None else jnp.where(wide(case.real(mask, y.shape[1])), y, 0)
+        return jnp.sum(real * weights(y.shape[1:])), y
+
+    both, _ = timing.compiled(jax.grad(total, has_aux=True), x, mask, w)
+    gradient, y = both(x, mask, w)
+    rows = [row[:n] for row, n in zip(x, lengths, strict=True)]
+    if case.lengths is not None:
+        y = [row[: case.lengths(n)] for row, n in zip(y, lengths, strict=True)]
+    slope = jax.grad(lambda row: jnp.sum((y := case.row(row, w)) * weights(y.shape)))
+    slopes = [g[:n] for g, n in zip(gradient, lengths, strict=True)]
+    exact = {
+        "value": same(list(y), [case.row(row, w) for row in rows]),
+        "gradient": same(slopes, [slope(row) for row in rows]),
+    }
+    return exact, lambda: both(x, mask, w)
+
+
+def of_torch(case: Three, x: Any, mask: Any, w: Any) -> tuple[dict, Callable]:
+    import torch
+
+    w = torch.tensor(np.asarray(w))
+    given = [torch.tensor(np.asarray(row[real])) for row, real in zip(x, mask, strict=True)]
+
+    def row(x: Any) -> Any:
+        return case.other(torch, x, w)
+
+    def nested(leaves: list) -> list:
+        y = torch.vmap(row)(torch.nested.as_nested_tensor(leaves))
+        return y.unbind() if y.is_nested else list(y)
+
+    def both(run: Callable = nested) -> tuple[list, list]:
+        leaves = [a.clone().requires_grad_() for a in given]
+        rows = run(leaves)
+        sum((y * torch.tensor(weights(tuple(y.shape)))).sum() for y in rows).backward()
+        slopes = [torch.full_like(a, torch.nan) if a.grad is None else a.grad for a in leaves]
+        return [y.detach() for y in rows], slopes
+
+    expected, wanted = both(lambda leaves: [row(a) for a in leaves])
+    try:
+        rows, slopes = both()
+    except (RuntimeError, TypeError, IndexError) as error:
+        return {"value": False, "gradient": False, "error": str(error).splitlines()[0]}, both
+    return {"value": same(rows, expected), "gradient": same(slopes, wanted)}, both
+
+
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    case = FUNCTIONS[name]
+    arrays = arguments(SMALL, np.resize(LENGTHS, SMALL[0]), SMALL[2])
+    found = [of_jax(case, run, *arrays) for run in ways(case).values()]
+    both = dict(zip(CONTENDERS, [*found, of_torch(case, *arrays)], strict=True))
+    runs = {who: function for who, (exact, function) in both.items() if "error" not in exact}
+    exact = {who: exact for who, (exact, _) in both.items()}
+    return {
+        "name": name,
+        "exact": exact,
+        "milliseconds": timing.interleaved(runs, rounds, least=0.01),
+    }
+
+
+def comparison_table(found: dict[str, Any]) -> str:
+    rows, machine, (batch, time, features) = found["compared"], found["machine"], SMALL
+    cells = [[f"`{row['name']}`", *(_cell(row, who) for who in CONTENDERS)] for row in rows]
+    exact = [sum(all(row["exact"][who].values()) for row in rows) for who in CONTENDERS]
+    return tables.markdown(
+        f"Batch {batch}, time {time}, features {features}, value and gradient, on "
+        f"{machine['processor']}, jax {machine['jax']}, torch {found['torch']}. Milliseconds "
+        "where value and gradient are those of each row alone; what fails is named.",
+        ["row function", "`jm.ragged_vmap`", "masks by hand", "`torch.vmap` over `NestedTensor`"],
+        [*cells, ["**exact**", *(f"{n} of {len(rows)}" for n in exact)]],
+    )
+
+
+def _cell(row: dict, who: str) -> str:
+    exact = row["exact"][who]
+    if "error" in exact:
+        return "raises"
+    wrong = [what for what, right in exact.items() if not right]
+    if wrong:
+        return "wrong " + " and ".join(wrong)
+    return f"{row['milliseconds'][who]['median']:.3g}"
+
+
+# ------------------------------------------------------------------------------------- the suite
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    warnings.filterwarnings("ignore", module="torch")
+    warnings.filterwarnings("ignore", message=".*performance drop.*")
+    return {
+        "torch": torch.__version__,
+        "cost": [cost(name, kind, options.rounds) for name in LARGER for kind in KINDS],
+        "compared": [compare(name, options.rounds) for name in FUNCTIONS],
+    }
+
+
+def table(found: dict[str, Any]) -> dict[str, str]:
+    return {"ragged": cost_table(found), "ragged-compared": comparison_table(found)}

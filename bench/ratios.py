@@ -1,19 +1,13 @@
 """Every problem of the recurrent layers, and how much longer each rival takes, in Markdown.
 
-    python -m bench ratios
-    python -m bench ratios --machine "AMD EPYC (family 25, model 17), 2 cores"
-    python -m bench ratios --results bench/results/recurrent-gpu.json
-
-It is written from `bench/results/recurrent.json` or another file alone, into the page of the docs
-and beside the results. A ratio is the time of a rival over that of jaxmask, both medians of one run
-in one process; below 1 the rival is faster.
+A ratio is the time of a rival over that of jaxmask, both medians of one run in one process; below 1
+the rival is faster.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from bench import recurrent, rivals, store, suite, tables
+from bench import rivals, store, tables
 from bench.workloads import SHAPES
 
 TITLES = {
@@ -94,18 +88,3 @@ def _layer(row: store.Row) -> str:
 def _sizes(row: store.Row) -> str:
     batch, time, feature, hidden = row["sizes"]
     return f"{batch} x {time}, {feature} -> {hidden}"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    command = suite.parser(__doc__)
-    command.add_argument("--machine", help="whose results (default: those of this machine)")
-    command.add_argument("--results", type=Path, default=recurrent.RESULTS, help="the JSON to read")
-    options = command.parse_args(arguments)
-    rows = store.of_machine(store.load(options.results), options.machine)
-    if not rows:
-        raise SystemExit(f"{options.results} has no results of that machine")
-    tables.show(text(rows), options.results, "recurrent.md")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,7 @@
-"""Twenty-seven functions of one row `[n, feature]`, three times.
+"""Functions of one row `[n, feature]`, and of a padded batch with its mask by hand.
 
-Each is here for JAX on one row, for JAX on a padded batch with its mask by hand, and for PyTorch on
-one row. By hand, results whose length is that of the row are not cleared: only real positions are
-compared.
+Those of `FUNCTIONS` are here for PyTorch on one row too. By hand, `x` is clean, and results whose
+length is that of the row are not cleared.
 """
 
 import functools
@@ -17,7 +16,7 @@ Lengths = Callable[[int], int] | None
 
 
 class Three(NamedTuple):
-    """`row(x, w)`, `hand(x, mask, w)` with x clean, and `other(torch, x, w)`.
+    """`row(x, w)`, `hand(x, mask, w)`, and `other(torch, x, w)`.
 
     `lengths` says how many positions a row of n has in the result; None for a fixed size.
     """
@@ -26,6 +25,11 @@ class Three(NamedTuple):
     hand: Callable[..., Any]
     other: Callable[..., Any]
     lengths: Lengths
+
+    def real(self, mask: Any, size: int) -> Any:
+        """Which positions of a result of that size are real."""
+        lengths = jnp.asarray([self.lengths(n) for n in range(mask.shape[1] + 1)])
+        return jnp.arange(size) < lengths[mask.sum(1)][:, None]
 
 
 def three(
@@ -217,4 +221,80 @@ FUNCTIONS = {
     ),
     "x.sum()": fixed(lambda x, w: x.sum(), lambda x, m, w: x.sum((1, 2))),
     "x.sum(0)/x.shape[0]": fixed(lambda x, w: x.sum(0) / x.shape[0], mean),
+}
+
+
+# ------------------------------------------- larger ones, of parameters w [feature, 4 * feature]
+
+HEADS = 4
+
+
+def self_attention(x: Any, mask: Any, w: Any) -> Any:
+    *parts, last = jnp.split(w, 4, 1)
+    q, k, v = ((x @ part).reshape(*x.shape[:-1], HEADS, -1) for part in parts)
+    scores = jnp.einsum("...qhd,...khd->...hqk", q, k) / np.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, -1e30)
+    y = jnp.einsum("...hqk,...khd->...qhd", jax.nn.softmax(scores), v)
+    return x + y.reshape(x.shape) @ last
+
+
+def lstm_layer(x: Any, w: Any) -> Any:
+    def step(state: Any, v: Any) -> Any:
+        h, c = state
+        i, f, g, o = jnp.split((v + h) @ w, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    zero = jnp.zeros_like(x[0])
+    return jax.lax.scan(step, (zero, zero), x)[1]
+
+
+def convolutions(x: Any, mask: Any, w: Any) -> Any:
+    for kernel in jnp.split(w, 4, 1)[:3]:
+        x = jax.nn.relu(convolution(x, mask, kernel / 3))
+        x = x if mask is None else filled(x, mask, 0)
+    return x
+
+
+def gain(w: Any) -> Any:
+    return w[0, : w.shape[0]]
+
+
+def prepended(x: Any, mask: Any, w: Any) -> Any:
+    token = jnp.broadcast_to(gain(w), (*x.shape[:-2], 1, x.shape[-1]))
+    return jnp.tanh(jnp.concatenate([token, x], -2) @ w[:, : w.shape[0]])
+
+
+def appended(x: Any, mask: Any, w: Any) -> Any:
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
+    return jnp.where(wide(jnp.arange(x.shape[1]) == count(mask)), gain(w), x)
+
+
+def differences(x: Any, mask: Any, w: Any) -> Any:
+    return (x[..., 1:, :] - x[..., :-1, :]) * gain(w)
+
+
+LARGER = {
+    "attention": three(lambda x, w: self_attention(x, None, w), self_attention),
+    "LSTM": three(lstm_layer, time_first(lstm_layer)),
+    "convolutions": three(lambda x, w: convolutions(x[None], None, w)[0], convolutions),
+    "prepend a token": three(
+        lambda x, w: prepended(x, None, w), prepended, lengths=lambda n: n + 1
+    ),
+    "append a token": three(
+        lambda x, w: jnp.concatenate([x, gain(w)[None]]), appended, lengths=lambda n: n + 1
+    ),
+    "flip": three(
+        lambda x, w: x[::-1] * gain(w),
+        lambda x, m, w: steps(x, count(m) - 1 - jnp.arange(x.shape[1])) * gain(w),
+    ),
+    "differences": three(
+        lambda x, w: differences(x, None, w), differences, lengths=lambda n: max(n - 1, 0)
+    ),
+    "sort": three(
+        lambda x, w: jnp.sort(x, 0) * gain(w),
+        lambda x, m, w: filled(jnp.sort(filled(x, m, 3e38), 1), m, 0) * gain(w),
+    ),
 }

@@ -8,6 +8,7 @@ agree, and nothing may compile more often than once for each length it meets, ea
 Takes minutes, nearly all to compile.
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy as np
 from flax import nnx
 
 import jaxmask as jm
-from bench import suite, tables, timing
+from bench import tables, timing
 from bench.agreement import require_same
 from bench.workloads import SEED
 
 VOCABULARY, EMBED, HIDDEN = 1000, 64, 128
+OPTIONS = {"--requests": {"type": int, "default": 300}}
 LONGEST, BUCKETS = 256, (8, 16, 32, 64, 128, 256)
 
 
@@ -103,24 +105,13 @@ def run(requests: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    return {"buckets": BUCKETS, "rows": run(draw_requests(options.requests))}
+
+
 def table(found: dict[str, Any]) -> str:
     return tables.markdown(
         f"On {found['machine']['processor']}.",
         ["requests padded to", "compiled", "warm-up, s", "p50, ms", "p99, ms", "all, s"],
         ([value for name, value in row.items() if name != "sizes"] for row in found["rows"]),
     )
-
-
-def main() -> None:
-    command = suite.parser(__doc__, rounds=0)
-    command.add_argument("--requests", type=int, default=300)
-    options = command.parse_args()
-
-    def measure() -> dict[str, Any]:
-        return {"buckets": BUCKETS, "rows": run(draw_requests(options.requests))}
-
-    suite.run("serve", options, measure, table, "serving.md")
-
-
-if __name__ == "__main__":
-    main()

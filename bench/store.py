@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import platform
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,17 +56,27 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def path(name: str) -> Path:
+    """Where results of a suite are; of the recurrent layers, those of each kind of device apart."""
+    kind = jax.default_backend() if name == "recurrent" else "cpu"
+    return FOLDER / (f"{name}.json" if kind == "cpu" else f"{name}-{kind}.json")
+
+
 def save(path: Path, found: Row) -> None:
     """Replace the results of a file."""
     _write(path, {"machine": machine(), **found})
 
 
-def merge(path: Path, rows: Iterable[Row], key: tuple[str, ...]) -> None:
-    """Add rows of this machine to a file, replacing those that have the same key."""
-    kept = json.loads(path.read_text()) if path.exists() else {"machines": {}, "rows": []}
-    kept["machines"][machine_name()] = {**machine(), "versions": _versions()}
-    by_key = {tuple(row[name] for name in key): row for row in [*kept["rows"], *rows]}
-    _write(path, {**kept, "rows": [by_key[k] for k in sorted(by_key, key=str)]})
+def merge(path: Path, row: Row, key: tuple[str, ...]) -> None:
+    """Add a row of this machine to a file; it replaces the one that has the same key, if any."""
+    name = machine_name()
+    kept = read(path) if path.exists() else {"machines": {}, "rows": []}
+    kept["machines"][name] = {**machine(), "versions": _versions()}
+    key = ("machine", *key)
+    rows = {tuple(map(str, map(one.get, key))): one for one in kept["rows"]}
+    row = {"machine": name, **row}
+    rows[tuple(map(str, map(row.get, key)))] = row
+    _write(path, {**kept, "rows": [rows[k] for k in sorted(rows)]})
 
 
 def _write(path: Path, found: Row) -> None:
@@ -83,15 +92,19 @@ def _write(path: Path, found: Row) -> None:
     os.replace(unfinished, path)  # noqa: PTH105
 
 
-def load(path: Path) -> list[Row]:
-    """The rows of all machines; an empty list if there is no file."""
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+def read(path: Path) -> Row:
+    return json.loads(path.read_text())
 
 
-def of_machine(rows: list[Row], name: str | None) -> list[Row]:
-    """The rows of the machine named, else of this one, else of the only one."""
-    names = sorted({row["machine"] for row in rows})
+def load(path: Path, name: str | None = None) -> Row:
+    """What was measured on the machine named, else on this one, else on the only one."""
+    found = read(path)
+    if "rows" not in found or "machines" not in found:
+        return found
+    names = sorted(found["machines"])
     if name is None:
-        here = machine_name()
-        name = here if here in names or len(names) != 1 else names[0]
-    return [row for row in rows if row["machine"] == name]
+        name = machine_name() if machine_name() in names or len(names) != 1 else names[0]
+    if name not in names:
+        raise SystemExit(f"{path} has no results of {name}, but of {', '.join(names)}")
+    rows = [row for row in found["rows"] if row["machine"] == name]
+    return {"machine": found["machines"][name], "rows": rows}

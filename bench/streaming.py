@@ -6,6 +6,7 @@ Each model runs step by step with its carry, and over the whole row at once; bot
 anything is timed.
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 from flax import nnx
 
 import jaxmask as jm
-from bench import suite, tables, timing
+from bench import tables, timing
+from bench.agreement import require_same
 
+ROUNDS = 100
 BATCHES, TIME, FEATURE = (1, 32), 64, 128
 
 
@@ -67,9 +70,8 @@ def run(name: str, model: Any, batch: int, rounds: int) -> dict[str, Any]:
     for t in range(TIME):
         carry, (y, _) = step(state, carry, x[:, t : t + 1], mask[:, t : t + 1])
         parts.append(y)
-    difference = float(jnp.max(jnp.abs(jnp.concatenate(parts, axis=1) - whole(state, x, mask)[0])))
-    if not difference < 1e-4:
-        raise SystemExit(f"{name}: step by step differs by {difference:.1e}")
+    steps, rows = jnp.concatenate(parts, axis=1), whole(state, x, mask)[0]
+    difference = require_same(steps, rows, f"{name}, step by step", 1e-4)
     one = x[:, :1], mask[:, :1]
     times = timing.interleaved(
         {"step": lambda: step(state, carry, *one), "whole": lambda: whole(state, x, mask)}, rounds
@@ -84,6 +86,12 @@ def run(name: str, model: Any, batch: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    every = [(*item, batch) for item in models(nnx.Rngs(0)).items() for batch in BATCHES]
+    rows = [run(*one, options.rounds) for one in every]
+    return {"time": TIME, "feature": FEATURE, "rows": rows}
+
+
 def table(found: dict[str, Any]) -> str:
     return tables.markdown(
         f"Rows of {found['time']} steps, {found['feature']} features, on "
@@ -91,18 +99,3 @@ def table(found: dict[str, Any]) -> str:
         ["model", "rows", "one step, µs", "a step of the whole row, µs"],
         (list(row.values())[:4] for row in found["rows"]),
     )
-
-
-def main() -> None:
-    options = suite.parser(__doc__, 100).parse_args()
-
-    def measure() -> dict[str, Any]:
-        every = [(*item, batch) for item in models(nnx.Rngs(0)).items() for batch in BATCHES]
-        rows = [run(*one, options.rounds) for one in every]
-        return {"time": TIME, "feature": FEATURE, "rows": rows}
-
-    suite.run("streaming", options, measure, table)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Markdown tables of results: on the screen, beside the JSON, and in the docs."""
+"""Markdown tables of results: beside the JSON, and in the pages of the docs."""
 
 import re
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from bench import store
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -21,21 +23,15 @@ def _line(cells: Iterable[Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def show(table: str, results: Path, page: str | None = None) -> None:
-    """Write a table beside `results`, and into a page of the docs."""
-    results.with_suffix(".md").write_text(table)
-    if page:
-        insert(table, results.stem, page)
-
-
-def insert(text: str, name: str, page: str) -> None:
-    """Write a text between the marks of that name in a page."""
-    path = DOCS / page
-    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", flags=re.DOTALL)
-    whole, count = marked.subn(lambda found: f"{found[1]}\n{text}\n{found[2]}", path.read_text())
-    if count != 1:
-        raise ValueError(f"{path}: expected one pair of marks for {name}, got {count}")
-    path.write_text(whole)
+def show(text: str, path: Path) -> None:
+    """Write a file; if it is one of our results, also between the marks of its name in a page."""
+    path.write_text(text)
+    marked = re.compile(rf"(<!-- {path.stem} -->\n).*?(<!-- end of {path.stem} -->)", re.DOTALL)
+    for page in DOCS.glob("*.md") if path.parent == store.FOLDER else ():
+        old = page.read_text()
+        new = marked.sub(lambda marks: f"{marks[1]}\n{text}\n{marks[2]}", old)
+        if new != old:
+            page.write_text(new)
 
 
 def printed(page: str) -> str:

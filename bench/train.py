@@ -6,35 +6,46 @@
 The same bidirectional LSTM, weights, batches, loss and optimizer in jaxmask, Flax, Keras and
 PyTorch (`bench/learners.py`), on two tasks (`bench/tasks.py`). Libraries that train on the same
 batches must have the same first losses, and a packed batch the loss of its sequences padded, before
-anything is timed. Compiling is not timed, nor is making batches: `bench.packing` times that.
-Results are merged into `bench/results/train.json`, and drawn in `train.png` beside it.
+anything is timed. Compiling is not timed, nor is making batches: `bench packing` times that.
 """
 
 import argparse
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.progress import track
 
-from bench import chart, learners, store, suite, tables, tasks, timing
-from bench.agreement import Disagreement
+from bench import chart, learners, store, tables, tasks, timing
+from bench.agreement import require_same
 from bench.learners import Learner, Params
 from bench.tasks import Batch, Task
 
-RESULTS = store.FOLDER / "train.json"
-KEY = ("machine", "task", "library", "kind")
+KEY = ("task", "library", "kind")
 ARMS = (
     *itertools.product(("jaxmask", "flax", "keras", "torch"), ("random", "bucketed")),
     ("jaxmask", "packed"),
 )
 COMPARED, TOLERANCE = 3, 1e-3  # losses of the first steps
 PICTURE = "\n![Real steps a second of training](../bench/results/train.png)\n"
+LIBRARIES = list(dict.fromkeys(library for library, _ in ARMS))
+ROUNDS = 5
+OPTIONS = {
+    "--tasks": {"nargs": "+", "choices": tasks.TASKS, "default": list(tasks.TASKS)},
+    "--libraries": {"nargs": "+", "choices": LIBRARIES, "default": LIBRARIES},
+    "--count": {"type": int, "help": "how many words or sequences (default: all, or 20,000)"},
+    "--batches": {"type": int, "default": 12, "help": "of each kind"},
+    "--shapes": {"type": int, "default": 3, "help": "of bucketed batches"},
+}
 COLOURS = {**chart.COLOURS, "torch": chart.COLOURS["torch packed"]}
+
+
+def measure(options: argparse.Namespace) -> Iterator[store.Row]:
+    for name in options.tasks:
+        yield from run(tasks.TASKS[name](options.count), options)
 
 
 def run(task: Task, options: argparse.Namespace) -> list[store.Row]:
@@ -78,20 +89,15 @@ def compare(losses: dict[tuple[str, str], list[float]]) -> None:
     for kind in tasks.KINDS:
         arms = [arm for arm in losses if arm[1] == kind]
         for arm in arms[1:]:
-            _same(losses[arm], losses[arms[0]], f"{arm[0]} and {arms[0][0]}, {kind}")
+            about = f"losses of {arm[0]} and {arms[0][0]}, {kind}"
+            require_same(losses[arm], losses[arms[0]], about, TOLERANCE)
 
 
 def compare_packed(task: Task, params: Params, batch: Batch, packed: float) -> None:
     """The loss of a packed batch is that of its sequences, one a row."""
     loss = learners.loss_of(task, learners.jaxmask_model(task))
-    padded = float(jax.jit(loss)(params, tasks.alone(task, batch)))
-    _same([padded], [packed], "packed and padded sequences")
-
-
-def _same(ours: Sequence[float], theirs: Sequence[float], who: str) -> None:
-    a, b = np.array(ours), np.array(theirs)
-    if not np.all(np.abs(a - b) <= TOLERANCE * np.abs(b)):
-        raise Disagreement(f"{who}: losses differ, {ours} and {theirs}")
+    padded = jax.jit(loss)(params, tasks.alone(task, batch))
+    require_same(padded, packed, "packed and padded sequences", TOLERANCE)
 
 
 def row(
@@ -106,7 +112,6 @@ def row(
     real = sum(batch.real for batch in batches)
     rates = timing.spread([real / s for s in seconds])
     return {
-        "machine": store.machine_name(),
         "task": task.name,
         "library": library,
         "kind": kind,
@@ -119,17 +124,11 @@ def row(
     }
 
 
-# ------------------------------------------------------------------------------------- results
-
-
 def rate(rows: list[store.Row], task: str, library: str, *kinds: str) -> float:
     """The best of some kinds of batches; nan where none was measured."""
-    found = [
-        row["real_steps_per_second"]["median"]
-        for row in rows
-        if (row["task"], row["library"]) == (task, library) and row["kind"] in kinds
-    ]
-    return max(found, default=float("nan"))
+    found = chart.chosen(rows, task=task, library=library)
+    speeds = [r["real_steps_per_second"]["median"] for r in found if r["kind"] in kinds]
+    return max(speeds, default=float("nan"))
 
 
 def goals(rows: list[store.Row], task: str) -> dict[str, float]:
@@ -143,7 +142,9 @@ def goals(rows: list[store.Row], task: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if value == value}  # not nan
 
 
-def table(rows: list[store.Row]) -> str:
+def table(found: dict[str, Any]) -> str:
+    rows = found["rows"]
+
     def order(row: store.Row) -> tuple[int, int]:
         return list(tasks.TASKS).index(row["task"]), ARMS.index((row["library"], row["kind"]))
 
@@ -154,17 +155,19 @@ def table(rows: list[store.Row]) -> str:
         return [row["task"], row["library"], row["kind"], *figures]
 
     head = ["task", "library", "batches", "real", "real steps a second", "over the best of jaxmask"]
-    text = tables.markdown(f"On {rows[0]['machine']}.", head, map(cells, sorted(rows, key=order)))
+    about = f"On {found['machine']['processor']}."
+    text = tables.markdown(about, head, map(cells, sorted(rows, key=order)))
     for task in tasks.TASKS:
-        found = [f"{name} {value:.2f}" for name, value in goals(rows, task).items()]
-        text += f"\n{task}: {', '.join(found)}.\n" if found else ""
-    return text
+        ratios = [f"{name} {value:.2f}" for name, value in goals(rows, task).items()]
+        text += f"\n{task}: {', '.join(ratios)}.\n" if ratios else ""
+    return text + PICTURE
 
 
-def draw(rows: list[store.Row], path: Path) -> None:
+def draw(found: dict[str, Any], path: Path) -> None:
     """One panel a task, a bar an arm, its quartiles on top."""
+    rows = found["rows"]
     names = sorted({row["task"] for row in rows}, reverse=True)
-    figure, axes = chart.panels(1, len(names), rows[0]["machine"], size=(5.5, 2.6))
+    figure, axes = chart.panels(1, len(names), found["machine"]["processor"], size=(5.5, 2.6))
     for axis, name in zip(axes.flat, names, strict=True):
         by_arm = {(row["library"], row["kind"]): row for row in rows if row["task"] == name}
         arms = [arm for arm in ARMS if arm in by_arm]
@@ -183,28 +186,3 @@ def draw(rows: list[store.Row], path: Path) -> None:
         axis.set(title=name, xlabel="thousand real steps a second of training")
         axis.margins(x=0.15)
     chart.finish(figure, axes, path)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    command = suite.parser(__doc__, 5)
-    add: Any = command.add_argument
-    add("--tasks", nargs="+", choices=tasks.TASKS, default=list(tasks.TASKS))
-    libraries = list(dict.fromkeys(library for library, _ in ARMS))
-    add("--libraries", nargs="+", choices=libraries, default=libraries)
-    add("--count", type=int, help="how many words or sequences (default: all words, or 20,000)")
-    add("--batches", type=int, default=12, help="of each kind")
-    add("--shapes", type=int, default=3, help="of bucketed batches")
-    add("--out", type=Path, default=RESULTS, help="the JSON to merge into")
-    options = command.parse_args(arguments)
-    if not options.table:
-        for name in options.tasks:
-            store.merge(options.out, run(tasks.TASKS[name](options.count), options), KEY)
-    rows = store.of_machine(store.load(options.out), None)
-    draw(rows, options.out.with_suffix(".png"))
-    print(table(rows), f"merged into {options.out}, and drawn in its .png", sep="\n")
-    if options.out == RESULTS:
-        tables.show(table(rows) + PICTURE, RESULTS, "batching.md")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,7 @@ counts of steps. `UNROLL` at the head of `jaxmask/recurrent/_choice.py`, and tha
 `"dense"` on a GPU, are chosen by hand from the results.
 """
 
+import argparse
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 from rich.progress import track
 
-from bench import calibrate, store, suite, tables, timing
+from bench import calibrate, store, tables, timing
 from jaxmask.recurrent import Choice
 
 UNROLL = (1, 4, 8, 16)
@@ -25,7 +26,7 @@ SIZES = (  # batch, time, hidden
     (64, 16, 256),
     (512, 128, 256),
 )
-LEAST = 0.02  # seconds that a sample takes at least
+ROUNDS, LEAST = 9, 0.02  # seconds that a sample takes at least
 
 
 def programs() -> Iterator[tuple[tuple, str, Any, tuple]]:
@@ -42,7 +43,7 @@ def programs() -> Iterator[tuple[tuple, str, Any, tuple]]:
             yield (sizes, "train"), name, train.lower(*data), data
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Median milliseconds by each method, a row for each size and pass."""
     groups, methods, lowered, data = zip(*programs(), strict=True)
     with ThreadPoolExecutor() as pool:  # to compile takes most of the time
@@ -54,7 +55,7 @@ def measure(rounds: int) -> dict[str, Any]:
     rows = []
     for (sizes, what), run in track(runs.items(), "timing"):
         named = dict(zip(("batch", "time", "hidden"), sizes, strict=True))
-        ms = timing.medians(timing.interleaved(run, rounds, least=LEAST))
+        ms = timing.medians(timing.interleaved(run, options.rounds, least=LEAST))
         rows.append({**named, "what": what, "ms": ms})
     return {"steps": rows}
 
@@ -72,12 +73,3 @@ def table(found: dict[str, Any]) -> str:
         [*head, *(f"{n} at a time" for n in UNROLL)],
         map(cells, found["steps"]),
     )
-
-
-def main() -> None:
-    options = suite.parser(__doc__, 9).parse_args()
-    suite.run("unroll", options, lambda: measure(options.rounds), table, "recurrent.md")
-
-
-if __name__ == "__main__":
-    main()

