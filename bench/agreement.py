@@ -1,14 +1,15 @@
 """Do rivals compute the same? Checked before anything is timed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.problem import Problem
-from bench.rivals.program import Program, Result
+if TYPE_CHECKING:
+    from bench.problem import Problem
+    from bench.rivals.program import Program, Result
 
 # A GPU multiplies float32 by TF32 unless told otherwise, and some libraries add up the gradients of
 # hundreds of steps in bfloat16.
@@ -21,7 +22,7 @@ class Disagreement(Exception):
 
 
 def differences(
-    problem: Problem, programs: dict[str, Program], reference: Result
+    problem: "Problem", programs: "dict[str, Program]", reference: "Result"
 ) -> dict[str, float]:
     """The distance of each program from the reference; raises if one is too large."""
     tolerances = TOLERANCE if jax.default_backend() == "cpu" else TOLERANCE_ON_GPU

@@ -19,6 +19,10 @@ COLOURS = {
     "torch packed": "#606c38",
     "torch padded": "#a3b18a",
     "cudnn": "#3c3c3c",
+    "jaxmask, skip_padding": "#6a040f",
+    "torch": "#606c38",
+    "torch nested": "#a3b18a",
+    "jax.nn": "#2a6f97",
 }
 PASSES = {"forward": "forward", "train": "forward and backward"}
 
@@ -81,7 +85,7 @@ def lines(
     spread_of: Callable[[store.Row, dict[str, Any]], dict[str, float]],
 ) -> None:
     """A line a rival, with a band from the lower to the upper quartile."""
-    for name in rivals.NAMES:
+    for name in COLOURS:
         present = [row for row in rows if name in row["rivals"]]
         if not present:
             continue
@@ -91,6 +95,27 @@ def lines(
         width = 2.2 if name == rivals.OURS else 1.2
         panel.plot(x, median, "o-", ms=3, lw=width, color=COLOURS[name], label=name)
         panel.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, lw=0)
+
+
+def bars(found: dict[str, Any], path: Path, name: str, about: str) -> None:
+    """A panel a row of results, a bar a rival, its quartiles on top."""
+    rows = found["rows"]
+    figure, axes = panels(len(rows), 1, f"{about}\n{found['machine']['processor']}", (3.2, 1.1))
+    for panel, row in zip(axes.flat, rows, strict=True):
+        spreads = {who: one["milliseconds"] for who, one in row["rivals"].items()}
+        medians = [spread["median"] for spread in spreads.values()]
+        errors = [
+            [s["median"] - s["low"] for s in spreads.values()],
+            [s["high"] - s["median"] for s in spreads.values()],
+        ]
+        heights = range(len(spreads))[::-1]
+        colours = [COLOURS[who] for who in spreads]
+        drawn = panel.barh(heights, medians, xerr=errors, color=colours)
+        panel.bar_label(drawn, fmt="%.3g", padding=4, fontsize=8)
+        panel.set_yticks(heights, spreads, fontsize=8)
+        panel.set_title(row[name], fontsize=9)
+        panel.margins(x=0.15)
+    figure.savefig(path, dpi=120)
 
 
 def finish(figure: Any, axes: Any, path: Path) -> None:

@@ -46,8 +46,9 @@ def _table(
 
     def cells(problem: Problem) -> list[str]:
         row = next(iter(problem.values()))
-        ratios = (_both(problem, one, lambda rival: f"{rival['ratio']:.2f}") for one in names)
-        times = _both(problem, rivals.OURS, _time)
+        both = [problem[what]["rivals"] if what in problem else {} for what in PASSES]
+        ratios = (tables.each(both, one, lambda rival: f"{rival['ratio']:.2f}") for one in names)
+        times = tables.each(both, rivals.OURS)
         return [_layer(row), name_of(row), f"{row['fill']:.0%}", times, *ratios]
 
     head = ["layer", name, "real steps", "jaxmask, ms", *(TITLES[one] for one in names)]
@@ -64,18 +65,6 @@ def _problems(rows: list[store.Row]) -> list[Problem]:
         if row["what"] in PASSES and rivals.OURS in row["rivals"]:
             found.setdefault(tuple(row[name] for name in PROBLEM), {})[row["what"]] = row
     return [found[key] for key in sorted(found, key=order)]
-
-
-def _both(problem: Problem, name: str, figure: Callable[[dict], str]) -> str:
-    """A figure of a rival, forward / training."""
-    every = [problem[what]["rivals"] if what in problem else {} for what in PASSES]
-    found = [figure(row[name]) if name in row else "" for row in every]
-    return " / ".join(found) if any(found) else ""
-
-
-def _time(rival: dict[str, Any]) -> str:
-    median = rival["milliseconds"]["median"]
-    return f"{median:.0f}" if median >= 100 else f"{median:.3g}"
 
 
 def _layer(row: store.Row) -> str:

@@ -22,7 +22,18 @@ from typing import Any
 
 from rich.progress import track
 
-from bench import agreement, chart, problem, ratios, rivals, roofline, side_by_side, store, timing
+from bench import (
+    agreement,
+    chart,
+    contest,
+    problem,
+    ratios,
+    rivals,
+    roofline,
+    side_by_side,
+    store,
+    timing,
+)
 from bench.problem import GATES, WHAT, Problem
 from bench.rivals.jaxmask import reference
 from bench.workloads import FILLS, SHAPES, WORKLOADS
@@ -67,19 +78,12 @@ def run(
     rate = roofline.tile_rate(task)
     runs = {name: program.run for name, program in programs.items()}
     times = timing.interleaved(runs, rounds, rest=REST, least=least)
-    ours = times[rivals.OURS]["median"] if rivals.OURS in times else None
-
-    def figures(name: str) -> store.Row:
-        spread = times[name]
-        return {
-            "milliseconds": spread,
-            "real_steps_per_second": round(1e3 * task.real / spread["median"]),
-            "ratio": ours and round(spread["median"] / ours, 3),
-            "of_tile_rate": round(rate["gflop"] / spread["median"] / rate["tile_gflops"] * 1e3, 3),
-            "difference": float(f"{apart[name]:.2g}"),
-            **programs[name].cost,
-        }
-
+    costs = {name: program.cost for name, program in programs.items()}
+    found = contest.figures(times, rivals.OURS, apart, costs)
+    for one in found.values():
+        seconds = one["milliseconds"]["median"] / 1e3
+        one["real_steps_per_second"] = round(task.real / seconds)
+        one["of_tile_rate"] = round(rate["gflop"] / seconds / rate["tile_gflops"], 3)
     return {
         "cell": task.cell,
         "shape": task.shape,
@@ -89,7 +93,7 @@ def run(
         "real_steps": task.real,
         "longest": max(task.lengths),
         "rate": rate,
-        "rivals": {name: figures(name) for name in times},
+        "rivals": found,
         "left_out": left_out,
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 from bench import store, tables
 
 NAMES = (
-    *("recurrent", "growth", "goals", "calibrate", "unroll"),
+    *("models", "attention", "recurrent", "growth", "goals", "calibrate", "unroll"),
     *("ragged", "overhead", "streaming", "serve", "devices"),
     *("train", "packing", "padding", "gaps"),
 )

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,19 @@ def markdown(about: str, head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> 
 
 def _line(cells: Iterable[Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def milliseconds(rival: dict[str, Any]) -> str:
+    median = rival["milliseconds"]["median"]
+    return f"{median:.0f}" if median >= 100 else f"{median:.3g}"
+
+
+def each(
+    passes: list[dict[str, dict]], name: str, figure: Callable[[dict], str] = milliseconds
+) -> str:
+    """A figure of a rival, forward / training."""
+    found = [figure(rivals[name]) if name in rivals else "" for rivals in passes]
+    return " / ".join(found) if any(found) else ""
 
 
 def show(text: str, path: Path) -> None:

@@ -27,6 +27,20 @@ def compiled(function: Callable, *args: Any) -> tuple[Any, float]:
     return program, time.perf_counter() - start
 
 
+def compiled_cost(function: Callable, *args: Any, times: int = 1) -> tuple[Any, dict[str, Any]]:
+    """A program; the least seconds to trace, lower and compile it, and MiB that it uses inside."""
+    seconds = []
+    for _ in range(times):
+        jax.clear_caches()
+        program, spent = compiled(function, *args)
+        seconds.append(spent)
+    cost = {"compile_seconds": round(min(seconds), 3)}
+    memory = program.memory_analysis()
+    if memory is not None:
+        cost["temporary_mebibytes"] = round(memory.temp_size_in_bytes / 2**20, 3)
+    return program, cost
+
+
 def interleaved(
     functions: dict[Any, Callable[[], Any]], rounds: int, *, rest: float = 0.0, least: float = 0.0
 ) -> dict[Any, dict[str, float]]:

@@ -14,8 +14,11 @@ import pytest
 import jaxmask as jm
 from bench import (
     agreement,
+    attention,
+    contest,
     goals,
     growth,
+    models,
     problem,
     ratios,
     recurrent,
@@ -29,6 +32,7 @@ from bench import (
 )
 from bench.problem import Problem
 from bench.rivals.jaxmask import reference
+from bench.rivals.models import Sizes
 from bench.rivals.program import Layout, Result, compile_jax
 from bench.workloads import FILLS, WORKLOADS, log_normal
 
@@ -154,6 +158,45 @@ def test_a_rival_that_fails_is_left_out_and_we_are_not(monkeypatch):
     assert left_out == {"flax": "it fails with RuntimeError: no such device"}
     with pytest.raises(RuntimeError, match="no such device"):
         rivals.build_all(TINY, ("jaxmask scan",))
+
+
+TINY_MODEL = Sizes(batch=3, time=7, features=8, heads=2, mlp=16, window=5, outputs=4)
+
+
+@pytest.mark.sampled(10)
+@pytest.mark.parametrize("what", models.PASSES)
+@pytest.mark.parametrize("name", models.MODELS)
+def test_models_agree_in_outputs_and_gradients(name, what, monkeypatch):
+    monkeypatch.setattr(models, "SIZES", TINY_MODEL)
+    made, left_out = models.entrants(name, what)
+    assert {"jaxmask", "flax"} <= set(made)
+    assert {*made, *left_out} >= {"keras", "torch"}
+    for fill in (0.5, 1.0):
+        row = models.run(name, what, fill, made, rounds=1)
+        assert row["rivals"].keys() == made.keys()
+        assert row["rivals"]["flax"]["compile_seconds"] > 0
+    text = models.table({"machine": store.machine(), "rows": [row]})
+    assert f"| {name} | 100% |" in text
+
+
+@pytest.mark.sampled(6)
+@pytest.mark.parametrize("name", attention.CASES)
+def test_attentions_agree_in_loss_and_gradients(name):
+    case = attention.CASES[name]
+    lengths = case.lengths and tuple(max(1, n // 128) for n in case.lengths)
+    small = case._replace(batch=4, time=16, lengths=lengths, window=case.window and 3)
+    row = {"case": name, **attention.run(small, rounds=1)}
+    assert {"jaxmask", "jax.nn"} <= set(row["rivals"])
+    assert f"| {name} |" in attention.table({"machine": store.machine(), "rows": [row]})
+
+
+def test_a_model_that_computes_something_else_is_refused():
+    def entrant(value):
+        return contest.Entrant(lambda: value, lambda found: found, {})
+
+    made = {"jaxmask": entrant(np.ones(3)), "flax": entrant(np.array([1, 1.01, 1]))}
+    with pytest.raises(agreement.Disagreement, match="some: flax and jaxmask: they differ by 1"):
+        contest.run(made, [], "some", rounds=1)
 
 
 def waits_for_all(task, before_timing):

@@ -6,8 +6,9 @@ A rival is left out, with a reason, if its library is missing or cannot do what 
 import importlib
 from collections.abc import Callable, Iterable
 
+from bench.contest import LeftOut
 from bench.problem import Problem
-from bench.rivals.program import LeftOut, Program
+from bench.rivals.program import Program
 
 OURS = "jaxmask"
 BUILDERS = {  # module and function

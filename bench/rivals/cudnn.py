@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
+from bench.contest import LeftOut
 from bench.problem import Problem, Weights
-from bench.rivals.program import Layout, LeftOut, Program, compile_jax
+from bench.rivals.program import Layout, Program, compile_jax
 
 
 def build(problem: Problem) -> Program:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from bench.contest import LeftOut
 from bench.problem import WEIGHTS, Problem, Weights
-from bench.rivals.program import Layout, LeftOut, Program, PyTree, compile_jax
+from bench.rivals.program import Layout, Program, PyTree, compile_jax
 
 LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
 

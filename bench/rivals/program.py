@@ -1,6 +1,5 @@
 """What a rival makes of a problem: something to run, its results in one layout, and its cost."""
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,15 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench import timing
 from bench.problem import Problem, Weights, loss
 
 PyTree = Any
 
 COMPILES = 3  # of each program, for the time that it takes
-
-
-class LeftOut(Exception):
-    """A rival that cannot take part, and why."""
 
 
 class Result(NamedTuple):
@@ -70,13 +66,14 @@ def compile_jax(problem: Problem, layout: Layout) -> Program:
     arguments = layout.params(weights), x, mask, lengths
     if problem.trains:
         arguments = *arguments, cotangent
-    jitted = jax.jit(train if problem.trains else forward)
-    cost = _cost(jitted, arguments, traces)
+    function = train if problem.trains else forward
+    _, cost = timing.compiled_cost(function, *arguments, times=COMPILES)
+    jitted = jax.jit(function)
     # Other lengths must not compile anew.
     others = jnp.flip(mask, 0), jnp.flip(lengths)
     jax.block_until_ready(jitted(*arguments))
     jax.block_until_ready(jitted(*arguments[:2], *others, *arguments[4:]))
-    cost["traces"] = len(traces)
+    cost["traces"] = len(traces) - COMPILES + 1
 
     def result(value: PyTree) -> Result:
         if not problem.trains:
@@ -89,19 +86,3 @@ def compile_jax(problem: Problem, layout: Layout) -> Program:
         )
 
     return Program(lambda: jax.block_until_ready(jitted(*arguments)), result, cost)
-
-
-def _cost(jitted: Any, arguments: tuple, traces: list) -> dict[str, Any]:
-    """Seconds to trace, lower and compile, the least of some, and MiB of temporary memory."""
-    seconds = []
-    for _ in range(COMPILES):
-        jax.clear_caches()
-        traces.clear()
-        start = time.perf_counter()
-        compiled = jitted.lower(*arguments).compile()
-        seconds.append(time.perf_counter() - start)
-    cost = {"compile_seconds": round(min(seconds), 3)}
-    memory = compiled.memory_analysis()
-    if memory is not None:
-        cost["temporary_mebibytes"] = round(memory.temp_size_in_bytes / 2**20, 3)
-    return cost

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from bench.contest import LeftOut
 from bench.problem import WEIGHTS, Problem, Weights
-from bench.rivals.program import LeftOut, Program, Result, as_float32
+from bench.rivals.program import Program, Result, as_float32
 
 MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import sequence_layers.jax as sl
 
+from bench.contest import LeftOut
 from bench.problem import Problem, Weights
-from bench.rivals.program import Layout, LeftOut, Program, PyTree, compile_jax
+from bench.rivals.program import Layout, Program, PyTree, compile_jax
 
 
 def build(problem: Problem) -> Program:

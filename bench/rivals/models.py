@@ -1,0 +1,262 @@
+"""Models in JAX, each in jaxmask, Flax and Keras, with the same weights by the same names.
+
+`Apply` is `(weights, x, mask) -> y`; a name of weights is the path in the module of jaxmask, which
+that of Flax shares.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxmask as jm
+from bench.contest import LeftOut
+
+Weights = dict[str, Any]
+Apply = Callable[[Weights, jax.Array, jax.Array], jax.Array]
+
+
+class Sizes(NamedTuple):
+    batch: int = 32
+    time: int = 256
+    features: int = 256
+    heads: int = 8
+    mlp: int = 1024
+    window: int = 5
+    outputs: int = 64
+
+
+class Peephole(nnx.RNNCellBase):
+    """An LSTM whose gates see the cell's state: a cell that neither library has."""
+
+    def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs):
+        self.in_features, self.hidden_features = in_features, hidden_features
+        self.dense = nnx.Linear(in_features + hidden_features, 4 * hidden_features, rngs=rngs)
+        self.peepholes = nnx.Param(0.1 * rngs.params.normal((3, hidden_features)))
+
+    def __call__(self, carry: tuple, x: jax.Array) -> tuple[tuple, jax.Array]:
+        h, c = carry
+        i, f, g, o = jnp.split(self.dense(jnp.concatenate([x, h], -1)), 4, -1)
+        p = self.peepholes[...]
+        c = nnx.sigmoid(f + p[0] * c) * c + nnx.sigmoid(i + p[1] * c) * jnp.tanh(g)
+        h = nnx.sigmoid(o + p[2] * c) * jnp.tanh(c)
+        return (h, c), h
+
+    def initialize_carry(self, input_shape: tuple, rngs: Any = None, *_: Any) -> tuple:
+        zero = jnp.zeros((*input_shape[:-1], self.hidden_features))
+        return zero, zero
+
+    @property
+    def num_feature_axes(self) -> int:
+        return 1
+
+
+class FlaxBlock(nnx.Module):
+    """The encoder block of Flax's own layers; `seen` is what Flax calls a mask."""
+
+    def __init__(self, heads: int, features: int, mlp: int, *, rngs: nnx.Rngs):
+        self.attention = nnx.MultiHeadAttention(heads, features, decode=False, rngs=rngs)
+        self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
+        self.mlp_in = nnx.Linear(features, mlp, rngs=rngs)
+        self.mlp_out = nnx.Linear(mlp, features, rngs=rngs)
+        self.mlp_norm = nnx.LayerNorm(features, rngs=rngs)
+
+    def __call__(self, x: jax.Array, seen: Any = None) -> jax.Array:
+        x = x + self.attention(self.attention_norm(x), mask=seen)
+        return x + self.mlp_out(nnx.relu(self.mlp_in(self.mlp_norm(x))))
+
+
+# -------------------------------------------------------------------------- jaxmask: (x, mask)
+
+
+def _encoder(sizes: Sizes, rngs: nnx.Rngs, blocks: int = 2, causal: bool = False) -> nnx.Module:
+    options = {"causal": causal, "activation": nnx.relu, "rngs": rngs}
+    given = sizes.heads, sizes.features, sizes.mlp
+    return jm.nn.Sequential(
+        *(jm.nn.TransformerEncoderBlock(*given, **options) for _ in range(blocks))
+    )
+
+
+def _convolutions(sizes: Sizes, rngs: nnx.Rngs, conv: Any = jm.nn.Conv1D) -> list:
+    given = sizes.features, sizes.features, sizes.window
+    return [layer for _ in range(3) for layer in (conv(*given, rngs=rngs), nnx.relu)]
+
+
+def _tagger(sizes: Sizes, rngs: nnx.Rngs) -> nnx.Module:
+    lstms = (jm.nn.LSTM(sizes.features, sizes.features, rngs=rngs) for _ in range(2))
+    last = nnx.Linear(2 * sizes.features, sizes.outputs, rngs=rngs)
+    return jm.nn.Sequential(jm.nn.Bidirectional(*lstms), last)
+
+
+def _cell(sizes: Sizes, rngs: nnx.Rngs) -> Peephole:
+    return Peephole(sizes.features, sizes.features, rngs=rngs)
+
+
+OURS = {
+    "encoder": _encoder,
+    "decoder": lambda sizes, rngs: _encoder(sizes, rngs, 1, causal=True),
+    "convolutions": lambda sizes, rngs: jm.nn.Sequential(*_convolutions(sizes, rngs)),
+    "tagger": _tagger,
+    "own cell": lambda sizes, rngs: jm.nn.RNN(_cell(sizes, rngs)),
+}
+MODELS = tuple(OURS)
+
+
+# --------------------------------------------------------------------------------------- Flax
+
+
+def _flax_blocks(sizes: Sizes, rngs: nnx.Rngs, blocks: int = 2) -> nnx.Module:
+    given = sizes.heads, sizes.features, sizes.mlp
+    return nnx.Sequential(*(FlaxBlock(*given, rngs=rngs) for _ in range(blocks)))
+
+
+def _flax_tagger(sizes: Sizes, rngs: nnx.Rngs) -> nnx.Module:
+    def rnn() -> nnx.RNN:
+        return nnx.RNN(nnx.OptimizedLSTMCell(sizes.features, sizes.features, rngs=rngs))
+
+    last = nnx.Linear(2 * sizes.features, sizes.outputs, rngs=rngs)
+    return nnx.Sequential(nnx.Bidirectional(rnn(), rnn()), last)
+
+
+def _call_blocks(causal: bool) -> Callable:
+    def call(model: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
+        seen = mask[:, None, None]
+        if causal:
+            seen = seen & nnx.make_causal_mask(mask, dtype=bool)
+        for block in model.layers:
+            x = block(x, seen)
+        return x
+
+    return call
+
+
+def _call_convolutions(model: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """`nnx.Conv` takes no mask of steps: padding is filled by hand."""
+    for layer in model.layers:
+        x = layer(jnp.where(mask[..., None], x, 0))
+    return x
+
+
+def _call_tagger(model: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
+    both, last = model.layers
+    return last(both(x, seq_lengths=mask.sum(1)))
+
+
+FLAX = {
+    "encoder": (_flax_blocks, _call_blocks(causal=False)),
+    "decoder": (lambda sizes, rngs: _flax_blocks(sizes, rngs, 1), _call_blocks(causal=True)),
+    "convolutions": (
+        lambda sizes, rngs: nnx.Sequential(*_convolutions(sizes, rngs, nnx.Conv)),
+        _call_convolutions,
+    ),
+    "tagger": (_flax_tagger, _call_tagger),
+    "own cell": (
+        lambda sizes, rngs: nnx.RNN(_cell(sizes, rngs)),
+        lambda model, x, mask: model(x, seq_lengths=mask.sum(1)),
+    ),
+}
+
+
+# -------------------------------------------------------------------------------------- of both
+
+
+def ours(name: str, sizes: Sizes) -> tuple[Weights, Callable]:
+    """Weights, and `(x, mask, weights) -> (y, mask)`."""
+    module = OURS[name](sizes, nnx.Rngs(0))
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    leaves, tree = jax.tree.flatten_with_path(params)
+    names = [".".join(str(key.key) for key in path if hasattr(key, "key")) for path, _ in leaves]
+
+    def apply(x: jax.Array, mask: jax.Array, weights: Weights) -> Any:
+        params = jax.tree.unflatten(tree, [weights[name] for name in names])
+        return nnx.merge(graph, params, rest)(x, mask)
+
+    draw = np.random.default_rng(0)  # so that a bias is not 0
+    noise = (0.05 * draw.normal(size=leaf.shape).astype("f4") for _, leaf in leaves)
+    weights = (leaf + more for (_, leaf), more in zip(leaves, noise, strict=True))
+    return dict(zip(names, weights, strict=True)), apply
+
+
+def flax(name: str, sizes: Sizes, weights: Weights) -> Apply:
+    make, call = FLAX[name]
+    graph, params, rest = nnx.split(make(sizes, nnx.Rngs(0)), nnx.Param, ...)
+    tree, names = jax.tree.structure(params), list(weights)
+
+    def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
+        params = jax.tree.unflatten(tree, [weights[name] for name in names])
+        return call(nnx.merge(graph, params, rest, copy=True), x, mask)
+
+    return apply
+
+
+# --------------------------------------------------------------------------------------- Keras
+
+
+def keras(name: str, sizes: Sizes) -> Apply:
+    makers = {"encoder": _keras_blocks, "decoder": _keras_blocks, "tagger": _keras_tagger}
+    if name not in makers:
+        raise LeftOut("it has no such layer that takes a mask")
+    return makers[name](sizes, name == "decoder")
+
+
+def _built(layer: Any, *shapes: tuple) -> Callable:
+    """`(weights, *inputs) -> y` of a layer of Keras."""
+    layer.build(*shapes)
+    rest = [v.value for v in layer.non_trainable_variables]
+    return lambda own, *inputs, **options: layer.stateless_call(own, rest, *inputs, **options)[0]
+
+
+def _keras_blocks(sizes: Sizes, causal: bool) -> Apply:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    from keras import layers
+
+    wide = (None, None, sizes.features)
+    norm = _built(layers.LayerNormalization(epsilon=1e-6), wide)
+    attention = layers.MultiHeadAttention(sizes.heads, sizes.features // sizes.heads)
+    attention = _built(attention, wide, wide)
+    mlp_in = _built(layers.Dense(sizes.mlp, activation="relu"), wide)
+    mlp_out = _built(layers.Dense(sizes.features), (None, None, sizes.mlp))
+
+    def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
+        for k in range(1 if causal else 2):
+
+            def own(name: str, *ends: str, k: int = k) -> list:
+                return [weights[f"layers.{k}.{name}.{end}"] for end in ends]
+
+            heads = [
+                w for n in ("query", "key", "value", "out") for w in own(f"attention.{n}", *KB)
+            ]
+            y = norm(own("attention_norm", "scale", "bias"), x)
+            seen = {"attention_mask": mask[:, None], "use_causal_mask": causal}
+            x = x + attention(heads, y, y, **seen)
+            y = norm(own("mlp_norm", "scale", "bias"), x)
+            x = x + mlp_out(own("mlp_out", *KB), mlp_in(own("mlp_in", *KB), y))
+        return x
+
+    return apply
+
+
+KB = ("kernel", "bias")
+
+
+def _keras_tagger(sizes: Sizes, causal: bool) -> Apply:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    from keras import layers
+
+    lstm = layers.LSTM(sizes.features, return_sequences=True)
+    both = _built(layers.Bidirectional(lstm), (None, None, sizes.features))
+    last = _built(layers.Dense(sizes.outputs), (None, None, 2 * sizes.features))
+
+    def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
+        own = [
+            weights[f"layers.0.{way}.{name}"]
+            for way in ("forward", "backward")
+            for name in ("w_x", "w_h", "b")
+        ]
+        return last([weights[f"layers.1.{end}"] for end in KB], both(own, x, mask=mask))
+
+    return apply
