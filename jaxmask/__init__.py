@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         random,
         recurrent,
         shape,
+        skip,
     )
     from jaxmask import (
         grain as grain,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from jaxmask.masks import Segments
     from jaxmask.packing import Packed, pack_sequences, pack_stream, unpack_sequences
     from jaxmask.ragged import ragged_vmap
+    from jaxmask.skip import skip_padding
 
 # Modules load when they are first used, so that `import jaxmask` is quick.
 _HOMES = {
@@ -68,6 +70,7 @@ _HOMES = {
     "pad_ragged": "batching",
     "pad_sequences": "batching",
     "ragged_vmap": "ragged",
+    "skip_padding": "skip",
     "unpack_sequences": "packing",
     "unpad_sequences": "batching",
 }
@@ -105,6 +108,8 @@ __all__ = [
     "random",
     "recurrent",
     "shape",
+    "skip",
+    "skip_padding",
     "unpack_sequences",
     "unpad_sequences",
 ]

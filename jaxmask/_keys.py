@@ -1,6 +1,9 @@
 """Random keys by row, by sequence, and by step, and what is drawn from them."""
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,19 @@ import numpy as np
 
 from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Segments
+
+# Who requires row ids, because it runs groups of rows in which an index names no row.
+_requiring: contextvars.ContextVar[str] = contextvars.ContextVar("requiring", default="")
+
+
+@contextlib.contextmanager
+def ids_required(where: str) -> Iterator[None]:
+    """Refuse noise whose rows are named by their index alone."""
+    token = _requiring.set(where)
+    try:
+        yield
+    finally:
+        _requiring.reset(token)
 
 
 def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None) -> Array:
@@ -33,6 +49,12 @@ def _one_key(key: Array, where: str) -> Array:
 
 def ids_of_rows(x: Array, where: str, row_ids: ArrayLike | None = None) -> Array:
     """The ids of the rows, `[batch, n]`: several numbers may name one; its index where None."""
+    if row_ids is None and _requiring.get():
+        raise ValueError(
+            f"{where}: inside `{_requiring.get()}` noise needs `row_ids`, since a group of rows "
+            "has no index in the batch. Let the function take them, `def f(x, mask, row_ids)`, "
+            "and pass them on."
+        )
     rows = jnp.arange(x.shape[0]) if row_ids is None else _check.array(row_ids, "row_ids", where)
     if not jnp.issubdtype(rows.dtype, jnp.integer):
         raise TypeError(f"{where}: `row_ids` must be integers, got dtype {rows.dtype}.")

@@ -17,7 +17,7 @@ LAYERS = {
     for number, names in enumerate(
         (
             ["_types"],
-            ["_check", "_nnx", "_report", "_sums"],
+            ["_check", "_nnx", "_compare", "_report", "_sums"],
             ["_class_ids", "_derivatives", "_mask_ops", "_logs"],
             ["masks"],
             ["_host", "_steps"],
@@ -27,7 +27,7 @@ LAYERS = {
             ["merge", "norm", "pool", "shape", "random", "recurrent", "conv"],
             ["attention", "audio", "_chain", "_reduction"],  # they read random and pool
             ["losses"],
-            ["decoding", "metrics", "ragged"],
+            ["decoding", "metrics", "ragged", "skip"],
             ["nn"],
             ["leak"],
             ["testing", "grain"],
@@ -38,7 +38,7 @@ LAYERS = {
 }
 FLAX_ROOMS = {"nn", "_nnx"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
-UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "testing"}
+UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "skip", "testing"}
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
 
 

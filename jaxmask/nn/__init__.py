@@ -49,6 +49,7 @@ from jaxmask.nn._shape import (
     Reshape,
     Upsample,
 )
+from jaxmask.nn._skip import SkipPadding
 from jaxmask.nn._spectral import SpectralNorm
 from jaxmask.nn._stacked import StackedRNN
 from jaxmask.nn._transformer import TransformerDecoderBlock, TransformerEncoderBlock
@@ -122,6 +123,7 @@ __all__ = [
     "Sequential",
     "SimpleRNN",
     "SinusoidalPositions",
+    "SkipPadding",
     "SpatialDropout",
     "SpectralNorm",
     "StackedRNN",

@@ -5,12 +5,13 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-from flax import errors, nnx
+from flax import nnx
 
 from jaxmask import _check, _keys, ragged
 from jaxmask._types import Mask, PyTree
 from jaxmask.nn._base import MaskedModule
 from jaxmask.nn._options import NoiseCall, draw, named, opened
+from jaxmask.nn._state import advance, refuse_changes, variables
 
 WHERE = "RaggedVmap"
 
@@ -85,7 +86,7 @@ class RaggedVmap(MaskedModule):
         )
         (y, after), (real, _) = g(x, mask, *arguments, row_keys)
         if rngs is None and jax.tree.leaves(counts):
-            self._advance(counts, after)
+            advance(self.module, counts, after, WHERE)
         return y, real
 
     def check(
@@ -111,18 +112,6 @@ class RaggedVmap(MaskedModule):
         axes = self.in_axes if isinstance(self.in_axes, tuple) else (self.in_axes,) * (1 + extra)
         return (*axes, 0)
 
-    def _advance(self, before: PyTree, after: PyTree) -> None:
-        # Rows too short to run give counts of 0; all others agree.
-        latest = jax.tree.map(lambda new: jnp.max(new, initial=0), after)
-        moved = jax.tree.map(jnp.maximum, before, latest)
-        try:
-            nnx.update(self.module, moved)
-        except errors.TraceContextError as error:
-            raise ValueError(
-                f"{WHERE}: the random stream of a closed-over model cannot advance inside a "
-                "transform of JAX. Use `nnx.jit` and `nnx.grad`, or split and merge the model."
-            ) from error
-
 
 class _Function:
     """The module as a pure function of a row, that also returns the counts of its streams."""
@@ -134,27 +123,10 @@ class _Function:
         *row, [keys, own] = arguments
         options = self.switches if own is None else {**self.switches, "rngs": nnx.Rngs(own)}
         module = nnx.merge(self.graph, keys, self.counts, self.rest, copy=True)
-        before = _leaves(module)
+        before = variables(module)
         y = module(*row, **options)
-        _refuse_changes(before, _leaves(module))
+        refuse_changes(before, module, WHERE, "row")
         return y, jax.tree.map(jnp.asarray, nnx.state(module, nnx.RngCount))
-
-
-def _refuse_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
-    changed = [name for name, leaf in after.items() if before.get(name) is not leaf]
-    if changed:
-        raise ValueError(
-            f"{WHERE}: the module changes {', '.join(changed)} on each row, and a batch has no "
-            "single value for it. Use running averages (`model.eval()`), `jm.nn.BatchNorm` for "
-            "statistics over real steps of all rows, or return the new value as a result."
-        )
-
-
-def _leaves(module: Any) -> dict[str, Any]:
-    """Every array outside random streams, by its path, read now, since variables change."""
-    state = nnx.state(module, nnx.Not(nnx.RngState))
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 ragged.RaggedVmap.adapters[nnx.Module] = RaggedVmap

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check
+from jaxmask import _check, _compare
 from jaxmask._report import Report
-from jaxmask._types import Array, PyTree
+from jaxmask._types import Array
 from jaxmask.ragged._arguments import Arguments, compacted
 from jaxmask.ragged._errors import RaggedTraceError, UnsupportedPrimitiveError
 
@@ -84,11 +84,13 @@ def _of_batch(ragged: Any, call: Arguments) -> tuple[Any, list[Array], list[list
     """Values, gradients in the arrays, and for each row its gradients in the shared arguments."""
 
     def totals(arrays: list[Array], shared: list[Array]) -> tuple[Array, Any]:
-        given = replace(call, shared=_merged(call.shared, shared))
-        y, _ = ragged.run(given, _merged(call.arrays, arrays))
-        return jax.vmap(_weighted_sum)(y), y
+        given = replace(call, shared=_compare.merged(call.shared, shared))
+        y, _ = ragged.run(given, _compare.merged(call.arrays, arrays))
+        return jax.vmap(_compare.weighted_sum)(y), y
 
-    of_rows, pull, y = jax.vjp(totals, _floats(call.arrays), _floats(call.shared), has_aux=True)
+    of_rows, pull, y = jax.vjp(
+        totals, _compare.floats(call.arrays), _compare.floats(call.shared), has_aux=True
+    )
     # Row by row: in a sum, the nan of one row would hide the others.
     of_shared = [pull(one)[1] for one in jnp.eye(call.batch, dtype=of_rows.dtype)]
     return y, pull(jnp.ones_like(of_rows))[0], of_shared
@@ -102,43 +104,15 @@ def _of_row(f: Any, call: Arguments, row: int, lengths: dict[str, int]) -> tuple
     ]
 
     def total(floats: list[Array], shared: list[Array]) -> tuple[Array, Any]:
-        given = replace(call, shared=_merged(call.shared, shared))
-        y = jax.tree.map(jnp.asarray, f(*given.rebuild(_merged(arrays, floats))))
-        return _weighted_sum(y), y
+        given = replace(call, shared=_compare.merged(call.shared, shared))
+        y = jax.tree.map(jnp.asarray, f(*given.rebuild(_compare.merged(arrays, floats))))
+        return _compare.weighted_sum(y), y
 
-    slopes = jax.grad(total, (0, 1), has_aux=True)(_floats(arrays), _floats(call.shared))
+    slopes = jax.grad(total, (0, 1), has_aux=True)(
+        _compare.floats(arrays), _compare.floats(call.shared)
+    )
     (of_arrays, of_shared), y = slopes
     return y, of_arrays, of_shared
-
-
-def _is_float(leaf: Any) -> bool:
-    """Whether a leaf has a gradient; shared leaves may be anything, even text."""
-    if not isinstance(leaf, float | np.ndarray | np.generic | jax.Array):
-        return False
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
-
-
-def _floats(leaves: Sequence[Any]) -> list[Array]:
-    return [jnp.asarray(leaf) for leaf in leaves if _is_float(leaf)]
-
-
-def _merged(leaves: Sequence[Any], floats: Sequence[Array]) -> list[Any]:
-    inside = iter(floats)
-    return [next(inside) if _is_float(leaf) else leaf for leaf in leaves]
-
-
-def _weighted_sum(y: PyTree) -> Array:
-    """A sum of all floats, in which each index has the same weight in arrays of any size."""
-    total = jnp.zeros(())
-    for leaf in jax.tree.leaves(y):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            angle = jnp.ones(leaf.shape)
-            for axis in range(leaf.ndim):
-                angle += (1.3 - 0.4 * axis) * jax.lax.broadcasted_iota(
-                    jnp.float32, leaf.shape, axis
-                )
-            total += jnp.sum(leaf * jnp.cos(angle))
-    return total
 
 
 # ------------------------------------------------------------------------ differences
@@ -158,7 +132,7 @@ def _differences(
     labelled += zip(names, ours_all, [*slopes, *shared_slopes], strict=True)
     found = []
     for label, ours, theirs in labelled:
-        text = _difference(np.asarray(ours), np.asarray(theirs), tolerance)
+        text = _compare.difference(np.asarray(ours), np.asarray(theirs), tolerance)
         if text:
             found.append(f"{label} {at}: {text}")
     return found
@@ -173,26 +147,6 @@ def _paths(call: Arguments) -> list[str]:
     of_arrays: list[str] = []
     of_shared: list[str] = []
     for text, leaf, is_shared in zip(texts, call.shared, call.is_shared, strict=True):
-        if _is_float(leaf if is_shared else next(arrays)):
+        if _compare.is_float(leaf if is_shared else next(arrays)):
             (of_shared if is_shared else of_arrays).append(text)
     return of_arrays + of_shared
-
-
-def _difference(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
-    """The first entry that differs, or ""; nan equals only nan, and padding must be 0."""
-    if ours.ndim != theirs.ndim or any(
-        a < b for a, b in zip(ours.shape, theirs.shape, strict=True)
-    ):
-        return f"expected shape {theirs.shape}, got {ours.shape}"
-    expected = np.zeros_like(ours)
-    expected[tuple(slice(0, size) for size in theirs.shape)] = theirs
-    if not np.issubdtype(theirs.dtype, np.inexact):
-        wrong = ours != expected
-    else:
-        finite = theirs[np.isfinite(theirs)]
-        scale = max(1.0, float(np.max(np.abs(finite), initial=0)))
-        wrong = ~np.isclose(ours / scale, expected / scale, rtol=0, atol=tolerance, equal_nan=True)
-    if not wrong.any():
-        return ""
-    index = tuple(int(k) for k in np.argwhere(wrong)[0])
-    return f"expected {expected[index]:.3g}, got {ours[index]:.3g}"

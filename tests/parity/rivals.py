@@ -485,6 +485,12 @@ _MODELS = (
         "partly: `TimeDistributed`: a mask that the inner layer makes is lost",
     ),
     Facts(
+        "skip_padding nn.SkipPadding",
+        "none",
+        "none",
+        "partly: a `NestedTensor` skips padding in inference, in `TransformerEncoder` alone",
+    ),
+    Facts(
         "ragged_vmap nn.RaggedVmap",
         "none",
         "none",

@@ -19,6 +19,7 @@ from tests.registry import (
     ragged,
     random,
     recurrent,
+    skip,
 )
 from tests.registry.entry import Entry as Entry
 from tests.registry.entry import Input as Input
@@ -38,6 +39,7 @@ FAMILIES = (
     ragged,
     random,
     recurrent,
+    skip,
 )
 REGISTRY: list[Entry] = [entry for family in FAMILIES for entry in family.ENTRIES]
 NOT_MASKED_FUNCTIONS: dict[str, str] = {

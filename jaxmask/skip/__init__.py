@@ -1,0 +1,18 @@
+"""`skip_padding`: run a masked function at the lengths that its rows really have.
+
+    g = jm.skip_padding(f)
+    y, y_mask = g(x, mask)  # equals f(x, mask)
+
+Rows are sorted by length and cut into groups, and each group runs at the shortest of a few static
+lengths that holds it.
+"""
+
+from jaxmask._report import Report
+from jaxmask.skip._plan import Plan
+from jaxmask.skip._transform import SkipPadding, skip_padding
+
+__all__ = ["Plan", "Report", "SkipPadding", "skip_padding"]
+
+
+def __dir__() -> list[str]:
+    return __all__

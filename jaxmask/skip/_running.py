@@ -1,0 +1,128 @@
+"""Run the groups, forward and backward.
+
+Each of these calls the next, so that `vmap` and derivatives may come in any order:
+
+    run                     custom_vjp: forward, and a backward that runs the forward again
+      _forward, _backward   custom_jvp: their derivatives are those of `f` on the batch as it is
+        _one_by_one         custom_vmap: mapped calls run in turn, since a `switch` with a mapped
+                            index would run every branch
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from jaxmask._types import Array, PyTree
+from jaxmask.skip import _groups as groups
+from jaxmask.skip._arguments import Arrays
+from jaxmask.skip._plan import WHERE
+from jaxmask.skip._tracing import Programs
+
+
+def run(programs: Programs, arrays: Arrays) -> PyTree:
+    """What `f` returns for the batch."""
+    return jax.tree.unflatten(programs.tree, _differentiable(programs, arrays))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable(programs: Programs, arrays: Arrays) -> list[Array]:
+    return _forward(programs, arrays)
+
+
+def _vjp_forward(programs: Programs, arrays: Arrays) -> tuple[list[Array], Arrays]:
+    return _forward(programs, arrays), arrays
+
+
+def _vjp_backward(programs: Programs, arrays: Arrays, given: list[Any]) -> tuple[Arrays]:
+    _refuse_captured_weights(arrays)
+    results = zip(given, programs.results, strict=True)
+    gradients = _backward(programs, arrays, [g for g, result in results if result.is_floating])
+    return (groups.merged(arrays, gradients, others=False),)
+
+
+def _refuse_captured_weights(arrays: Arrays) -> None:
+    """Inside `shard_map`, each device would have a gradient of its own for what all share."""
+    for a in filter(groups.is_floating, arrays.captured):
+        if jax.typeof(groups.varying(a, arrays.steps[0])) != jax.typeof(a):
+            raise ValueError(
+                f"{WHERE}: inside `shard_map`, weights that all devices share must be arguments of "
+                f"`f`, `f(x, mask, weights)`, to have a gradient; it closes over one of {a.shape}."
+            )
+
+
+_differentiable.defvjp(_vjp_forward, _vjp_backward)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _forward(programs: Programs, arrays: Arrays) -> list[Array]:
+    return _one_by_one(functools.partial(groups.forward, programs))(arrays)
+
+
+@_forward.defjvp
+def _forward_jvp(programs: Programs, primals: Any, tangents: Any) -> Any:
+    (arrays,), (d_arrays,) = primals, tangents
+    results = _forward(programs, arrays)
+    floating = functools.partial(_whole, programs, arrays)
+    d_floating = iter(
+        jax.jvp(floating, (groups.floats(arrays),), (_tangents(arrays, d_arrays),))[1]
+    )
+    d_results = [
+        next(d_floating) if result.is_floating else np.zeros(y.shape, jax.dtypes.float0)
+        for y, result in zip(results, programs.results, strict=True)
+    ]
+    return results, d_results
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _backward(programs: Programs, arrays: Arrays, given: list[Array]) -> list[Array]:
+    """Gradients of the floating arrays, by the cotangents of the floating results."""
+    return _one_by_one(functools.partial(groups.backward, programs))(arrays, given)
+
+
+@_backward.defjvp
+def _backward_jvp(programs: Programs, primals: Any, tangents: Any) -> Any:
+    (arrays, given), (d_arrays, d_given) = primals, tangents
+
+    def pull(floats: list[Array], given: list[Array]) -> list[Array]:
+        return jax.vjp(functools.partial(_whole, programs, arrays), floats)[1](given)[0]
+
+    d_floats = _tangents(arrays, d_arrays)
+    _, d_gradients = jax.jvp(pull, (groups.floats(arrays), given), (d_floats, d_given))
+    return _backward(programs, arrays, given), d_gradients
+
+
+def _whole(programs: Programs, arrays: Arrays, floats: list[Array]) -> list[Array]:
+    """The floating results of the batch as it is, from the floating arrays."""
+    return groups.floating_results(programs, programs.whole, groups.merged(arrays, floats))
+
+
+def _tangents(arrays: Arrays, d_arrays: Arrays) -> list[Array]:
+    """The tangents of the floating arrays."""
+    pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(d_arrays), strict=True)
+    return [d for a, d in pairs if groups.is_floating(a)]
+
+
+def _one_by_one(f: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """`f`, which `vmap` runs for one mapped index after the other."""
+    mapped = custom_vmap(f)
+
+    @mapped.def_vmap
+    def rule(size: int, is_mapped: Any, *arguments: PyTree) -> Any:
+        leaves, tree = jax.tree.flatten(arguments)
+        moving = jax.tree.leaves(is_mapped)
+
+        def of_index(index: Array) -> list[Array]:
+            own = [
+                leaf[index] if moves else leaf for leaf, moves in zip(leaves, moving, strict=True)
+            ]
+            return mapped(*jax.tree.unflatten(tree, own))
+
+        results = jax.lax.map(of_index, jnp.arange(size))
+        return results, [True] * len(results)
+
+    return mapped
