@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
 
-LENGTHS = np.array([3, 9, 24, 1, 17, 0, 8, 2, 12, 5])
+LENGTHS = np.array([3, 9, 24, 1, 17, 0, 8, 2, 11, 5])
 BATCH, TIME = len(LENGTHS), 24
 MASK = np.arange(TIME) < LENGTHS[:, None]
 X = np.where(MASK[..., None], np.random.default_rng(0).normal(size=(BATCH, TIME, 4)), np.nan)
@@ -53,6 +53,7 @@ CARRY = jm.recurrent.LSTMCarry(
     np.full((BATCH, 3), 0.5, np.float32), np.ones((BATCH, 3), np.float32)
 )
 STEP_WEIGHTS = np.random.default_rng(1).random((BATCH, TIME)).astype(np.float32)
+SEVEN = np.array([0, 1, 2, 3, 4, 6, 7])  # in three groups of three, without an empty row
 CASES = {
     "by row": (jm.pool.mean, X, MASK, (), "shared"),
     "by step": (jm.ops.softmax, X, MASK, (), "shared"),
@@ -60,6 +61,7 @@ CASES = {
     "a pytree": (of_a_pytree, {"a": X, "c": X[..., 0]}, MASK, (), "shared"),
     "integers": (counted, X, MASK, (), "shared"),
     "weights": (jm.recurrent.lstm, X, MASK, (WEIGHTS,), "shared"),
+    "a group filled up": (jm.recurrent.lstm, X[SEVEN], MASK[SEVEN], (WEIGHTS,), "shared"),
     "a carry": (recurrent_from, X, MASK, (WEIGHTS, CARRY), ("shared", "row")),
     "weights of steps": (weighted, X, MASK, (STEP_WEIGHTS,), "step"),
     "segments": (jm.ops.cumsum, X, SEGMENTS, (), "shared"),
@@ -90,7 +92,7 @@ def test_values_and_gradients_are_those_of_the_function(case):
     f, x, mask, rest, kinds = CASES[case]
     ours, theirs = (
         jax.jit(jax.value_and_grad(loss_of(g, mask), (0, 1), has_aux=True))(x, rest)
-        for g in (skip(f, rest=kinds), f)
+        for g in (skip(f, rest=kinds, groups=3), f)
     )
     assert_close(ours, theirs)
 
@@ -111,7 +113,7 @@ def recorded(lengths):
 def test_groups_run_at_the_shortest_length_that_holds_them():
     lengths = []
     jax.block_until_ready(jax.jit(skip(recorded(lengths), groups=5))(X, MASK))
-    assert sorted(lengths) == [4, 4, 10, 24, 24]  # 0 1, 2 3, 5 8, 9 12, 17 24
+    assert sorted(lengths) == [4, 4, 10, 24, 24]  # 0 1, 2 3, 5 8, 9 11, 17 24
 
 
 def test_a_batch_without_a_real_step_runs_nothing():

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _mask_ops
 from jaxmask._sums import accumulator
 from jaxmask._types import Array
 from jaxmask.skip._arguments import Arrays
@@ -132,34 +131,19 @@ def _sorted(programs: Programs, arrays: Arrays) -> Order:
 
 
 def _grouped(programs: Programs, order: Order, arrays: Arrays) -> tuple[list[Array], list[Array]]:
-    """The arrays by step and by row as `[groups, rows, ...]`; no step of a copy is real."""
-    steps, rows = jax.tree.map(
-        lambda a: _by_group(programs, a[order.order]), (arrays.steps, arrays.rows)
-    )
-    mask = programs.call.mask_at
-    steps[mask] = _without_copies(programs, order, steps[mask])
-    return steps, rows
+    """The arrays by step and by row as `[groups, rows, ...]`."""
+    moving = arrays.steps, arrays.rows
+    return jax.tree.map(lambda a: _by_group(programs, a[order.order]), moving)
 
 
 def _cotangents(programs: Programs, order: Order, given: Array, per_row: int) -> Array:
     """`[groups, rows * per_row, ...]`, 0 for copies, whose results nobody sees."""
-    of_rows = given.reshape(-1, per_row, *given.shape[1:])[order.order]
-    grouped = _without_copies(programs, order, _by_group(programs, of_rows))
-    return grouped.reshape(programs.plan.groups, -1, *given.shape[1:])
+    of_rows = given.reshape(-1, per_row, *given.shape[1:])[order.order].at[: order.filled].set(0)
+    return _by_group(programs, of_rows).reshape(programs.plan.groups, -1, *given.shape[1:])
 
 
 def _by_group(programs: Programs, a: Array) -> Array:
     return a.reshape(programs.plan.groups, programs.plan.rows, *a.shape[1:])
-
-
-def _without_copies(programs: Programs, order: Order, grouped: Array) -> Array:
-    """0 in the rows that fill up the first groups."""
-    if not order.filled:
-        return grouped
-    place = _by_group(programs, jnp.arange(programs.plan.groups * programs.plan.rows))
-    return jnp.where(
-        _mask_ops.expand(place < order.filled, grouped.ndim), jnp.zeros_like(grouped), grouped
-    )
 
 
 def _ungrouped(order: Order, a: Array, per_row: int = 1) -> Array:
