@@ -67,11 +67,11 @@ def step_of(trainer: Trainer, state: State, batch: data.Batch) -> Callable[[], A
 def adding_up(params: Any, mesh: Any) -> Callable[[], Any]:
     """The gradients' reduction alone."""
 
-    def of_share(rows: jax.Array, params: Any) -> Any:
+    def of_shard(rows: jax.Array, params: Any) -> Any:
         return jax.lax.psum(params, devices.ROWS)
 
-    run = jax.jit(devices.on_each_share(of_share, mesh, out=PartitionSpec()))
-    rows = devices.deal_rows(np.zeros(mesh.size), mesh)
+    run = jax.jit(devices.on_each_device(of_shard, mesh, out=PartitionSpec()))
+    rows = devices.shard_rows(np.zeros(mesh.size), mesh)
     return lambda: run(rows, params)
 
 

@@ -118,10 +118,10 @@ def train_step(
 ) -> jax.Array:
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
-    def of_share(batch, params):
+    def of_shard(batch, params):
         return loss_of(nnx.merge(graph, params, rest), *batch[:4], axes=devices.ROWS)
 
-    of_all = devices.on_each_share(of_share, mesh, out=PartitionSpec(), spread=spread)
+    of_all = devices.on_each_device(of_shard, mesh, out=PartitionSpec(), spread=spread)
     loss, gradient = jax.value_and_grad(of_all, argnums=1)(batch, params)
     optimizer.update(model, gradient)
     return loss
@@ -186,7 +186,7 @@ def main() -> None:
     nnx.update((model, optimizer), devices.lay_out(state, mesh, spread=options.spread))
     steps = itertools.islice(training.from_step(0), options.steps)
     for batch in track(steps, total=options.steps, description="Training"):
-        loss = train_step(model, optimizer, devices.deal_rows(batch, mesh), mesh, options.spread)
+        loss = train_step(model, optimizer, devices.shard_rows(batch, mesh), mesh, options.spread)
     model.eval()
     rate_of_errors, examples = error_rate(model, Batches(tested, 200, max_shapes=3))
     print(f"Loss {float(loss):.3f}; phoneme error rate {rate_of_errors:.1%} of held-out words")

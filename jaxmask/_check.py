@@ -320,7 +320,7 @@ def optional_count(value: Any, where: str, name: str, *, least: int = 0) -> int 
     return None if value is None else count(value, where, name, least=least)
 
 
-def static_number(value: Any, where: str, name: str) -> None:
+def static_number(value: Any, where: str, name: str) -> Any:
     """One number that is known while the function is traced."""
     number(value, where, name)
     if isinstance(value, jax.core.Tracer):
@@ -328,13 +328,14 @@ def static_number(value: Any, where: str, name: str) -> None:
             f"{where}: `{name}` must be known before the function is traced, got a traced value. "
             "Under `jax.jit`, close over it or name it in `static_argnames`."
         )
+    return value
 
 
-def dropout_rate(value: Any, where: str) -> float:
+def dropout_rate(value: Any, where: str, name: str = "dropout_rate") -> float:
     """A static probability below 1."""
-    static_number(value, where, "dropout_rate")
+    static_number(value, where, name)
     if not 0 <= value < 1:
-        raise ValueError(f"{where}: `dropout_rate` must lie from 0 to below 1, got {value}.")
+        raise ValueError(f"{where}: `{name}` must lie from 0 to below 1, got {value}.")
     return value
 
 

@@ -99,7 +99,7 @@ def start(mesh: Mesh) -> tuple[nnx.GraphDef, State]:
 
 @functools.cache
 def stepper(graph: nnx.GraphDef, mesh: Mesh) -> Callable[..., tuple[State, jax.Array, jax.Array]]:
-    def of_share(batch, params, statistics, key):
+    def of_shard(batch, params, statistics, key):
         network = nnx.merge(graph, params, statistics)
         mask = jm.Segments(batch["segments"], SEGMENTS)
         logits, mask = network(batch["ids"], mask, key)
@@ -110,7 +110,7 @@ def stepper(graph: nnx.GraphDef, mesh: Mesh) -> Callable[..., tuple[State, jax.A
         return total / jnp.maximum(count, 1), (count, accuracy, nnx.state(network, nnx.BatchStat))
 
     gradient = jax.value_and_grad(
-        devices.on_each_share(of_share, mesh, out=PartitionSpec()), argnums=1, has_aux=True
+        devices.on_each_device(of_shard, mesh, out=PartitionSpec()), argnums=1, has_aux=True
     )
 
     @jax.jit

@@ -87,10 +87,10 @@ def letters_to_phonemes(mesh, spread, given):
     optimizer = nnx.Optimizer(net, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
     both = net, optimizer
     nnx.update(both, devices.lay_out(nnx.state(both), mesh, spread=spread))
-    dealt = [devices.deal_rows(batch, mesh) for batch in given]
+    sharded = [devices.shard_rows(batch, mesh) for batch in given]
     step = lambda batch: transformer.train_step(*both, batch, mesh, spread)  # noqa: E731
-    program = transformer.train_step.lower(*both, dealt[0], mesh, spread).compile()
-    losses = [float(step(batch)) for batch in dealt]
+    program = transformer.train_step.lower(*both, sharded[0], mesh, spread).compile()
+    losses = [float(step(batch)) for batch in sharded]
     return program.as_text(), losses, nnx.state(net, nnx.Param), nnx.state(optimizer)
 
 

@@ -1,4 +1,4 @@
-"""The leak check convicts functions that leak and acquits functions that do not.
+"""The leak check catches functions that leak and passes functions that do not.
 
 Each function here is written out in plain JAX or Flax, so that its verdict is known without the
 check: what is wrong with it stands in its name.
@@ -210,7 +210,7 @@ def alone(fn):
 
 
 @pytest.mark.parametrize("fn", VALUE_LEAKS)
-def test_a_leaking_value_or_mask_is_convicted(fn):
+def test_a_leaking_value_or_mask_is_caught(fn):
     assert {f.what for f in findings_of(together(tuple(VALUE_LEAKS)), fn)} & {"value", "mask"}
 
 
@@ -334,7 +334,7 @@ GRADIENT_LEAKS = {
 
 
 @pytest.mark.parametrize("fn", GRADIENT_LEAKS)
-def test_a_leak_in_the_gradient_alone_is_convicted(fn):
+def test_a_leak_in_the_gradient_alone_is_caught(fn):
     report = alone(fn)
     assert not report.ok
     assert GRADIENT_LEAKS[fn] in whats(report)
@@ -360,7 +360,7 @@ def test_layer_norm_is_right_as_a_closure_and_its_parameter_gradients_are_not():
     assert {finding.where for finding in report.findings} >= {"params['layer']['scale']"}
 
 
-def test_a_flax_convolution_is_convicted_as_a_module():
+def test_a_flax_convolution_is_caught_as_a_module():
     report = leak.check(Wrapped(CONVOLUTION), X, MASK)
     assert "value" in whats(report)
     assert "params['layer']['kernel']" in {finding.where for finding in report.findings}
@@ -380,7 +380,7 @@ def test_gradients_in_params_are_compared():
     assert leak.check(filled, X, MASK, params=params, moves=ALL_MOVES).ok
 
 
-# ------------------------------------------------------------------------------ acquittals
+# ------------------------------------------------------------------------------ what passes
 
 
 def masked_mean_in_plain_jax(x, mask):
@@ -448,7 +448,7 @@ RIGHT = {
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("moves", RIGHT, ids=str)
-def test_right_functions_are_acquitted(moves):
+def test_right_functions_pass(moves):
     report = together(RIGHT[moves], moves)
     assert report.ok, str(report)
 
@@ -457,7 +457,7 @@ LONG = np.random.default_rng(9).normal(size=(2, 65, 2)).astype(np.float32)
 LONG_MASK = np.arange(65) < np.array([[64], [33]])
 
 
-def test_results_that_are_zero_but_for_rounding_are_acquitted():
+def test_results_that_are_zero_but_for_rounding_pass():
     """A softmax does not see a bias of its keys, so the bias has no gradient but noise."""
 
     def attend(params, x, mask):
@@ -572,7 +572,7 @@ MOVED = {
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(("move", "fn"), [(move, fn) for move in MOVED for fn in MOVED[move]])
-def test_a_move_convicts_what_the_default_acquits(move, fn):
+def test_a_move_catches_what_the_default_passes(move, fn):
     report = together(MOVED[move], (move,))
     assert {f.move for f in findings_of(report, fn)} == {move}
     assert moves_of(report) == {move}
@@ -754,7 +754,7 @@ def test_what_grows_without_a_mask_must_grow_by_zeros():
     assert "No mask came with this array" in str(leak.check(ones, X, MASK))
 
 
-def test_an_output_without_a_real_entry_is_no_acquittal():
+def test_an_output_without_a_real_entry_is_no_proof():
     report = leak.check(lambda x, mask: (x.mean(1), jnp.zeros(3, bool)), X, MASK)
     assert not report.ok
     assert "nothing in it is real" in str(report)
@@ -801,7 +801,7 @@ def test_a_module_in_training_mode_is_left_as_it_was():
     }
 
 
-def test_a_jaxmask_model_is_acquitted_with_its_parameters():
+def test_a_jaxmask_model_passes_with_its_parameters():
     model = jm.nn.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), jnp.tanh, jm.nn.GlobalMeanPool())
     report = leak.check(model, X, MASK, moves=ALL_MOVES)
     assert report.ok, str(report)
@@ -855,7 +855,7 @@ def test_the_report_says_where_and_by_how_much():
     assert "input: x float32 [1, 6]; mask [1, 6], 3 of 6 steps real" in text
 
 
-def test_an_acquittal_states_its_scope():
+def test_a_pass_states_its_scope():
     text = str(leak.check(jm.pool.mean, X, MASK, moves=("left",)))
     assert "no leak found" in text
     assert "This holds for these shapes, this mask and what was tried." in text

@@ -1,6 +1,6 @@
 """What hides a leak: a compiler that mends it, a tolerance for many entries, few contents tried.
 
-The other half is as much of a test: right functions whose rounding is large are acquitted.
+The other half is as much of a test: right functions whose rounding is large pass.
 """
 
 import jax
@@ -20,7 +20,7 @@ X = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
 LONG = np.arange(100) < np.array([[100], [60], [7]])
 
 
-def convicted(report):
+def caught(report):
     """The keys of a dict of outputs that hold a wrong value."""
     wheres = (f.where for f in report.findings if f.what == "value")
     return {where.split("'")[1] for where in wheres}
@@ -41,18 +41,18 @@ def products():
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", hidden.PRODUCTS)
-def test_a_product_with_a_mask_is_convicted_however_it_is_spelled(products, name):
-    assert name in convicted(products)
+def test_a_product_with_a_mask_is_caught_however_it_is_spelled(products, name):
+    assert name in caught(products)
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_products_in_half_precision(dtype):
     report = leak.check(side_by_side(hidden.PRODUCTS), jnp.asarray(X, dtype), MASK)
-    assert convicted(report) == set(hidden.PRODUCTS)
+    assert caught(report) == set(hidden.PRODUCTS)
 
 
-def test_the_compiled_program_alone_acquits_them(products):
+def test_the_compiled_program_alone_passes_them(products):
     """Else there is nothing to show here."""
     poison = np.where(MASK, X, np.nan)
     right = [n for n, f in hidden.PRODUCTS.items() if np.isfinite(jax.jit(f)(poison, MASK)).all()]
@@ -72,7 +72,7 @@ def test_a_product_in_the_gradient_alone():
 
 def test_a_full_mask_is_tried_in_a_longer_row():
     report = leak.check(side_by_side(hidden.PRODUCTS), X, np.ones_like(MASK))
-    assert convicted(report) == set(hidden.PRODUCTS)
+    assert caught(report) == set(hidden.PRODUCTS)
 
 
 # --------------------------------------------------------------------------- tolerances
@@ -111,14 +111,14 @@ def test_a_small_gradient_beside_a_large_one():
 def test_each_kind_of_content_is_tried():
     fns = {name: hidden.reads(seen) for name, seen in hidden.CONTENTS.items()}
     report = leak.check(lambda x, m: {n: f(x, m) for n, f in fns.items()}, X, MASK)
-    assert convicted(report) == set(hidden.CONTENTS)
+    assert caught(report) == set(hidden.CONTENTS)
 
 
 def test_each_kind_of_id_is_tried():
     ids = np.random.default_rng(0).choice([2, 4, 8], size=(3, 6))
     fns = {name: hidden.reads(seen) for name, seen in hidden.IDS.items()}
     report = leak.check(lambda x, m: {n: f(x, m) for n, f in fns.items()}, ids, MASK)
-    assert convicted(report) == set(hidden.IDS)
+    assert caught(report) == set(hidden.IDS)
 
 
 def test_what_cleans_its_input_still_leaks_what_is_finite():
@@ -129,7 +129,7 @@ def test_what_cleans_its_input_still_leaks_what_is_finite():
         "branch": lambda x, m: jnp.where(jnp.isnan(x).any(), filled(x, m), x).sum(1),
         "small only": lambda x, m: jnp.where(jnp.abs(x) < 1e-3, x, filled(x, m)).sum(1),
     }
-    assert convicted(leak.check(side_by_side(fns), X, MASK)) == set(fns)
+    assert caught(leak.check(side_by_side(fns), X, MASK)) == set(fns)
 
 
 # ---------------------------------------------------------------- right, and hard to compute
@@ -192,7 +192,7 @@ DATA = {
     ("kind", "dtype"),
     [*((kind, "float32") for kind in DATA), ("plain", "bfloat16"), ("of all scales", "float16")],
 )
-def test_what_rounds_a_lot_is_acquitted(kind, dtype):
+def test_what_rounds_a_lot_passes(kind, dtype):
     x = DATA[kind](np.random.default_rng(1).normal(size=(3, 100, 4)))
 
     def fn(xs, mask):
@@ -202,7 +202,7 @@ def test_what_rounds_a_lot_is_acquitted(kind, dtype):
     assert report.ok, str(report)
 
 
-def test_long_sums_and_ties_are_acquitted():
+def test_long_sums_and_ties_pass():
     x = np.random.default_rng(2).normal(size=(2, 2000, 1)).astype(np.float32)
     mask = np.arange(2000) < np.array([[2000], [900]])
 

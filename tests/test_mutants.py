@@ -34,15 +34,15 @@ def obey(law, entry):
 
 
 @pytest.mark.parametrize("mutant", WRONG, ids=str)
-def test_a_law_convicts(mutant):
-    """By a comparison that fails; an accident on the way is no conviction."""
+def test_a_law_catches(mutant):
+    """By a comparison that fails; an unrelated error does not count."""
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         obey(mutant.law, mutant.entry)
 
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("mutant", [m for m in WRONG if m.leaks], ids=str)
-def test_the_check_convicts(mutant):
+def test_the_check_catches(mutant):
     assert not checked(mutant.entry, mutant.moves, mutant.lengths).ok
 
 
@@ -53,7 +53,7 @@ def test_the_check_is_silent_where_nothing_leaks(mutant):
     assert checked(mutant.entry, mutant.moves, mutant.lengths).ok
 
 
-# The laws acquit the whole registry as well; here they meet plain functions that share no code.
+# The laws hold for the whole registry as well; here they meet plain functions that share no code.
 COMPARISONS = (
     *("padding_changes_nothing", "zero_padding", "row_alone", "layouts", "empty_rows"),
     *("gradients_are_slopes", "nan_stays_in_its_row", "second_derivatives"),
@@ -62,7 +62,7 @@ COMPARISONS = (
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
-def test_no_law_convicts(subject):
+def test_no_law_catches(subject):
     for law in COMPARISONS:
         obey(law, subject.entry)
 
@@ -72,7 +72,7 @@ TAKES_ONE_MASK = [entry for entry in REGISTRY if {spec.mask for spec in entry.in
 
 @pytest.mark.sampled(8)
 @pytest.mark.parametrize("entry", TAKES_ONE_MASK[::3], ids=str)
-def test_the_check_acquits(entry):
+def test_the_check_passes(entry):
     moves = {"any": ("left", "holes"), "contiguous": ("left",), "right": ()}[entry.mask_class]
     report = checked(entry, moves)
     assert report.ok, str(report)
@@ -80,7 +80,7 @@ def test_the_check_acquits(entry):
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
-def test_the_check_acquits_plain_functions(subject):
+def test_the_check_passes_plain_functions(subject):
     moves = ("left", "holes") if subject.entry.mask_class == "any" else ("left",)
     report = checked(subject.entry, moves)
     assert report.ok, str(report)

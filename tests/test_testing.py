@@ -69,7 +69,7 @@ def test_batches_hold_numbers_at_real_steps_and_poison_in_the_padding():
 
 
 @pytest.mark.parametrize("function", [jm.pool.max, jm.ops.cumsum, jm.ops.flip])
-def test_right_functions_are_acquitted(function):
+def test_right_functions_pass(function):
     jitted = jax.jit(function)
     for x, mask in drawn(testing.ragged_batches(batch=(2, 2), time=(1, 3)), 30):
         testing.assert_row_alone(jitted, x, mask)
@@ -103,7 +103,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_functions_are_convicted(name):
+def test_wrong_functions_are_caught(name):
     @QUICK
     @hypothesis.given(testing.ragged_batches(batch=(2, 3), time=(2, 3)))
     def run(batch):

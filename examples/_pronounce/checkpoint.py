@@ -16,7 +16,7 @@ from _pronounce.errors import UserError
 
 # A kill leaves no torn file under a checkpoint's name; what befalls it later shows in its bytes.
 SEAL = "sha256.json"
-ADVICE = "Train anew with --fresh, or name another folder with --out."
+ADVICE = "Train from scratch with --fresh, or name another folder with --out."
 
 
 class Checkpoints:

@@ -62,11 +62,11 @@ class Split(NamedTuple):
 def split(dictionary: Dictionary, words: int | None = None) -> Split:
     """Deal out whole words, so that no pronunciation of a held-out word is ever trained on.
 
-    The deal is the same for every `--seed`, so runs with different seeds can be compared.
+    The split is the same for every `--seed`, so runs with different seeds can be compared.
 
     Args:
       dictionary: all words.
-      words: None deals out all of them; a number, for a quick look, only so many of them.
+      words: how many to use, for a quick look; all where None.
     """
     held_out, development = HELD_OUT_WORDS, DEVELOPMENT_WORDS
     if words is not None:

@@ -19,26 +19,26 @@ def all_devices() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (ROWS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def deal_rows(batch: Tree, mesh: Mesh) -> Tree:
-    """Put a share of the rows on each device, after empty rows that make the shares equal.
+def shard_rows(batch: Tree, mesh: Mesh) -> Tree:
+    """Shard the rows over the devices, padded with empty rows to shards of equal size.
 
     An empty row is all padding, so it changes no loss, no gradient and no metric.
     """
     sharding = NamedSharding(mesh, PartitionSpec(ROWS))
 
-    def deal(rows: np.ndarray) -> jax.Array:
+    def shard(rows: np.ndarray) -> jax.Array:
         spare = -len(rows) % mesh.size
         empty = np.zeros((spare, *rows.shape[1:]), rows.dtype)
         return jax.device_put(np.concatenate([rows, empty]), sharding)
 
-    return jax.tree.map(deal, batch)
+    return jax.tree.map(shard, batch)
 
 
 def layout(tree: Tree, mesh: Mesh, *, spread: bool = False) -> Tree:
-    """How parameters, or anything of their shapes, lie: a `PartitionSpec` for each array.
+    """The sharding of parameters, or anything of their shapes: a `PartitionSpec` for each array.
 
-    To spread an array is to cut it along its longest axis that the devices divide; one that has
-    none is copied.
+    With `spread`, an array is sharded along its longest axis that the devices divide, and
+    replicated if it has none.
     """
 
     def spec(leaf: jax.Array | jax.ShapeDtypeStruct) -> PartitionSpec:
@@ -51,7 +51,7 @@ def layout(tree: Tree, mesh: Mesh, *, spread: bool = False) -> Tree:
 
 
 def lay_out(tree: Tree, mesh: Mesh, *, spread: bool = False) -> Tree:
-    """Put parameters, or anything of their shapes, on the devices, or tell shapes where to lie."""
+    """Put parameters, or anything of their shapes, on the devices; shapes get their sharding."""
 
     def put(leaf: Any, spec: PartitionSpec) -> Any:
         sharding = NamedSharding(mesh, spec)
@@ -62,17 +62,17 @@ def lay_out(tree: Tree, mesh: Mesh, *, spread: bool = False) -> Tree:
     return jax.tree.map(put, tree, layout(tree, mesh, spread=spread))
 
 
-def on_each_share(
+def on_each_device(
     f: Callable[..., Any], mesh: Mesh, out: PartitionSpec, *, spread: bool = False
 ) -> Callable[..., Any]:
-    """Let `f(batch, params, *copied)` see only the rows of its own device.
+    """Run `f(batch, params, *copied)` on each device, with the rows of that device alone.
 
     Args:
-      f: a function of a share of the batch, of the whole parameters, and of what is the same
-        everywhere.
+      f: a function of one shard of the batch, of the whole parameters, and of what is the same
+        on all devices.
       mesh: the devices.
-      out: how results lie: `PartitionSpec(ROWS)`, or `PartitionSpec()` if `f` makes all alike.
-      spread: how the parameters lie. The gradient of what gathers them adds up and deals out.
+      out: sharding of the results: `PartitionSpec(ROWS)`, or `PartitionSpec()` where all are equal.
+      spread: shard the parameters; the gradient of gathering them is a reduce-scatter.
     """
 
     def apply(batch: Any, params: Any, *copied: Any) -> Any:
@@ -82,7 +82,7 @@ def on_each_share(
             return f(batch, jax.tree.map(_gathered, params, specs), *copied)
 
         lies = (PartitionSpec(ROWS), specs, *[PartitionSpec()] * len(copied))
-        # The CTC loss of Optax starts from zeros, which do not look like the share of one device.
+        # The CTC loss of Optax starts from zeros, which do not look like the shard of one device.
         return jax.shard_map(on_a_device, mesh=mesh, in_specs=lies, out_specs=out, check_vma=False)(
             batch, params, *copied
         )
@@ -90,7 +90,7 @@ def on_each_share(
     return apply
 
 
-def _gathered(share: jax.Array, spec: PartitionSpec) -> jax.Array:
+def _gathered(shard: jax.Array, spec: PartitionSpec) -> jax.Array:
     if not len(spec):
-        return share
-    return jax.lax.all_gather(share, ROWS, axis=len(spec) - 1, tiled=True)
+        return shard
+    return jax.lax.all_gather(shard, ROWS, axis=len(spec) - 1, tiled=True)

@@ -51,12 +51,12 @@ class Evaluator:
     def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh, *, spread: bool = False):
         self.mesh = mesh
         rows = PartitionSpec(devices.ROWS)
-        say = devices.on_each_share(_say(graphdef), mesh, out=rows, spread=spread)
+        say = devices.on_each_device(_say(graphdef), mesh, out=rows, spread=spread)
         self._say = jax.jit(say)
 
     def say(self, params: nnx.State, batch: Batch) -> Said:
         """Let the model say the words of a batch."""
-        said = self._say(devices.deal_rows(batch, self.mesh), params)
+        said = self._say(devices.shard_rows(batch, self.mesh), params)
         return Said(*(np.asarray(part)[: len(batch.indices)] for part in said))
 
     def score(self, params: nnx.State, entries: Entries, batches: Batches) -> Score:

@@ -56,7 +56,7 @@ def outline(size: Size) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def own_share(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Give each frame of a letter a share of its own of the letter's features.
+    """Give each frame of a letter its own share of the letter's features.
 
     Some letters are two phonemes (x is K S), and CTC hears at most one in a frame: both frames of a
     letter need scores of their own. A layer of one's own is a function of `(x, mask)`, no more.

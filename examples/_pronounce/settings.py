@@ -23,7 +23,7 @@ PRESETS = {
     "medium": Preset(Size(96, 3, 192, 0.15), batch_size=64, learning_rate=5e-3, steps=16000),
     "large": Preset(Size(128, 3, 256, 0.25), batch_size=64, learning_rate=4e-3, steps=25000),
 }
-# Larger models learn more, but only from enough steps: up to so many minutes a model is best.
+# Larger models learn more, but only from enough steps: the minutes up to which each is best.
 BEST_UP_TO = {"small": 8.0, "medium": 90.0, "large": float("inf")}
 
 

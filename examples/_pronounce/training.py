@@ -50,9 +50,9 @@ def mean_loss(
     devices would be wrong where shares differ in empty rows, so both numbers are added up first.
     """
 
-    def of_share(batch: Batch, params: nnx.State, step: jax.Array) -> jax.Array:
+    def of_shard(batch: Batch, params: nnx.State, step: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        # Each device has rows of its own, so it needs dropout noise of its own.
+        # Each device has different rows, so it needs different dropout noise.
         key = jax.random.fold_in(key, jax.lax.axis_index(devices.ROWS))
         model = nnx.merge(graphdef, params)
         logits, frames = model(batch.letters, batch.mask, rngs=nnx.Rngs(dropout=key))
@@ -61,7 +61,7 @@ def mean_loss(
         total, count = jax.lax.psum(share, devices.ROWS)
         return total / count
 
-    return devices.on_each_share(of_share, mesh, out=PartitionSpec(), spread=spread)
+    return devices.on_each_device(of_shard, mesh, out=PartitionSpec(), spread=spread)
 
 
 class Trainer:
@@ -109,7 +109,7 @@ class Trainer:
         return seconds
 
     def _inputs(self, state: State, batch: Batch, step: int) -> tuple[Any, ...]:
-        return devices.deal_rows(batch, self.mesh), state.params, np.uint32(step)
+        return devices.shard_rows(batch, self.mesh), state.params, np.uint32(step)
 
 
 def _update(state: State, gradients: nnx.State, rate: jax.Array) -> State:

@@ -149,7 +149,7 @@ class Packed:
 
         Raises:
           TypeError, ValueError: if `y` does not belong to these rows; if a sequence was split,
-            since each of its pieces has a result of its own.
+            since each of its pieces has its own result.
         """
         where = "collect"
         most = self._most(max_segments, where)
@@ -164,7 +164,7 @@ class Packed:
         if len(twice):
             raise ValueError(
                 f"{where}: sequence {self.pieces.sequence[twice[0]]} was split, and each of its "
-                "pieces has a result of its own: combine them yourself, by `packed.pieces`."
+                "pieces has its own result: combine them yourself, by `packed.pieces`."
             )
         if not len(y):
             return np.zeros((self.count, *y.shape[1:]), y.dtype), np.zeros(self.count, bool)

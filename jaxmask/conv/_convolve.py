@@ -95,7 +95,7 @@ def depthwise(
     dilation: int = 1,
     mask_rule: str | None = None,
 ) -> Pair:
-    """Convolve each feature with kernels of its own over time.
+    """Convolve each feature with its own kernels over time.
 
         y[b, i, f * multiplier + m] = bias + sum_k x[b, i * strides + k * dilation - left, f]
                                                    * kernel[k, f, m]
@@ -158,7 +158,7 @@ def conv2d(
     """Convolve each row over time and frequency; the mask is over time.
 
     Over time, padding, masks and mask class are those of `conv1d`. The frequency axis has no
-    padding of its own to mask: every bin is real.
+    padding to mask: every bin is real.
 
     Args:
       x: `[batch, time, frequency, channel]`, floating or complex.

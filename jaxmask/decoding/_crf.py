@@ -28,7 +28,7 @@ def viterbi(
 
     Args:
       logits: scores of the tags at each step, `[batch, time, tags]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a chain of its own), or None.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a separate chain), or None.
       transitions: `[tags, tags]`, floating: the score of a step from the row's tag to the column's.
       start: `[tags]`, floating: the score of each first tag; None is 0.
       end: `[tags]`, floating: the score of each last tag; None is 0.
@@ -91,7 +91,7 @@ def crf_marginals(
 
     Args:
       logits: scores of the tags at each step, `[batch, time, tags]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a chain of its own), or None.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a separate chain), or None.
       transitions: `[tags, tags]`, floating.
       start: `[tags]`, floating, or None.
       end: `[tags]`, floating, or None.

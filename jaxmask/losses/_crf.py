@@ -28,7 +28,7 @@ def crf(
 
     Args:
       logits: scores of the tags at each step, `[batch, time, tags]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a chain of its own), or None.
+      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a separate chain), or None.
       tags: `[batch, time]`, integer ids of tags; padding may hold any value.
       transitions: `[tags, tags]`, floating: the score of a step from the row's tag to the column's;
         -inf forbids it. A row whose tags are forbidden costs inf; where every path is, the gradient

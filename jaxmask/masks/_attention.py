@@ -58,7 +58,7 @@ def window(left: int, right: int = 1) -> AttentionPredicate:
 
 
 def same_segment(query: Segments, key: Segments | None = None) -> AttentionPredicate:
-    """A query sees the keys of its own segment; padding sees nothing.
+    """A query sees the keys of its segment; padding sees nothing.
 
     Args:
       query: ids `[batch, query]`.

@@ -1,17 +1,23 @@
 """Audio modules: configuration only; the arithmetic is `jaxmask.audio`."""
 
+import dataclasses
 import functools
-from typing import Any
 
 from jaxmask import _windows, audio
 from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import Configured, MaskedModule, configured
 
 # Computed on the host, so a constant in a traced call, and cached: a model computes it once.
 _filterbank = functools.lru_cache(maxsize=32)(audio.mel_filterbank)
 
 
-class Frames(MaskedModule):
+def _check_windows(layer: "Frames | LogMelSpectrogram") -> None:
+    windows = layer.window, layer.strides, layer.padding, layer.mask_rule
+    _windows.window(*windows, type(layer).__name__)
+
+
+@configured
+class Frames(Configured):
     """Frames of samples: `jaxmask.audio.frames`.
 
     Shapes: `x [batch, time, feature...]` and mask `[batch, time]` to
@@ -30,21 +36,18 @@ class Frames(MaskedModule):
       ((1, 8, 400), 4)
     """
 
-    def __init__(
-        self, window: int, strides: int, *, padding: str = "valid", mask_rule: str | None = None
-    ):
-        _windows.window(window, strides, padding, mask_rule, "Frames")
-        self.window = window
-        self.strides = strides
-        self.padding = padding
-        self.mask_rule = mask_rule
+    _function = staticmethod(audio.frames)
+    window: int
+    strides: int
+    _: dataclasses.KW_ONLY
+    padding: str = "valid"
+    mask_rule: str | None = None
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Cut into frames and return `(y, mask)`."""
-        options: dict[str, Any] = {"padding": self.padding, "mask_rule": self.mask_rule}
-        return audio.frames(x, mask, self.window, self.strides, **options)
+    def __post_init__(self) -> None:
+        _check_windows(self)
 
 
+@configured
 class LogMelSpectrogram(MaskedModule):
     """Log-mel features of samples: `jaxmask.audio.log_mel`.
 
@@ -75,56 +78,33 @@ class LogMelSpectrogram(MaskedModule):
       ((1, 8, 40), 4)
     """
 
-    def __init__(
-        self,
-        mels: int,
-        *,
-        rate: float,
-        window: int,
-        strides: int,
-        fft_size: int | None = None,
-        low: float = 0.0,
-        high: float | None = None,
-        scale: str = "htk",
-        norm: str | None = None,
-        taper: str = "hann",
-        power: float = 2.0,
-        floor: float = 1e-6,
-        padding: str = "valid",
-        mask_rule: str | None = None,
-    ):
-        _windows.window(window, strides, padding, mask_rule, "LogMelSpectrogram")
-        if fft_size is not None and fft_size % 2:
-            raise ValueError(f"LogMelSpectrogram: `fft_size` must be even, got {fft_size}.")
-        self.mels = mels
-        self.rate = rate
-        self.window = window
-        self.strides = strides
-        self.fft_size = max(2, 1 << (window - 1).bit_length()) if fft_size is None else fft_size
-        self.low = low
-        self.high = high
-        self.scale = scale
-        self.norm = norm
-        self.taper = taper
-        self.power = power
-        self.floor = floor
-        self.padding = padding
-        self.mask_rule = mask_rule
+    mels: int
+    _: dataclasses.KW_ONLY
+    rate: float
+    window: int
+    strides: int
+    fft_size: int | None = None
+    low: float = 0.0
+    high: float | None = None
+    scale: str = "htk"
+    norm: str | None = None
+    taper: str = "hann"
+    power: float = 2.0
+    floor: float = 1e-6
+    padding: str = "valid"
+    mask_rule: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_windows(self)
+        if self.fft_size is None:
+            self.fft_size = max(2, 1 << (self.window - 1).bit_length())
+        if self.fft_size % 2:
+            raise ValueError(f"LogMelSpectrogram: `fft_size` must be even, got {self.fft_size}.")
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Compute the features and return `(y, mask)`."""
-        bank = _filterbank(
-            *(self.mels, self.fft_size, self.rate),
-            low=self.low,
-            high=self.high,
-            scale=self.scale,
-            norm=self.norm,
-        )
-        return audio.log_mel(
-            *(x, mask, bank, self.window, self.strides),
-            taper=self.taper,
-            power=self.power,
-            floor=self.floor,
-            padding=self.padding,
-            mask_rule=self.mask_rule,
-        )
+        options = {name: getattr(self, name) for name in ("low", "high", "scale", "norm")}
+        bank = _filterbank(self.mels, self.fft_size, self.rate, **options)
+        names = ("taper", "power", "floor", "padding", "mask_rule")
+        options = {name: getattr(self, name) for name in names}
+        return audio.log_mel(x, mask, bank, self.window, self.strides, **options)

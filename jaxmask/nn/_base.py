@@ -1,14 +1,15 @@
 """What all modules share: the base class, options of parameters, and checks."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Required, TypedDict, TypeVar
+from typing import Any, ClassVar, Required, TypedDict, TypeVar, dataclass_transform
 
 import jax
 from flax import nnx
 
 from jaxmask import _check
-from jaxmask._types import Array, ArrayLike, Mask
+from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 M = TypeVar("M", bound=nnx.Module)
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -34,6 +35,43 @@ class MaskedModule(nnx.Module):
         values need is not computed.
         """
         return quiet_copy(self)(x, mask)[1]
+
+
+def checked(check: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """A field that `check(value, where, name, *args)` checks and converts."""
+    known = {name: options.pop(name) for name in ("default", "kw_only") if name in options}
+    metadata = {"check": lambda value, where, name: check(value, where, name, *args, **options)}
+    return dataclasses.field(**known, metadata=metadata)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(checked, dataclasses.field))
+def configured(cls: type[M]) -> type[M]:
+    """Make `__init__` of the fields of a module, as `dataclasses.dataclass` does."""
+    return dataclasses.dataclass(eq=False, repr=False)(cls)
+
+
+@configured
+class Configured(MaskedModule):
+    """A module of options alone: its fields are the arguments of the function below it."""
+
+    _function: ClassVar[Callable[..., Pair]]
+    _of_call: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the function
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if check := field.metadata.get("check"):
+                value = check(getattr(self, field.name), type(self).__name__, field.name)
+                setattr(self, field.name, value)
+
+    def _run(self, x: Any, mask: Mask, *more: Any, **options: Any) -> Pair:
+        fields = [field for field in dataclasses.fields(self) if field.name not in self._of_call]
+        sizes = [getattr(self, field.name) for field in fields if not field.kw_only]
+        options |= {field.name: getattr(self, field.name) for field in fields if field.kw_only}
+        return type(self)._function(x, mask, *more, *sizes, **options)
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Run the function and return `(y, mask)`."""
+        return self._run(x, mask)
 
 
 class ParamOptions(TypedDict, total=False):

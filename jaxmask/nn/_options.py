@@ -76,7 +76,7 @@ def refuse_resets(where: str) -> NoReturn:
     """Refuse `resets` for a layer that works over time and has no notion of an episode."""
     raise TypeError(
         f"{where}: takes no `resets` and works over time, so it would mix the episodes of a row. "
-        "Use a recurrent layer, or give each episode a row or a segment of its own."
+        "Use a recurrent layer, or give each episode its own row or segment."
     )
 
 

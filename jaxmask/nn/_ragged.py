@@ -22,7 +22,7 @@ class RaggedVmap(MaskedModule):
         y[b] = module(x[b, : n[b]]), followed by 0
 
     The module is written, by you or by others, for one sequence `[n, feature]`, without a
-    mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row noise of its own,
+    mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row different noise,
     and advance as in one call. Statistics and caches that it would change row by row have no
     single value for a batch: that is an error which names them.
 

@@ -1,38 +1,40 @@
 """Noise modules: a random stream and configuration; the arithmetic is `jaxmask.random`."""
 
-from typing import Any, ClassVar, TypedDict, Unpack
+import dataclasses
+import math
+from typing import Any, ClassVar
 
 from flax import nnx
 
 from jaxmask import _check, ops, random
-from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask._types import ArrayLike, Mask, Pair
+from jaxmask.nn._base import Configured, checked, configured
 from jaxmask.nn._options import Rngs, draw
 
 
-class NoiseOptions(TypedDict, total=False):
-    """What all noise modules take; `Dropout` documents each."""
+def _within(value: Any, where: str, name: str, low: float, high: float) -> float:
+    _check.static_number(value, where, name)
+    if not low <= value <= high:
+        limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{where}: `{name}` must be {limits}, got {value}.")
+    return value
 
-    deterministic: bool
-    rng_collection: str
-    rngs: nnx.Rngs | nnx.RngStream | None
 
-
-class _Noise(MaskedModule):
+@configured
+class _Noise(Configured):
     """In evaluation values pass, with 0 in the padding; in training each call draws a new key."""
 
     ignores_resets: ClassVar[bool] = True  # noise is keyed by row and real step
+    _of_call = ("deterministic", "rng_collection", "rngs")
+    _: dataclasses.KW_ONLY
+    deterministic: bool = False
+    rng_collection: str = "dropout"
+    rngs: nnx.Rngs | nnx.RngStream | None = None
 
-    def __init__(
-        self,
-        *,
-        deterministic: bool = False,
-        rng_collection: str = "dropout",
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-    ):
-        self.deterministic = deterministic
-        self.rng_collection = rng_collection
-        stream = rngs[rng_collection] if isinstance(rngs, nnx.Rngs) else rngs
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.rngs
+        stream = given[self.rng_collection] if isinstance(given, nnx.Rngs) else given
         # Its own stream, so that other layers draw what they would draw without this one.
         self.rngs = nnx.data(None if stream is None else stream.fork())
 
@@ -40,9 +42,6 @@ class _Noise(MaskedModule):
     def per_step(self) -> bool:  # type: ignore[override]
         """Whether each step is handled alone, which holds in evaluation."""
         return self.deterministic
-
-    def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        raise NotImplementedError
 
     def __call__(
         self,
@@ -65,12 +64,11 @@ class _Noise(MaskedModule):
         if self.deterministic if deterministic is None else deterministic:
             return ops.fill(x, mask)
         x, mask = _check.pair(x, mask, type(self).__name__)
-        return self._draw(x, mask, self._key(rngs), row_ids)
-
-    def _key(self, rngs: Rngs | None) -> Array:
-        return draw(self.rngs, rngs, type(self).__name__, self.rng_collection)
+        key = draw(self.rngs, rngs, type(self).__name__, self.rng_collection)
+        return self._run(x, mask, key, row_ids=row_ids)
 
 
+@configured
 class Dropout(_Noise):
     """Zero features at random, step by step: `jaxmask.random.dropout`.
 
@@ -95,20 +93,17 @@ class Dropout(_Noise):
       ([0.0, 2.0], False)
     """
 
-    def __init__(self, dropout_rate: float, **options: Unpack[NoiseOptions]):
-        super().__init__(**options)
-        self.dropout_rate = _check.dropout_rate(dropout_rate, type(self).__name__)
-
-    def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        return random.dropout(x, mask, key, self.dropout_rate, row_ids=row_ids)
+    _function = staticmethod(random.dropout)
+    dropout_rate: float = checked(_check.dropout_rate)
 
 
+@configured
 class SpatialDropout(_Noise):
     """Zero whole feature maps of a row at random: `jaxmask.random.spatial_dropout`.
 
     Args:
       dropout_rate: probability that a feature map is dropped, from 0 to below 1.
-      **options: as in `Dropout`.
+      deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -119,20 +114,17 @@ class SpatialDropout(_Noise):
       True
     """
 
-    def __init__(self, dropout_rate: float, **options: Unpack[NoiseOptions]):
-        super().__init__(**options)
-        self.dropout_rate = _check.dropout_rate(dropout_rate, type(self).__name__)
-
-    def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        return random.spatial_dropout(x, mask, key, self.dropout_rate, row_ids=row_ids)
+    _function = staticmethod(random.spatial_dropout)
+    dropout_rate: float = checked(_check.dropout_rate)
 
 
+@configured
 class GaussianNoise(_Noise):
     """Add normal noise: `jaxmask.random.gaussian_noise`.
 
     Args:
       stddev: standard deviation of the noise.
-      **options: as in `Dropout`.
+      deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -143,17 +135,11 @@ class GaussianNoise(_Noise):
       [[1.0, 0.0]]
     """
 
-    def __init__(self, stddev: float, **options: Unpack[NoiseOptions]):
-        super().__init__(**options)
-        _check.static_number(stddev, "GaussianNoise", "stddev")
-        if stddev < 0:
-            raise ValueError(f"GaussianNoise: `stddev` must be at least 0, got {stddev}.")
-        self.stddev = stddev
-
-    def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        return random.gaussian_noise(x, mask, key, self.stddev, row_ids=row_ids)
+    _function = staticmethod(random.gaussian_noise)
+    stddev: float = checked(_within, 0, math.inf)
 
 
+@configured
 class TimeMasking(_Noise):
     """Set spans of real steps, which stay real, to 0: `jaxmask.random.time_masking`.
 
@@ -161,7 +147,7 @@ class TimeMasking(_Noise):
       max_width: the widest span.
       num_masks: number of spans.
       max_ratio: width of the widest span as a fraction of the row.
-      **options: as in `Dropout`.
+      deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -172,34 +158,20 @@ class TimeMasking(_Noise):
       [[True, True, False]]
     """
 
-    def __init__(
-        self,
-        max_width: int,
-        *,
-        num_masks: int = 1,
-        max_ratio: float = 1.0,
-        **options: Unpack[NoiseOptions],
-    ):
-        super().__init__(**options)
-        _check.static_number(max_ratio, "TimeMasking", "max_ratio")
-        if not 0 <= max_ratio <= 1:
-            raise ValueError(f"TimeMasking: `max_ratio` must lie within 0 and 1, got {max_ratio}.")
-        self.max_width = _check.count(max_width, "TimeMasking", "max_width")
-        self.num_masks = _check.count(num_masks, "TimeMasking", "num_masks")
-        self.max_ratio = max_ratio
-
-    def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        options: dict[str, Any] = {"num_masks": self.num_masks, "max_ratio": self.max_ratio}
-        return random.time_masking(x, mask, key, self.max_width, row_ids=row_ids, **options)
+    _function = staticmethod(random.time_masking)
+    max_width: int = checked(_check.count)
+    num_masks: int = checked(_check.count, default=1, kw_only=True)
+    max_ratio: float = checked(_within, 0, 1, default=1.0, kw_only=True)
 
 
+@configured
 class FeatureMasking(_Noise):
     """Set bands of features to 0, the same over a row: `jaxmask.random.feature_masking`.
 
     Args:
       max_width: the widest band.
       num_masks: number of bands.
-      **options: as in `Dropout`.
+      deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -209,12 +181,6 @@ class FeatureMasking(_Noise):
       (1, 3, 4)
     """
 
-    def __init__(self, max_width: int, *, num_masks: int = 1, **options: Unpack[NoiseOptions]):
-        super().__init__(**options)
-        self.max_width = _check.count(max_width, "FeatureMasking", "max_width")
-        self.num_masks = _check.count(num_masks, "FeatureMasking", "num_masks")
-
-    def _draw(self, x: Array, mask: Mask, key: Array, row_ids: ArrayLike | None) -> Pair:
-        return random.feature_masking(
-            x, mask, key, self.max_width, num_masks=self.num_masks, row_ids=row_ids
-        )
+    _function = staticmethod(random.feature_masking)
+    max_width: int = checked(_check.count)
+    num_masks: int = checked(_check.count, default=1, kw_only=True)

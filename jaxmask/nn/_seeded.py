@@ -85,7 +85,7 @@ def step_keys(carry: SeededCarry) -> Array:
 
 
 class NoisyCell(SeededCell):
-    """A foreign cell that draws noise, run row by row, each with streams of its own."""
+    """A foreign cell that draws noise, run row by row, with different noise in each."""
 
     def __init__(self, cell: Any, streams: list[nnx.RngStream]):
         self.cell = cell

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 from jaxmask import _check, ops, shape
-from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.nn._base import MaskedModule
+from jaxmask.nn._base import Configured, checked, configured
 
 
-class Flatten(MaskedModule):
+def _as_tuple(value: Sequence[int], where: str, name: str) -> tuple[int, ...]:
+    return tuple(value)
+
+
+@configured
+class Flatten(Configured):
     """All features of a row one after another along time: `jaxmask.shape.flatten`.
 
     Example:
@@ -17,12 +21,11 @@ class Flatten(MaskedModule):
       ((2, 12), (2, 12))
     """
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Flatten and return `(y, mask)`."""
-        return shape.flatten(x, mask)
+    _function = staticmethod(shape.flatten)
 
 
-class Reshape(MaskedModule):
+@configured
+class Reshape(Configured):
     """Another shape for the features of each step: `jaxmask.shape.reshape`.
 
     Args:
@@ -35,16 +38,12 @@ class Reshape(MaskedModule):
     """
 
     per_step = True
-
-    def __init__(self, feature_shape: Sequence[int]):
-        self.feature_shape = tuple(feature_shape)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Reshape the features and return `(y, mask)`."""
-        return shape.reshape(x, mask, self.feature_shape)
+    _function = staticmethod(shape.reshape)
+    feature_shape: Sequence[int] = checked(_as_tuple)
 
 
-class Permute(MaskedModule):
+@configured
+class Permute(Configured):
     """Another order of the feature axes: `jaxmask.shape.permute`.
 
     Args:
@@ -57,16 +56,12 @@ class Permute(MaskedModule):
     """
 
     per_step = True
-
-    def __init__(self, axes: Sequence[int]):
-        self.axes = tuple(axes)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Permute the features and return `(y, mask)`."""
-        return shape.permute(x, mask, self.axes)
+    _function = staticmethod(shape.permute)
+    axes: Sequence[int] = checked(_as_tuple)
 
 
-class Repeat(MaskedModule):
+@configured
+class Repeat(Configured):
     """Each row as `time` equal steps: `jaxmask.shape.repeat`, Keras's `RepeatVector`.
 
     Args:
@@ -79,15 +74,12 @@ class Repeat(MaskedModule):
       ((2, 3, 4), (2, 3))
     """
 
-    def __init__(self, time: int):
-        self.time = _check.count(time, "Repeat", "time")
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Repeat the rows and return `(y, mask)`."""
-        return shape.repeat(x, mask, self.time)
+    _function = staticmethod(shape.repeat)
+    time: int = checked(_check.count)
 
 
-class Upsample(MaskedModule):
+@configured
+class Upsample(Configured):
     """Each step `factor` times: `jaxmask.shape.upsample`.
 
     Args:
@@ -101,16 +93,12 @@ class Upsample(MaskedModule):
     """
 
     per_step = True
-
-    def __init__(self, factor: int):
-        self.factor = _check.count(factor, "Upsample", "factor", least=1)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Repeat the steps and return `(y, mask)`."""
-        return shape.upsample(x, mask, self.factor)
+    _function = staticmethod(shape.upsample)
+    factor: int = checked(_check.count, least=1)
 
 
-class Downsample(MaskedModule):
+@configured
+class Downsample(Configured):
     """Every `factor`-th step of each row: `jaxmask.shape.downsample`.
 
     Example:
@@ -119,15 +107,12 @@ class Downsample(MaskedModule):
       [[1, 3]]
     """
 
-    def __init__(self, factor: int):
-        self.factor = _check.count(factor, "Downsample", "factor", least=1)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Keep every `factor`-th step and return `(y, mask)`."""
-        return shape.downsample(x, mask, self.factor)
+    _function = staticmethod(shape.downsample)
+    factor: int = checked(_check.count, least=1)
 
 
-class Pad(MaskedModule):
+@configured
+class Pad(Configured):
     """More padding at the ends of the array: `jaxmask.shape.pad`.
 
     Args:
@@ -140,15 +125,12 @@ class Pad(MaskedModule):
       ((1, 3, 3), [[False, True, True]])
     """
 
-    def __init__(self, width: tuple[int, int]):
-        self.width = _check.two_counts(width, "Pad", "width", "left, right")
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Pad and return `(y, mask)`."""
-        return shape.pad(x, mask, self.width)
+    _function = staticmethod(shape.pad)
+    width: tuple[int, int] = checked(_check.two_counts, "left, right")
 
 
-class Crop(MaskedModule):
+@configured
+class Crop(Configured):
     """Drop the first and last real steps of each row: `jaxmask.shape.crop`.
 
     Args:
@@ -161,15 +143,12 @@ class Crop(MaskedModule):
       ([[2, 0]], [[True, False]])
     """
 
-    def __init__(self, width: tuple[int, int]):
-        self.width = _check.two_counts(width, "Crop", "width", "left, right")
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Crop and return `(y, mask)`."""
-        return shape.crop(x, mask, self.width)
+    _function = staticmethod(shape.crop)
+    width: tuple[int, int] = checked(_check.two_counts, "left, right")
 
 
-class Flip(MaskedModule):
+@configured
+class Flip(Configured):
     """Each row reversed within its real steps: `jaxmask.ops.flip`.
 
     Example:
@@ -178,6 +157,4 @@ class Flip(MaskedModule):
       [[2, 1, 0]]
     """
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Reverse the rows and return `(y, mask)`."""
-        return ops.flip(x, mask)
+    _function = staticmethod(ops.flip)

@@ -1,40 +1,28 @@
 """Pooling modules over windows of time; the arithmetic is `jaxmask.conv`."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+import dataclasses
 
 from jaxmask import _check, _windows, conv
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import Array
+from jaxmask.nn._base import Configured, checked, configured
 from jaxmask.nn._causal import Causal
 
 
-class _WindowPool(Causal):
-    _function: ClassVar[Callable[..., Pair]]
+@configured
+class _WindowPool(Configured, Causal):
+    _of_call = ("in_features",)
+    window: int
+    _: dataclasses.KW_ONLY
+    strides: int = None  # type: ignore[assignment]
+    padding: str = "valid"
+    mask_rule: str | None = None
+    in_features: int | None = None
 
-    def __init__(
-        self,
-        window: int,
-        *,
-        strides: int | None = None,
-        padding: str = "valid",
-        mask_rule: str | None = None,
-        in_features: int | None = None,
-    ):
-        _windows.window(
-            window, window if strides is None else strides, padding, mask_rule, type(self).__name__
-        )
-        self.window = window
-        self.strides = window if strides is None else strides
-        self.padding = padding
-        self.mask_rule = mask_rule
-        self.in_features = in_features
-
-    def _options(self) -> dict[str, Any]:
-        return {"strides": self.strides, "padding": self.padding, "mask_rule": self.mask_rule}
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Pool the real steps of each window and return `(y, mask)`."""
-        return type(self)._function(x, mask, self.window, **self._options())
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.strides = self.window if self.strides is None else self.strides
+        windows = self.window, self.strides, self.padding, self.mask_rule
+        _windows.window(*windows, type(self).__name__)
 
     def _reach(self) -> int:
         return self.window - 1
@@ -43,8 +31,7 @@ class _WindowPool(Causal):
         return () if self.in_features is None else (self.in_features,)
 
     def _over_chunk(self, x: Array, real: Array) -> Array:
-        y, _ = type(self)._function(x, real, self.window, **self._options())
-        return y[:, self._reach() :]
+        return self._run(x, real)[0][:, self._reach() :]
 
 
 class MaxPool1D(_WindowPool):
@@ -102,6 +89,7 @@ class AvgPool1D(_WindowPool):
     _function = staticmethod(conv.avg_pool1d)
 
 
+@configured
 class LpPool1D(_WindowPool):
     """The p-norm of the real steps of each window: `jaxmask.conv.lp_pool1d`.
 
@@ -117,11 +105,4 @@ class LpPool1D(_WindowPool):
     """
 
     _function = staticmethod(conv.lp_pool1d)
-
-    def __init__(self, window: int, *, p: float = 2, **options: Any):
-        super().__init__(window, **options)
-        _check.static_number(p, "LpPool1D", "p")
-        self.p = p
-
-    def _options(self) -> dict[str, Any]:
-        return super()._options() | {"p": self.p}
+    p: float = checked(_check.static_number, default=2, kw_only=True)

@@ -110,8 +110,8 @@ def zero_carry(
 ) -> Any:
     """The carry that `lstm`, `gru` or `simple` starts from where it is given none.
 
-    `linear` has no weights, and starts from zeros like a step of `x`; a cell of `scan` has a carry
-    of its own layout, which Flax's make with `initialize_carry`.
+    `linear` has no weights, and starts from zeros like a step of `x`; a cell of `scan` chooses
+    the layout of its carry, and Flax's make it with `initialize_carry`.
 
     Args:
       weights: of the layer; they determine the type and size of its carry.

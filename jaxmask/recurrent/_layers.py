@@ -57,7 +57,7 @@ def lstm(
       resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
         (in reverse, after it). A reset at a masked step counts too.
       method: `"scan"` is the reference, a masked `lax.scan`; `"tiled"` works only where real steps
-        are, in values and in gradients; `"dense"` is a scan with a backward of its own, which keeps
+        are, in values and in gradients; `"dense"` is a scan with its own backward, which keeps
         what a step computed and takes one product per weight; `"pallas"` is the same with a forward
         that keeps state and weights on the chip of a TPU, and is interpreted, slowly, elsewhere.
         These three have no forward-mode derivative. `"auto"` takes one of the first three, see

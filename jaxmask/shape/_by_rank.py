@@ -80,7 +80,7 @@ def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
 
 
 def split_at(x: ArrayLike, mask: Mask, positions: ArrayLike) -> list[Pair]:
-    """Cut each row at positions of its own, such as a prompt from its answer.
+    """Cut each row at its own positions, such as a prompt from its answer.
 
         piece i of row b = its real steps of rank positions[b, i - 1] up to positions[b, i]
 

@@ -54,7 +54,7 @@ def count(real: jax.Array) -> jax.Array:
 class Subject:
     """One layer, right or wrong.
 
-    `law`: the law that must convict it. `leaks`: so must `leak.check`, under `moves`, on rows of
+    `law`: the law that must catch it. `leaks`: so must `leak.check`, under `moves`, on rows of
     `lengths`.
     """
 

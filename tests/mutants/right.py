@@ -1,4 +1,4 @@
-"""Right layers in plain JAX, the twins of the wrong ones: nothing may convict them."""
+"""Right layers in plain JAX, counterparts of the wrong ones: no check may fail them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Wrong layers, each one step away from a right one, and the law that must convict it."""
+"""Wrong layers, each one step away from a right one, and the law that must catch it."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""`.check` convicts a function that differs from itself on the row alone, in value or gradient."""
+"""`.check` catches a function that differs from itself on the row alone, in value or gradient."""
 
 import jax
 import jax.numpy as jnp

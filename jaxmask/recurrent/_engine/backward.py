@@ -150,7 +150,7 @@ def _gates(
         return recompute()
 
     def read() -> Array:
-        begin, _ = gates_of(layout, now, rounds)  # in here: not worth a kernel of its own
+        begin, _ = gates_of(layout, now, rounds)  # in here: not worth a separate kernel
         gates = read_block(kept[0], begin, len(now.row) * layout.gates)
         return gates.reshape(*h.shape[:2], -1)
 

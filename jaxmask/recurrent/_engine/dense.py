@@ -1,4 +1,4 @@
-"""`method="dense"`: a scan over all rows and all steps, and a backward of its own.
+"""`method="dense"`: a scan over all rows and all steps, and a hand-written backward.
 
 For batches where there is nothing to skip, or skipping gains nothing. Both loops unroll
 `Choice.unroll` steps per iteration: one on a CPU, several where launching kernels dominates. The

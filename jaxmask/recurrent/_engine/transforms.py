@@ -2,7 +2,7 @@
 
 Each of these calls the next, so that `vmap` and derivatives may come in any order:
 
-    _differentiable              custom_vjp: forward, and a backward of its own
+    _differentiable              custom_vjp: forward and a hand-written backward
       _forward, _backward        custom_jvp: their derivatives are those of the plain scan
         over_members             custom_vmap: a mapped axis becomes members of one loop
           forward_members, ...   the method: `tiled.py` or `dense.py`
