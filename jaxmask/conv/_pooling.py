@@ -137,12 +137,8 @@ def lp_pool1d(
 
     Args:
       x: `[batch, time, feature...]`, floating; 16-bit floats are summed in float32.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      window: static number of steps, at least 1.
       p: static, finite, at least 1.
-      strides: static; `window` where None.
-      padding: as in `max_pool1d`.
-      mask_rule: as in `conv1d`.
+      mask, window, strides, padding, mask_rule: as in `max_pool1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
@@ -180,12 +176,10 @@ def max_pool2d(
 
     Args:
       x: `[batch, time, frequency, feature...]`, real numbers.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static, over time and over frequency.
       strides: static, over time and over frequency; `window` where None.
-      padding: over time, as in `max_pool1d`.
       frequency_padding: over frequency, with the same options.
-      mask_rule: as in `conv1d`.
+      mask, padding, mask_rule: as in `max_pool1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.

@@ -17,7 +17,4 @@ __all__ = [
     "assert_padding_invariant",
     "check",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

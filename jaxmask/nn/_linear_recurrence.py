@@ -94,8 +94,7 @@ class MinGRU(_Linear):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.MinGRU(3, 4, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
       (2, 5, 4)
@@ -127,8 +126,7 @@ class MinLSTM(_Linear):
       **options: as in `MinGRU`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.MinLSTM(3, 4, return_sequences=False, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
       (2, 4)
@@ -162,8 +160,7 @@ class RGLRU(_Linear):
       **options: as in `MinGRU`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RGLRU(4, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 5, 4)), jnp.ones((2, 5), bool))[0].shape
       (2, 5, 4)

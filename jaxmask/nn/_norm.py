@@ -99,8 +99,7 @@ class LayerNorm(_Norm):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.LayerNorm(2, epsilon=0.0, rngs=nnx.Rngs(0))
       >>> layer(jnp.array([[[1.0, 3.0], [0.0, 0.0]]]), jnp.array([[True, False]]))[0].tolist()
       [[[-1.0, 1.0], [0.0, 0.0]]]
@@ -124,8 +123,7 @@ class RMSNorm(_Norm):
       **options: as in `LayerNorm`; there is no bias.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RMSNorm(2, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.array([[[3.0, 3.0], [0.0, 0.0]]]), jnp.array([[True, False]]))
       >>> y.round(3).tolist()
@@ -155,8 +153,7 @@ class GroupNorm(_Norm):
       **options: as in `LayerNorm`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.GroupNorm(4, 2, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((1, 2, 4)), jnp.array([[True, False]]))[0].shape
       (1, 2, 4)
@@ -187,8 +184,7 @@ class InstanceNorm(_Norm):
       **options: as in `LayerNorm`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.InstanceNorm(1, epsilon=0.0, rngs=nnx.Rngs(0))
       >>> layer(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))[0].tolist()
       [[[-1.0], [1.0], [0.0]]]
@@ -243,8 +239,7 @@ class BatchNorm(_Norm):
       **options: as in `LayerNorm`, but `epsilon` is 1e-5, as in Flax.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.BatchNorm(1, momentum=0.5, epsilon=0.0, rngs=nnx.Rngs(0))
       >>> layer(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))[0].tolist()
       [[[-1.0], [1.0], [0.0]]]

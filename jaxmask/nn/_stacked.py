@@ -36,8 +36,7 @@ class StackedRNN(Stack):
       MaskError: on `run`, if a layer is not causal.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> layers = jm.nn.GRU(3, 4, rngs=rngs), jm.nn.GRU(4, 4, rngs=rngs)
       >>> stack = jm.nn.StackedRNN(*layers, residual=True, dropout_rate=0.1, rngs=rngs)

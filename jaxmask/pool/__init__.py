@@ -16,7 +16,4 @@ __all__ = [
     "min",
     "sum",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy
