@@ -296,7 +296,7 @@ def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
 
 def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> Array:
     # JAX differentiates the reduction only if it starts from the exact identity. No result is that
-    # identity, since every window meets the array.
+    # identity, since every window overlaps the array.
     is_float = jnp.issubdtype(x.dtype, jnp.floating)
     limits = jnp.finfo(x.dtype) if is_float else jnp.iinfo(x.dtype)
     limit = limits.min if highest else limits.max

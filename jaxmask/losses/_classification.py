@@ -33,8 +33,8 @@ def softmax_cross_entropy_with_integer_labels(
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
 
     Raises:
-      ValueError: if `targets` has another shape, if there is no axis after those of the mask, or if
-        a real target is no class; under `jit`, where values are not known, such a step gives nan.
+      ValueError: if a real target is not a class; under `jit`, where values are not known, such a
+        step gives nan.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -52,7 +52,7 @@ def _combined(pairs: list[Pair], combine: str, where: str) -> Mask:
     if len({mask.ndim for mask in given}) > 1:
         raise _check.MaskError(
             f"{where}: every `mask` must have the same rank, got shapes "
-            f"{[mask.shape for mask in given]}: steps and rows do not meet. `jm.shape.repeat` "
+            f"{[mask.shape for mask in given]}: steps and rows do not combine. `jm.shape.repeat` "
             "makes steps of rows."
         )
     if segments := _check.packed([mask for _, mask in pairs], where):

@@ -213,7 +213,7 @@ class TopKAccuracy(Ratio):
           A new metric. A step with a nan logit is never right.
 
         Raises:
-          ValueError: if shapes disagree, or a real target is no class; under `jit`, where values
+          ValueError: if shapes disagree, or a real target is not a class; under `jit`, where values
             are not known, the metric is then nan.
         """
         where = "TopKAccuracy.update"

@@ -1,6 +1,6 @@
 """Linear recurrences with gates that read only the input, by `recurrent.linear`."""
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -25,26 +25,26 @@ class _Linear(Recurrent):
 
     in_features: int
     hidden_features: int
+    _gates: ClassVar[tuple[str, ...]]
     update: nnx.Linear
     candidate: nnx.Linear
     forget: nnx.Linear
     input: nnx.Linear
     recurrence: nnx.Linear
 
-    def _make(
+    def __init__(
         self,
         in_features: int,
         hidden_features: int,
-        gates: tuple[str, ...],
         *,
         return_sequences: bool = True,
         reverse: bool = False,
         **options: Unpack[ParamOptions],
-    ) -> None:
+    ):
         sizes = {"in_features": in_features, "hidden_features": hidden_features}
         check_sizes(type(self).__name__, **sizes)
         check_options(type(self).__name__, options, ParamOptions)
-        for gate in gates:
+        for gate in self._gates:
             setattr(self, gate, nnx.Linear(in_features, hidden_features, **options))
         self.in_features = in_features
         self.hidden_features = hidden_features
@@ -102,8 +102,7 @@ class MinGRU(_Linear):
     Source: Feng et al., 2024, Were RNNs all we needed?, arXiv:2410.01201.
     """
 
-    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[LinearOptions]):
-        self._make(in_features, hidden_features, ("update", "candidate"), **options)
+    _gates = ("update", "candidate")
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         score = self.update(x)
@@ -134,8 +133,7 @@ class MinLSTM(_Linear):
     Source: Feng et al., 2024, Were RNNs all we needed?, arXiv:2410.01201.
     """
 
-    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[LinearOptions]):
-        self._make(in_features, hidden_features, ("forget", "input", "candidate"), **options)
+    _gates = ("forget", "input", "candidate")
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         # f / (f + i) by the difference of logarithms: both gates may round to 0.
@@ -168,10 +166,11 @@ class RGLRU(_Linear):
     Source: De et al., 2024, Griffin, arXiv:2402.19427, section 2.4.
     """
 
+    _gates = ("recurrence", "input")
     sharpness = 8.0  # the paper's c
 
     def __init__(self, features: int, **options: Unpack[LinearOptions]):
-        self._make(features, features, ("recurrence", "input"), **options)
+        super().__init__(features, features, **options)
         decay = self._slow_decay(options["rngs"].params(), features)
         self.decay = nnx.Param(decay.astype(options.get("param_dtype", jnp.float32)))
 

@@ -1,7 +1,8 @@
 """Normalisation modules: parameters and statistics; the arithmetic is `jaxmask.norm`."""
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,12 @@ from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import (
     NOTHING,
-    MaskedModule,
+    Configured,
     ParamOptions,
     Weighted,
     check_options,
     check_sizes,
+    configured,
 )
 
 
@@ -39,6 +41,8 @@ class NormOptions(ScaleOptions, total=False):
 
 class _Norm(Weighted):
     """The scale, bias and dtype of a normalisation over the last axis."""
+
+    _function: ClassVar[Callable[..., Pair]]
 
     def __init__(
         self,
@@ -81,6 +85,11 @@ class _Norm(Weighted):
         bias = None if self.bias is None else self.bias[...]
         return x if self.dtype is None else x.astype(self.dtype), scale, bias
 
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Normalise and return `(y, mask)`."""
+        x, scale, bias = self._inputs(x, mask)
+        return type(self)._function(x, mask, scale, bias, epsilon=self.epsilon)
+
 
 class LayerNorm(_Norm):
     """Each step by the mean and variance of its features: `jaxmask.norm.layer`.
@@ -108,11 +117,7 @@ class LayerNorm(_Norm):
     """
 
     per_step = True
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Normalise each step and return `(y, mask)`."""
-        x, scale, bias = self._inputs(x, mask)
-        return norm.layer(x, mask, scale, bias, epsilon=self.epsilon)
+    _function = staticmethod(norm.layer)
 
 
 class RMSNorm(_Norm):
@@ -192,16 +197,11 @@ class InstanceNorm(_Norm):
     Agrees with `flax.nnx.InstanceNorm` of the unpadded row.
     """
 
-    def __init__(self, num_features: int, **options: Unpack[NormOptions]):
-        super().__init__(num_features, **options)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Normalise each row and return `(y, mask)`."""
-        x, scale, bias = self._inputs(x, mask)
-        return norm.instance(x, mask, scale, bias, epsilon=self.epsilon)
+    _function = staticmethod(norm.instance)
 
 
-class Standardize(MaskedModule):
+@configured
+class Standardize(Configured):
     """Inputs with mean 0 and variance 1 over the time of each row: `jaxmask.norm.standardize`.
 
     Args:
@@ -215,13 +215,10 @@ class Standardize(MaskedModule):
       [[-1.0, 1.0, 0.0]]
     """
 
-    def __init__(self, *, epsilon: float = 1e-7, variance: bool = True):
-        self.epsilon = epsilon
-        self.variance = variance
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Standardise each row and return `(y, mask)`."""
-        return norm.standardize(x, mask, epsilon=self.epsilon, variance=self.variance)
+    _function = staticmethod(norm.standardize)
+    _: dataclasses.KW_ONLY
+    epsilon: float = 1e-7
+    variance: bool = True
 
 
 class BatchNorm(_Norm):

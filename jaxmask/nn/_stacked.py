@@ -21,7 +21,7 @@ class StackedRNN(Stack):
     Dropout is applied between layers, not before the first one or after the last one. A stack of
     causal layers streams (`run`, `initial_carry`); one with `Bidirectional` in it does not.
 
-    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to what the last layer makes of it.
+    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to the result of the last layer.
 
     Args:
       *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ..., or any layer that
