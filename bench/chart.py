@@ -20,6 +20,7 @@ COLOURS = {
     "torch padded": "#a3b18a",
     "cudnn": "#3c3c3c",
     "jaxmask, skip_padding": "#6a040f",
+    "jaxmask reference": "#e9a3a8",
     "torch": "#606c38",
     "torch nested": "#a3b18a",
     "jax.nn": "#2a6f97",

@@ -67,7 +67,7 @@ def interleaved(
 def _calls(function: Callable[[], Any], least: float) -> int:
     """Calls in a sample, found after a warm-up."""
     jax.block_until_ready(function())
-    return max(1, math.ceil(least / seconds_of(function)))
+    return max(1, math.ceil(least / seconds_of(function))) if least else 1
 
 
 def medians(times: dict[Any, dict[str, float]]) -> dict[Any, float]:
