@@ -62,5 +62,5 @@ def run(
         for name, result in found.items()
     }
     calls = {name: functools.partial(one.run, *arguments) for name, one in entrants.items()}
-    times = timing.interleaved(calls, rounds, rest=0.05)
+    times = timing.interleaved(calls, rounds, rest=0.05, least=None)
     return figures(times, ours, apart, {name: one.cost for name, one in entrants.items()})

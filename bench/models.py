@@ -30,7 +30,7 @@ from bench.rivals.models import MODELS, Sizes
 SIZES, FILLS, PASSES = Sizes(), (0.1, 0.3, 0.6, 1.0), ("forward", "train")
 OURS, SKIP = "jaxmask", "jaxmask, skip_padding"
 NAMES = (OURS, SKIP, "flax", "keras", "torch", "torch nested")
-KEY, ROUNDS = ("model", "what", "fill"), 5
+KEY, ROUNDS = ("model", "what", "fill"), 3
 OPTIONS = {
     "--models": {"nargs": "*", "choices": MODELS, "default": list(MODELS)},
     "--what": {"nargs": "*", "choices": PASSES, "default": list(PASSES)},
@@ -128,9 +128,7 @@ def entrants(name: str, what: str) -> tuple[dict[str, Entrant], dict[str, str]]:
 
     makers: dict[str, Callable[[], Entrant]] = {
         OURS: lambda: in_jax(plain, weights, *given),
-        **(
-            {SKIP: lambda: in_jax(skipping, weights, *given)} if hasattr(jm, "skip_padding") else {}
-        ),
+        SKIP: lambda: in_jax(skipping, weights, *given),
         "flax": lambda: in_jax(jax_models.flax(name, sizes, weights), weights, *given),
         "keras": keras,
         "torch": torch,

@@ -42,7 +42,11 @@ def compiled_cost(function: Callable, *args: Any, times: int = 1) -> tuple[Any, 
 
 
 def interleaved(
-    functions: dict[Any, Callable[[], Any]], rounds: int, *, rest: float = 0.0, least: float = 0.0
+    functions: dict[Any, Callable[[], Any]],
+    rounds: int,
+    *,
+    rest: float = 0.0,
+    least: float | None = 0.0,
 ) -> dict[Any, dict[str, float]]:
     """Milliseconds of every function, called in turn so that drift of the machine meets all alike.
 
@@ -52,7 +56,7 @@ def interleaved(
       rest: seconds of sleep before each sample: the thread pools of some libraries spin for a
         while after their work and slow down whatever runs next.
       least: minimal seconds of a sample; a shorter function is called several times, and the
-        sample is the mean.
+        sample is the mean. None: each is warm, and long enough.
     """
     counts = {name: _calls(function, least) for name, function in functions.items()}
     times: dict[Any, list[float]] = {name: [] for name in functions}
@@ -64,8 +68,10 @@ def interleaved(
     return {name: spread(values) for name, values in times.items()}
 
 
-def _calls(function: Callable[[], Any], least: float) -> int:
+def _calls(function: Callable[[], Any], least: float | None) -> int:
     """Calls in a sample, found after a warm-up."""
+    if least is None:
+        return 1
     jax.block_until_ready(function())
     return max(1, math.ceil(least / seconds_of(function))) if least else 1
 
