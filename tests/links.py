@@ -41,7 +41,8 @@ def weighted(call: Callable, *shapes: Callable[[int], tuple[int, ...]], **option
     out = options.pop("features", lambda n: n)
 
     def make(n: int, rngs: nnx.Rngs) -> tuple[Callable, Any, int]:
-        weights = [jax.random.normal(rngs.params(), shape(n)) / np.sqrt(n) for shape in shapes]
+        draw = np.random.default_rng(np.asarray(jax.random.key_data(rngs.params())))
+        weights = [draw.normal(size=shape(n)) / np.sqrt(n) for shape in shapes]
         return lambda params, x, mask: call(x, mask, *params), weights, out(n)
 
     return Link(make, **options)

@@ -23,7 +23,7 @@ FEATURES, TIME = 3, 6
 def pytest_generate_tests(metafunc):
     option = metafunc.config.getoption
     if "seed" in metafunc.fixturenames:
-        number = option("--fuzz") or (4000 if option("--all") else 200)
+        number = option("--fuzz") or (4000 if option("--all") else 100)
         first = option("--fuzz-seed")
         metafunc.parametrize("seed", range(first, first + number))
 
@@ -43,7 +43,7 @@ def draw_chain(draw, layout):
         names.append(str(draw.choice(fitting)))
         link = LINKS[names[-1]]
         call, weights, features = link.make(features, rngs)
-        weights = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), weights)
+        weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights)
         calls.append(call)
         params.append(weights)
         pooled |= link.pools

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxmask as jm
 from tests.registry.entry import Call, Entry, Input, recurrent
@@ -28,11 +29,9 @@ SHAPES = {
 
 
 def weights_of(kind: type, feature: int = 3, hidden: int = 4) -> Any:
-    keys = jax.random.split(jax.random.key(3), 3)
+    draw = np.random.default_rng(3)  # NumPy's, since JAX's compiles a program for each shape
     shapes = SHAPES[kind](feature, hidden)
-    return kind(
-        *(0.5 * jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
-    )
+    return kind(*(jnp.asarray(0.5 * draw.normal(size=shape), np.float32) for shape in shapes))
 
 
 def lstm_weights(feature: int = 3, hidden: int = 4) -> jm.recurrent.LSTMWeights:
