@@ -37,7 +37,11 @@ def pytest_addoption(parser):
         "--fuzz-seed", type=int, default=0, metavar="SEED", help="the number of the first of them"
     )
     parser.addoption(
-        "--long", type=int, default=0, metavar="N", help="kill a training job N times more"
+        "--long",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --all: kill a training job N times more",
     )
 
 

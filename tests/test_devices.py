@@ -129,10 +129,17 @@ def test_every_collective_is_found_in_a_program():
 def two(request, tmp_path_factory):
     """What two processes of two devices each found, and where their checkpoints are."""
     folder = tmp_path_factory.mktemp("two")
-    lives = addresses(6 if request.config.getoption("--long") else 4)
+    lives = addresses(lives_of(request.config))
     options = {"devices": 2, "cache": folder / "cache"}
     wait(*(start("two_processes", folder, process, *lives, **options) for process in (0, 1)))
     return [read(folder / f"{k}.pickle") for k in (0, 1)], folder
+
+
+def lives_of(config):
+    """One without a trouble; then, with `--all`, two with one and a last that goes on."""
+    if config.getoption("--long"):
+        return 6
+    return 4 if config.getoption("--all") else 1
 
 
 def addresses(number):
@@ -210,6 +217,7 @@ def ends(two):
     return list(zip(*(read(two[1] / f"ends-{k}.pickle")[1:] for k in (0, 1)), strict=True))
 
 
+@pytest.mark.exhaustive
 def test_where_one_process_is_lost_the_other_ends_with_an_error(two):
     *troubled, last = ends(two)
     assert {life[0]["trouble"] for life in troubled} == {"no room", "killed"}
@@ -222,6 +230,7 @@ def test_where_one_process_is_lost_the_other_ends_with_an_error(two):
     assert [each["status"] for each in last] == [0, 0], last[0]["log"]
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_of_one_process_leaves_the_last_checkpoint_whole(two):
     for life in ends(two)[:-1]:
         if life[0]["trouble"] == "no room":
@@ -232,6 +241,7 @@ def test_a_full_disk_of_one_process_leaves_the_last_checkpoint_whole(two):
             )
 
 
+@pytest.mark.exhaustive
 def test_after_all_troubles_two_processes_end_with_the_bits_of_an_unbroken_run(two):
     for process, unbroken in enumerate(two[0]):
         state, losses = read(two[1] / "broken" / f"{process}.pickle")
@@ -257,6 +267,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_bits_of_an_unbroken_one(killed
     assert all(other == first for other in others)
 
 
+@pytest.mark.exhaustive
 def test_it_was_killed_in_the_middle_of_it(killed):
     lives = {life["moment"]: life for life in killed["lives"][1:5]}
     assert {life["status"] for life in lives.values()} == {-signal.SIGKILL}
@@ -267,6 +278,7 @@ def test_it_was_killed_in_the_middle_of_it(killed):
     assert killed["lives"][5]["left"] == ["15", "20"]
 
 
+@pytest.mark.exhaustive
 def test_a_torn_checkpoint_was_skipped_with_a_message(killed):
     assert re.search(rf"checkpoint/{killed['torn']} is torn: it is skipped", killed["log"])
 

@@ -70,7 +70,7 @@ def test_no_law_catches(subject):
 TAKES_ONE_MASK = [entry for entry in REGISTRY if {spec.mask for spec in entry.inputs} == {0}]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("entry", TAKES_ONE_MASK[::3], ids=str)
 def test_the_check_passes(entry):
     moves = {"any": ("left", "holes"), "contiguous": ("left",), "right": ()}[entry.mask_class]

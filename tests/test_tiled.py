@@ -89,7 +89,7 @@ def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, methods=ENGI
         assert_same(other, scanned, rtol)
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("cell", CELLS)
@@ -127,7 +127,7 @@ def test_any_slots_and_steps_give_the_same(cell, sizes):
     assert_engine_is_scan(*inputs, methods=[Choice("tiled", *sizes)], resets=RESETS)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("unroll", [4, 16])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["none", "holes"])

@@ -143,12 +143,14 @@ def trainer(make):
         (after, statistics, *_), _ = jax.lax.scan(step, state, length=STEPS)
         return after, nnx.filter_state(statistics, nnx.BatchStat)
 
-    return jit(train), params
+    return train, params
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_trains_nothing(name):
-    train, before = trainer(MODELS[name])
+    function, before = trainer(MODELS[name])
+    train = jit(function)
     clean = train(*batch(6, 0.0))
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(clean)]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
@@ -158,6 +160,6 @@ def test_padding_trains_nothing(name):
         other = train(*batch(6, garbage))
         for ours, theirs in zip(leaves, jax.tree.leaves(other), strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}, {garbage}")
-    wider = train(*batch(11, np.nan, start=3))
+    wider = jax.jit(function)(*batch(11, np.nan, start=3))  # compared to rounding only
     for ours, theirs in zip(leaves, jax.tree.leaves(wider), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4, err_msg=f"{name}, wider")

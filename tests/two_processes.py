@@ -3,9 +3,10 @@
     python -m tests.two_processes FOLDER PROCESS HOST:PORT...
 
 A pickle in the folder tells how each life ended, and what the first one found. There is an address
-for each life: one without a trouble, one whose second process meets a full disk, one whose second
-process is killed, and one that goes on from what is left. With two more the first process is in
-trouble. Each life is a fork of one process that has imported everything and computed nothing.
+for each life: one without a trouble, and where there are three more, one whose second process
+meets a full disk, one whose second process is killed, and one that goes on from what is left. With
+two more the first process is in trouble. Each life is a fork of one process that has imported
+everything and computed nothing.
 """
 
 import functools
@@ -94,9 +95,16 @@ def broken(folder, address, process, trouble):
 TROUBLES = [(1, "no room"), (1, "killed"), (0, "killed"), (0, "no room")]
 
 
-def main(folder, process, *addresses):
-    first, *others, last = addresses
+def main(folder, process, first, *addresses):
     ends = [killed.in_a_fork(lambda: whole(folder, first, process), folder / f"log-{process}")]
+    if addresses:
+        ends += lives_in_trouble(folder, process, *addresses)
+    (folder / f"ends-{process}.pickle").write_bytes(pickle.dumps(ends))
+
+
+def lives_in_trouble(folder, process, *addresses):
+    *others, last = addresses
+    ends = []
     out = folder / "broken"
     troubles = [*TROUBLES[: len(others)], (None, "none")]
     for life, (address, (who, trouble)) in enumerate(zip([*others, last], troubles, strict=True)):
@@ -105,7 +113,7 @@ def main(folder, process, *addresses):
         log = out / f"log-{life}-{process}"
         ended = killed.in_a_fork(run, log)
         ends.append({"who": who, "trouble": trouble, "log": log.read_text(), **ended})
-    (folder / f"ends-{process}.pickle").write_bytes(pickle.dumps(ends))
+    return ends
 
 
 if __name__ == "__main__":

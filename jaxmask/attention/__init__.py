@@ -18,4 +18,7 @@ __all__ = [
     "rotary",
     "sinusoids",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,7 +19,6 @@ class Setting(NamedTuple):
     """What is static. `noise`: how the keys of dropout are implemented."""
 
     choice: Choice
-    scale: float = 1.0
     causal: bool = False
     window: int | None = None
     dropout_rate: float = 0.0
@@ -47,7 +46,7 @@ class Given(NamedTuple):
 def reference(
     setting: Setting,
     given: Given,
-    scale: Any,
+    scale: Any = 1.0,
     predicate: AttentionPredicate | None = None,
 ) -> Array:
     """`[batch, query, heads, feature]`; `predicate` in the place of `given.allowed`."""

@@ -14,4 +14,7 @@ __all__ = [
     "mel_filterbank",
     "stft",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,4 +17,7 @@ __all__ = [
     "pad_sequences",
     "unpad_sequences",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

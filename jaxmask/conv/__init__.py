@@ -27,4 +27,7 @@ __all__ = [
     "max_pool2d",
     "min_pool1d",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,4 +16,7 @@ __all__ = [
     "greedy",
     "viterbi",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

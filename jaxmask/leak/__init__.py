@@ -17,4 +17,7 @@ __all__ = [
     "assert_padding_invariant",
     "check",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -70,4 +70,7 @@ __all__ = [
     "sum_and_count",
     "triplet_margin_loss",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,4 +24,7 @@ __all__ = [
     "TopKAccuracy",
     "edit_distance",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -138,4 +138,7 @@ __all__ = [
     "register",
     "unit_forget_bias",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -85,7 +85,8 @@ class Dropout(_Noise):
         stream of a closed-over model cannot advance.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
       >>> layer = jm.nn.Dropout(0.5, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.ones((1, 2, 50)), jnp.array([[True, False]]))
       >>> sorted(set(y[0, 0].tolist())), y[0, 1].any().item()
@@ -105,7 +106,8 @@ class SpatialDropout(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
       >>> layer = jm.nn.SpatialDropout(0.5, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.ones((1, 2, 50)))
       >>> bool((y[0, 0] == y[0, 1]).all())
@@ -125,7 +127,8 @@ class GaussianNoise(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
       >>> layer = jm.nn.GaussianNoise(0.1, rngs=nnx.Rngs(0))
       >>> layer.eval()
       >>> layer(jnp.ones((1, 2)), jnp.array([[True, False]]))[0].tolist()
@@ -147,7 +150,8 @@ class TimeMasking(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
       >>> layer = jm.nn.TimeMasking(2, rngs=nnx.Rngs(0))
       >>> y, mask = layer(jnp.ones((1, 3, 4)), jnp.array([[True, True, False]]))
       >>> mask.tolist()
@@ -170,7 +174,8 @@ class FeatureMasking(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> from flax import nnx
       >>> layer = jm.nn.FeatureMasking(2, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((1, 3, 4)), jnp.array([[True, True, False]]))[0].shape
       (1, 3, 4)

@@ -46,7 +46,8 @@ class Sequential(Stack):
         not causal.
 
     Example:
-      >>> import jaxmask as jm, flax.nnx as nnx
+      >>> import jaxmask as jm
+      >>> from flax import nnx
       >>> rngs = nnx.Rngs(0)
       >>> model = jm.nn.Sequential(
       ...     jm.nn.Embed(100, 8, rngs=rngs),

@@ -75,7 +75,11 @@ def instance(
     with mean and variance over the real steps and every feature axis but the last. Mask class: any.
 
     Args:
-      x, mask, scale, bias, epsilon: as in `group`.
+      x: `[batch, time, ..., feature]`, floating.
+      mask: `[batch, time]`, boolean, or `Segments` (each has its own statistics), or None.
+      scale: `[feature]`, or None.
+      bias: `[feature]`, or None.
+      epsilon: added to the variance.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`. A row with one real step gives `bias` there.

@@ -19,4 +19,7 @@ __all__ = [
     "shift",
     "softmax",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,4 +11,7 @@ __all__ = [
     "pack_stream",
     "unpack_sequences",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

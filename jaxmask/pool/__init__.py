@@ -2,7 +2,7 @@
 
 Every function acts on the real steps alone, wherever the padding lies (mask class: any). A row
 without a real step gives 0 and False, and passes no gradient. `Segments` in the mask's place give
-one row per segment, `[batch * max_segments, feature...]`. With `mask=None` the row mask is None.
+one row a segment, `[batch * max_segments, feature...]`. With `mask=None` the row mask is None.
 """
 
 from jaxmask.pool._pool import attend, first, last, max, mean, min, sum
@@ -16,4 +16,7 @@ __all__ = [
     "min",
     "sum",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

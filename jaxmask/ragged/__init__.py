@@ -25,4 +25,7 @@ __all__ = [
     "ragged_vmap",
     "register",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

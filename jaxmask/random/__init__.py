@@ -18,4 +18,7 @@ __all__ = [
     "step_keys",
     "time_masking",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -32,4 +32,7 @@ __all__ = [
     "simple_cell",
     "zero_carry",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

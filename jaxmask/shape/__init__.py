@@ -23,4 +23,7 @@ __all__ = [
     "take",
     "upsample",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,4 +12,7 @@ from jaxmask.skip._plan import Plan
 from jaxmask.skip._transform import SkipPadding, skip_padding
 
 __all__ = ["Plan", "Report", "SkipPadding", "skip_padding"]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,4 +18,7 @@ __all__ = [
     "masks",
     "ragged_batches",
 ]
-__dir__ = __all__.copy
+
+
+def __dir__() -> list[str]:
+    return __all__
