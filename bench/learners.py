@@ -4,7 +4,6 @@ All start from the same weights, and take the same loss and the same optimizer. 
 of each; its packed rows are those of `pack_padded_sequence`.
 """
 
-import itertools
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,14 +18,10 @@ import optax
 from flax import nnx
 
 import jaxmask as jm
+from bench.rivals.models import KB, Apply, Weights, built, matrices, named
 from bench.tasks import Batch, Task
 
 RATE, DECAY, CLIP, B2 = 3e-3, 1e-2, 1.0, 0.99
-
-# Embedding; of each layer and direction w_x, w_h, b; kernel and bias of the last layer.
-Params = list[jax.Array]
-# `(params, ids, mask or Segments) -> y`, [rows, time] to [rows, time, outputs].
-Apply = Callable[[Params, jax.Array, Any], jax.Array]
 
 
 class Learner(Protocol):
@@ -35,14 +30,14 @@ class Learner(Protocol):
     def step(self, batch: Batch) -> Any: ...
 
 
-def initial_params(task: Task) -> Params:
-    return [variable[...] for variable in _variables(_jaxmask(task))]
+def initial_params(task: Task) -> Weights:
+    return named(_jaxmask(task))[0]
 
 
 # ------------------------------------------------------------------------- the models in JAX
 
 
-def _jaxmask(task: Task) -> jm.nn.Sequential:
+def _jaxmask(task: Task) -> nnx.Module:
     rngs = nnx.Rngs(0)
     lstms = [
         jm.nn.Bidirectional(*(jm.nn.LSTM(width, task.hidden, rngs=rngs) for _ in range(2)))
@@ -52,65 +47,29 @@ def _jaxmask(task: Task) -> jm.nn.Sequential:
     return jm.nn.Sequential(embed, *lstms, nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs))
 
 
-def _variables(model: jm.nn.Sequential) -> list[nnx.Param]:
-    """In the order of `Params`."""
-    embed, *both, last = model.layers
-    lstms = [lstm for layer in both for lstm in (layer.forward, layer.backward)]
-    matrices = [variable for lstm in lstms for variable in (lstm.w_x, lstm.w_h, lstm.b)]
-    return [embed.embedding, *matrices, last.kernel, last.bias]
-
-
 def jaxmask_model(task: Task) -> Apply:
-    return _of_module(_jaxmask(task), _variables, lambda model, ids, mask: model(ids, mask)[0])
-
-
-class FlaxTagger(nnx.Module):
-    """The same of Flax's own layers, with lengths for a mask."""
-
-    def __init__(self, task: Task, rngs: nnx.Rngs):
-        self.embed = nnx.Embed(task.vocabulary, task.embed, rngs=rngs)
-        self.layers = nnx.List(
-            nnx.Bidirectional(*(self._rnn(width, task.hidden, rngs) for _ in range(2)))
-            for width in task.widths
-        )
-        self.last = nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs)
-
-    @staticmethod
-    def _rnn(width: int, hidden: int, rngs: nnx.Rngs) -> nnx.RNN:
-        return nnx.RNN(nnx.OptimizedLSTMCell(width, hidden, rngs=rngs))
-
-    def variables(self) -> list[nnx.Param]:
-        rnns = [rnn for layer in self.layers for rnn in (layer.forward_rnn, layer.backward_rnn)]
-        matrices = [
-            variable
-            for cell in (rnn.cell for rnn in rnns)
-            for variable in (cell.dense_i.kernel, cell.dense_h.kernel, cell.dense_h.bias)
-        ]
-        return [self.embed.embedding, *matrices, self.last.kernel, self.last.bias]
-
-    def __call__(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
-        x = self.embed(ids)
-        for layer in self.layers:
-            x = layer(x, seq_lengths=lengths)
-        return self.last(x)
+    _, of = named(_jaxmask(task))
+    return lambda params, ids, mask: of(params)(ids, mask)[0]
 
 
 def flax_model(task: Task) -> Apply:
-    return _of_module(
-        FlaxTagger(task, nnx.Rngs(0)),
-        FlaxTagger.variables,
-        lambda model, ids, mask: model(ids, mask.sum(1)),
-    )
+    """The same of Flax's own layers, with lengths for a mask."""
+    rngs = nnx.Rngs(0)
 
+    def rnn(width: int) -> nnx.RNN:
+        return nnx.RNN(nnx.OptimizedLSTMCell(width, task.hidden, rngs=rngs))
 
-def _of_module(module: Any, variables: Callable, call: Callable) -> Apply:
-    graph, state = nnx.split(module)
+    embed = nnx.Embed(task.vocabulary, task.embed, rngs=rngs)
+    both = (nnx.Bidirectional(rnn(width), rnn(width)) for width in task.widths)
+    last = nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs)
+    _, of = named(nnx.Sequential(embed, *both, last), list(initial_params(task)))
 
-    def apply(params: Params, ids: jax.Array, mask: Any) -> jax.Array:
-        model = nnx.merge(graph, state, copy=True)
-        for variable, value in zip(variables(model), params, strict=True):
-            variable[...] = value
-        return call(model, ids, mask)
+    def apply(params: Weights, ids: jax.Array, mask: Any) -> jax.Array:
+        embed, *both, last = of(params).layers
+        x = embed(ids)
+        for layer in both:
+            x = layer(x, seq_lengths=mask.sum(1))
+        return last(x)
 
     return apply
 
@@ -118,23 +77,19 @@ def _of_module(module: Any, variables: Callable, call: Callable) -> Apply:
 def keras_model(task: Task) -> Apply:
     """The same of Keras's layers, with the mask handed to each."""
     layers = keras.layers
-    embed = layers.Embedding(task.vocabulary, task.embed)
+    embed = built(layers.Embedding(task.vocabulary, task.embed), (None, None))
+    lstms = [layers.LSTM(task.hidden, return_sequences=True) for _ in task.widths]
     both = [
-        layers.Bidirectional(layers.LSTM(task.hidden, return_sequences=True)) for _ in task.widths
+        built(layers.Bidirectional(lstm), (None, None, width))
+        for lstm, width in zip(lstms, task.widths, strict=True)
     ]
-    last = layers.Dense(task.outputs)
-    embed.build((None, None))
-    for layer, width in zip(both, task.widths, strict=True):
-        layer.build((None, None, width))
-    last.build((None, None, 2 * task.hidden))
-    rest = [[v.value for v in layer.non_trainable_variables] for layer in both]
+    last = built(layers.Dense(task.outputs), (None, None, 2 * task.hidden))
 
-    def apply(params: Params, ids: jax.Array, mask: Any) -> jax.Array:
-        own = iter(params)
-        x = embed.stateless_call([next(own)], [], ids)[0]
-        for layer, others in zip(both, rest, strict=True):
-            x = layer.stateless_call(list(itertools.islice(own, 6)), others, x, mask=mask)[0]
-        return last.stateless_call(list(own), [], x)[0]
+    def apply(params: Weights, ids: jax.Array, mask: Any) -> jax.Array:
+        x = embed([params["layers.0.embedding"]], ids)
+        for k, layer in enumerate(both, 1):
+            x = layer(matrices(params, k), x, mask=mask)
+        return last([params[f"layers.{len(both) + 1}.{end}"] for end in KB], x)
 
     return apply
 
@@ -145,8 +100,8 @@ MODELS = {"jaxmask": jaxmask_model, "flax": flax_model, "keras": keras_model}
 # ---------------------------------------------------------------------------- training in JAX
 
 
-def loss_of(task: Task, apply: Apply) -> Callable[[Params, Batch], jax.Array]:
-    def loss(params: Params, batch: Batch) -> jax.Array:
+def loss_of(task: Task, apply: Apply) -> Callable[[Weights, Batch], jax.Array]:
+    def loss(params: Weights, batch: Batch) -> jax.Array:
         mask = batch.mask
         if batch.segments is not None:
             # The static number only sizes what is pooled, and nothing is.
@@ -168,7 +123,7 @@ def loss_of(task: Task, apply: Apply) -> Callable[[Params, Batch], jax.Array]:
 class JAXLearner:
     """Trains a model of JAX; `step.lower` compiles ahead."""
 
-    def __init__(self, task: Task, library: str, params: Params):
+    def __init__(self, task: Task, library: str, params: Weights):
         loss = loss_of(task, MODELS[library](task))
         rule = optax.chain(
             optax.clip_by_global_norm(CLIP),
@@ -176,7 +131,7 @@ class JAXLearner:
         )
 
         @jax.jit
-        def step(params: Params, state: optax.OptState, batch: Batch) -> tuple:
+        def step(params: Weights, state: optax.OptState, batch: Batch) -> tuple:
             value, slope = jax.value_and_grad(loss)(params, batch)
             updates, state = rule.update(slope, state, params)
             return optax.apply_updates(params, updates), state, value
@@ -194,23 +149,24 @@ class JAXLearner:
 class TorchLearner:
     """The same model of PyTorch's, over packed rows."""
 
-    def __init__(self, task: Task, params: Params):
+    def __init__(self, task: Task, params: Weights):
         import torch
 
         torch.set_num_threads(os.cpu_count() or 1)
-        embed, *matrices, kernel, bias = (torch.tensor(np.asarray(p)) for p in params)
+        given = {name: torch.tensor(np.asarray(value)) for name, value in params.items()}
+        kernel, bias = (given[f"layers.{task.layers + 1}.{end}"] for end in KB)
         self._torch, self._task = torch, task
-        self._embed = torch.nn.Embedding.from_pretrained(embed, freeze=False)
+        self._embed = torch.nn.Embedding.from_pretrained(given["layers.0.embedding"], freeze=False)
         self._lstm = torch.nn.LSTM(
             task.embed, task.hidden, task.layers, batch_first=True, bidirectional=True
         )
-        ends = [f"_l{k}{end}" for k in range(task.layers) for end in ("", "_reverse")]
-        for k, end in enumerate(ends):
-            w_x, w_h, b = matrices[3 * k : 3 * k + 3]
-            self._set("weight_ih" + end, w_x.T)
-            self._set("weight_hh" + end, w_h.T)
-            self._set("bias_ih" + end, b)
-            self._set("bias_hh" + end, torch.zeros_like(b)).requires_grad_(False)
+        for k in range(task.layers):
+            own = matrices(given, k + 1)
+            for end, (w_x, w_h, b) in (("", own[:3]), ("_reverse", own[3:])):
+                self._set(f"weight_ih_l{k}{end}", w_x.T)
+                self._set(f"weight_hh_l{k}{end}", w_h.T)
+                self._set(f"bias_ih_l{k}{end}", b)
+                self._set(f"bias_hh_l{k}{end}", torch.zeros_like(b)).requires_grad_(False)
         self._last = torch.nn.Linear(2 * task.hidden, task.outputs)
         self._last.weight.data.copy_(kernel.T)
         self._last.bias.data.copy_(bias)
@@ -253,7 +209,7 @@ class TorchLearner:
         ).mean()
 
 
-def learner(task: Task, library: str, params: Params) -> Learner:
+def learner(task: Task, library: str, params: Weights) -> Learner:
     if library == "torch":
         return TorchLearner(task, params)
     return JAXLearner(task, library, params)

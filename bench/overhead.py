@@ -19,6 +19,7 @@ from flax import nnx
 import jaxmask as jm
 from bench import tables, timing
 from bench.agreement import require_same, with_gradient
+from bench.rivals.models import FlaxBlock, named
 from bench.workloads import log_normal
 
 Size = tuple[int, int, int]  # batch, time, feature
@@ -97,46 +98,30 @@ OPERATIONS = {
 }
 
 
-class PlainBlock(nnx.Module):
-    """The encoder block of Flax's own layers, without a mask."""
-
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        self.attention = nnx.MultiHeadAttention(HEADS, features, decode=False, rngs=rngs)
-        self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
-        self.mlp_in = nnx.Linear(features, 4 * features, rngs=rngs)
-        self.mlp_out = nnx.Linear(4 * features, features, rngs=rngs)
-        self.mlp_norm = nnx.LayerNorm(features, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp_out(nnx.gelu(self.mlp_in(self.mlp_norm(x))))
-
-
 def encoder_steps(feature: int) -> tuple[Callable, Callable]:
     """A step of SGD on two blocks, `masked(x, mask)` and `plain(x)`."""
-    rngs = nnx.Rngs(0)
-    blocks = [
-        jm.nn.TransformerEncoderBlock(HEADS, feature, norm_first=True, rngs=rngs) for _ in range(2)
-    ]
-    masked_graph, masked = nnx.split(jm.nn.Sequential(*blocks))
-    plain_graph, plain = nnx.split(nnx.Sequential(*(PlainBlock(feature, rngs=rngs) for _ in "ab")))
+    rngs, sizes = nnx.Rngs(0), (HEADS, feature, 4 * feature)
+    blocks = (jm.nn.TransformerEncoderBlock(*sizes, rngs=rngs) for _ in range(2))
+    weights, masked = named(jm.nn.Sequential(*blocks))
+    blocks = (FlaxBlock(*sizes, nnx.gelu, rngs=rngs) for _ in range(2))
+    _, plain = named(nnx.Sequential(*blocks), list(weights))
 
-    def masked_loss(params: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
-        y, mask = nnx.merge(masked_graph, params)(x, mask)
+    def masked_loss(weights: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
+        y, mask = masked(weights)(x, mask)
         return jm.losses.reduce(*jm.losses.l2_loss(y, mask, x))
 
-    def plain_loss(params: Any, x: jax.Array) -> jax.Array:
-        return optax.l2_loss(nnx.merge(plain_graph, params)(x), x).mean()
+    def plain_loss(weights: Any, x: jax.Array) -> jax.Array:
+        return optax.l2_loss(plain(weights)(x), x).mean()
 
-    def step(loss: Callable, params: Any) -> Callable:
+    def step(loss: Callable) -> Callable:
         @jax.jit
-        def run(params: Any, *arguments: Any) -> tuple:
-            value, slope = jax.value_and_grad(loss)(params, *arguments)
-            return value, jax.tree.map(lambda p, g: p - 1e-3 * g, params, slope)
+        def run(weights: Any, *arguments: Any) -> tuple:
+            value, slope = jax.value_and_grad(loss)(weights, *arguments)
+            return value, jax.tree.map(lambda p, g: p - 1e-3 * g, weights, slope)
 
-        return lambda *arguments: run(params, *arguments)
+        return lambda *arguments: run(weights, *arguments)
 
-    return step(masked_loss, masked), step(plain_loss, plain)
+    return step(masked_loss), step(plain_loss)
 
 
 def row(name: str, kind: str, size: Size, pair: tuple, arrays: tuple, rounds: int) -> dict:
@@ -165,7 +150,8 @@ def run_operation(name: str, size: Size, rounds: int) -> list[dict]:
 
 def run_encoder(size: Size, rounds: int) -> dict:
     x = jnp.asarray(features(np.random.default_rng(0), size)[0])
-    steps = encoder_steps(size[2])
+    masked, plain = steps = encoder_steps(size[2])
+    require_same(masked(x, jnp.ones(size[:2], bool)), plain(x), "encoder")
     return row("encoder, two blocks", "training step", size, steps, (x,), max(rounds // 3, 3))
 
 

@@ -21,7 +21,8 @@ from rich.progress import track
 
 from bench import chart, learners, store, tables, tasks, timing
 from bench.agreement import require_same
-from bench.learners import Learner, Params
+from bench.learners import Learner
+from bench.rivals.models import Weights
 from bench.tasks import Batch, Task
 
 KEY = ("task", "library", "kind")
@@ -93,7 +94,7 @@ def compare(losses: dict[tuple[str, str], list[float]]) -> None:
             require_same(losses[arm], losses[arms[0]], about, TOLERANCE)
 
 
-def compare_packed(task: Task, params: Params, batch: Batch, packed: float) -> None:
+def compare_packed(task: Task, params: Weights, batch: Batch, packed: float) -> None:
     """The loss of a packed batch is that of its sequences, one a row."""
     loss = learners.loss_of(task, learners.jaxmask_model(task))
     padded = jax.jit(loss)(params, tasks.alone(task, batch))

@@ -16,6 +16,8 @@ from flax import nnx
 import jaxmask as jm
 from bench.contest import LeftOut
 
+KB = ("kernel", "bias")
+
 Weights = dict[str, Any]
 Apply = Callable[[Weights, jax.Array, jax.Array], jax.Array]
 
@@ -58,7 +60,16 @@ class Peephole(nnx.RNNCellBase):
 class FlaxBlock(nnx.Module):
     """The encoder block of Flax's own layers; `seen` is what Flax calls a mask."""
 
-    def __init__(self, heads: int, features: int, mlp: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        heads: int,
+        features: int,
+        mlp: int,
+        activation: Callable = nnx.relu,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.activation = activation
         self.attention = nnx.MultiHeadAttention(heads, features, decode=False, rngs=rngs)
         self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
         self.mlp_in = nnx.Linear(features, mlp, rngs=rngs)
@@ -67,7 +78,7 @@ class FlaxBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, seen: Any = None) -> jax.Array:
         x = x + self.attention(self.attention_norm(x), mask=seen)
-        return x + self.mlp_out(nnx.relu(self.mlp_in(self.mlp_norm(x))))
+        return x + self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x))))
 
 
 # -------------------------------------------------------------------------- jaxmask: (x, mask)
@@ -164,33 +175,38 @@ FLAX = {
 # -------------------------------------------------------------------------------------- of both
 
 
-def ours(name: str, sizes: Sizes) -> tuple[Weights, Callable]:
-    """Weights, and `(x, mask, weights) -> (y, mask)`."""
-    module = OURS[name](sizes, nnx.Rngs(0))
+def named(module: nnx.Module, names: list[str] | None = None) -> tuple[Weights, Callable]:
+    """Weights by the paths of parameters, and `of(weights)`, the module with these.
+
+    `names`: what a module calls its parameters that has them in the same order elsewhere.
+    """
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     leaves, tree = jax.tree.flatten_with_path(params)
-    names = [".".join(str(key.key) for key in path if hasattr(key, "key")) for path, _ in leaves]
+    paths = [".".join(str(key.key) for key in path if hasattr(key, "key")) for path, _ in leaves]
+    names = names or paths
 
-    def apply(x: jax.Array, mask: jax.Array, weights: Weights) -> Any:
+    def of(weights: Weights) -> nnx.Module:
         params = jax.tree.unflatten(tree, [weights[name] for name in names])
-        return nnx.merge(graph, params, rest)(x, mask)
+        return nnx.merge(graph, params, rest, copy=True)
 
+    return {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}, of
+
+
+def ours(name: str, sizes: Sizes) -> tuple[Weights, Callable]:
+    """Weights, and `(x, mask, weights) -> (y, mask)`."""
+    weights, of = named(OURS[name](sizes, nnx.Rngs(0)))
     draw = np.random.default_rng(0)  # so that a bias is not 0
-    noise = (0.05 * draw.normal(size=leaf.shape).astype("f4") for _, leaf in leaves)
-    weights = (leaf + more for (_, leaf), more in zip(leaves, noise, strict=True))
-    return dict(zip(names, weights, strict=True)), apply
+    weights = {
+        key: value + 0.05 * draw.normal(size=value.shape).astype("f4")
+        for key, value in weights.items()
+    }
+    return weights, lambda x, mask, weights: of(weights)(x, mask)
 
 
 def flax(name: str, sizes: Sizes, weights: Weights) -> Apply:
     make, call = FLAX[name]
-    graph, params, rest = nnx.split(make(sizes, nnx.Rngs(0)), nnx.Param, ...)
-    tree, names = jax.tree.structure(params), list(weights)
-
-    def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
-        params = jax.tree.unflatten(tree, [weights[name] for name in names])
-        return call(nnx.merge(graph, params, rest, copy=True), x, mask)
-
-    return apply
+    _, of = named(make(sizes, nnx.Rngs(0)), list(weights))
+    return lambda weights, x, mask: call(of(weights), x, mask)
 
 
 # --------------------------------------------------------------------------------------- Keras
@@ -203,7 +219,7 @@ def keras(name: str, sizes: Sizes) -> Apply:
     return makers[name](sizes, name == "decoder")
 
 
-def _built(layer: Any, *shapes: tuple) -> Callable:
+def built(layer: Any, *shapes: tuple) -> Callable:
     """`(weights, *inputs) -> y` of a layer of Keras."""
     layer.build(*shapes)
     rest = [v.value for v in layer.non_trainable_variables]
@@ -215,11 +231,11 @@ def _keras_blocks(sizes: Sizes, causal: bool) -> Apply:
     from keras import layers
 
     wide = (None, None, sizes.features)
-    norm = _built(layers.LayerNormalization(epsilon=1e-6), wide)
+    norm = built(layers.LayerNormalization(epsilon=1e-6), wide)
     attention = layers.MultiHeadAttention(sizes.heads, sizes.features // sizes.heads)
-    attention = _built(attention, wide, wide)
-    mlp_in = _built(layers.Dense(sizes.mlp, activation="relu"), wide)
-    mlp_out = _built(layers.Dense(sizes.features), (None, None, sizes.mlp))
+    attention = built(attention, wide, wide)
+    mlp_in = built(layers.Dense(sizes.mlp, activation="relu"), wide)
+    mlp_out = built(layers.Dense(sizes.features), (None, None, sizes.mlp))
 
     def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
         for k in range(1 if causal else 2):
@@ -240,7 +256,10 @@ def _keras_blocks(sizes: Sizes, causal: bool) -> Apply:
     return apply
 
 
-KB = ("kernel", "bias")
+def matrices(weights: Weights, layer: int) -> list:
+    """Those of a bidirectional LSTM, in the order of Keras."""
+    names = [(way, name) for way in ("forward", "backward") for name in ("w_x", "w_h", "b")]
+    return [weights[f"layers.{layer}.{way}.{name}"] for way, name in names]
 
 
 def _keras_tagger(sizes: Sizes, causal: bool) -> Apply:
@@ -248,15 +267,12 @@ def _keras_tagger(sizes: Sizes, causal: bool) -> Apply:
     from keras import layers
 
     lstm = layers.LSTM(sizes.features, return_sequences=True)
-    both = _built(layers.Bidirectional(lstm), (None, None, sizes.features))
-    last = _built(layers.Dense(sizes.outputs), (None, None, 2 * sizes.features))
+    both = built(layers.Bidirectional(lstm), (None, None, sizes.features))
+    last = built(layers.Dense(sizes.outputs), (None, None, 2 * sizes.features))
 
     def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
-        own = [
-            weights[f"layers.0.{way}.{name}"]
-            for way in ("forward", "backward")
-            for name in ("w_x", "w_h", "b")
-        ]
-        return last([weights[f"layers.1.{end}"] for end in KB], both(own, x, mask=mask))
+        return last(
+            [weights[f"layers.1.{end}"] for end in KB], both(matrices(weights, 0), x, mask=mask)
+        )
 
     return apply
