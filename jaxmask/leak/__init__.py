@@ -1,21 +1,32 @@
-"""Test whether padding leaks through a function: poison it, append more, move it, and compare.
+"""Prove or test that padding does not leak through a function.
 
-    jm.leak.assert_padding_invariant(fn, x, mask)
+    jm.leak.prove(fn, x, mask)                     # for all values, at these shapes
+    jm.leak.assert_padding_invariant(fn, x, mask)  # poison it, append more, move it, and compare
 
-This is a test and not a proof; a report says which shapes, masks and contents of the padding it
-tried.
+A proof says what it claims, and a test which shapes, masks and contents of the padding it tried.
 """
 
 from jaxmask._report import Report
 from jaxmask.leak._checker import assert_padding_invariant, check
 from jaxmask.leak._findings import Finding, LeakError
+from jaxmask.leak._proof.causes import Place
+from jaxmask.leak._proof.proof import Cause, ClaimReport, Link, Proof
+from jaxmask.leak._proof.prove import assert_causal, assert_rows_independent, prove
 
 __all__ = [
+    "Cause",
+    "ClaimReport",
     "Finding",
     "LeakError",
+    "Link",
+    "Place",
+    "Proof",
     "Report",
+    "assert_causal",
     "assert_padding_invariant",
+    "assert_rows_independent",
     "check",
+    "prove",
 ]
 
 

@@ -67,69 +67,78 @@ def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
     inputs = Leaves.of(x, "x")
     if not inputs.arrays:
         raise ValueError(f"{WHERE}: `x` must hold at least one array, got none.")
-    marks, max_segments = _marks(mask)
+    marks, max_segments = marks_of(mask, WHERE)
     for leaf, name in zip(inputs.arrays, inputs.names, strict=True):
-        _refuse_traced(leaf, name)
-        array, _ = _check.pair(leaf, mask, WHERE, name=name)
-        _check_dtype(array.dtype, name)
+        check_leaf(leaf, mask, name, WHERE)
     if not (marks > 0).any():
         raise ValueError(
             f"{WHERE}: the mask marks no step as real, so there is nothing that padding could "
             'leak into. Give rows with real steps; `moves=("empty",)` empties rows by itself.'
         )
-    params, call = _callable(fn, params)
+    params, call = callable_of(fn, params, WHERE)
     weights = Leaves.of(params, "params")
     for leaf, name in zip(weights.arrays, weights.names, strict=True):
-        _refuse_traced(leaf, name)
-        _check_dtype(jnp.asarray(leaf).dtype, name)
+        check_leaf(leaf, None, name, WHERE)
 
     def flat(weight_leaves: list[Any], leaves: list[Any], mask: Mask) -> tuple[PyTree, PyTree]:
         args = (weights.tree.unflatten(weight_leaves), inputs.tree.unflatten(leaves), mask)
         output, statistics = call(*args)
-        return jax.tree.map(_plain, output), jax.tree.map(_plain, statistics)
+        return jax.tree.map(plain, output), jax.tree.map(plain, statistics)
 
-    return Subject(_check.name_of(fn), flat, _host(inputs), _host(weights), marks, max_segments)
+    return Subject(_check.name_of(fn), flat, on_host(inputs), on_host(weights), marks, max_segments)
 
 
-def _marks(mask: Any) -> tuple[np.ndarray, int | None]:
+def marks_of(mask: Any, where: str) -> tuple[np.ndarray, int | None]:
+    """The mask as an array, and the number of segments of `Segments`."""
     if mask is None:
         raise ValueError(
-            f"{WHERE}: `mask` must say which steps are padding, got None. If every step is "
+            f"{where}: `mask` must say which steps are padding, got None. If every step is "
             "real, pass `jnp.ones(x.shape[:2], bool)`; the check appends padding itself."
         )
     if isinstance(mask, Segments):
-        _refuse_traced(mask.ids, "mask")
+        _refuse_traced(mask.ids, "mask", where)
         return np.asarray(mask.ids), mask.max_segments
-    _refuse_traced(mask, "mask")
-    return np.asarray(_check.boolean(mask, WHERE)), None
+    _refuse_traced(mask, "mask", where)
+    return np.asarray(_check.boolean(mask, where)), None
 
 
-def _refuse_traced(x: Any, name: str) -> None:
+def check_leaf(leaf: Any, mask: Any, name: str, where: str) -> None:
+    """Refuse an array that is traced, holds no numbers, or does not fit its mask."""
+    _refuse_traced(leaf, name, where)
+    dtype = (
+        jnp.asarray(leaf).dtype
+        if mask is None
+        else _check.pair(leaf, mask, where, name=name)[0].dtype
+    )
+    if not (jnp.issubdtype(dtype, np.number) or dtype == jnp.bool_):
+        raise TypeError(f"{where}: `{name}` must hold numbers or booleans, got dtype {dtype}.")
+
+
+def _refuse_traced(x: Any, name: str, where: str) -> None:
     if isinstance(x, jax.core.Tracer):
         raise TypeError(
-            f"{WHERE}: `{name}` is traced. The check looks at values: call it outside of `jit`, "
+            f"{where}: `{name}` is traced. The check looks at values: call it outside of `jit`, "
             "`vmap` and `grad`, with arrays."
         )
 
 
-def _check_dtype(dtype: Any, name: str) -> None:
-    if not (jnp.issubdtype(dtype, np.number) or dtype == jnp.bool_):
-        raise TypeError(f"{WHERE}: `{name}` must hold numbers or booleans, got dtype {dtype}.")
-
-
-def _host(leaves: Leaves) -> Leaves:
+def on_host(leaves: Leaves) -> Leaves:
+    """The same arrays in NumPy, in the dtypes that a function would get."""
     # Through JAX, so that float64 becomes the dtype that the function would get.
     arrays = [np.asarray(jnp.asarray(leaf)) for leaf in leaves.arrays]
     return Leaves(arrays, leaves.names, leaves.tree)
 
 
-def _plain(leaf: Any) -> Any:
+def plain(leaf: Any) -> Any:
+    """An array; the numbers of a random key."""
     leaf = jnp.asarray(leaf)
     keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if keys else leaf
 
 
-def _callable(fn: Any, params: PyTree) -> tuple[PyTree, Callable[..., tuple[PyTree, PyTree]]]:
+def callable_of(
+    fn: Any, params: PyTree, where: str
+) -> tuple[PyTree, Callable[..., tuple[PyTree, PyTree]]]:
     """Parameters (an empty tuple for none) and `call(params, x, mask) -> (output, statistics)`."""
     if "flax.nnx" in sys.modules:  # else `fn` is no module, and Flax need not be imported
         from jaxmask import _nnx
@@ -137,12 +146,12 @@ def _callable(fn: Any, params: PyTree) -> tuple[PyTree, Callable[..., tuple[PyTr
         if _nnx.is_module(fn):
             if params is not None:
                 raise ValueError(
-                    f"{WHERE}: `fn` is an nnx.Module, which holds its own parameters: leave "
+                    f"{where}: `fn` is an nnx.Module, which holds its own parameters: leave "
                     "`params=` out."
                 )
             return _nnx.functional(fn)
     if not callable(fn):
-        raise TypeError(f"{WHERE}: `fn` must be a function `fn(x, mask)`, got {type(fn).__name__}.")
+        raise TypeError(f"{where}: `fn` must be a function `fn(x, mask)`, got {type(fn).__name__}.")
     if params is None:
         return (), lambda _, x, mask: (fn(x, mask), ())
     return params, lambda params, x, mask: (fn(params, x, mask), ())

@@ -1,0 +1,121 @@
+"""Follow taint back to the operations that let the padding in.
+
+Padding is harmless as long as it stays in its own positions. It gets in where an operation combines
+elements of which some hold padding and some do not (a sum over time, a window, a step of a
+recurrence). Each such operation gets a bit of its own, in place of the bit of the raw padding, so
+the bits at the real entries of a result say all operations that are to blame.
+"""
+
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RAW = 2  # bits of the padding itself: of the inputs, and of the cotangents of results
+MOST = 64 - RAW
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of code.
+
+    Attributes:
+      file: its path.
+      line: its number.
+      function: the function it stands in.
+
+    Example:
+      >>> import jaxmask as jm
+      >>> print(jm.leak.Place("model.py", 12, "forward"))
+      model.py:12 (forward)
+    """
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} ({self.function})"
+
+
+class Node:
+    """A result of an equation, with its line, its bits and the operands that had some."""
+
+    __slots__ = ("bits", "parents", "place", "primitive")
+
+    def __init__(self, primitive: str, place: Place | None, bits: int, parents: list["Node"]):
+        self.primitive, self.place, self.bits, self.parents = primitive, place, bits, parents
+
+
+class Causes:
+    """The operations that combined padding with something else, a bit for each.
+
+    Attributes:
+      calls: the equations that are being interpreted, each within the one before it.
+      found: primitives and lines, the first of them that of the first bit after the raw ones.
+    """
+
+    def __init__(self) -> None:
+        self.raw = np.uint64(2**RAW - 1)
+        self.calls: list[Any] = []
+        self.found: list[tuple[str, Place | None]] = []
+
+    def raw_in(self, taint: np.ndarray) -> np.ndarray:
+        """Where elements hold the padding itself."""
+        return (taint & self.raw) != 0
+
+    def named(self, bits: np.ndarray, partly: np.ndarray) -> np.ndarray:
+        """Replace the bits of the raw padding by that of this operation, where it mixed some in."""
+        hit = partly & self.raw_in(bits)
+        if not np.any(hit):
+            return bits
+        return np.where(hit, (bits & ~self.raw) | self._bit(), bits)
+
+    def _bit(self) -> np.uint64:
+        """The bit of the operation; the same for all on one line."""
+        key = self.calls[-1].primitive.name, self.place()
+        if key not in self.found:
+            self.found.append(key)
+        return np.uint64(1) << np.uint64(min(self.found.index(key), MOST - 1) + RAW)
+
+    def place(self) -> Place | None:
+        """The innermost line of the user's own code, or of any but JAX's if there is none."""
+        for equation in reversed(self.calls):
+            own = [p for p in _places(equation) if not p.file.startswith(_INSTALLED)]
+            if own:
+                return own[0]
+        return next((p for call in reversed(self.calls) for p in _places(call)), None)
+
+    def found_in(self, bits: int) -> list[tuple[int, str, Place | None]]:
+        """The operations whose bits are among `bits`, with the bit of each."""
+        return [
+            (1 << (index + RAW), *found)
+            for index, found in enumerate(self.found[:MOST])
+            if bits >> (index + RAW) & 1
+        ]
+
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "jaxmask", "numpy")
+_INSTALLED = tuple(
+    f"{path}/{name}/"
+    for path in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}
+    for name in _LIBRARIES
+) + tuple(f"{Path(__file__).parents[3]}/{name}/" for name in ("jaxmask",))
+_JAX = tuple(path for path in _INSTALLED if path.rstrip("/").endswith(("jax", "jaxlib")))
+
+
+def _places(equation: Any) -> list[Place]:
+    """The lines from which an equation was traced, innermost first, without those of JAX."""
+    traceback = equation.source_info.traceback
+    return [
+        Place(frame.file_name, frame.line_num, frame.function_name)
+        for frame in (traceback.frames if traceback is not None else ())
+        if not frame.file_name.startswith((*_JAX, "<")) and not _is_standard(frame.file_name)
+    ]
+
+
+def _is_standard(file: str) -> bool:
+    paths = sysconfig.get_paths()
+    return file.startswith(paths["stdlib"]) and not file.startswith(paths["purelib"])

@@ -1,0 +1,273 @@
+"""`leak.prove`: trace, interpret, convict what is refused, and say who is to blame."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxmask import _check
+from jaxmask._types import PyTree
+from jaxmask.leak._findings import LeakError
+from jaxmask.leak._proof.blame import causes_of
+from jaxmask.leak._proof.causes import Causes
+from jaxmask.leak._proof.inputs import WHERE, Inputs, make_inputs
+from jaxmask.leak._proof.interpret import Machine
+from jaxmask.leak._proof.proof import ClaimReport, Proof
+from jaxmask.leak._proof.questions import QUESTIONS, Question
+from jaxmask.leak._proof.tracing import Traced, trace_gradients, trace_values
+from jaxmask.leak._proof.verdict import AT_PADDING, PER_RUN, Claim, Run, of_gradients, of_values
+from jaxmask.leak._proof.witness import Witness
+
+
+def prove(
+    fn: Any,
+    x: PyTree,
+    mask: Any,
+    *,
+    params: PyTree = None,
+    of: str = "padding",
+    assume: str | None = None,
+    witness: bool = True,
+) -> Proof:
+    """Prove that results do not depend on the padding, on later steps, or on other sequences.
+
+    The function is traced and not run. Each element of each array of its program is known (a value
+    that follows from the mask and from constants), clean (the same bits whatever the padding
+    holds), or tainted. Inputs are tainted at padding, parameters and real steps are clean, and the
+    mask is known. If no real entry of a result is tainted, the result is proved for all values at
+    once. Gradients likewise, for cotangents that are arbitrary at real entries and at padding.
+
+    What is refused is then run with other contents of the padding. If a real entry changes, the
+    verdict is "not proved", with the two numbers; if none does, it is "undecided".
+
+    Args:
+      fn: as in `check`: `fn(x, mask)`, or `fn(params, x, mask)` with `params`, or an `nnx.Module`.
+        A training step with gradients inside is such a function too.
+      x: `[batch, time, ...]`, or a pytree of such arrays.
+      mask: `[batch, time]`, boolean; or `[batch]`, whose padding is rows; or `Segments`. Where
+        arrays of `x` have masks of their own: a pytree of masks, which `fn` gets as it is, with
+        the structure of `x` or of its upper part; None in it says that nothing is padding.
+      params: a pytree of arrays.
+      of: what must not be seen. `"padding"`; `"time"`: later steps, so that the function is causal;
+        `"rows"`: other rows of the batch; `"segments"`: other sequences packed in `Segments`.
+      assume: `"strict"`: everything may be nan or infinite; `"finite"`: nothing that is unknown is.
+        Default: strict for padding, else finite. The gradient at padding is 0 in strict mode if
+        that can be proved, else in finite mode, which the claim then says.
+
+      witness: whether to run what is refused. Without it nothing is compiled, and what is not
+        proved is "undecided".
+
+    Returns:
+      A `Proof`: `.verdict`, `.claims` by result, `.blame`, and a text that says what is claimed.
+
+    Raises:
+      TypeError, ValueError, MaskError: if an argument is not as above, or nothing is asked.
+      Exception: what `fn` raises when it is traced.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((2, 3)), jnp.array([[True, True, False], [True, False, False]])
+      >>> def mean(x, mask):
+      ...     return (x * mask).sum(1) / mask.sum(1), mask.any(1)
+      >>> jm.leak.prove(mean, x, mask).verdict  # 0 * nan is nan
+      'not proved'
+      >>> jm.leak.prove(jm.pool.mean, x, mask).verdict
+      'proved'
+      >>> jm.leak.prove(jm.ops.cumsum, x, mask, of="time").verdict
+      'proved'
+    """
+    _check.choice(of, tuple(QUESTIONS), WHERE, "of")
+    if assume is not None:
+        _check.choice(assume, ("strict", "finite"), WHERE, "assume")
+    inputs = make_inputs(fn, x, mask, params)
+    question = QUESTIONS[of](inputs, of=of, of_gradients=of != "time")
+    _refuse_empty(question)
+    finite = (assume or ("strict" if of == "padding" else "finite")) == "finite"
+    return _Prover(inputs, question, finite=finite, witness=witness).proof()
+
+
+def assert_causal(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> None:
+    """Raise a `LeakError` that names the line to blame, unless no step depends on a later one.
+
+    Args:
+      fn: as in `prove`.
+      x: as in `prove`.
+      mask: as in `prove`.
+      params: as in `prove`.
+
+    Raises:
+      LeakError: if a step depends on a later one, or it cannot be decided.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((2, 3)), jnp.ones((2, 3), bool)
+      >>> jm.leak.assert_causal(jm.ops.cumsum, x, mask)
+    """
+    _raise_unless_proved(prove(fn, x, mask, params=params, of="time"))
+
+
+def assert_rows_independent(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> None:
+    """Raise a `LeakError` that names the line to blame, unless no row depends on another.
+
+    Args:
+      fn: as in `prove`.
+      x: as in `prove`.
+      mask: as in `prove`.
+      params: as in `prove`.
+
+    Raises:
+      LeakError: if a row depends on another, or it cannot be decided.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((2, 3)), jnp.ones((2, 3), bool)
+      >>> jm.leak.assert_rows_independent(jm.ops.softmax, x, mask)
+    """
+    _raise_unless_proved(prove(fn, x, mask, params=params, of="rows"))
+
+
+def _raise_unless_proved(proof: Proof) -> None:
+    if proof.verdict != "proved":
+        raise LeakError(str(proof))
+
+
+def _refuse_empty(question: Question) -> None:
+    marks = question.inputs.masks
+    if question.of == "padding" and all((array > 0).all() for array in marks.marks):
+        raise ValueError(f"{WHERE}: the mask has no padding, so there is nothing to prove.")
+    if question.of == "segments" and not any(marks.max_segments):
+        raise ValueError(f'{WHERE}: `of="segments"` needs `Segments` in the mask\'s place.')
+    if question.of == "time" and not any(array.ndim == 2 for array in marks.marks):
+        raise ValueError(f'{WHERE}: `of="time"` needs a mask [batch, time].')
+    if len(question.labels()) < (1 if question.of == "padding" else 1 + (question.of != "time")):
+        raise ValueError(f"{WHERE}: there are no two {question.of} to keep apart.")
+
+
+class _Prover:
+    def __init__(self, inputs: Inputs, question: Question, *, finite: bool, witness: bool):
+        self.inputs, self.question = inputs, question
+        self.finite, self.witness = finite, witness
+        self.unknown: dict[str, None] = {}
+        self.trusted: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+
+    def proof(self) -> Proof:
+        values = trace_values(self.inputs)
+        if not values.slots:
+            raise ValueError(f"{WHERE}: `fn` must return at least one array, got none.")
+        claims = self._reports(values, of_gradient=False)
+        for where, why in self.question.unasked.items():
+            self.notes[f"{where}: {why}"] = None
+        if not claims:
+            raise ValueError(f"{WHERE}: nothing can be asked: {'; '.join(self.notes)}.")
+        if self.question.of_gradients:
+            gradients = trace_gradients(self.inputs, values)
+            if isinstance(gradients, str):
+                self.notes[f"gradients: {gradients}"] = None
+            else:
+                claims += self._reports(gradients, of_gradient=True)
+        return Proof(
+            self.inputs.name,
+            self.question.of,
+            tuple(report for report, _ in claims),
+            "finite" if self.finite else "strict",
+            causes_of([cause for _, found in claims for cause in found]),
+            tuple(self.unknown),
+            tuple(name for name in self.trusted if name not in self.unknown),
+            tuple(self.notes),
+            _shapes(self.inputs),
+        )
+
+    def _reports(self, traced: Traced, *, of_gradient: bool) -> list[Any]:
+        """A report of each claim, and the causes where it is refused."""
+        labels = self.question.labels()
+        chunks = [labels[k : k + PER_RUN] for k in range(0, len(labels), PER_RUN)]
+        found: dict[tuple[str, str], list[Claim]] = {}
+        for chunk in chunks:
+            claims = self._interpret(traced, chunk, of_gradient, finite=self.finite)
+            for claim in claims:
+                found.setdefault((claim.what, claim.where), []).append(claim)
+        finite = self._finite_claims(traced, found, of_gradient)
+        refused = [
+            next(c for c in claims if not c.proved)
+            for key, claims in found.items()
+            if key not in finite and not all(claim.proved for claim in claims)
+        ]
+        witnesses = self._witnesses(traced, refused, of_gradient)
+        causes = self._causes(traced, refused, of_gradient)
+        reports: list[Any] = []
+        for key, claims in found.items():
+            number = next((k for k, c in enumerate(refused) if (c.what, c.where) == key), None)
+            nan = any(claim.nan for claim in claims)
+            if nan:
+                self.notes[f"{key[0]} of {key[1]}: always nan, whatever the inputs are"] = None
+            assumed = "finite" if self.finite or key in finite else "strict"
+            if number is None:
+                reports.append((ClaimReport(*key, "proved", assumed), []))
+                continue
+            verdict = "not proved" if number in witnesses else "undecided"
+            report = ClaimReport(*key, verdict, assumed, witnesses.get(number, ""))
+            reports.append((report, causes.get(number, [])))
+        return reports
+
+    def _interpret(
+        self, traced: Traced, labels: list[Any], of_gradient: bool, *, finite: bool
+    ) -> list[Claim]:
+        run = Run(self.inputs, self.question, finite)
+        claims, machine = (of_gradients if of_gradient else of_values)(run, traced, labels)
+        self._note(machine)
+        return claims
+
+    def _note(self, machine: Machine) -> None:
+        self.unknown |= dict.fromkeys(machine.unknown)
+        self.trusted |= machine.trusted
+
+    def _finite_claims(self, traced: Traced, found: Any, of_gradient: bool) -> set[Any]:
+        """Gradients at padding that are 0 in finite mode only."""
+        refused = [
+            key
+            for key, claims in found.items()
+            if key[0] == AT_PADDING and not all(claim.proved for claim in claims)
+        ]
+        if self.finite or not refused:
+            return set()
+        claims = self._interpret(traced, self.question.labels(), of_gradient, finite=True)
+        proved = {(claim.what, claim.where) for claim in claims if claim.proved}
+        return proved & set(refused)
+
+    def _witnesses(self, traced: Traced, refused: list[Claim], of_gradient: bool) -> dict[int, str]:
+        if not refused or not self.witness:
+            return {}
+        run = Run(self.inputs, self.question, self.finite)
+        return Witness(run, traced, of_gradients=of_gradient).of(refused)
+
+    def _causes(
+        self, traced: Traced, refused: list[Claim], of_gradient: bool
+    ) -> dict[int, list[Any]]:
+        """The operations to blame for each refused claim."""
+        if not refused:
+            return {}
+        label = next(iter(self._guilty_labels(refused[0])))
+        causes = Causes()
+        run = Run(self.inputs, self.question, self.finite, causes)
+        claims, _ = (of_gradients if of_gradient else of_values)(run, traced, [label])
+        by_key = {(claim.what, claim.where): claim for claim in claims}
+        return {
+            number: [(causes, by_key[claim.what, claim.where])]
+            for number, claim in enumerate(refused)
+            if (claim.what, claim.where) in by_key
+        }
+
+    def _guilty_labels(self, claim: Claim) -> list[Any]:
+        assert claim.bits is not None
+        if claim.labels == ["padding"]:
+            return claim.labels
+        bits = int(np.bitwise_or.reduce(claim.bits, axis=None))
+        return [label for k, label in enumerate(claim.labels) if bits >> k & 1]
+
+
+def _shapes(inputs: Inputs) -> str:
+    pairs = zip(inputs.x.names, inputs.x.arrays, strict=True)
+    x = ", ".join(f"{name} {leaf.dtype}{list(leaf.shape)}" for name, leaf in pairs)
+    masks = inputs.masks.marks
+    real = ", ".join(f"{int((marks > 0).sum())} of {marks.size}" for marks in masks)
+    return f"{x} with {real} {'rows' if masks[0].ndim == 1 else 'steps'} real"
