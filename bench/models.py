@@ -25,7 +25,7 @@ import jaxmask as jm
 from bench import chart, contest, problem, store, tables, timing, workloads
 from bench.contest import Entrant
 from bench.rivals import models as jax_models
-from bench.rivals.models import MODELS, Sizes
+from bench.rivals.models import MODELS, Sizes, compared
 
 SIZES, FILLS, PASSES = Sizes(), (0.1, 0.3, 0.6, 1.0), ("forward", "train")
 OURS, SKIP = "jaxmask", "jaxmask, skip_padding"
@@ -44,11 +44,6 @@ def data(sizes: Sizes, outputs: int) -> tuple[jax.Array, jax.Array]:
     shapes = ((sizes.batch, sizes.time, size) for size in (sizes.features, outputs))
     x, cotangent = (jnp.asarray(draw.normal(size=shape), jnp.float32) for shape in shapes)
     return x, cotangent
-
-
-def compared(slopes: dict[str, Any]) -> dict[str, Any]:
-    """Without the biases of keys: softmax ignores them, and their gradients are rounding alone."""
-    return {name: slope for name, slope in slopes.items() if not name.endswith("key.bias")}
 
 
 def in_jax(apply: Callable, weights: Any, x: Any, cotangent: Any, what: str) -> Entrant:

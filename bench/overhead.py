@@ -19,7 +19,7 @@ from flax import nnx
 import jaxmask as jm
 from bench import tables, timing
 from bench.agreement import require_same, with_gradient
-from bench.rivals.models import FlaxBlock, named
+from bench.rivals.models import FlaxBlock, compared, named
 from bench.workloads import log_normal
 
 Size = tuple[int, int, int]  # batch, time, feature
@@ -151,7 +151,8 @@ def run_operation(name: str, size: Size, rounds: int) -> list[dict]:
 def run_encoder(size: Size, rounds: int) -> dict:
     x = jnp.asarray(features(np.random.default_rng(0), size)[0])
     masked, plain = steps = encoder_steps(size[2])
-    require_same(masked(x, jnp.ones(size[:2], bool)), plain(x), "encoder")
+    both = masked(x, jnp.ones(size[:2], bool)), plain(x)
+    require_same(*((loss, compared(weights)) for loss, weights in both), "encoder")
     return row("encoder, two blocks", "training step", size, steps, (x,), max(rounds // 3, 3))
 
 

@@ -192,6 +192,11 @@ def named(module: nnx.Module, names: list[str] | None = None) -> tuple[Weights, 
     return {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}, of
 
 
+def compared(slopes: dict[str, Any]) -> dict[str, Any]:
+    """Without the biases of keys: softmax ignores them, and their gradients are rounding alone."""
+    return {name: slope for name, slope in slopes.items() if not name.endswith("key.bias")}
+
+
 def ours(name: str, sizes: Sizes) -> tuple[Weights, Callable]:
     """Weights, and `(x, mask, weights) -> (y, mask)`."""
     weights, of = named(OURS[name](sizes, nnx.Rngs(0)))
