@@ -90,11 +90,7 @@ def crf_marginals(
     Padding may lie anywhere (mask class: any).
 
     Args:
-      logits: scores of the tags at each step, `[batch, time, tags]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence is a separate chain), or None.
-      transitions: `[tags, tags]`, floating.
-      start: `[tags]`, floating, or None.
-      end: `[tags]`, floating, or None.
+      logits, mask, transitions, start, end: as in `viterbi`.
 
     Returns:
       The pair `(y, mask)`: `y [batch, time, tags]` in the dtype of `logits`, 0 in padding; nan in a

@@ -78,10 +78,9 @@ def feature_masking(
       x: `[batch, time, ..., feature]`, or `[batch, ..., feature]` with a row mask; floating. Bands
         lie on the last axis.
       mask: boolean, or `Segments` (each sequence has its own bands), or None.
-      key: a JAX random key.
       max_width: static, the widest band; F in the paper.
       num_masks: static, the number of bands, which may overlap.
-      row_ids: as in `step_keys`.
+      key, row_ids: as in `time_masking`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.

@@ -94,16 +94,16 @@ def _count(names: list[str]) -> str:
 
 def page() -> str:
     registered, facts, exemptions = entries_by_name(), facts_by_name(), _exemptions()
-    reasons, rooms = list(exemptions), {}
+    reasons, tables = list(exemptions), {}
     names = sorted({*registered, *(set(facts) & set(NOT_MASKED_FUNCTIONS))})
     for name in names:
         here = NOT_MASKED_FUNCTIONS.get(name) or _here(registered[name], reasons)
         row = [f"`{name}`", here, *(_there(name, facts[name], rival) for rival in VERSIONS)]
-        rooms.setdefault(name.split(".")[0], []).append(row)
+        tables.setdefault(name.split(".")[0], []).append(row)
     verdicts = "".join(f"- **{word}**: {meaning}\n" for word, meaning in VERDICTS.items())
     parts = [HEAD, verdicts, _count(names)]
-    for room, rows in rooms.items():
-        parts += [f"## {room}\n", _table(["function", "jaxmask", *VERSIONS.values()], rows)]
+    for module, rows in tables.items():
+        parts += [f"## {module}\n", _table(["function", "jaxmask", *VERSIONS.values()], rows)]
     parts.append("## Exemptions\n")
     for number, (reason, (laws, functions)) in enumerate(exemptions.items(), 1):
         of = ", ".join(f"`{name}`" for name in sorted(functions))
