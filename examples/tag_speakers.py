@@ -191,4 +191,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # What XLA compiles is kept there, so that the next start takes a fraction of the time.
+    jax.config.update("jax_compilation_cache_dir", "runs/programs")
     main()

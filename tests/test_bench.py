@@ -15,6 +15,7 @@ import jaxmask as jm
 from bench import (
     agreement,
     attention,
+    compiling,
     contest,
     goals,
     growth,
@@ -217,6 +218,18 @@ def test_problems_side_by_side_do_not_wait_for_one_that_fails(capsys):
 
 
 @pytest.mark.exhaustive
+def test_the_price_of_compiling_is_compared(monkeypatch):
+    monkeypatch.setattr(compiling, "SIZES", compiling.Sizes(4, 32, 8, 4))
+    kept = {("LSTM", "Flax"), ("encoder", "as it is"), ("encoder", "skip_padding, 2 lengths")}
+    chosen = [model for model in compiling.models() if model[:2] in kept]
+    monkeypatch.setattr(compiling, "models", lambda: chosen)
+    monkeypatch.setattr(compiling, "from_cache", lambda: 0.5)
+    rows = list(compiling.measure(argparse.Namespace()))
+    assert all(row["seconds"] > 0 for row in rows)
+    assert len(rows) == len(kept) + 1
+    assert "| LSTM | Flax |" in compiling.table({"machine": store.machine(), "rows": rows})
+
+
 def test_counts_of_unrolled_steps_are_compared(monkeypatch):
     monkeypatch.setattr(unroll, "SIZES", ((2, 20, 8),))
     monkeypatch.setattr(unroll, "LEAST", 0.0)
