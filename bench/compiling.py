@@ -134,8 +134,9 @@ def from_cache() -> float:
 def table(found: dict[str, Any]) -> str:
     rows = found["rows"]
     base = {r["model"]: r["seconds"] for r in rows if r["how"] in ("Flax", "as it is")}
+    machine = store.machine_name(found["machine"])
     return tables.markdown(
-        f"CPU seconds to trace and compile a training step, on {store.machine_name(found['machine'])}.",
+        f"CPU seconds to trace and compile a training step, on {machine}.",
         ["model", "how", "seconds", "over Flax, or over the encoder as it is"],
         (
             [r["model"], r["how"], f"{r['seconds']:.2f}", f"{r['seconds'] / base[r['model']]:.1f}"]
