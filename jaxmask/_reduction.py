@@ -17,7 +17,7 @@ def total_and_count(
     real = _mask_ops.real_steps(mask, values.shape)
     of_steps, of_rows = _weights(weights, real, values.dtype, where)
     rows = mask if by == "row" else real
-    # Rows first, then the batch: 1 + 1 + ... in one float32 stands still at 2^24.
+    # Rows first, then the batch: 1 + 1 + ... in one float32 stops at 2^24.
     sums, counts = _over_time(of_steps * values, rows), _over_time(of_steps, rows)
     if by == "row":
         sums, counts = divide(sums, counts), (counts != 0).astype(counts.dtype)

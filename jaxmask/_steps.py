@@ -32,7 +32,7 @@ def filled_with_copies(x: Array, mask: Mask, value: ArrayLike | complex | None =
     if value is None:
         value = 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0
     real = masks.as_bool(mask)
-    # Filled first, since an empty row would copy its padding before that is replaced in turn.
+    # Filled first, since an empty row would copy its padding before that is replaced.
     copy = jax.lax.stop_gradient(filled(x, real))
     if real.ndim == 2:
         first = jnp.argmax(real, axis=1).reshape(-1, *[1] * (x.ndim - 1))
@@ -46,7 +46,7 @@ def filled_with_copies(x: Array, mask: Mask, value: ArrayLike | complex | None =
 
 
 def gather(x: Array, index: Array) -> Array:
-    """`y[b, k] = x[b, index[b, k]]`. Fill `x` first: an index without a step meets padding."""
+    """`y[b, k] = x[b, index[b, k]]`. Fill `x` first: an index without a step reads padding."""
     return jnp.take_along_axis(x, _mask_ops.expand(index, x.ndim), axis=1, mode="clip")
 
 
@@ -71,7 +71,7 @@ def segments_apart(function: Callable[..., Pair], *, pooled: bool = False) -> Ca
     """Let a function of a boolean mask take `Segments`: it runs once for each segment.
 
     `function(x, mask, ...)` returns zeros in its padding, so the segments of a row add up to the
-    result for the row; a pooled result becomes one row a segment.
+    result for the row; a pooled result becomes one row per segment.
     """
 
     @functools.wraps(function)

@@ -45,7 +45,7 @@ def common_dtype(first: jax.typing.DTypeLike, *others: jax.typing.DTypeLike) -> 
 
 @contextlib.contextmanager
 def promotion_allowed() -> Iterator[None]:
-    """For functions of others that fail under `jax_numpy_dtype_promotion="strict"` and its kin.
+    """For foreign functions that fail under `jax_numpy_dtype_promotion="strict"` and the like.
 
     Those settings find accidental promotion in code that is written to avoid it.
     """

@@ -1,4 +1,4 @@
-"""Windows over time: where they lie, which of them are real, and how they meet packed rows."""
+"""Windows over time: where they lie, which of them are real, and what packed rows need."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,7 +147,7 @@ def _slide_apart(compute: Compute, x: Array, segments: Segments, window: Window)
         y, real = gather(y, target), gather(real, target)
         new = Segments(jnp.where(real, ids, 0), segments.max_segments)
         return filled(y, new), new
-    # A window meets one sequence only, so the mean of the ids that it meets is the id.
+    # A window overlaps one sequence only, so the mean of the ids in it is the id.
     id_met = window.total(spread_ids) // jnp.maximum(window.total(spread_ids > 0), 1)
     new = Segments(jnp.where(real, id_met, 0).astype(ids.dtype), segments.max_segments)
     if max_segments == 1:

@@ -111,7 +111,7 @@ def test_the_blocks_are_those_in_which_a_query_sees_a_key(causal, window):
     positions = np.argsort(draw((3, TIME)), axis=1).astype(np.int32)
     for (name, mask), given, size in itertools.product(MASKS.items(), (False, True), SIZES):
         at = (jnp.asarray(positions),) * 2 if given else (None, None)
-        setting = Setting(size, causal, window)
+        setting = Setting(size, causal=causal, window=window)
         arguments = Given(q, mask, k, v, mask, None, None, *at)
         found = layout.seen_blocks(setting, arguments, *layout.sides(setting, arguments))
         pairs = visible(

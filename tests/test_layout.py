@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,25 @@ def is_alias(value):
 @pytest.mark.parametrize("value", list(public_objects()))
 def test_public_names_have_an_example(value):
     assert doctest.DocTestParser().get_examples(inspect.getdoc(value) or "")
+
+
+def undescribed(tree):
+    """The parameters that the `Args` section of their function does not name."""
+    for node in ast.walk(tree):
+        doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+        if doc and (section := re.search(r"^Args:\n((?:  .*\n?|\n(?=  ))*)", doc, re.M)):
+            heads = " ".join(re.findall(r"^  (\S[^:]*):", section[1], re.M))
+            a = node.args
+            given = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+            names = {arg.arg for arg in given if arg is not None} - {"self", "cls"}
+            yield from (f"{node.name}: {name}" for name in names - set(re.findall(r"\w+", heads)))
+
+
+def test_every_argument_is_described():
+    trees = (ast.parse(path.read_text()) for path in FILES)
+    assert not [name for tree in trees for name in undescribed(tree)]
+    wrong = ast.parse('def f(a, b, *, c):\n  """F.\n\n  Args:\n    a, b: as in `g`.\n  """')
+    assert list(undescribed(wrong)) == ["f: c"]
 
 
 def test_every_public_function_is_registered():

@@ -51,7 +51,7 @@ def split(size: Size, seed: int) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def outline(size: Size) -> tuple[nnx.GraphDef, nnx.State]:
-    """The same without any arithmetic: shapes and dtypes stand for parameters."""
+    """The same without any arithmetic, with shapes and dtypes as parameters."""
     return nnx.split(nnx.eval_shape(lambda: pronouncer(size, nnx.Rngs(0))))
 
 

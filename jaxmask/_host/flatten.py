@@ -18,7 +18,7 @@ from jaxmask._host.rectangle import are_long
 
 
 def flatten(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> Ragged:
-    """The steps of all sequences, one behind the other.
+    """The steps of all sequences, back to back.
 
     A row is a list, a tuple, an array `[n, feature...]` or another ordered iterable of steps;
     `Ragged` and Arrow columns of lists are read without a copy for each row. Rows without a step do

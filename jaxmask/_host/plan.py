@@ -9,7 +9,7 @@ class Plan(NamedTuple):
     """Where each sequence goes.
 
     Attributes:
-      rows: `[sequences]`, int64; -1 for a sequence without a step, which goes nowhere.
+      rows: `[sequences]`, int64; -1 for a sequence without a step, which is in no row.
       starts: `[sequences]`, int64, its first step in the row.
       segments: `[sequences]`, int64, 1, 2, ... in each row from left to right; 0 without a step.
       row_count: the number of rows.

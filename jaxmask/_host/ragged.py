@@ -1,4 +1,4 @@
-"""Rows that lie one behind the other, as NumPy arrays or as columns of an Arrow table."""
+"""Rows stored back to back, as NumPy arrays or as columns of an Arrow table."""
 
 from typing import Any, NamedTuple, NoReturn
 
@@ -8,7 +8,7 @@ from jaxmask._host.arrays import to_numpy
 
 
 class Ragged(NamedTuple):
-    """Rows of different lengths, one behind the other, as Arrow and Awkward store them.
+    """Rows of different lengths, stored back to back, as Arrow and Awkward store them.
 
     Row b is `values[offsets[b] : offsets[b + 1]]`. It may stand wherever `sequences` may.
 

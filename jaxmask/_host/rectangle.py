@@ -50,7 +50,7 @@ def real_values(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def rectangle(
     values: np.ndarray, lengths: np.ndarray, time: int, filler: np.ndarray, padding: Side = "post"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`(padded, mask)` of rows that lie one behind the other, of at most `time` steps each."""
+    """`(padded, mask)` of rows that are stored back to back, of at most `time` steps each."""
     if are_long(lengths):
         ends = np.cumsum(lengths).tolist()
         rows = [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]

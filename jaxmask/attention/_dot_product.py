@@ -106,7 +106,7 @@ def attend(
     if bias is not None:
         bias = _check_bias(bias, q, k)
     choice = choose(method, q, k, where)
-    setting = Setting(choice, causal, _check.optional_count(window, where, "window", least=1))
+    setting = Setting(choice, 1.0, causal, _check.optional_count(window, where, "window", least=1))
     if causal or window is not None:
         q_positions = _given_positions(q, q_positions, "q_positions")
         kv_positions = _given_positions(k, kv_positions, "kv_positions")
@@ -136,9 +136,13 @@ def _in_blocks(
     predicate: AttentionPredicate | None,
 ) -> Array:
     q, k, v = given.q, given.k, given.v
-    wide = accumulator(q.dtype)
-    scale = jnp.asarray(q.shape[3] ** -0.5 if scale is None else scale, wide)
-    given = given._replace(q=q.astype(wide) * scale, k=k.astype(wide), v=v.astype(wide))
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    if isinstance(scale, int | float):
+        setting = setting._replace(scale=float(scale))
+    else:  # it may have a gradient
+        wide = accumulator(q.dtype)
+        q = q.astype(wide) * jnp.asarray(scale, wide)
+        given = given._replace(q=q, k=k.astype(wide), v=v.astype(wide))
     if predicate is not None:
         given = given._replace(allowed=_allowed(predicate, q, k))
     try:

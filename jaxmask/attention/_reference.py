@@ -19,6 +19,7 @@ class Setting(NamedTuple):
     """What is static. `noise`: how the keys of dropout are implemented."""
 
     choice: Choice
+    scale: float = 1.0
     causal: bool = False
     window: int | None = None
     dropout_rate: float = 0.0
@@ -46,7 +47,7 @@ class Given(NamedTuple):
 def reference(
     setting: Setting,
     given: Given,
-    scale: Any = 1.0,
+    scale: Any,
     predicate: AttentionPredicate | None = None,
 ) -> Array:
     """`[batch, query, heads, feature]`; `predicate` in the place of `given.allowed`."""

@@ -14,7 +14,4 @@ __all__ = [
     "mel_filterbank",
     "stft",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

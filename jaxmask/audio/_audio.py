@@ -89,14 +89,10 @@ def stft(
 
     Args:
       x: `[batch, time]`, floating; transformed in at least float32.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      window: static number of samples in a frame.
-      strides: static number of samples from one frame to the next.
       fft_size: at least `window`, which it is where None; frames are padded with 0.
       taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[window]`,
         floating.
-      padding: as in `frames`.
-      mask_rule: as in `jaxmask.conv.conv1d`.
+      mask, window, strides, padding, mask_rule: as in `frames`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, frame, fft_size // 2 + 1]`, complex, and mask
@@ -172,17 +168,11 @@ def log_mel(
         y = log(max(|stft(x)| ** power @ filterbank, floor))
 
     Args:
-      x: `[batch, time]`, floating; transformed in at least float32.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       filterbank: `[fft_size // 2 + 1, bands]`, floating, for an even `fft_size` of at least
         `window`: see `mel_filterbank`.
-      window: static number of samples in a frame.
-      strides: static number of samples from one frame to the next.
-      taper: as in `stft`.
       power: static; 2 for energies, 1 for magnitudes.
       floor: static, positive: smaller energies are raised to it before the logarithm.
-      padding: as in `frames`.
-      mask_rule: as in `jaxmask.conv.conv1d`.
+      x, mask, window, strides, taper, padding, mask_rule: as in `stft`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, frame, bands]` in the dtype of `x`, and mask

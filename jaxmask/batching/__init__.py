@@ -17,7 +17,4 @@ __all__ = [
     "pad_sequences",
     "unpad_sequences",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -85,7 +85,7 @@ def pad_ragged(
     truncating: Side = "post",
     value: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pad rows that are stored flat, one behind the other, as in Arrow and Awkward.
+    """Pad rows that are stored flat, back to back, as in Arrow and Awkward.
 
         padded[b, t] = values[offsets[b] + t] if t < offsets[b + 1] - offsets[b] else value
 

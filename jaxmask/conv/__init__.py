@@ -27,7 +27,4 @@ __all__ = [
     "max_pool2d",
     "min_pool1d",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -103,14 +103,9 @@ def depthwise(
     Padding, masks and mask class are those of `conv1d`.
 
     Args:
-      x: `[batch, time, feature]`, floating or complex.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       kernel: `[window, feature, multiplier]`, floating.
       bias: `[feature * multiplier]`, or None.
-      padding: as in `conv1d`.
-      strides: static, at least 1.
-      dilation: static, at least 1.
-      mask_rule: as in `conv1d`.
+      x, mask, padding, strides, dilation, mask_rule: as in `conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature * multiplier]` in the dtype of `x`.
@@ -162,15 +157,13 @@ def conv2d(
 
     Args:
       x: `[batch, time, frequency, channel]`, floating or complex.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       kernel: `[window, bins, channel // groups, channels_out]`, floating.
       bias: `[channels_out]`, or None.
-      padding: over time, as in `conv1d`.
       frequency_padding: over frequency, with the same options.
       strides: static, over time and over frequency.
       dilation: static, over time and over frequency.
       groups: static; divides `channel` and `channels_out`.
-      mask_rule: as in `conv1d`.
+      mask, padding, mask_rule: as in `conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, channels_out]` in the dtype of `x`.

@@ -137,12 +137,8 @@ def lp_pool1d(
 
     Args:
       x: `[batch, time, feature...]`, floating; 16-bit floats are summed in float32.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
-      window: static number of steps, at least 1.
       p: static, finite, at least 1.
-      strides: static; `window` where None.
-      padding: as in `max_pool1d`.
-      mask_rule: as in `conv1d`.
+      mask, window, strides, padding, mask_rule: as in `max_pool1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
@@ -180,12 +176,10 @@ def max_pool2d(
 
     Args:
       x: `[batch, time, frequency, feature...]`, real numbers.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static, over time and over frequency.
       strides: static, over time and over frequency; `window` where None.
-      padding: over time, as in `max_pool1d`.
       frequency_padding: over frequency, with the same options.
-      mask_rule: as in `conv1d`.
+      mask, padding, mask_rule: as in `max_pool1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
@@ -302,7 +296,7 @@ def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
 
 def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> Array:
     # JAX differentiates the reduction only if it starts from the exact identity. No result is that
-    # identity, since every window meets the array.
+    # identity, since every window overlaps the array.
     is_float = jnp.issubdtype(x.dtype, jnp.floating)
     limits = jnp.finfo(x.dtype) if is_float else jnp.iinfo(x.dtype)
     limit = limits.min if highest else limits.max

@@ -109,13 +109,9 @@ def beam(
     Args:
       step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It is mapped over the beam
         by `jax.vmap`, so it may close over arrays `[batch, ...]`, such as an encoder's memory.
-      carry: pytree of arrays `[batch, ...]`; scalars belong to the whole batch.
-      start: `[batch]`, integer: the token before the first; not part of the result.
-      row_mask: `[batch]`, boolean, or None: every row is real.
-      max_length: static, the maximum number of tokens in a row.
-      end_id: static, the token that ends a row; not part of the result.
       beam_size: static, the number of hypotheses kept for each row.
       length_penalty: static; 0 favours short rows, 1 is nearly the mean log probability of a token.
+      carry, start, row_mask, max_length, end_id: as in `greedy`.
 
     Returns:
       The pair `(ids, mask)` of the best hypothesis, as `greedy`.

@@ -54,11 +54,9 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
     beam holds all prefixes. Padding may lie anywhere (mask class: any).
 
     Args:
-      logits: `[batch, time, classes]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each sequence on its own), or None.
       beam_size: static, the number of prefixes kept. A frame costs `beam_size * classes` and
         `beam_size^2 * time`.
-      blank_id: static, the class of the blank.
+      logits, mask, blank_id: as in `ctc_greedy`.
 
     Returns:
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after

@@ -26,7 +26,4 @@ __all__ = [
     "pad",
     "rows",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

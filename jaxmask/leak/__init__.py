@@ -28,7 +28,4 @@ __all__ = [
     "check",
     "prove",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

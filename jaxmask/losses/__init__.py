@@ -70,7 +70,4 @@ __all__ = [
     "sum_and_count",
     "triplet_margin_loss",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

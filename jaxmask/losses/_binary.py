@@ -67,12 +67,10 @@ def sigmoid_focal_loss(
         y = -a (1 - p)^gamma log p
 
     Args:
-      logits: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      targets: as in `sigmoid_binary_cross_entropy`.
       alpha: in (0, 1), the weight of target 1 against 0: a number, or an array by row, by step or
         by element.
       gamma: likewise; the larger, the less an easy element counts.
+      logits, mask, targets: as in `sigmoid_binary_cross_entropy`.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.

@@ -33,8 +33,8 @@ def softmax_cross_entropy_with_integer_labels(
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.
 
     Raises:
-      ValueError: if `targets` has another shape, if there is no axis after those of the mask, or if
-        a real target is no class; under `jit`, where values are not known, such a step gives nan.
+      ValueError: if a real target is not a class; under `jit`, where values are not known, such a
+        step gives nan.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -61,9 +61,8 @@ def softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike) -> 
         y = -sum_k targets[k] log softmax(logits)[k],   0 log 0 = 0
 
     Args:
-      logits: `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
       targets: one-hot or probabilities, the shape of `logits`.
+      logits, mask: as in `softmax_cross_entropy_with_integer_labels`.
 
     Returns:
       The pair `(per_step, mask)`, `per_step [batch, time, ...]` in nats, 0 in padding.

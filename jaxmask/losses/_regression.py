@@ -81,11 +81,9 @@ def huber_loss(
             delta (e - delta / 2)    elsewhere
 
     Args:
-      predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      targets: the shape of `predictions`.
       delta: where the loss becomes linear: a number, or an array by row, by step or by
         element.
+      predictions, mask, targets: as in `squared_error`.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.

@@ -54,7 +54,4 @@ __all__ = [
     "to_paddings",
     "window",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

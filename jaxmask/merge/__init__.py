@@ -11,9 +11,9 @@ Equal masks need no choice. Where masks differ, `combine` decides, the same way 
 An ignored step counts as the operation's identity: 0 in a sum, 1 in a product, left out of an
 average, maximum or minimum, zeros among concatenated features and in a dot product.
 `Segments` merge with `Segments` alone, and a step stays real only where those that have it name the
-same sequence. Mask class of all: any where the masks are equal. Where they differ, pairs meet at
-the columns of the arrays (holes: physical); rows that begin at different columns must first be
-moved to the left by `jm.ops.compact`.
+same sequence. Mask class of all: any where the masks are equal. Where they differ, pairs are
+combined at the columns of the arrays (holes: physical); rows that begin at different columns must
+first be moved to the left by `jm.ops.compact`.
 """
 
 from jaxmask.merge._merge import (
@@ -37,7 +37,4 @@ __all__ = [
     "multiply",
     "subtract",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -52,7 +52,7 @@ def _combined(pairs: list[Pair], combine: str, where: str) -> Mask:
     if len({mask.ndim for mask in given}) > 1:
         raise _check.MaskError(
             f"{where}: every `mask` must have the same rank, got shapes "
-            f"{[mask.shape for mask in given]}: steps and rows do not meet. `jm.shape.repeat` "
+            f"{[mask.shape for mask in given]}: steps and rows do not combine. `jm.shape.repeat` "
             "makes steps of rows."
         )
     if segments := _check.packed([mask for _, mask in pairs], where):
@@ -101,9 +101,6 @@ def add(*pairs: Pair, combine: str = "and") -> Pair:
         dtype, the same for all.
       combine: `"and"`, `"or"` (a pair without the step adds 0) or `"first"`.
 
-    Returns:
-      The pair `(y, mask)`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, 2, 9]]), jnp.array([[True, True, False]])
@@ -124,9 +121,6 @@ def subtract(*pairs: Pair, combine: str = "and") -> Pair:
     Args:
       *pairs: two tuples `(x [batch, time, feature...], mask)`, or rows with row masks; numbers.
       combine: `"and"`, `"or"` (a pair without the step counts as 0) or `"first"`.
-
-    Returns:
-      The pair `(y, mask)`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -174,9 +168,6 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
         floats are summed in float32, and of integers and booleans the average is float32.
       combine: `"and"`, `"or"` or `"first"`.
 
-    Returns:
-      The pair `(y, mask)`.
-
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1.0, 2.0]]), jnp.array([[True, True]])
@@ -206,9 +197,6 @@ def maximum(*pairs: Pair, combine: str = "and") -> Pair:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
         numbers or booleans. The gradient goes to the largest, and to the first of ties.
       combine: `"and"`, `"or"` or `"first"`.
-
-    Returns:
-      The pair `(y, mask)`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -13,7 +13,7 @@ from jaxmask._types import Array
 class CompensatedSum:
     """The sum `high + low`, both float32, where `low` holds the rounding error of `high`.
 
-    One float32 stands still at 2^24 when ones are added. The pair keeps about 48 bits, without
+    A float32 that counts by ones stops at 2^24. The pair keeps about 48 bits, without
     64-bit numbers, which JAX disables by default and TPUs lack.
 
     Source: Knuth, The art of computer programming, volume 2, section 4.2.2, theorem B.

@@ -26,7 +26,7 @@ class ConfusionMatrix:
         compute()[i, j] = number of real steps with target i and prediction j
 
     An immutable pytree, as `Mean`. A step that fits no cell makes the whole matrix nan, so that
-    none is dropped in silence: nan logits, or, under `jit`, an id that is no class.
+    none is dropped in silence: nan logits, or, under `jit`, an id that is not a class.
 
     Attributes:
       counts: `[num_classes, num_classes]`, compensated.
@@ -68,7 +68,7 @@ class ConfusionMatrix:
           A new metric. A step with several targets counts each of them.
 
         Raises:
-          ValueError: if shapes disagree, or a real id is no class; under `jit`, where values are
+          ValueError: if shapes disagree, or a real id is not a class; under `jit`, where values are
             not known, the matrix is then nan.
         """
         where, classes = f"{type(self).__name__}.update", self.num_classes

@@ -83,9 +83,6 @@ class Mean(Ratio):
             numbers. Features are averaged within their step.
           mask: boolean, or `Segments`, or None: every step is real.
           weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
-
-        Returns:
-          A new metric.
         """
         return self._plus(*total_and_count(per_step, mask, weights, "step", "Mean.update"))
 
@@ -123,9 +120,6 @@ class Accuracy(Ratio):
           mask: boolean, or `Segments`, or None: every step is real.
           targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask; integer or
             boolean. A step with several targets counts once, by the fraction that is right.
-
-        Returns:
-          A new metric.
 
         Raises:
           ValueError: if shapes disagree, or a real id is below 0 or, of logits, no class; under
@@ -167,9 +161,6 @@ class Perplexity(Ratio):
           per_step: cross entropies in nats, `[batch, time, feature...]`, or `[batch, feature...]`
             with a row mask; real numbers.
           mask: boolean, or `Segments`, or None: every step is real.
-
-        Returns:
-          A new metric.
         """
         return self._plus(*total_and_count(per_step, mask, None, "step", "Perplexity.update"))
 
@@ -222,7 +213,7 @@ class TopKAccuracy(Ratio):
           A new metric. A step with a nan logit is never right.
 
         Raises:
-          ValueError: if shapes disagree, or a real target is no class; under `jit`, where values
+          ValueError: if shapes disagree, or a real target is not a class; under `jit`, where values
             are not known, the metric is then nan.
         """
         where = "TopKAccuracy.update"
@@ -285,9 +276,6 @@ class MeanSquaredError(Ratio):
           mask: boolean, or `Segments`, or None: every step is real.
           targets: the shape of `predictions`.
           weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
-
-        Returns:
-          A new metric.
         """
         wide = _check.array(predictions, "predictions", "MeanSquaredError.update")
         wide = wide.astype(accumulator(wide.dtype))  # a square may not fit in 16 bits

@@ -138,7 +138,4 @@ __all__ = [
     "register",
     "unit_forget_bias",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

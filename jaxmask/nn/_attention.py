@@ -132,8 +132,7 @@ class MultiHeadAttention(_Projections):
         1, or heads of `rotary` are odd; on call, if `x` has other features.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.MultiHeadAttention(2, 8, causal=True, rotary=True, rngs=nnx.Rngs(0))
       >>> y, mask = layer(jnp.ones((1, 3, 8)), jnp.array([[False, True, True]]))
       >>> y.shape, y[0, 0].any().item(), mask.tolist()
@@ -254,8 +253,7 @@ class CrossAttention(_Projections):
         is `Segments`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.CrossAttention(2, 8, memory_features=4, rngs=nnx.Rngs(0))
       >>> memory, memory_mask = jnp.ones((1, 5, 4)), jnp.ones((1, 5), bool)
       >>> y, mask = layer(jnp.ones((1, 2, 8)), jnp.array([[True, False]]), memory, memory_mask)
@@ -343,8 +341,7 @@ class AdditiveAttention(MaskedModule):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.AdditiveAttention(8, 4, rngs=nnx.Rngs(0))
       >>> memory, memory_mask = jnp.ones((1, 5, 4)), jnp.zeros((1, 5), bool)
       >>> y, mask = layer(jnp.ones((1, 2, 8)), None, memory, memory_mask)

@@ -45,8 +45,7 @@ class Bidirectional(MaskedModule):
       MaskError: on call, if the two layers return masks of different shapes.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> layer = jm.nn.Bidirectional(jm.nn.LSTM(3, 4, rngs=rngs), jm.nn.LSTM(3, 4, rngs=rngs))
       >>> y, mask = layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))

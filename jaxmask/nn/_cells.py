@@ -29,8 +29,7 @@ class LayerNormLSTMCell(nnx.RNNCellBase):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RNN(jm.nn.LayerNormLSTMCell(3, 4, rngs=nnx.Rngs(0)))
       >>> layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
       (2, 5, 4)
@@ -107,8 +106,7 @@ class ConvLSTMCell(nnx.RNNCellBase):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RNN(jm.nn.ConvLSTMCell(3, 4, (3,), rngs=nnx.Rngs(0)))
       >>> layer(jnp.ones((2, 5, 8, 3)), jnp.ones((2, 5), bool))[0].shape
       (2, 5, 8, 4)

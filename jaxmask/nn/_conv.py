@@ -118,8 +118,7 @@ class Conv1D(_WindowedConv):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.Conv1D(3, 4, 5, strides=2, rngs=nnx.Rngs(0))
       >>> y, mask = layer(jnp.ones((1, 6, 3)), jnp.array([[True, True, True, False, False, False]]))
       >>> y.shape, mask.tolist()
@@ -169,8 +168,7 @@ class DepthwiseConv1D(_WindowedConv):
         so that it sees the right fan-in, reshaped to `[kernel_size, in_features, multiplier]`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.DepthwiseConv1D(3, 5, padding="causal", rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 6, 3)), jnp.ones((2, 6), bool))[0].shape
       (2, 6, 3)
@@ -214,8 +212,7 @@ class ConvTranspose1D(_Conv):
       **options: as in `Conv1D`; the kernel is `[kernel_size, in_features, out_features]`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.ConvTranspose1D(3, 4, 5, strides=2, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 6, 3)), jnp.ones((2, 6), bool))[0].shape
       (2, 12, 4)
@@ -265,8 +262,7 @@ class Conv2D(_Conv):
         `[*kernel_size, in_features // groups, out_features]`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.Conv2D(1, 4, (3, 3), strides=(2, 2), rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 6, 8, 1)), jnp.ones((2, 6), bool))[0].shape
       (2, 3, 4, 4)

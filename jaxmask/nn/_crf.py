@@ -21,8 +21,7 @@ class CRF(MaskedModule):
       end: `nnx.Param` `[num_tags]`, how well a row ends with a tag.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> crf = jm.nn.CRF(2, rngs=nnx.Rngs(0))
       >>> logits = jnp.array([[[9.0, 0.0], [0.0, 9.0], [0.0, 9.0]]])
       >>> mask = jnp.array([[True, True, False]])

@@ -37,8 +37,7 @@ class Embed(MaskedModule):
         such an id gives nan.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> embed = jm.nn.Embed(10, 4, mask_zero=True, rngs=nnx.Rngs(0))
       >>> y, mask = embed(jnp.array([[7, 8, 0]]))
       >>> y.shape, mask.tolist()

@@ -1,6 +1,6 @@
 """Linear recurrences with gates that read only the input, by `recurrent.linear`."""
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -25,26 +25,26 @@ class _Linear(Recurrent):
 
     in_features: int
     hidden_features: int
+    _gates: ClassVar[tuple[str, ...]]
     update: nnx.Linear
     candidate: nnx.Linear
     forget: nnx.Linear
     input: nnx.Linear
     recurrence: nnx.Linear
 
-    def _make(
+    def __init__(
         self,
         in_features: int,
         hidden_features: int,
-        gates: tuple[str, ...],
         *,
         return_sequences: bool = True,
         reverse: bool = False,
         **options: Unpack[ParamOptions],
-    ) -> None:
+    ):
         sizes = {"in_features": in_features, "hidden_features": hidden_features}
         check_sizes(type(self).__name__, **sizes)
         check_options(type(self).__name__, options, ParamOptions)
-        for gate in gates:
+        for gate in self._gates:
             setattr(self, gate, nnx.Linear(in_features, hidden_features, **options))
         self.in_features = in_features
         self.hidden_features = hidden_features
@@ -94,8 +94,7 @@ class MinGRU(_Linear):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.MinGRU(3, 4, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
       (2, 5, 4)
@@ -103,8 +102,7 @@ class MinGRU(_Linear):
     Source: Feng et al., 2024, Were RNNs all we needed?, arXiv:2410.01201.
     """
 
-    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[LinearOptions]):
-        self._make(in_features, hidden_features, ("update", "candidate"), **options)
+    _gates = ("update", "candidate")
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         score = self.update(x)
@@ -127,8 +125,7 @@ class MinLSTM(_Linear):
       **options: as in `MinGRU`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.MinLSTM(3, 4, return_sequences=False, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape
       (2, 4)
@@ -136,8 +133,7 @@ class MinLSTM(_Linear):
     Source: Feng et al., 2024, Were RNNs all we needed?, arXiv:2410.01201.
     """
 
-    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[LinearOptions]):
-        self._make(in_features, hidden_features, ("forget", "input", "candidate"), **options)
+    _gates = ("forget", "input", "candidate")
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         # f / (f + i) by the difference of logarithms: both gates may round to 0.
@@ -162,8 +158,7 @@ class RGLRU(_Linear):
       **options: as in `MinGRU`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RGLRU(4, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 5, 4)), jnp.ones((2, 5), bool))[0].shape
       (2, 5, 4)
@@ -171,10 +166,11 @@ class RGLRU(_Linear):
     Source: De et al., 2024, Griffin, arXiv:2402.19427, section 2.4.
     """
 
+    _gates = ("recurrence", "input")
     sharpness = 8.0  # the paper's c
 
     def __init__(self, features: int, **options: Unpack[LinearOptions]):
-        self._make(features, features, ("recurrence", "input"), **options)
+        super().__init__(features, features, **options)
         decay = self._slow_decay(options["rngs"].params(), features)
         self.decay = nnx.Param(decay.astype(options.get("param_dtype", jnp.float32)))
 

@@ -18,8 +18,7 @@ class ProjectedMemory(NamedTuple):
       mask: `[batch, memory_time]`, boolean, or `Segments`, or None: every step is real.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.CrossAttention(2, 8, memory_features=4, rngs=nnx.Rngs(0))
       >>> memory = layer.project(jnp.ones((1, 5, 4)), jnp.ones((1, 5), bool))
       >>> memory.k.shape, layer(jnp.ones((1, 2, 8)), None, memory)[0].shape

@@ -1,7 +1,8 @@
 """Normalisation modules: parameters and statistics; the arithmetic is `jaxmask.norm`."""
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,12 @@ from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import (
     NOTHING,
-    MaskedModule,
+    Configured,
     ParamOptions,
     Weighted,
     check_options,
     check_sizes,
+    configured,
 )
 
 
@@ -39,6 +41,8 @@ class NormOptions(ScaleOptions, total=False):
 
 class _Norm(Weighted):
     """The scale, bias and dtype of a normalisation over the last axis."""
+
+    _function: ClassVar[Callable[..., Pair]]
 
     def __init__(
         self,
@@ -81,6 +85,11 @@ class _Norm(Weighted):
         bias = None if self.bias is None else self.bias[...]
         return x if self.dtype is None else x.astype(self.dtype), scale, bias
 
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Normalise and return `(y, mask)`."""
+        x, scale, bias = self._inputs(x, mask)
+        return type(self)._function(x, mask, scale, bias, epsilon=self.epsilon)
+
 
 class LayerNorm(_Norm):
     """Each step by the mean and variance of its features: `jaxmask.norm.layer`.
@@ -99,8 +108,7 @@ class LayerNorm(_Norm):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.LayerNorm(2, epsilon=0.0, rngs=nnx.Rngs(0))
       >>> layer(jnp.array([[[1.0, 3.0], [0.0, 0.0]]]), jnp.array([[True, False]]))[0].tolist()
       [[[-1.0, 1.0], [0.0, 0.0]]]
@@ -109,11 +117,7 @@ class LayerNorm(_Norm):
     """
 
     per_step = True
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Normalise each step and return `(y, mask)`."""
-        x, scale, bias = self._inputs(x, mask)
-        return norm.layer(x, mask, scale, bias, epsilon=self.epsilon)
+    _function = staticmethod(norm.layer)
 
 
 class RMSNorm(_Norm):
@@ -124,8 +128,7 @@ class RMSNorm(_Norm):
       **options: as in `LayerNorm`; there is no bias.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RMSNorm(2, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.array([[[3.0, 3.0], [0.0, 0.0]]]), jnp.array([[True, False]]))
       >>> y.round(3).tolist()
@@ -155,8 +158,7 @@ class GroupNorm(_Norm):
       **options: as in `LayerNorm`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.GroupNorm(4, 2, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((1, 2, 4)), jnp.array([[True, False]]))[0].shape
       (1, 2, 4)
@@ -187,8 +189,7 @@ class InstanceNorm(_Norm):
       **options: as in `LayerNorm`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.InstanceNorm(1, epsilon=0.0, rngs=nnx.Rngs(0))
       >>> layer(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))[0].tolist()
       [[[-1.0], [1.0], [0.0]]]
@@ -196,16 +197,11 @@ class InstanceNorm(_Norm):
     Agrees with `flax.nnx.InstanceNorm` of the unpadded row.
     """
 
-    def __init__(self, num_features: int, **options: Unpack[NormOptions]):
-        super().__init__(num_features, **options)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Normalise each row and return `(y, mask)`."""
-        x, scale, bias = self._inputs(x, mask)
-        return norm.instance(x, mask, scale, bias, epsilon=self.epsilon)
+    _function = staticmethod(norm.instance)
 
 
-class Standardize(MaskedModule):
+@configured
+class Standardize(Configured):
     """Inputs with mean 0 and variance 1 over the time of each row: `jaxmask.norm.standardize`.
 
     Args:
@@ -219,13 +215,10 @@ class Standardize(MaskedModule):
       [[-1.0, 1.0, 0.0]]
     """
 
-    def __init__(self, *, epsilon: float = 1e-7, variance: bool = True):
-        self.epsilon = epsilon
-        self.variance = variance
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Standardise each row and return `(y, mask)`."""
-        return norm.standardize(x, mask, epsilon=self.epsilon, variance=self.variance)
+    _function = staticmethod(norm.standardize)
+    _: dataclasses.KW_ONLY
+    epsilon: float = 1e-7
+    variance: bool = True
 
 
 class BatchNorm(_Norm):
@@ -243,8 +236,7 @@ class BatchNorm(_Norm):
       **options: as in `LayerNorm`, but `epsilon` is 1e-5, as in Flax.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.BatchNorm(1, momentum=0.5, epsilon=0.0, rngs=nnx.Rngs(0))
       >>> layer(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))[0].tolist()
       [[[-1.0], [1.0], [0.0]]]

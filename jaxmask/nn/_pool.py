@@ -61,8 +61,7 @@ class AttentionPool(MaskedModule):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.AttentionPool(3, rngs=nnx.Rngs(0))
       >>> y, row_mask = layer(jnp.ones((2, 5, 3)), jnp.zeros((2, 5), bool))
       >>> y.tolist(), row_mask.tolist()

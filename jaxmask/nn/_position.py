@@ -109,8 +109,7 @@ class LearnedPositions(_Positions):
       embedding: an `nnx.Param`, `[max_length, features]`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.LearnedPositions(4, 2, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.zeros((1, 3, 2)), jnp.array([[False, True, True]]))
       >>> bool((y[0, 1:] == layer.embedding[:2]).all())

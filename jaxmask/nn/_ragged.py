@@ -40,8 +40,7 @@ class RaggedVmap(MaskedModule):
       RaggedTraceError, UnsupportedPrimitiveError: on call, as in `jm.ragged_vmap`.
 
     Example:
-      >>> import jaxmask as jm
-      >>> from flax import nnx
+      >>> import jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> model = jm.nn.Sequential(
       ...     jm.nn.Embed(100, 8, rngs=rngs),

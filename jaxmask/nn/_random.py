@@ -85,8 +85,7 @@ class Dropout(_Noise):
         stream of a closed-over model cannot advance.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.Dropout(0.5, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.ones((1, 2, 50)), jnp.array([[True, False]]))
       >>> sorted(set(y[0, 0].tolist())), y[0, 1].any().item()
@@ -106,8 +105,7 @@ class SpatialDropout(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.SpatialDropout(0.5, rngs=nnx.Rngs(0))
       >>> y, _ = layer(jnp.ones((1, 2, 50)))
       >>> bool((y[0, 0] == y[0, 1]).all())
@@ -127,8 +125,7 @@ class GaussianNoise(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.GaussianNoise(0.1, rngs=nnx.Rngs(0))
       >>> layer.eval()
       >>> layer(jnp.ones((1, 2)), jnp.array([[True, False]]))[0].tolist()
@@ -150,8 +147,7 @@ class TimeMasking(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.TimeMasking(2, rngs=nnx.Rngs(0))
       >>> y, mask = layer(jnp.ones((1, 3, 4)), jnp.array([[True, True, False]]))
       >>> mask.tolist()
@@ -174,8 +170,7 @@ class FeatureMasking(_Noise):
       deterministic, rng_collection, rngs: as in `Dropout`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.FeatureMasking(2, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((1, 3, 4)), jnp.array([[True, True, False]]))[0].shape
       (1, 3, 4)

@@ -198,8 +198,7 @@ class LSTM(_Gated):
       rngs: source of the `params` random stream.
 
     Example:
-      >>> import jaxmask as jm
-      >>> from flax import nnx
+      >>> import jaxmask as jm, flax.nnx as nnx
       >>> x, mask = jm.pad_sequences([[[1.0], [2.0]], [[3.0]]])
       >>> layer = jm.nn.LSTM(1, 4, rngs=nnx.Rngs(0))
       >>> y, mask = layer(x, mask)
@@ -242,8 +241,7 @@ class GRU(_Gated):
         `w_h [hidden_features, 3 * hidden_features]`.
 
     Example:
-      >>> import jaxmask as jm
-      >>> from flax import nnx
+      >>> import jaxmask as jm, flax.nnx as nnx
       >>> x, mask = jm.pad_sequences([[[1.0], [2.0]], [[3.0]]])
       >>> layer = jm.nn.GRU(1, 4, return_sequences=False, rngs=nnx.Rngs(0))
       >>> last, row_mask = layer(x, mask)
@@ -290,8 +288,7 @@ class SimpleRNN(_Gated):
         `w_h [hidden_features, hidden_features]`.
 
     Example:
-      >>> import jaxmask as jm
-      >>> from flax import nnx
+      >>> import jaxmask as jm, flax.nnx as nnx
       >>> x, mask = jm.pad_sequences([[[1.0], [2.0]], [[3.0]]])
       >>> layer = jm.nn.SimpleRNN(1, 4, activation="relu", rngs=nnx.Rngs(0))
       >>> layer(x, mask)[0].shape

@@ -32,8 +32,7 @@ class RNN(Recurrent):
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.RNN(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), return_sequences=False)
       >>> last, row_mask = layer(jnp.ones((2, 5, 3)), jnp.zeros((2, 5), bool))
       >>> last.tolist(), row_mask.tolist()

@@ -46,8 +46,7 @@ class Sequential(Stack):
         not causal.
 
     Example:
-      >>> import jaxmask as jm
-      >>> from flax import nnx
+      >>> import jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> model = jm.nn.Sequential(
       ...     jm.nn.Embed(100, 8, rngs=rngs),

@@ -41,8 +41,7 @@ class SkipPadding(Wrapper):
       MaskError: on call, as in `jm.skip_padding` and `Sequential`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> stack = [jm.nn.TransformerEncoderBlock(2, 8, 32, rngs=rngs) for _ in range(2)]
       >>> model = jm.nn.Sequential(jm.nn.SkipPadding(jm.nn.Sequential(*stack)))

@@ -35,8 +35,7 @@ class SpectralNorm(Wrapper):
         not causal.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> layer = jm.nn.SpectralNorm(nnx.Linear(3, 2, rngs=rngs), rngs=rngs)
       >>> y, mask = layer(jnp.ones((1, 2, 3)), jnp.array([[True, False]]))

@@ -21,7 +21,7 @@ class StackedRNN(Stack):
     Dropout is applied between layers, not before the first one or after the last one. A stack of
     causal layers streams (`run`, `initial_carry`); one with `Bidirectional` in it does not.
 
-    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to what the last layer makes of it.
+    Shapes: `x [batch, time, feature]` and mask `[batch, time]` to the result of the last layer.
 
     Args:
       *layers: masked layers, `LSTM`, `GRU`, `RNN`, `Bidirectional`, ..., or any layer that
@@ -36,8 +36,7 @@ class StackedRNN(Stack):
       MaskError: on `run`, if a layer is not causal.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> layers = jm.nn.GRU(3, 4, rngs=rngs), jm.nn.GRU(4, 4, rngs=rngs)
       >>> stack = jm.nn.StackedRNN(*layers, residual=True, dropout_rate=0.1, rngs=rngs)

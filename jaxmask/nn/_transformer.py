@@ -132,8 +132,7 @@ class TransformerEncoderBlock(_Block):
       rngs: source of the `params` and, with dropout, `dropout` random streams.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.TransformerEncoderBlock(2, 8, rngs=nnx.Rngs(0))
       >>> y, mask = layer(jnp.ones((1, 3, 8)), jnp.array([[True, True, False]]))
       >>> y.shape, y[0, 2].any().item(), mask.tolist()
@@ -199,8 +198,7 @@ class TransformerDecoderBlock(_Block):
         is `Segments`.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.TransformerDecoderBlock(2, 8, memory_features=4, rngs=nnx.Rngs(0))
       >>> memory, memory_mask = jnp.ones((1, 5, 4)), jnp.zeros((1, 5), bool)
       >>> y, mask = layer(jnp.ones((1, 2, 8)), jnp.array([[True, False]]), memory, memory_mask)

@@ -31,8 +31,7 @@ class ZoneoutCell(SeededCell):
       rngs: source of the `dropout` random stream.
 
     Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> from flax import nnx
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)
       >>> cell = jm.nn.ZoneoutCell(nnx.LSTMCell(3, 4, rngs=rngs), (0.5, 0.05), rngs=rngs)
       >>> jm.nn.RNN(cell)(jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool))[0].shape

@@ -129,10 +129,9 @@ def batch(
       mask: boolean, or `Segments`, or None.
       statistics: what to normalise by, such as running averages; where None, those of this batch,
         with gradients through them (`batch_statistics` returns them).
-      scale: `[feature]`, or None.
-      bias: `[feature]`, or None.
       epsilon: added to the variance; the default, larger than that of the other norms, is Flax's.
       axis_name: as in `batch_statistics`; used where `statistics` is None.
+      scale, bias: as in `layer`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.

@@ -75,11 +75,7 @@ def instance(
     with mean and variance over the real steps and every feature axis but the last. Mask class: any.
 
     Args:
-      x: `[batch, time, ..., feature]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments` (each has its own statistics), or None.
-      scale: `[feature]`, or None.
-      bias: `[feature]`, or None.
-      epsilon: added to the variance.
+      x, mask, scale, bias, epsilon: as in `group`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`. A row with one real step gives `bias` there.

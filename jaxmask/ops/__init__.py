@@ -19,7 +19,4 @@ __all__ = [
     "shift",
     "softmax",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

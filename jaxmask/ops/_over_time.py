@@ -67,8 +67,7 @@ def log_softmax(x: ArrayLike, mask: Mask) -> Pair:
         y[b, t] = x[b, t] - log sum_s mask[b, s] exp(x[b, s])   where mask[b, t], else 0
 
     Args:
-      x: `[batch, time, feature...]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      x, mask: as in `softmax`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`. The padding holds 0, which is no log probability
@@ -95,8 +94,7 @@ def logsumexp(x: ArrayLike, mask: Mask) -> Pair:
         y[b] = log sum_t mask[b, t] exp(x[b, t])
 
     Args:
-      x: `[batch, time, feature...]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
+      x, mask: as in `softmax`.
 
     Returns:
       The pair `(y, row_mask)`: `y [batch, feature...]`, and `row_mask [batch]`, True where the row

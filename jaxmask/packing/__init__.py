@@ -11,7 +11,4 @@ __all__ = [
     "pack_stream",
     "unpack_sequences",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

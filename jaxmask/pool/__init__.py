@@ -2,7 +2,7 @@
 
 Every function acts on the real steps alone, wherever the padding lies (mask class: any). A row
 without a real step gives 0 and False, and passes no gradient. `Segments` in the mask's place give
-one row a segment, `[batch * max_segments, feature...]`. With `mask=None` the row mask is None.
+one row per segment, `[batch * max_segments, feature...]`. With `mask=None` the row mask is None.
 """
 
 from jaxmask.pool._pool import attend, first, last, max, mean, min, sum
@@ -16,7 +16,4 @@ __all__ = [
     "min",
     "sum",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

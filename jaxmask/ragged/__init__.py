@@ -25,7 +25,4 @@ __all__ = [
     "ragged_vmap",
     "register",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

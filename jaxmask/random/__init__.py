@@ -18,7 +18,4 @@ __all__ = [
     "step_keys",
     "time_masking",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -63,9 +63,7 @@ def spatial_dropout(
       x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating. With
         several feature axes, maps are those of the last.
       mask: boolean, or `Segments` (each sequence has its own draw), or None.
-      key: a JAX random key.
-      dropout_rate: static, from 0 to below 1.
-      row_ids: as in `step_keys`.
+      key, dropout_rate, row_ids: as in `dropout`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.

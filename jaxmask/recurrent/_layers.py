@@ -100,8 +100,7 @@ def gru(
         h = (1 - z) * n + z * h                                where mask[t]; elsewhere h stays
         y[t] = h                                               where mask[t], else 0
 
-    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
-    the state after the last real step.
+    Mask class and final carry as of `lstm`.
 
     Weights of other libraries, where `swap` exchanges the first and the second third of the last
     axis (their order is z, r, n):
@@ -111,19 +110,12 @@ def gru(
         Keras     GRUWeights(swap(kernel), swap(recurrent_kernel), swap(bias))
 
     Args:
-      x: `[batch, time, feature]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       weights: `w_x [feature, 3 * hidden]`, `w_h [hidden, 3 * hidden]`, gates in the order r, z, n,
         and `b [3 * hidden]`, or `[2, 3 * hidden]`: the bias of the input and that of the state,
         allowed only with `reset_after`. Matrices multiply in the common dtype of `x`, `w_x`.
       carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
       reset_after: True in PyTorch, in Flax and by default in Keras; False in the paper.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
-      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        In each row the first segment to run starts from `carry`, the others from zeros.
-      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). A reset at a masked step counts too.
-      method: a name or a `Choice`, see `jaxmask.recurrent.lstm`.
+      x, mask, reverse, segments, resets, method: as in `lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.
@@ -160,22 +152,14 @@ def simple(
         h = activation(x[t] @ w_x + h @ w_h + b)     where mask[t]; elsewhere h stays
         y[t] = h                                     where mask[t], else 0
 
-    Any mask works (mask class: any): right and left padding, holes, empty rows. The final carry is
-    the state after the last real step.
+    Mask class and final carry as of `lstm`.
 
     Args:
-      x: `[batch, time, feature]`, floating.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       weights: `w_x [feature, hidden]`, `w_h [hidden, hidden]`, `b [hidden]` (of PyTorch's two
         biases the sum). Matrices multiply in the common dtype of `x` and `w_x`.
       carry: `h [batch, hidden]`; zeros where None. At least float32, in and out.
       activation: `"tanh"` or `"relu"`.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
-      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        In each row the first segment to run starts from `carry`, the others from zeros.
-      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). A reset at a masked step counts too.
-      method: a name or a `Choice`, see `jaxmask.recurrent.lstm`.
+      x, mask, reverse, segments, resets, method: as in `lstm`.
 
     Returns:
       `(h, (y, mask))`: `h [batch, hidden]`, and `y [batch, time, hidden]` in the dtype of `x`.

@@ -32,14 +32,9 @@ def linear(
 
     Args:
       x: `[batch, time, feature...]`, floating or complex: what is added to the state.
-      mask: `[batch, time]`, boolean, or `Segments`, or None.
       decay: of the shape of `x`: what the state is multiplied by.
       carry: `h [batch, feature...]`; zeros where None. At least float32 (complex64), in and out.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
-      segments: ids `[batch, time]` or `Segments`, shorthand for `Segments` in the mask's place.
-        In each row the first segment to run starts from `carry`, the others from zeros.
-      resets: `[batch, time]`, boolean: where an episode begins. The state is zeros before that step
-        (in reverse, after it). A reset at a masked step counts too.
+      mask, reverse, segments, resets: as in `lstm`.
 
     Returns:
       `(carry, (y, mask))`: the state after the last real step, and `y [batch, time, feature...]` in

@@ -23,7 +23,4 @@ __all__ = [
     "take",
     "upsample",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -12,7 +12,4 @@ from jaxmask.skip._plan import Plan
 from jaxmask.skip._transform import SkipPadding, skip_padding
 
 __all__ = ["Plan", "Report", "SkipPadding", "skip_padding"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -18,7 +18,4 @@ __all__ = [
     "masks",
     "ragged_batches",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -1,130 +1,221 @@
 """The weights computed again, block by block, from the logarithms of their sums (Dao, 2023)."""
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
+from jaxmask._sums import accumulator
 from jaxmask._types import Array
 from jaxmask.attention._blocks.forward import (
     Saved,
-    Visit,
-    by_features,
-    empty,
     finite_steps,
-    from_features,
-    plan,
+    lowest,
+    no_sum,
+    scaled,
     without_bad,
 )
-from jaxmask.attention._blocks.layout import at_block, in_blocks
-from jaxmask.attention._blocks.pairs import Context, corner, dropped, kept, seen_and_bias
+from jaxmask.attention._blocks.layout import (
+    at_block,
+    in_blocks,
+    padded,
+    read,
+    seen_blocks,
+    seen_first,
+    sides,
+    start,
+    write,
+)
+from jaxmask.attention._blocks.pairs import (
+    Context,
+    Place,
+    context,
+    corner,
+    dropped,
+    kept,
+    seen_and_bias,
+)
 from jaxmask.attention._reference import Given, Setting
+
+
+class Queries(NamedTuple):
+    """What the queries bring, padded to whole blocks.
+
+    `shift`: what all logits of a query lose, as weights sum to 1. `bad`: whose cotangent is nan or
+    inf, in packed rows.
+    """
+
+    q: Float[Array, "batch query heads feature"]
+    d_y: Float[Array, "batch query heads feature"]
+    log_sums: Float[Array, "batch blocks kv_heads group_and_query"]
+    shift: Float[Array, "batch blocks kv_heads group_and_query"]
+    bad: Bool[Array, "batch blocks query"] | None
+
+
+class Sums(NamedTuple):
+    """The gradients that many blocks add to: `d_q` by feature, as its product comes."""
+
+    d_q: Float[Array, "batch blocks kv_heads feature group_and_query"]
+    d_bias: Float[Array, "batch_or_1 heads_or_1 query key"] | None
 
 
 def backward(setting: Setting, given: Given, saved: Saved, d_y: Array) -> tuple:
     """The cotangents of `q`, `k`, `v` and `bias`."""
-    rows, time, heads, _ = given.q.shape
-    kv_heads, size = given.k.shape[2], setting.choice
     given, *_ = without_bad(given)
-    shared, visit = plan(setting, given)
-    d_y, bad = _clean(saved, d_y)
-    # What a weight loses by the others' growth, and each logit with it.
-    shift = jnp.sum(jnp.where(d_y == 0, 0, saved.y) * d_y, axis=3, keepdims=True)
-    columns = lambda x: by_features(x, size.queries, kv_heads)  # noqa: E731
-    xs = (
-        visit,
-        *(columns(x) for x in (given.q, d_y)),
-        *(columns(x)[:, :, 0] for x in (saved.log_sum[..., None], shift)),
-        None if bad is None else in_blocks(bad, size.queries).reshape(len(visit.visits), -1),
-    )
-    k, v = (by_features(x, size.keys, kv_heads) for x in (given.k, given.v))
-    by_key = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
+    query, key = sides(setting, given)
+    seen = jnp.swapaxes(seen_blocks(setting, given, query, key), 1, 2)
+    shared = context(setting, given, query, key)
+    rows, blocks, _ = seen.shape
+    queries, bad = _queries(setting, given, saved, d_y)
+    k, v = (padded(x, setting.choice.keys) for x in (given.k, given.v))
 
-    def block(sums: tuple, xs: tuple) -> tuple[tuple, Array]:
-        return _run(setting, shared, xs, (*by_key, k), sums)
+    def block(carry: tuple, xs: tuple) -> tuple[tuple, Array | None]:
+        (sums, d_k, d_v), (row, number, *visits) = carry, xs
+        sums, *grads, met = _run(setting, shared, (row, number), queries, (k, v), visits, sums)
+        d_k, d_v = (
+            write(d, x, row, number, setting.choice.keys)
+            for d, x in zip((d_k, d_v), grads, strict=True)
+        )
+        return (sums, d_k, d_v), met
 
-    read = None if bad is None else jnp.zeros_like(shared.key.ids, bool).reshape(len(k), -1)
-    d_bias = None if shared.bias is None else jnp.zeros_like(shared.bias, dtype=k.dtype)
-    start = jnp.zeros_like(by_key[0]), jnp.zeros_like(by_key[1]), d_bias, read
-    (d_k, d_v, d_bias, read), d_q = jax.lax.scan(block, start, xs)
-    d_q = from_features(d_q, rows, time, heads)
-    d_k, d_v = (
-        from_features(jnp.swapaxes(x, 2, 3), rows, given.k.shape[1], kv_heads) for x in (d_k, d_v)
-    )
-    if bad is not None and read is not None:
-        d_q = _spoil(d_q, bad)
-        d_k, d_v = (_spoil(x, read.reshape(rows, -1)[:, : x.shape[1]]) for x in (d_k, d_v))
-    if d_bias is not None and given.bias is not None:
-        d_bias = d_bias[:, :, :time, : given.k.shape[1]].astype(given.bias.dtype)
-    return d_q, d_k, d_v, d_bias
+    numbers = jnp.divmod(jnp.arange(rows * blocks, dtype=jnp.int32), blocks)
+    visits = seen_first(seen.reshape(rows * blocks, -1))
+    carry = _no_sums(setting, given, shared), jnp.zeros_like(k), jnp.zeros_like(v)
+    (sums, d_k, d_v), met = jax.lax.scan(block, carry, (*numbers, *visits))
+    d_q = _by_step(sums.d_q, given.q)
+    d_k, d_v = d_k[:, : given.k.shape[1]], d_v[:, : given.k.shape[1]]
+    if bad is not None and met is not None:
+        met = met.reshape(rows, -1)[:, : given.k.shape[1]]
+        d_q, d_k, d_v = (_spoil(x, m) for x, m in ((d_q, bad), (d_k, met), (d_v, met)))
+    return d_q, d_k, d_v, _of_bias(given, sums)
+
+
+def _no_sums(setting: Setting, given: Given, shared: Context) -> Sums:
+    rows, blocks, size = shared.query.ids.shape
+    _, _, heads, feature = given.q.shape
+    kv_heads, wide = given.k.shape[2], accumulator(given.q.dtype)
+    shape = rows, blocks, kv_heads, feature, heads // kv_heads * size
+    d_bias = None if shared.bias is None else jnp.zeros_like(shared.bias, dtype=wide)
+    return Sums(jnp.zeros_like(given.q, shape=shape, dtype=wide), d_bias)
+
+
+def _by_step(d_q: Array, q: Array) -> Array:
+    rows, time, heads, feature = q.shape
+    _, blocks, kv_heads, _, columns = d_q.shape
+    group = heads // kv_heads
+    d_q = d_q.reshape(rows, blocks, kv_heads, feature, group, columns // group)
+    d_q = jnp.transpose(d_q, (0, 1, 5, 2, 4, 3)).reshape(rows, -1, heads, feature)
+    return d_q[:, :time].astype(q.dtype)
+
+
+def _of_bias(given: Given, sums: Sums) -> Array | None:
+    if sums.d_bias is None or given.bias is None:
+        return None
+    d_bias = sums.d_bias[:, :, : given.q.shape[1], : given.k.shape[1]]
+    return d_bias.astype(given.bias.dtype)
 
 
 def _spoil(x: Array, bad: Array) -> Array:
     return jnp.where(bad[:, :, None, None], jnp.nan, x)
 
 
-def _clean(saved: Saved, d_y: Array) -> tuple[Array, Array | None]:
-    """0 at queries that see no key; in packed rows also at those with a nan or inf, and where."""
-    d_y = jnp.where((saved.log_sum == empty(d_y.dtype))[..., None], 0, d_y)
-    if saved.spoiled is None:
-        return d_y, None
-    d_y = jnp.where(saved.spoiled[:, :, None, None], 0, d_y)
-    bad = ~finite_steps(d_y)
-    return jnp.where(bad[:, :, None, None], 0, d_y), bad
+def _queries(
+    setting: Setting, given: Given, saved: Saved, d_y: Array
+) -> tuple[Queries, Array | None]:
+    """What the queries bring, and whose cotangent is nan or inf, in packed rows.
+
+    The cotangent is 0 where a query sees no key, and in packed rows also where it holds or sees a
+    nan or inf, or brings one.
+    """
+    rows, time, heads, _ = given.q.shape
+    size, kv_heads = setting.choice.queries, given.k.shape[2]
+    log_sums, bad = saved.log_sums, None
+    some = log_sums != no_sum(log_sums.dtype)
+    some = some.reshape(rows, some.shape[1], heads, size)
+    some = jnp.swapaxes(some, 2, 3).reshape(rows, -1, heads)[:, :time]
+    if saved.spoiled is not None:
+        some &= ~saved.spoiled[:, :, None]
+    d_y = jnp.where(some[..., None], d_y, 0)
+    if saved.spoiled is not None:
+        bad = ~finite_steps(d_y)
+        d_y = jnp.where(bad[:, :, None, None], 0, d_y)
+    wide = log_sums.dtype
+    y = jnp.where(some[..., None], saved.y, 0)
+    shift = in_blocks(jnp.sum(y.astype(wide) * d_y.astype(wide), axis=3), size)
+    shift = jnp.swapaxes(shift, 2, 3).reshape(rows, -1, kv_heads, heads // kv_heads * size)
+    in_rows = None if bad is None else in_blocks(bad, size)
+    return Queries(padded(given.q, size), padded(d_y, size), log_sums, shift, in_rows), bad
 
 
-def _run(setting: Setting, shared: Context, xs: tuple, keys: tuple, sums: tuple) -> tuple:
-    """One block of queries: its cotangent, and those of the keys that it sees, added to `sums`."""
-    visit, q, d_y, log_sum, shift, bad = xs
-    k, v, k_by_feature = keys
-    kv_heads, _, columns = q.shape
-    group = columns // setting.choice.queries
-    size = setting.choice.keys, group, setting.choice.queries
-    blocks_of_row = len(k) // len(shared.key.ids)
-    rows_of_q, rows_of_d_y = jnp.swapaxes(q, 1, 2), jnp.swapaxes(d_y, 1, 2)
-    log_sum, shift = (x.reshape(kv_heads, 1, *size[1:]) for x in (log_sum, shift))
+def _run(
+    setting: Setting,
+    shared: Context,
+    where: tuple,
+    queries: Queries,
+    keys: tuple[Array, Array],
+    visits: list,
+    sums: Sums,
+) -> tuple[Sums, Array, Array, Array | None]:
+    """One block of keys: its cotangents, and those of the queries that see it, added to `sums`."""
+    (row, number), (order, count) = where, visits
+    size, kv_heads = setting.choice, keys[0].shape[2]
+    wide = accumulator(keys[0].dtype)
+    k, v = (read(x, row, number, size.keys, kv_heads).astype(wide) for x in keys)
+    k_by_feature = jnp.swapaxes(k, 1, 2)
+    low, _ = lowest(wide)
+    grouped = kv_heads, size.keys, -1, size.queries
 
     def step(n: Array, carry: tuple) -> tuple:
-        d_q, (d_k, d_v, d_bias, read) = carry
-        block = visit.order[n]
-        at = visit.query.row * blocks_of_row + block
-        seen, bias = seen_and_bias(setting, shared, visit.query, block, kv_heads)
-        logits = jnp.einsum("hkf,hfc->hkc", at_block(k, at), q).reshape(kv_heads, *size)
+        d_k, d_v, met, (d_q, d_bias) = carry
+        place = Place(row, order[n], number)
+        q, d_y = (
+            read(x, row, place.query, size.queries, kv_heads).astype(wide) for x in queries[:2]
+        )
+        q = scaled(setting, q)
+        log_sums, shift = (at_block(at_block(x, row), place.query) for x in queries[2:4])
+        seen, bias = seen_and_bias(setting, shared, place, kv_heads)
+        seen, bias = by_key(seen), None if bias is None else by_key(bias)
+        logits = jnp.einsum("hkf,hqf->hkq", k, q).reshape(grouped)
         logits = logits if bias is None else logits + bias
-        weights = jnp.where(seen, jnp.exp(logits - log_sum), 0)
-        d_weights = jnp.einsum("hkf,hfc->hkc", at_block(v, at), d_y).reshape(kv_heads, *size)
-        used = weights
-        if shared.ranks is not None:
-            keep = kept(setting, shared, visit.query, block, (kv_heads, group))
-            used, d_weights = (dropped(setting, x, keep) for x in (weights, d_weights))
-        d_logits = jnp.where(seen, weights * (d_weights - shift), 0)
-        flat = d_logits.reshape(kv_heads, -1, columns)
-        d_q = d_q + jnp.einsum("hfk,hkc->hfc", at_block(k_by_feature, at), flat)
-        d_k = _added(d_k, at, jnp.einsum("hkc,hcf->hkf", flat, rows_of_q))
-        used = used.reshape(kv_heads, -1, columns)
-        d_v = _added(d_v, at, jnp.einsum("hkc,hcf->hkf", used, rows_of_d_y))
-        if read is not None:
-            met = jnp.any(seen & bad, axis=(0, 2, 3))
-            read = jax.lax.dynamic_update_index_in_dim(read, at_block(read, at) | met, at, 0)
+        logits = jnp.where(seen, logits, low).reshape(kv_heads, size.keys, -1)
+        weights = jnp.exp(logits - log_sums[:, None])
+        if queries.bad is not None:
+            weights = only(seen, weights)
+        d_weights = jnp.einsum("hkf,hqf->hkq", v, d_y)
+        keep = kept(setting, shared, place, (kv_heads, weights.shape[2] // size.queries))
+        keep = None if keep is None else by_key(keep).reshape(weights.shape)
+        d_weights = dropped(setting, d_weights, keep)
+        d_logits = weights * (d_weights - shift[:, None])
+        if queries.bad is not None:
+            d_logits = only(seen, d_logits)
+            bad = at_block(at_block(queries.bad, row), place.query)
+            met |= jnp.any(seen & bad, axis=(0, 2, 3))
+        d_k += jnp.einsum("hkq,hqf->hkf", d_logits, q)
+        d_v += jnp.einsum("hkq,hqf->hkf", dropped(setting, weights, keep), d_y)
+        more = jnp.einsum("hfk,hkq->hfq", k_by_feature, d_logits) * setting.scale
+        d_q = _added(d_q, more[None, None], start(row, place.query, 0, 0, 0))
         if d_bias is not None:
-            d_bias = _added_bias(setting, d_bias, shared, visit, block, d_logits)
-        return d_q, (d_k, d_v, d_bias, read)
+            by_query = jnp.transpose(d_logits.reshape(grouped), (0, 2, 3, 1))
+            by_query = by_query.reshape(1, -1, size.queries, size.keys)
+            if d_bias.shape[1] == 1:
+                by_query = jnp.sum(by_query, axis=1, keepdims=True)
+            d_bias = _added(d_bias, by_query, corner(setting, shared, d_bias, place))
+        return d_k, d_v, met, Sums(d_q, d_bias)
 
-    d_q, sums = jax.lax.fori_loop(0, visit.visits, step, (jnp.zeros_like(q), sums))
-    return sums, d_q
+    # Of packed rows, since another sequence may overflow, and 0 * inf is nan.
+    only = lambda seen, x: jnp.where(seen, x.reshape(grouped), 0).reshape(x.shape)  # noqa: E731
+    met = None if queries.bad is None else jnp.zeros_like(shared.key.ids[0, 0], bool)
+    carry = jnp.zeros_like(k), jnp.zeros_like(v), met, sums
+    d_k, d_v, met, sums = jax.lax.fori_loop(0, count, step, carry)
+    return sums, d_k, d_v, met
 
 
-def _added(total: Array, at: Array, more: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(total, at_block(total, at) + more, at, 0)
+def by_key(x: Array) -> Array:
+    """From `[kv_heads, group, query, key]` to `[kv_heads, key, group, query]`."""
+    return jnp.transpose(x, (0, 3, 1, 2))
 
 
-def _added_bias(
-    setting: Setting, total: Array, shared: Context, visit: Visit, block: Array, d_logits: Array
-) -> Array:
-    size = setting.choice.queries, setting.choice.keys
-    more = jnp.transpose(d_logits, (0, 2, 3, 1)).reshape(-1, *size)
-    if total.shape[1] == 1:
-        more = jnp.sum(more, axis=0, keepdims=True)
-    start: Any = corner(total, shared, visit.query, block, size)
-    old = jax.lax.dynamic_slice(total, start, (1, total.shape[1], *size))
-    return jax.lax.dynamic_update_slice(total, old + more[None], start)
+def _added(total: Array, more: Array, at: tuple) -> Array:
+    old = jax.lax.dynamic_slice(total, at, more.shape)
+    return jax.lax.dynamic_update_slice(total, old + more, at)

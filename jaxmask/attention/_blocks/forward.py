@@ -4,68 +4,45 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, Segments
-from jaxmask.attention._blocks.layout import at_block, in_blocks, seen_blocks, seen_first, sides
-from jaxmask.attention._blocks.pairs import (
-    Context,
-    Query,
-    context,
-    dropped,
-    kept,
-    queries,
-    seen_and_bias,
+from jaxmask.attention._blocks.layout import (
+    at_block,
+    in_blocks,
+    padded,
+    read,
+    seen_blocks,
+    seen_first,
+    sides,
+    write,
 )
+from jaxmask.attention._blocks.pairs import Context, Place, context, dropped, kept, seen_and_bias
 from jaxmask.attention._reference import Given, Setting
 
 
 class Saved(NamedTuple):
     """What the backward reads besides the arguments.
 
-    `log_sum`: of the exponentials of a query, `EMPTY` where it sees no key. `spoiled`: queries of a
-    packed row that hold or see a nan or inf.
+    `log_sums`: of the exponentials of each query, `no_sum` where it sees no key. `spoiled`: queries
+    of a packed row that hold or see a nan or inf.
     """
 
     y: Float[Array, "batch query heads feature"]
-    log_sum: Float[Array, "batch query heads"]
+    log_sums: Float[Array, "batch query_blocks kv_heads group_and_query"]
     spoiled: Bool[Array, "batch query"] | None
 
 
-class Visit(NamedTuple):
-    """A block of queries, the blocks of keys that it sees, and how many they are."""
-
-    query: Query
-    order: Int[Array, "key_blocks"]
-    visits: Int[Array, ""]
-
-
-def empty(dtype: jnp.dtype) -> float:
-    """The sum of no exponentials, and what stands for it: finite, for checks of infinities."""
+def no_sum(dtype: jax.typing.DTypeLike) -> float:
+    """Finite, for JAX's checks of infinities."""
     return float(jnp.finfo(dtype).max)
 
 
-def plan(setting: Setting, given: Given) -> tuple[Context, Visit]:
-    query, key = sides(setting, given)
-    seen = seen_blocks(setting, given, query, key)
-    order, count = seen_first(seen.reshape(-1, seen.shape[2]))
-    return context(setting, given, key), Visit(queries(given, query), order, count)
-
-
-def by_features(x: Array, size: int, kv_heads: int) -> Float[Array, "n kv_heads feature column"]:
-    """Blocks whose columns are the queries of each group of heads, or the keys of each head."""
-    x = in_blocks(x, size)
-    rows, blocks, _, heads, feature = x.shape
-    x = x.reshape(rows * blocks, size, kv_heads, heads // kv_heads, feature)
-    return jnp.transpose(x, (0, 2, 4, 3, 1)).reshape(len(x), kv_heads, feature, -1)
-
-
-def from_features(x: Array, rows: int, time: int, heads: int) -> Array:
-    """The inverse of `by_features`: `[batch, time, heads, feature]`."""
-    blocks, kv_heads, feature, _ = x.shape
-    x = x.reshape(blocks, kv_heads, feature, heads // kv_heads, -1)
-    x = jnp.transpose(x, (0, 4, 1, 3, 2)).reshape(rows, -1, heads, feature)
-    return x[:, :time]
+def lowest(dtype: jax.typing.DTypeLike) -> tuple[float, float]:
+    """Logits of keys that are not seen, and the least maximum, which they do not reach."""
+    least = float(jnp.finfo(dtype).min)
+    return 0.7 * least, 0.35 * least
 
 
 def finite_steps(x: Array) -> Bool[Array, "batch time"]:
@@ -86,59 +63,75 @@ def without_bad(given: Given) -> tuple[Given, Array | None, Array | None]:
 
 def forward(setting: Setting, given: Given) -> Saved:
     given, bad_q, bad_kv = without_bad(given)
-    shared, visit = plan(setting, given)
-    rows, time, heads, _ = given.q.shape
-    kv_heads, size = given.k.shape[2], setting.choice
-    q = by_features(given.q, size.queries, kv_heads)
-    k = jnp.swapaxes(by_features(given.k, size.keys, kv_heads), 2, 3)
-    v = by_features(given.v, size.keys, kv_heads)
-    bad = None if bad_kv is None else in_blocks(bad_kv, size.keys, True).reshape(len(k), -1)
+    query, key = sides(setting, given)
+    seen = seen_blocks(setting, given, query, key)
+    shared = context(setting, given, query, key)
+    rows, blocks, _ = seen.shape
+    size = setting.choice.queries
+    q = padded(given.q, size)
+    keys = *(padded(x, setting.choice.keys) for x in (given.k, given.v)), None
+    if bad_kv is not None:
+        keys = *keys[:2], in_blocks(bad_kv, setting.choice.keys)
 
-    def block(_: None, xs: tuple[Visit, Array]) -> tuple[None, tuple]:
-        return None, _run(setting, shared, xs[0], xs[1], (k, v, bad))
+    def block(y: Array, xs: tuple) -> tuple[Array, tuple]:
+        row, number, *visits = xs
+        x, log_sums, met = _run(setting, shared, (row, number), q, keys, visits)
+        return write(y, x, row, number, size), (log_sums, met)
 
-    _, (y, log_sum, met) = jax.lax.scan(block, None, (visit, q))
-    y = from_features(y, rows, time, heads)
-    log_sum = from_features(log_sum[:, :, None], rows, time, heads)[..., 0]
+    numbers = jnp.divmod(jnp.arange(rows * blocks, dtype=jnp.int32), blocks)
+    visits = seen_first(seen.reshape(rows * blocks, -1))
+    y, (log_sums, met) = jax.lax.scan(
+        block, jnp.zeros_like(q, dtype=given.v.dtype), (*numbers, *visits)
+    )
+    y, log_sums = y[:, : given.q.shape[1]], log_sums.reshape(rows, blocks, *log_sums.shape[1:])
     if met is None:
-        return Saved(y, log_sum, None)
-    spoiled = bad_q | met.reshape(rows, -1)[:, :time]
-    return Saved(jnp.where(spoiled[:, :, None, None], jnp.nan, y), log_sum, spoiled)
+        return Saved(y, log_sums, None)
+    spoiled = bad_q | met.reshape(rows, -1)[:, : given.q.shape[1]]
+    return Saved(jnp.where(spoiled[:, :, None, None], jnp.nan, y), log_sums, spoiled)
 
 
-def _run(setting: Setting, shared: Context, visit: Visit, q: Array, keys: tuple) -> tuple:
-    """One block of queries: `[kv_heads, feature, column]`, and the logarithms of its sums."""
+def scaled(setting: Setting, q: Array) -> Array:
+    """Queries in the dtype of sums, with the scale of the logits in them."""
+    return q.astype(accumulator(q.dtype)) * setting.scale
+
+
+def _run(
+    setting: Setting, shared: Context, where: tuple, queries: Array, keys: tuple, visits: list
+) -> tuple[Array, Array, Array | None]:
+    """One block of queries: `[kv_heads, query, feature]`, and the logarithms of its sums."""
     k, v, bad = keys
-    kv_heads, _, columns = q.shape
-    size = setting.choice.keys, columns // setting.choice.queries, setting.choice.queries
-    low = 0.7 * float(jnp.finfo(q.dtype).min)
-    blocks_of_row = len(k) // len(shared.key.ids)
+    (row, number), (order, count) = where, visits
+    size, kv_heads = setting.choice, k.shape[2]
+    q = scaled(setting, read(queries, row, number, size.queries, kv_heads))
+    low, least_top = lowest(q.dtype)
+    grouped = kv_heads, -1, size.queries, size.keys
 
     def step(n: Array, carry: tuple) -> tuple:
         top, total, y, met = carry
-        block = visit.order[n]
-        at = visit.query.row * blocks_of_row + block
-        seen, bias = seen_and_bias(setting, shared, visit.query, block, kv_heads)
-        logits = jnp.einsum("hkf,hfc->hkc", at_block(k, at), q).reshape(kv_heads, *size)
+        place = Place(row, number, order[n])
+        seen, bias = seen_and_bias(setting, shared, place, kv_heads)
+        keys, values = (
+            read(x, row, place.key, size.keys, kv_heads).astype(q.dtype) for x in (k, v)
+        )
+        logits = jnp.einsum("hqf,hkf->hqk", q, keys).reshape(grouped)
         logits = logits if bias is None else logits + bias
-        new_top = jnp.maximum(top, jnp.max(jnp.where(seen, logits, low), axis=1))
-        weights = jnp.where(seen, jnp.exp(logits - new_top[:, None]), 0)
+        logits = jnp.where(seen, logits, low).reshape(kv_heads, -1, size.keys)
+        new_top = jnp.maximum(top, jnp.max(logits, axis=2))
+        weights = jnp.exp(logits - new_top[:, :, None])
         shrink = jnp.exp(top - new_top)
-        total = total * shrink + jnp.sum(weights, axis=1)
-        if shared.ranks is not None:
-            keep = kept(setting, shared, visit.query, block, (kv_heads, size[1]))
-            weights = dropped(setting, weights, keep)
-        added = jnp.einsum("hfk,hkc->hfc", at_block(v, at), weights.reshape(kv_heads, -1, columns))
-        y = y * shrink.reshape(kv_heads, 1, -1) + added
+        total = total * shrink + jnp.sum(weights, axis=2)
+        keep = kept(setting, shared, place, (kv_heads, weights.shape[1] // size.queries))
+        weights = dropped(setting, weights.reshape(grouped), keep).reshape(weights.shape)
+        y = y * shrink[:, :, None] + jnp.einsum("hqk,hkf->hqf", weights, values)
         if met is not None:
-            met |= jnp.any(seen & at_block(bad, at)[:, None, None], axis=(0, 1, 2))
+            bad_keys = at_block(at_block(bad, row), place.key)
+            met |= jnp.any(seen & bad_keys, axis=(0, 1, 3))
         return new_top, total, y, met
 
-    zero = jnp.zeros_like(q, shape=(kv_heads, *size[1:]))
-    met = None if bad is None else jnp.zeros_like(visit.query.ids, bool)
-    start = zero + low, zero, jnp.zeros_like(q), met
-    top, total, y, met = jax.lax.fori_loop(0, visit.visits, step, start)
-    some = ~(total == 0)
+    zero = jnp.zeros_like(q[:, :, 0])
+    met = None if bad is None else jnp.zeros_like(shared.query.ids[0, 0], bool)
+    carry = zero + least_top, zero, jnp.zeros_like(q), met
+    top, total, y, met = jax.lax.fori_loop(0, count, step, carry)
+    some = ~(total == 0)  # also where it is nan
     total = jnp.where(some, total, 1)
-    log_sum = jnp.where(some, top + jnp.log(total), empty(q.dtype)).reshape(kv_heads, -1)
-    return y / total.reshape(kv_heads, 1, -1), log_sum, met
+    return y / total[:, :, None], jnp.where(some, top + jnp.log(total), no_sum(q.dtype)), met

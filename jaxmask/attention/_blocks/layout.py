@@ -114,23 +114,45 @@ def _some(allowed: Array, size: tuple[int, int], rows: int) -> Array:
 
 def seen_pairs(
     setting: Setting, q_ids: Array, q_at: Array, k_ids: Array, k_at: Array
-) -> Bool[Array, "key query"]:
+) -> Bool[Array, "query key"]:
     """What masks, `causal` and `window` let the queries of one block see in another."""
-    seen = k_ids[:, None] == q_ids[None, :]
+    seen = q_ids[:, None] == k_ids[None, :]
     if not setting.causal and setting.window is None:
         return seen
-    distance = q_at[None, :] - k_at[:, None]
+    distance = q_at[:, None] - k_at[None, :]
     if setting.window is None:
         return seen & (distance >= 0)
     after = 0 if setting.causal else setting.window - 1
     return seen & (distance < setting.window) & (distance >= -after)
 
 
-def seen_first(seen: Bool[Array, "n key_blocks"]) -> tuple[Array, Array]:
-    """The blocks of keys to visit for each block of queries, first in each row, and how many."""
+def seen_first(seen: Bool[Array, "n blocks"]) -> tuple[Array, Array]:
+    """The numbers of the blocks to visit, first in each row, and how many they are."""
     order = jnp.argsort(~seen, axis=1, stable=True).astype(jnp.int32)
     return order, jnp.sum(seen, axis=1, dtype=jnp.int32)
 
 
 def at_block(x: Array, index: Array) -> Array:
     return jax.lax.dynamic_index_in_dim(x, index, keepdims=False)
+
+
+def start(*indices: Array | int) -> tuple[Array, ...]:
+    """Indices of one dtype, also where integers are of 64 bits by default."""
+    return tuple(jnp.asarray(index, jnp.int32) for index in indices)
+
+
+def read(
+    x: Shaped[Array, "batch time heads feature"], row: Array, block: Array, size: int, kv_heads: int
+) -> Shaped[Array, "kv_heads group_and_step feature"]:
+    """A block of all heads, those that read one head of keys side by side."""
+    x = jax.lax.dynamic_slice(x, start(row, block * size, 0, 0), (1, size, *x.shape[2:]))
+    x = x.reshape(size, kv_heads, -1, x.shape[3])
+    return jnp.transpose(x, (1, 2, 0, 3)).reshape(kv_heads, -1, x.shape[3])
+
+
+def write(total: Array, x: Array, row: Array, block: Array, size: int) -> Array:
+    """The inverse of `read`: `total` with a block of it replaced."""
+    kv_heads, _, feature = x.shape
+    x = jnp.transpose(x.reshape(kv_heads, -1, size, feature), (2, 0, 1, 3))
+    x = x.reshape(1, size, *total.shape[2:]).astype(total.dtype)
+    return jax.lax.dynamic_update_slice(total, x, start(row, block * size, 0, 0))

@@ -26,7 +26,7 @@ from jaxmask.attention._reference import Given, Setting, reference
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def run(setting: Setting, given: Given) -> Array:
-    """`[batch, query, heads, feature]`, 0 at queries that see no key; the scale is in `q`."""
+    """`[batch, query, heads, feature]`, 0 at queries that see no key."""
     return _forward(setting, given)[0]
 
 
@@ -53,7 +53,8 @@ def _forward(setting: Setting, given: Given) -> tuple[Array, Saved]:
 @_forward.defjvp
 def _forward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
     y, saved = _forward(setting, *primals)
-    _, d_y = jax.jvp(*of_floats(functools.partial(reference, setting), primals, tangents))
+    plain = lambda given: reference(setting, given, setting.scale)  # noqa: E731
+    _, d_y = jax.jvp(*of_floats(plain, primals, tangents))
     # Only `_backward` reads what is saved, and its derivative does not read it.
     return (y, saved), (d_y, jax.tree.map(no_tangent, saved))
 
@@ -67,7 +68,8 @@ def _backward(setting: Setting, given: Given, saved: Saved, d_y: Array) -> tuple
 def _backward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
     def pull(given: Given, d_y: Array) -> Any:
         def plain(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
-            return reference(setting, given._replace(q=q, k=k, v=v, bias=bias))
+            given_here = given._replace(q=q, k=k, v=v, bias=bias)
+            return reference(setting, given_here, setting.scale)
 
         return jax.vjp(plain, given.q, given.k, given.v, given.bias)[1](d_y)
 

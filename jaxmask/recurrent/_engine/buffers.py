@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 
 
 def layout_for(choice: Choice, units: int, states: int, gates: int, members: int = 1) -> Layout:
-    """Space for the states of all units, and behind it, for gates, a quarter of the space of `h`.
+    """Space for the states of all units, and after it, for gates, a quarter of the space of `h`.
 
     A state consists of `states` arrays, and the gates of a step are `gates` times as wide as one of
     them (0: keep none). With a single number of slots no gates are kept.

@@ -191,7 +191,7 @@ def _episodes(starts: Array, real: Array, reverse: bool) -> tuple[Array, Array]:
     """At which real steps a new episode begins, and whether one begins after the last.
 
     A start counts at a masked step too: the next real step begins a new episode. Going backward, a
-    start lies behind its own step. At padding the first result is meaningless.
+    start comes after its own step. At padding the first result is meaningless.
     """
     # Episode numbers grow with time, so the maximum over the earlier real steps (going backward,
     # the minimum over the later ones) is the number of the nearest.
