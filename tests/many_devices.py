@@ -1,4 +1,6 @@
-"""Both examples learn on one device and on four; what came of it is written as JSON.
+"""An example learns on one device and on four; what came of it is written as JSON.
+
+    python -m tests.many_devices NAME
 
 A program of its own, for `tests/test_devices.py`: JAX counts its devices when it starts.
 """
@@ -94,6 +96,9 @@ def letters_to_phonemes(mesh, spread, given):
     return program.as_text(), losses, nnx.state(net, nnx.Param), nnx.state(optimizer)
 
 
+LEARN = {"pronounce": pronounce, "letters_to_phonemes": letters_to_phonemes}
+
+
 def most_different(one, other):
     def difference(a, b):
         return np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max()
@@ -119,35 +124,32 @@ def restored(params, optimizer):
     return most_different(found, trees) == 0 and share(found) == 1
 
 
-def main():
-    given = batches()
+def main(example):
+    learn, given = LEARN[example], batches()
     rows, lstm = [], jm.recurrent.lstm
     jm.recurrent.lstm = lambda x, *rest, **options: (
         rows.append(len(x)),
         lstm(x, *rest, **options),
     )[1]
-    found, first = {}, None
-    for learn in (pronounce, letters_to_phonemes):
-        ways = {}
-        for way, (count, spread) in WAYS.items():
-            rows.clear()
-            mesh = Mesh(np.array(jax.devices()[:count]), (devices.ROWS,))
-            program, losses, params, optimizer = learn(mesh, spread, given)
-            host = jax.device_get(params)
-            first = host if way == "one" else first
-            ways[way] = {
-                "collectives": collectives(program),
-                "losses": losses,
-                "difference": most_different(host, first),
-                "rows_of_engine": sorted(set(rows)),
-                "share": [share(params), share(optimizer)],
-                "parameters": sum(x.size for x in jax.tree.leaves(host)),
-                "arrays": len(jax.tree.leaves(host)),
-                "restored": restored(params, optimizer),
-            }
-        found[learn.__name__] = ways
-    print(json.dumps(found))
+    ways, first = {}, None
+    for way, (count, spread) in WAYS.items():
+        rows.clear()
+        mesh = Mesh(np.array(jax.devices()[:count]), (devices.ROWS,))
+        program, losses, params, optimizer = learn(mesh, spread, given)
+        host = jax.device_get(params)
+        first = host if way == "one" else first
+        ways[way] = {
+            "collectives": collectives(program),
+            "losses": losses,
+            "difference": most_different(host, first),
+            "rows_of_engine": sorted(set(rows)),
+            "share": [share(params), share(optimizer)],
+            "parameters": sum(x.size for x in jax.tree.leaves(host)),
+            "arrays": len(jax.tree.leaves(host)),
+            "restored": restored(params, optimizer),
+        }
+    print(json.dumps(ways))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
