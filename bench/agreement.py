@@ -1,41 +1,15 @@
 """Do rivals compute the same? Checked before anything is timed."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-if TYPE_CHECKING:
-    from bench.problem import Problem
-    from bench.rivals.program import Program, Result
-
-# A GPU multiplies float32 by TF32 unless told otherwise, and some libraries add up the gradients of
-# hundreds of steps in bfloat16.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}
-TOLERANCE_ON_GPU = {"float32": 1e-2, "bfloat16": 1e-1}
-
 
 class Disagreement(Exception):
     """A rival computes something else."""
-
-
-def differences(
-    problem: "Problem", programs: "dict[str, Program]", reference: "Result"
-) -> dict[str, float]:
-    """The distance of each program from the reference; raises if one is too large."""
-    tolerances = TOLERANCE if jax.default_backend() == "cpu" else TOLERANCE_ON_GPU
-    about = f"the plain scan on {problem.cell} {problem.shape} {problem.what} in {problem.dtype}"
-    return {
-        name: require_same(
-            tuple(program.result(program.run())),
-            tuple(reference),
-            f"{name} and {about}",
-            tolerances[problem.dtype],
-        )
-        for name, program in programs.items()
-    }
 
 
 def require_same(ours: Any, theirs: Any, about: str, tolerance: float = 1e-3) -> float:

@@ -3,12 +3,13 @@
 A rival is left out, with a reason, if its library is missing or cannot do what is asked.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Iterable
 
-from bench.contest import LeftOut
+from bench import contest
+from bench.contest import Entrant
 from bench.problem import Problem
-from bench.rivals.program import Program
 
 OURS = "jaxmask"
 BUILDERS = {  # module and function
@@ -26,25 +27,16 @@ JAX_RIVALS = ("flax", "keras")  # those that the goals name
 TORCH_RIVALS = ("torch packed", "torch padded")
 
 
-def builder(name: str) -> Callable[[Problem], Program]:
+def builder(name: str) -> Callable[[Problem], Entrant]:
     """The rival's `build`; a library is imported only if it takes part."""
     module, function = BUILDERS[name]
-    try:
-        return getattr(importlib.import_module(f"bench.rivals.{module}"), function)
-    except ModuleNotFoundError as missing:
-        raise LeftOut(f"{missing.name} is not installed") from missing
+    return getattr(importlib.import_module(f"bench.rivals.{module}"), function)
 
 
-def build_all(problem: Problem, names: Iterable[str]) -> tuple[dict[str, Program], dict[str, str]]:
+def build_all(problem: Problem, names: Iterable[str]) -> tuple[dict[str, Entrant], dict[str, str]]:
     """Programs by name, and by name the reason why others are left out."""
-    programs, left_out = {}, {}
-    for name in names:
-        try:
-            programs[name] = builder(name)(problem)
-        except LeftOut as reason:
-            left_out[name] = str(reason)
-        except Exception as error:
-            if name.startswith(OURS):
-                raise
-            left_out[name] = f"it fails with {type(error).__name__}: {error}".splitlines()[0]
-    return programs, left_out
+    return contest.enter({name: functools.partial(_build, name, problem) for name in names})
+
+
+def _build(name: str, problem: Problem) -> Entrant:
+    return builder(name)(problem)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
-from bench.contest import LeftOut
+from bench.contest import Entrant, LeftOut
 from bench.problem import Problem, Weights
-from bench.rivals.program import Layout, Program, compile_jax
+from bench.rivals.program import Layout, compile_jax
 
 
-def build(problem: Problem) -> Program:
+def build(problem: Problem) -> Entrant:
     if jax.default_backend() != "gpu":
         raise LeftOut("cuDNN needs a GPU")
     if problem.cell != "lstm" or problem.dtype != "float32":

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from bench.contest import Entrant
 from bench.problem import Problem, Weights
-from bench.rivals.program import Layout, Program, compile_jax
+from bench.rivals.program import Layout, compile_jax
 
 CELLS = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
 
 
-def build(problem: Problem) -> Program:
+def build(problem: Problem) -> Entrant:
     rngs, dtype = nnx.Rngs(0), jnp.dtype(problem.dtype)
     graph, state = nnx.split(nnx.List([_layer(problem, s, dtype, rngs) for s in problem.inputs]))
 

@@ -9,18 +9,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 import jaxmask as jm
+from bench.contest import Entrant
 from bench.problem import Problem, Weights
-from bench.rivals.program import Layout, Program, Result, compile_jax
+from bench.rivals.program import Layout, Result, compile_jax
 
 FUNCTIONS = {"lstm": jm.recurrent.lstm, "gru": jm.recurrent.gru}
 MODULES = {"lstm": jm.nn.LSTM, "gru": jm.nn.GRU}
 
 
-def auto(problem: Problem) -> Program:
+def auto(problem: Problem) -> Entrant:
     return compile_jax(problem, _layout(problem, "auto"))
 
 
-def scan(problem: Problem) -> Program:
+def scan(problem: Problem) -> Entrant:
     return compile_jax(problem, _layout(problem, "scan"))
 
 

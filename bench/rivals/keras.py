@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from bench.contest import LeftOut
+from bench.contest import Entrant, LeftOut
 from bench.problem import WEIGHTS, Problem, Weights
-from bench.rivals.program import Layout, Program, PyTree, compile_jax
+from bench.rivals.program import Layout, PyTree, compile_jax
 
 LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
 
 
-def build(problem: Problem) -> Program:
+def build(problem: Problem) -> Entrant:
     if keras.backend.backend() != "jax":
         raise LeftOut(f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=jax")
     layers = [_layer(problem, size) for size in problem.inputs]

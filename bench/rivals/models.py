@@ -4,6 +4,7 @@
 that of Flax shares.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +21,10 @@ KB = ("kernel", "bias")
 
 Weights = dict[str, Any]
 Apply = Callable[[Weights, jax.Array, jax.Array], jax.Array]
+
+
+# Smooth: where libraries round a number near 0 apart, the gradients of a ReLU would differ.
+gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
 class Sizes(NamedTuple):
@@ -65,7 +70,7 @@ class FlaxBlock(nnx.Module):
         heads: int,
         features: int,
         mlp: int,
-        activation: Callable = nnx.relu,
+        activation: Callable = gelu,
         *,
         rngs: nnx.Rngs,
     ):
@@ -85,7 +90,7 @@ class FlaxBlock(nnx.Module):
 
 
 def _encoder(sizes: Sizes, rngs: nnx.Rngs, blocks: int = 2, causal: bool = False) -> nnx.Module:
-    options = {"causal": causal, "activation": nnx.relu, "rngs": rngs}
+    options = {"causal": causal, "activation": gelu, "rngs": rngs}
     given = sizes.heads, sizes.features, sizes.mlp
     return jm.nn.Sequential(
         *(jm.nn.TransformerEncoderBlock(*given, **options) for _ in range(blocks))
@@ -94,7 +99,7 @@ def _encoder(sizes: Sizes, rngs: nnx.Rngs, blocks: int = 2, causal: bool = False
 
 def _convolutions(sizes: Sizes, rngs: nnx.Rngs, conv: Any = jm.nn.Conv1D) -> list:
     given = sizes.features, sizes.features, sizes.window
-    return [layer for _ in range(3) for layer in (conv(*given, rngs=rngs), nnx.relu)]
+    return [layer for _ in range(3) for layer in (conv(*given, rngs=rngs), nnx.gelu)]
 
 
 def _tagger(sizes: Sizes, rngs: nnx.Rngs) -> nnx.Module:
@@ -239,7 +244,7 @@ def _keras_blocks(sizes: Sizes, causal: bool) -> Apply:
     norm = built(layers.LayerNormalization(epsilon=1e-6), wide)
     attention = layers.MultiHeadAttention(sizes.heads, sizes.features // sizes.heads)
     attention = built(attention, wide, wide)
-    mlp_in = built(layers.Dense(sizes.mlp, activation="relu"), wide)
+    mlp_in = built(layers.Dense(sizes.mlp, activation="gelu"), wide)
     mlp_out = built(layers.Dense(sizes.features), (None, None, sizes.mlp))
 
     def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:

@@ -14,7 +14,8 @@ Forward = Callable[..., torch.Tensor]  # of the module, x and the mask
 
 
 def blocks(sizes: Sizes, count: int) -> torch.nn.Module:
-    options = {"dropout": 0.0, "layer_norm_eps": 1e-6, "batch_first": True, "norm_first": True}
+    options = {"dropout": 0.0, "layer_norm_eps": 1e-6, "activation": "gelu"}
+    options |= {"batch_first": True, "norm_first": True}
     given = sizes.features, sizes.heads, sizes.mlp
     return torch.nn.ModuleList(
         torch.nn.TransformerEncoderLayer(*given, **options) for _ in range(count)
@@ -67,7 +68,7 @@ def convolutions(sizes: Sizes) -> torch.nn.Module:
         *(
             layer
             for _ in range(3)
-            for layer in (torch.nn.Conv1d(*given, padding="same"), torch.nn.ReLU())
+            for layer in (torch.nn.Conv1d(*given, padding="same"), torch.nn.GELU("tanh"))
         )
     )
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import timing
+from bench.contest import Entrant
 from bench.problem import Problem, Weights, loss
 
 PyTree = Any
@@ -22,14 +23,6 @@ class Result(NamedTuple):
     loss: np.ndarray | None = None
     dx: np.ndarray | None = None  # [real steps, feature]
     weights: Weights | None = None  # gradients, in jaxmask's layout
-
-
-class Program(NamedTuple):
-    """`run()` computes and waits; `result(run())` is what it computed."""
-
-    run: Callable[[], Any]
-    result: Callable[[Any], Result]
-    cost: dict[str, Any]
 
 
 class Layout(NamedTuple):
@@ -48,7 +41,7 @@ def as_float32(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
 
 
-def compile_jax(problem: Problem, layout: Layout) -> Program:
+def compile_jax(problem: Problem, layout: Layout) -> Entrant:
     """Jit the forward or the training pass, with weights, input, mask and lengths as arguments."""
     traces = []
 
@@ -85,4 +78,4 @@ def compile_jax(problem: Problem, layout: Layout) -> Program:
             weights=as_float32(layout.weights(params)),
         )
 
-    return Program(lambda: jax.block_until_ready(jitted(*arguments)), result, cost)
+    return Entrant(lambda: jax.block_until_ready(jitted(*arguments)), result, cost)

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import sequence_layers.jax as sl
 
-from bench.contest import LeftOut
+from bench.contest import Entrant, LeftOut
 from bench.problem import Problem, Weights
-from bench.rivals.program import Layout, Program, PyTree, compile_jax
+from bench.rivals.program import Layout, PyTree, compile_jax
 
 
-def build(problem: Problem) -> Program:
+def build(problem: Problem) -> Entrant:
     if problem.cell != "lstm":
         raise LeftOut("SequenceLayers has no GRU")
     if problem.directions == 2:
