@@ -12,8 +12,9 @@ from jaxmask._types import Array
 METHODS = ("auto", "reference", "blocks")
 
 # Measured on two cores, see docs/attention.md.
-BLOCK = 256  # queries, and keys, of a block
-LEAST_PAIRS = 512 * 512  # of queries and keys in a row
+BLOCK, LARGE_BLOCK = 128, 256  # queries, and keys, of a block
+LEAST_LARGE = 2048  # steps of a row
+LEAST_PAIRS = 2**14  # of queries and keys in a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,12 @@ def choose(
     q: Array | jax.ShapeDtypeStruct,
     k: Array | jax.ShapeDtypeStruct,
     where: str,
+    *,
+    narrow: bool = False,
 ) -> Choice:
     """The method that runs and its sizes, by the first of these rules that holds.
+
+    `narrow`: a window or packing lets a query see few keys.
 
     1. What the caller asked for; but only the reference can have a symbolic dimension, and an empty
        array is left to it.
@@ -84,18 +89,28 @@ def choose(
         name, reason = _best(q, k)
     if name == "reference":
         return Choice("reference", reason=reason)
-    queries, keys = asked.queries or BLOCK, asked.keys or BLOCK
-    return Choice(name, min(queries, q.shape[1]), min(keys, k.shape[1]), reason)
+    queries, keys = (
+        min(asked_size or _block(x.shape[1], narrow), x.shape[1])
+        for asked_size, x in ((asked.queries, q), (asked.keys, k))
+    )
+    return Choice(name, queries, keys, reason)
 
 
 def explain(
-    q_shape: Sequence[Any], k_shape: Sequence[Any] | None = None, *, method: str | Choice = "auto"
+    q_shape: Sequence[Any],
+    k_shape: Sequence[Any] | None = None,
+    *,
+    window: int | None = None,
+    packed: bool = False,
+    method: str | Choice = "auto",
 ) -> Choice:
     """Say which method of `attend` runs here and now, with blocks of which size, and why.
 
     Args:
       q_shape: `[batch, query, heads, head_features]`.
       k_shape: `[batch, key, kv_heads, head_features]`; `q_shape` where None.
+      window: what is passed as `window` to `attend`.
+      packed: the masks are `Segments`.
       method: what is passed as `method` to `attend`.
 
     Returns:
@@ -108,8 +123,8 @@ def explain(
       >>> import jaxmask as jm
       >>> jm.attention.explain((32, 64, 8, 64)).method
       'reference'
-      >>> jm.attention.explain((4, 2048, 8, 64), method="blocks").reason
-      'asked for'
+      >>> jm.attention.explain((4, 2048, 8, 64), window=128, method="blocks").keys
+      128
     """
     q_shape = tuple(q_shape)
     k_shape = q_shape if k_shape is None else tuple(k_shape)
@@ -119,7 +134,12 @@ def explain(
                 f"explain: `{name}` must be [batch, {time}, heads, head_features], got {shape}."
             )
     q, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in (q_shape, k_shape))
-    return choose(method, q, k, "explain")
+    return choose(method, q, k, "explain", narrow=packed or window is not None)
+
+
+def _block(time: int, narrow: bool) -> int:
+    """Small where whole blocks are hidden often, and where there are few of them in a row."""
+    return BLOCK if narrow or time < LEAST_LARGE else LARGE_BLOCK
 
 
 def _cannot(q: Any, k: Any) -> str | None:
@@ -137,5 +157,5 @@ def _best(q: Any, k: Any) -> tuple[str, str]:
     if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
         return "reference", "rows under a mesh outside `shard_map` would all be gathered"
     if q.shape[1] * k.shape[1] < LEAST_PAIRS:
-        return "reference", f"less than {LEAST_PAIRS} pairs in a row are faster at once"
+        return "reference", f"rows of less than {LEAST_PAIRS} pairs compile faster at once"
     return "blocks", "blocks in which no query sees a key cost nothing"

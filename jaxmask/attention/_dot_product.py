@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from jaxmask import _check, random
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 from jaxmask.attention._blocks import transforms
 from jaxmask.attention._choice import Choice, choose
 from jaxmask.attention._reference import Given, Setting, reference
@@ -105,7 +105,8 @@ def attend(
         _check.number(scale, where, "scale")
     if bias is not None:
         bias = _check_bias(bias, q, k)
-    choice = choose(method, q, k, where)
+    narrow = window is not None or isinstance(q_mask, Segments)
+    choice = choose(method, q, k, where, narrow=narrow)
     setting = Setting(choice, 1.0, causal, _check.optional_count(window, where, "window", least=1))
     if causal or window is not None:
         q_positions = _given_positions(q, q_positions, "q_positions")
