@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
@@ -9,6 +10,7 @@ from tests import rows as tools
 from tests.registry import Entry
 
 ROWS = np.arange(4)
+IDS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 3, 3], [1, 1, 1, 0, 0], [1, 2, 0, 0, 0]], np.int32)
 
 
 def arguments(entry: Entry, layout: str = "right", masks: Any = None) -> tuple[Any, list, list]:
@@ -29,5 +31,10 @@ def arguments(entry: Entry, layout: str = "right", masks: Any = None) -> tuple[A
 
 def prove(entry: Entry, of: str = "padding", layout: str = "right", **options: Any) -> Any:
     """The proof of an entry."""
-    function, xs, masks = arguments(entry, layout, options.pop("masks", None))
+    masks = options.pop("masks", None)
+    if of == "segments":
+        masks = [IDS > 0] * (1 + max(spec.mask for spec in entry.inputs))
+    function, xs, masks = arguments(entry, layout, masks)
+    if of == "segments":
+        masks = [jm.Segments(jnp.asarray(IDS), 3) for _ in masks]
     return jm.leak.prove(function, xs, masks, params=entry.params, of=of, **options)

@@ -146,6 +146,15 @@ def test_each_mistake_has_its_line():
     assert all(cause.chain for cause in of_values)
 
 
+def test_the_check_leads_to_the_lines_too():
+    report = jm.leak.check(three_mistakes, X, MASK)
+    first = three_mistakes.__code__.co_firstlineno
+    text = str(report)
+    assert not report.ok
+    for line in (1, 3, 4):
+        assert text.count(f"{__file__}:{first + line} ") == 1, text
+
+
 def test_undecided_is_no_conviction():
     proof = jm.leak.prove(lambda x, m: ((x - x).sum(1) * 0, m.any(1)), X, MASK, assume="finite")
     assert proof.verdict == "proved"

@@ -15,6 +15,7 @@ from jaxmask.leak._layouts import MOVES, Layout, layouts
 from jaxmask.leak._outputs import attributable, is_inexact
 from jaxmask.leak._padding import Padding, copies, is_constant, paddings, plausible
 from jaxmask.leak._program import Program, Result, first_line
+from jaxmask.leak._proof.prove import prove
 from jaxmask.leak._reading import Part, difference, emptiness, no_gradient, parts, with_tolerance
 from jaxmask.leak._scope import misshapen, scope
 from jaxmask.leak._subject import WHERE, Subject, make_subject
@@ -97,7 +98,23 @@ def check(
         )
     # The nan and inf in the padding are deliberate.
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
-        return _Checker(subject).report(tuple(dict.fromkeys(moves)))
+        report = _Checker(subject).report(tuple(dict.fromkeys(moves)))
+    if report.ok:
+        return report
+    lines = report.text.splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("  input: "))
+    located = _located(fn, x, mask, params)
+    return replace(report, text="\n".join([*lines[:first], *located, *lines[first:]]))
+
+
+def _located(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Iterator[str]:
+    """The operations that let padding in at the given shape, if a proof finds some."""
+    try:
+        proof = prove(fn, x, mask, params=params, witness=False)
+    except Exception:  # no padding at this shape, or a function that is not the same twice
+        return
+    for cause in proof.blame:
+        yield f"  let in by {cause}"
 
 
 def assert_padding_invariant(

@@ -12,16 +12,20 @@ MOST_LINKS = 40
 
 
 def causes_of(found: list[tuple[Causes, Claim]]) -> tuple[Cause, ...]:
-    """One cause for each operation, with all results that it reaches."""
+    """One cause for each line, with all results that it reaches; without those of gradients alone,
+    which follow, where a value is reached too.
+    """
     merged: dict[Any, Cause] = {}
     for causes, claim in found:
         for cause in _of_claim(causes, claim):
-            key = cause.primitive, cause.place
+            key = cause.place or cause.primitive
             old = merged.get(key)
             reaches = (*(old.reaches if old else ()), *cause.reaches)
-            chain = old.chain if old else cause.chain
-            merged[key] = Cause(cause.primitive, cause.place, tuple(dict.fromkeys(reaches)), chain)
-    return tuple(merged.values())
+            first = old or cause
+            names = tuple(dict.fromkeys(reaches))
+            merged[key] = Cause(first.primitive, first.place, names, first.chain)
+    of_values = [cause for cause in merged.values() if cause.of_values]
+    return tuple(of_values or merged.values())
 
 
 def _of_claim(causes: Causes, claim: Claim) -> list[Cause]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxmask.leak._proof.causes import Place
+from jaxmask.leak._proof.words import WORDS
 
 VERDICTS = ("proved", "undecided", "not proved")
 
@@ -44,8 +45,8 @@ class Cause:
     Example:
       >>> import jaxmask as jm
       >>> place = jm.leak.Place("model.py", 12, "forward")
-      >>> print(jm.leak.Cause("reduce_sum", place, ("value of output",)))
-      reduce_sum at model.py:12 (forward); it reaches value of output
+      >>> print(jm.leak.Cause("rev", place, ("value of output",)))
+      rev at model.py:12 (forward); it reaches value of output
     """
 
     primitive: str
@@ -53,9 +54,27 @@ class Cause:
     reaches: tuple[str, ...]
     chain: tuple[Link, ...] = ()
 
+    @property
+    def of_values(self) -> bool:
+        """Whether it reaches a value or a mask, and not only gradients."""
+        return any(not where.startswith("gradient") for where in self.reaches)
+
+    @property
+    def what(self) -> str:
+        """What the operation is, in words; "" where there are none for it."""
+        return WORDS.get(self.primitive, ("", ""))[0]
+
+    @property
+    def mend(self) -> str:
+        """What to use instead."""
+        return WORDS.get(self.primitive, ("", ""))[1]
+
     def __str__(self) -> str:
         at = f" at {self.place}" if self.place else ""
-        return f"{self.primitive}{at}{_source(self.place)}; it reaches {_few(self.reaches)}"
+        what = f", {self.what}" if self.what else ""
+        mend = f". Instead: {self.mend}" if self.mend else ""
+        where = f"{self.primitive}{at}{_source(self.place)}{what}"
+        return f"{where}; it reaches {_few(self.reaches)}{mend}"
 
 
 def _source(place: Place | None) -> str:
@@ -161,7 +180,7 @@ class Proof:
         if proved := [claim for claim in self.claims if claim.verdict == "proved"]:
             names = tuple(f"{claim.what} of {claim.where}" for claim in proved)
             lines.append(f"  proved: {_few(names, 8)}")
-        at = {claim.assumed for claim in proved}
+        at = {claim.assumed for claim in proved} or {self.assumed}
         lines.append(f"  For {self.shapes}, this mask and this jaxpr; {_for_all(at)}")
         if self.trusted:
             lines.append(f"  trusted: {', '.join(self.trusted)}")

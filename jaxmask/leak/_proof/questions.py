@@ -42,7 +42,7 @@ class Question:
         marks = self.inputs.marks_of_leaf(index)
         return None if marks is None else np.where(marks > 0, NONE, OF_X)
 
-    def cotangent(self, slot: Slot, labels: list[Any]) -> tuple[Any, Any]:
+    def cotangent(self, slot: Slot, mask: Value | None, labels: list[Any]) -> tuple[Any, Any]:
         """The bits of the cotangent at real entries and at padding."""
         return NONE, OF_COTANGENTS
 
@@ -100,7 +100,7 @@ class Rows(Question):
             return bool(shape and shape[0] == batch)
         return bool(shape[0] and shape[0] % batch == 0)
 
-    def cotangent(self, slot: Slot, labels: list[Any]) -> tuple[Any, Any]:
+    def cotangent(self, slot: Slot, mask: Value | None, labels: list[Any]) -> tuple[Any, Any]:
         shape = slot.array.shape
         if not self._attributed(slot):
             return NONE, NONE
@@ -148,16 +148,15 @@ class Segmented(Question):
         """For each entry along the leading axes, the bit of its sequence."""
         most, shape = self._most, slot.array.shape
         if isinstance(slot.mask, Segments):
-            same = next((m for m in self.inputs.masks.marks if m.shape == shape[:2]), None)
-            if mask is not None and mask.value is not None and mask.all_known:
-                return self._of_ids(np.asarray(mask.value), labels)
-            return None if same is None else self._of_ids(same, labels)
+            if mask is None or mask.value is None or not mask.all_known:
+                return None
+            return self._of_ids(np.asarray(mask.value), labels)
         if slot.mask is not None and shape[0] == self.inputs.batch * most:
             return self._of_ids(np.tile(np.arange(1, most + 1), self.inputs.batch), labels)
         return None
 
-    def cotangent(self, slot: Slot, labels: list[Any]) -> tuple[Any, Any]:
-        bits = self._of_slot(slot, None, labels)
+    def cotangent(self, slot: Slot, mask: Value | None, labels: list[Any]) -> tuple[Any, Any]:
+        bits = self._of_slot(slot, mask, labels)
         if bits is None:
             return NONE, NONE
         bits = bits.reshape(bits.shape + (1,) * (len(slot.array.shape) - bits.ndim))

@@ -156,7 +156,7 @@ def _cotangents(run: Run, traced: Traced, labels: list[Any]) -> list[Value]:
     found: tuple[list[Value], list[Value]] = [], []
     for slot, mask in zip(traced.slots, traced.masks, strict=True):
         if slot.differentiable:
-            for values, bits in zip(found, run.question.cotangent(slot, labels), strict=True):
+            for values, bits in zip(found, run.question.cotangent(slot, mask, labels), strict=True):
                 if run.question.of == "padding" and mask is not None:
                     bits = np.where(expanded(mask.is_known(0), len(slot.array.shape)), bits, NONE)
                 if run.causes is not None:

@@ -87,20 +87,11 @@ class Witness:
         sent: list[Any] = []
         if self.of_gradients:
             for part in (0, 1):
-                for slot in self.traced.slots:
+                for slot, mask in zip(self.traced.slots, self.traced.masks, strict=True):
                     if slot.differentiable:
-                        sent.append(self._cotangent(slot, part, label, name))
+                        bits = question.cotangent(slot, mask, [label])[part]
+                        sent.append(_cotangent(slot, part, bits, name))
         return (x, sent), name in ("", "other values")
-
-    def _cotangent(self, slot: Any, part: int, label: Any, name: str) -> np.ndarray:
-        shape, dtype = slot.array.shape, slot.array.dtype
-        drawn = np.random.default_rng(2).uniform(-1, 1, shape).astype(dtype)
-        bits = self.run.question.cotangent(slot, [label])[part]
-        there = np.broadcast_to(np.asarray(bits) != NONE, shape)
-        if not name:
-            return np.where(there, np.zeros((), dtype), drawn) if part else drawn
-        other = _filled(drawn, "other values", np.random.default_rng(3))
-        return np.where(there, other, drawn)
 
     def _results(self, x: list[Any], sent: list[Any]) -> list[np.ndarray]:
         inputs = self.run.inputs
@@ -112,6 +103,16 @@ class Witness:
                 compiler_options=_compiler_options(),
             )
         return [np.asarray(result) for result in self._compiled(factors(0), *args)]
+
+
+def _cotangent(slot: Any, part: int, bits: Any, name: str) -> np.ndarray:
+    shape, dtype = slot.array.shape, slot.array.dtype
+    drawn = np.random.default_rng(2).uniform(-1, 1, shape).astype(dtype)
+    there = np.broadcast_to(np.asarray(bits) != NONE, shape)
+    if not name:
+        return np.where(there, np.zeros((), dtype), drawn) if part else drawn
+    other = _filled(drawn, "other values", np.random.default_rng(3))
+    return np.where(there, other, drawn)
 
 
 def _compiler_options() -> dict[str, Any] | None:
