@@ -177,7 +177,7 @@ def _run(
         seen, bias = seen_and_bias(setting, shared, place, kv_heads)
         seen, bias = by_key(seen), None if bias is None else by_key(bias)
         logits = jnp.einsum("hkf,hqf->hkq", k, q).reshape(grouped)
-        logits = logits if bias is None else logits + bias
+        logits = logits if bias is None else logits + bias.astype(logits.dtype)
         logits = jnp.where(seen, logits, low).reshape(kv_heads, size.keys, -1)
         weights = jnp.exp(logits - log_sums[:, None])
         if queries.bad is not None:

@@ -114,7 +114,7 @@ def _run(
             read(x, row, place.key, size.keys, kv_heads).astype(q.dtype) for x in (k, v)
         )
         logits = jnp.einsum("hqf,hkf->hqk", q, keys).reshape(grouped)
-        logits = logits if bias is None else logits + bias
+        logits = logits if bias is None else logits + bias.astype(logits.dtype)
         logits = jnp.where(seen, logits, low).reshape(kv_heads, -1, size.keys)
         new_top = jnp.maximum(top, jnp.max(logits, axis=2))
         weights = jnp.exp(logits - new_top[:, :, None])
