@@ -81,10 +81,12 @@ def backward(setting: Setting, given: Given, saved: Saved, d_y: Array) -> tuple:
 
     numbers = jnp.divmod(jnp.arange(rows * blocks, dtype=jnp.int32), blocks)
     visits = seen_first(seen.reshape(rows * blocks, -1))
-    carry = _no_sums(setting, given, shared), jnp.zeros_like(k), jnp.zeros_like(v)
+    wide = accumulator(k.dtype)
+    zeros = (jnp.zeros_like(x, dtype=wide) for x in (k, v))
+    carry = _no_sums(setting, given, shared), *zeros
     (sums, d_k, d_v), met = jax.lax.scan(block, carry, (*numbers, *visits))
     d_q = _by_step(sums.d_q, given.q)
-    d_k, d_v = d_k[:, : given.k.shape[1]], d_v[:, : given.k.shape[1]]
+    d_k, d_v = (d[:, : given.k.shape[1]].astype(k.dtype) for d in (d_k, d_v))
     if bad is not None and met is not None:
         met = met.reshape(rows, -1)[:, : given.k.shape[1]]
         d_q, d_k, d_v = (_spoil(x, m) for x, m in ((d_q, bad), (d_k, met), (d_v, met)))

@@ -80,10 +80,11 @@ def forward(setting: Setting, given: Given) -> Saved:
 
     numbers = jnp.divmod(jnp.arange(rows * blocks, dtype=jnp.int32), blocks)
     visits = seen_first(seen.reshape(rows * blocks, -1))
-    y, (log_sums, met) = jax.lax.scan(
-        block, jnp.zeros_like(q, dtype=given.v.dtype), (*numbers, *visits)
-    )
-    y, log_sums = y[:, : given.q.shape[1]], log_sums.reshape(rows, blocks, *log_sums.shape[1:])
+    # Wide: a loop over a buffer of bfloat16 was slower on a CPU.
+    zeros = jnp.zeros_like(q, dtype=accumulator(q.dtype))
+    y, (log_sums, met) = jax.lax.scan(block, zeros, (*numbers, *visits))
+    y = y[:, : given.q.shape[1]].astype(given.v.dtype)
+    log_sums = log_sums.reshape(rows, blocks, *log_sums.shape[1:])
     if met is None:
         return Saved(y, log_sums, None)
     spoiled = bad_q | met.reshape(rows, -1)[:, : given.q.shape[1]]
