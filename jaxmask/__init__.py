@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ragged,
         random,
         recurrent,
+        report,
         shape,
         skip,
     )
@@ -107,6 +108,7 @@ __all__ = [
     "ragged_vmap",
     "random",
     "recurrent",
+    "report",
     "shape",
     "skip",
     "skip_padding",

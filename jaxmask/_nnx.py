@@ -1,6 +1,9 @@
 """Flax modules as pure functions, for tools that run them: the one place outside `nn` for Flax."""
 
-from collections.abc import Callable
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from flax import nnx
@@ -30,3 +33,69 @@ def functional(module: nnx.Module) -> tuple[PyTree, Call]:
         return output, nnx.state(merged, nnx.BatchStat)
 
     return params, call
+
+
+def detached(module: nnx.Module) -> tuple[Any, PyTree]:
+    """A module as `(structure, arrays)`, from which `attached` makes copies."""
+    return nnx.split(module)
+
+
+def attached(structure: Any, arrays: PyTree) -> Any:
+    """A new module, with variables of its own, so that no call reaches those of another."""
+    return nnx.merge(structure, arrays, copy=True)
+
+
+def paths(module: nnx.Module) -> dict[int, str]:
+    """The path of every module inside, `layers[2].attention`, by its `id`; "" for itself."""
+    return {
+        id(inside): "".join(
+            f"[{key}]" if isinstance(key, int) else f".{key}" for key in path
+        ).removeprefix(".")
+        for path, inside in nnx.iter_modules(module)
+    }
+
+
+Around: TypeAlias = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+_watching = threading.RLock()
+
+
+@contextlib.contextmanager
+def watched(module: nnx.Module, around: Around) -> Iterator[None]:
+    """Let `around(layer, call, args, kwargs)` run each call of a layer of the module's classes.
+
+    Only calls of this thread go through it: those of others run as always, and a second watcher
+    waits. The classes are as they were afterwards, whatever is raised.
+    """
+    classes = {type(inside) for _, inside in nnx.iter_modules(module)}
+    with _watching:
+        open_to = [threading.get_ident()]
+        calls: dict[Any, Any] = {
+            kind: call for kind in classes if (call := call_of(kind)) is not None
+        }
+        own = {kind for kind in calls if "__call__" in vars(kind)}
+        try:
+            for kind, call in calls.items():
+                kind.__call__ = _through(call, around, open_to)
+            yield
+        finally:
+            open_to.clear()  # jit may have kept a wrapped call
+            for kind, call in calls.items():
+                if kind in own:
+                    kind.__call__ = call
+                elif "__call__" in vars(kind):  # it was inherited
+                    del kind.__call__
+
+
+def call_of(kind: type) -> Any:
+    """The `__call__` that instances of a class have; None without one."""
+    return next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
+
+
+def _through(call: Callable[..., Any], around: Around, open_to: list[int]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def wrapper(layer: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() not in open_to:
+            return call(layer, *args, **kwargs)
+        return around(layer, functools.partial(call, layer), args, kwargs)
+
+    return wrapper

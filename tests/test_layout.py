@@ -31,6 +31,7 @@ LAYERS = {
             ["decoding", "metrics", "ragged", "skip"],
             ["nn"],
             ["leak"],
+            ["report"],
             ["testing", "grain"],
             ["__init__"],
         )
@@ -39,7 +40,7 @@ LAYERS = {
 }
 FLAX_ROOMS = {"nn", "_nnx"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
-UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "skip", "testing"}
+UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "report", "skip", "testing"}
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
 
 
