@@ -82,8 +82,8 @@ def backward(setting: Setting, given: Given, saved: Saved, d_y: Array) -> tuple:
     numbers = jnp.divmod(jnp.arange(rows * blocks, dtype=jnp.int32), blocks)
     visits = seen_first(seen.reshape(rows * blocks, -1))
     wide = accumulator(k.dtype)
-    zeros = (jnp.zeros_like(x, dtype=wide) for x in (k, v))
-    carry = _no_sums(setting, given, shared), *zeros
+    zero_k, zero_v = (jnp.zeros_like(x, dtype=wide) for x in (k, v))
+    carry = _no_sums(setting, given, shared), zero_k, zero_v
     (sums, d_k, d_v), met = jax.lax.scan(block, carry, (*numbers, *visits))
     d_q = _by_step(sums.d_q, given.q)
     d_k, d_v = (d[:, : given.k.shape[1]].astype(k.dtype) for d in (d_k, d_v))
