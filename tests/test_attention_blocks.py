@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxmask as jm
@@ -288,3 +289,18 @@ def test_a_mesh_takes_the_reference_and_shard_map_the_blocks():
         )
 
     close(gradient, jax.grad(plain_loss)(q))
+
+
+def test_modules_hand_the_method_on():
+    layers = (
+        lambda **how: jm.nn.TransformerDecoderBlock(2, 6, rngs=nnx.Rngs(0), **how),
+        lambda **how: jm.nn.TransformerEncoderBlock(2, 6, rngs=nnx.Rngs(0), **how),
+    )
+    for make, memory in zip(layers, ((draw((3, TIME, 6), 1), RIGHT), ()), strict=True):
+        ours, theirs = (make(method=method) for method in (SIZES[0], "reference"))
+        assert ours.attention.method == SIZES[0]
+        x = draw((3, TIME, 6))
+        close(ours(x, RIGHT, *memory)[0], theirs(x, RIGHT, *memory)[0])
+    assert layers[0](method="blocks").cross_attention.method == "blocks"
+    with pytest.raises(ValueError, match="`method` must be one of"):
+        layers[1](method="flash")
