@@ -1,6 +1,7 @@
 """What the laws do not say about windows: other libraries on the row alone, and what is refused."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
+from jaxmask import _loops
 from tests import optimised
 
 LENGTHS = (9, 6, 4, 1, 0)
@@ -704,3 +706,36 @@ def test_downsampled_lengths_are_rounded_up():
         mask = np.arange(TIME + extra) < lengths[:, None]
         _, real = jm.shape.downsample(np.zeros(mask.shape), mask, factor)
         assert jm.masks.lengths(real).tolist() == (-(-lengths // factor)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options"),
+    [
+        ((2, 9, 4), (3, 4, 6), {"window_strides": (2,), "padding": ((1, 1),)}),
+        ((2, 9, 4), (3, 2, 6), {"rhs_dilation": (2,), "feature_group_count": 2}),
+        ((2, 5, 4), (3, 4, 6), {"lhs_dilation": (2,), "padding": ((2, 3),)}),
+        ((2, 6, 5, 3), (3, 2, 3, 4), {"window_strides": (1, 2), "padding": ((1, 1), (0, 1))}),
+    ],
+)
+def test_gradients_inside_loops_are_those_outside(shape, kernel, options):
+    """They come from convolutions in another order of axes."""
+    spatial = "HW"[-(len(shape) - 2) :]
+    names = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    defaults = {"window_strides": (1,) * len(spatial), "padding": ((0, 0),) * len(spatial)}
+    options = {**defaults, **options, "dimension_numbers": names}
+    x, w = (np.random.default_rng(i).normal(size=s) for i, s in enumerate((shape, kernel)))
+
+    def pulled(x, w):
+        y, pull = jax.vjp(lambda x, w: _loops.convolve(x, w, **options), x, w)
+        return y, pull(jnp.cos(y))
+
+    outside = jax.jit(pulled)(x, w)
+    with _loops.inside_loop():
+        program = jax.jit(lambda x, w: pulled(x, w)).lower(x, w)
+    orders = set(re.findall(r"dim_numbers = (.*?), window", program.as_text()))
+    assert len(orders) == 1, "all convolutions are in the fast order"
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        program.compile()(x, w),
+        outside,
+    )

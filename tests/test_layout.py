@@ -24,7 +24,7 @@ LAYERS = {
             ["_host", "_steps"],
             ["ops"],
             ["batching"],
-            ["_windows", "_keys", "packing"],
+            ["_windows", "_keys", "_loops", "packing"],
             ["merge", "norm", "pool", "shape", "random", "recurrent", "conv"],
             ["attention", "audio", "_chain", "_reduction"],  # they read random and pool
             ["losses"],

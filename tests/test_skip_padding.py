@@ -54,6 +54,7 @@ CARRY = jm.recurrent.LSTMCarry(
 )
 STEP_WEIGHTS = np.random.default_rng(1).random((BATCH, TIME)).astype(np.float32)
 SEVEN = np.array([0, 1, 2, 3, 4, 6, 7])  # in three groups of three, without an empty row
+KERNEL = np.random.default_rng(3).normal(size=(3, 4, 5)).astype(np.float32)
 CASES = {
     "by row": (jm.pool.mean, X, MASK, (), "shared"),
     "by step": (jm.ops.softmax, X, MASK, (), "shared"),
@@ -62,6 +63,7 @@ CASES = {
     "integers": (counted, X, MASK, (), "shared"),
     "weights": (jm.recurrent.lstm, X, MASK, (WEIGHTS,), "shared"),
     "a group filled up": (jm.recurrent.lstm, X[SEVEN], MASK[SEVEN], (WEIGHTS,), "shared"),
+    "a convolution": (jm.conv.conv1d, X, MASK, (KERNEL,), "shared"),
     "a carry": (recurrent_from, X, MASK, (WEIGHTS, CARRY), ("shared", "row")),
     "weights of steps": (weighted, X, MASK, (STEP_WEIGHTS,), "step"),
     "segments": (jm.ops.cumsum, X, SEGMENTS, (), "shared"),

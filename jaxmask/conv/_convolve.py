@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask import _windows as windows
+from jaxmask._loops import convolve
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
 from jaxmask._windows import Window, slide
@@ -254,12 +255,12 @@ def _convolve(x: Array, kernel: Array, axes: tuple[Window, ...], groups: int) ->
     if 0 in shape or 0 in x.shape:  # not every backend convolves nothing
         return jnp.zeros(shape, dtype)
     spatial = "HW"[-len(sizes) :]
-    return jax.lax.conv_general_dilated(
+    return convolve(
         x.astype(dtype),
         kernel.astype(dtype),
-        window_strides=[axis.stride for axis in axes],
-        padding=[axis.pads for axis in axes],
-        rhs_dilation=[axis.dilation for axis in axes],
+        window_strides=tuple(axis.stride for axis in axes),
+        padding=tuple(axis.pads for axis in axes),
+        rhs_dilation=tuple(axis.dilation for axis in axes),
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
     )

@@ -1,9 +1,9 @@
 """Transposed convolution: more steps out than in."""
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._loops import convolve
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
 from jaxmask._windows import Compute, Window, close_up, scatter, spread
@@ -111,11 +111,11 @@ def _transpose(x: Array, kernel: Array, strides: int, cut: int, tail: int) -> Ar
         return jnp.zeros((batch, steps, features), dtype)
     left = size - 1 - cut
     right = steps - (time - 1) * strides - 1 + size - 1 - left
-    return jax.lax.conv_general_dilated(
+    return convolve(
         x.astype(dtype),
         jnp.flip(kernel, axis=0).astype(dtype),
-        window_strides=[1],
-        padding=[(left, right)],
-        lhs_dilation=[strides],
+        window_strides=(1,),
+        padding=((left, right),),
+        lhs_dilation=(strides,),
         dimension_numbers=("NHC", "HIO", "NHC"),
     )

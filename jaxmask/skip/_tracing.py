@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jaxmask import _check, _keys
+from jaxmask._loops import inside_loop
 from jaxmask._types import Array
 from jaxmask.skip._arguments import Arrays, Call, is_mask
 from jaxmask.skip._plan import WHERE, Plan
@@ -93,7 +94,8 @@ def trace(f: Callable, call: Call, plan: Plan, arrays: Arrays) -> tuple[Programs
         rows = [_shaped(a, count) for a in arrays.rows]
         return _program(f, call, arrays._replace(steps=steps, rows=rows), captured)
 
-    programs = tuple(at(plan.rows, length) for length in plan.lengths)
+    with inside_loop():
+        programs = tuple(at(plan.rows, length) for length in plan.lengths)
     whole = _program(f, call, arrays, captured)
     other = whole
     if arrays.steps[0].shape[0] == plan.rows:
