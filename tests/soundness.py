@@ -184,6 +184,7 @@ def _results(function: Any, x: list, masks: list, params: Any, draw: int) -> dic
     def call(params: Any, given: list) -> Any:
         arrays = [given[floats.index(k)] if k in floats else leaf for k, leaf in enumerate(x)]
         pairs = function(arrays, masks) if params is None else function(params, arrays, masks)
+        pairs = [pair if isinstance(pair, tuple) else (pair, None) for pair in pairs]
         return [y for y, _ in pairs if jnp.issubdtype(y.dtype, jnp.floating)], pairs
 
     given = [jnp.asarray(x[k]) for k in floats]
@@ -191,8 +192,9 @@ def _results(function: Any, x: list, masks: list, params: Any, draw: int) -> dic
     found: dict[Any, np.ndarray] = {}
     sent, rng = [], np.random.default_rng(1)
     for k, (y, mask) in enumerate(pairs):
-        real = np.asarray(mask)
-        found["value", f"output[{k}][0]"] = np.asarray(y)[real]
+        real = np.asarray(True) if mask is None else np.asarray(mask)
+        name = f"output[{k}]" if mask is None else f"output[{k}][0]"
+        found["value", name] = np.asarray(y)[real]
         found["mask", f"output[{k}][1]"] = real
         if jnp.issubdtype(y.dtype, jnp.floating):
             loud = np.where(real.reshape(real.shape + (1,) * (y.ndim - real.ndim)), 0, 10.0**draw)

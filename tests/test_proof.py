@@ -377,7 +377,7 @@ def test_a_rule_that_forgets_is_caught(name, operand, monkeypatch):
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("mutant", [*WRONG, *RIGHT], ids=str)
 def test_nothing_wrong_is_proved_of_mutants(mutant):
-    masks = tools.masks_for(mutant.entry, "right", lengths=[mutant.lengths])
+    masks = tools.masks_for(mutant.entry, "right", 6, [mutant.lengths])
     function, x, by_array = arguments(mutant.entry, masks=masks)
     params = mutant.entry.params
     proof = jm.leak.prove(function, x, by_array, params=params)
@@ -454,6 +454,7 @@ def compare_random(number, seed):
     @settings(
         max_examples=number,
         derandomize=not seed,
+        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
