@@ -68,7 +68,7 @@ def test_each_layer_in_order(flow):
         "layers[0] Embed": ("passed",),
         "layers[1] LSTM": ("used", "passed"),
         "layers[2] GlobalMeanPool": ("used", "changed"),
-        "layers[3] Linear": (),
+        "layers[3] Linear": ("passed",),  # a mask of rows
     }
     lstm = flow.layers[2]
     assert (lstm.inputs, lstm.outputs) == ("float32[2,6,4], bool[2,6]", "float32[2,6,8], bool[2,6]")
@@ -176,12 +176,55 @@ def test_calls_of_other_threads_are_not_seen():
 
 def test_a_model_of_many_layers_stays_readable():
     rngs = nnx.Rngs(0)
-    pairs = [(nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)) for _ in range(50)]
+    pairs = [(nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)) for _ in range(20)]
     model = jm.nn.Sequential(*(layer for pair in pairs for layer in pair))
     flow = jm.report.mask_flow(model, jnp.ones((2, 6, 4)), MASK)
-    assert len(flow.layers) == 101
+    assert len(flow.layers) == 41
     assert len(str(flow).splitlines()) < 12
-    assert "49 more like these 2, layers[2] to layers[99]" in str(flow)
+    assert "19 more like these 2, layers[2] to layers[39]" in str(flow)
+
+
+class Transformed(nnx.Module):
+    def __init__(self, rngs):
+        self.pool = jm.nn.GlobalMeanPool()
+        self.mix = jm.nn.Conv1D(4, 4, 2, padding="causal", rngs=rngs)
+
+    @nnx.jit
+    def __call__(self, x, mask):
+        return nnx.remat(lambda model, x, mask: model.pool(*model.mix(x, mask)))(self, x, mask)
+
+
+def test_layers_in_transformations():
+    model, x = Transformed(nnx.Rngs(0)), jnp.ones((2, 6, 4))
+    model(x, MASK)  # what JAX has compiled is seen too
+    flow = jm.report.mask_flow(model, x, MASK)
+    assert [layer.name for layer in flow.layers] == ["Transformed", "Conv1D", "GlobalMeanPool"]
+    assert flow.layers[1].words == ("used", "passed")
+    assert flow.layers[1].fill == pytest.approx(8 / 12)
+
+
+def test_a_cell_in_a_scan():
+    model = jm.nn.RNN(nnx.SimpleCell(4, 4, rngs=nnx.Rngs(0)))
+    rnn, cell, *inside = jm.report.mask_flow(model, jnp.ones((2, 6, 4)), MASK).layers
+    assert cell.name == "SimpleCell"
+    assert [layer.operations for layer in inside] == [
+        6 * (2 * 2 * 4 * 4 + 2 * 4),
+        6 * 2 * 2 * 4 * 4,
+    ]
+    assert cell.on_padding / cell.operations == pytest.approx(4 / 12)
+    assert rnn.operations > cell.operations
+
+
+def test_rows_and_segments():
+    rngs = nnx.Rngs(0)
+    linear = jm.nn.Sequential(nnx.Linear(4, 4, rngs=rngs))
+    rows = jm.report.mask_flow(linear, jnp.ones((2, 4)), jnp.array([True, False]))
+    assert [layer.words for layer in rows.layers] == [("passed",), ("passed",)]
+    segments = jm.Segments(np.array([[1, 1, 2, 0]]), 2)
+    pool = jm.report.mask_flow(jm.nn.GlobalMaxPool(), jnp.ones((1, 4, 3)), segments)
+    assert pool.layers[0].inputs == "float32[1,4,3], Segments[1,4]"
+    assert pool.layers[0].words == ("used", "changed")
+    assert pool.layers[0].fill == 1.0
 
 
 def test_bad_models_and_inputs():

@@ -18,7 +18,7 @@ _runs = itertools.count()
 
 @dataclass(frozen=True)
 class Ref:
-    """An array of the program, by its number; its value follows from the inputs."""
+    """An array of the program; below 0 in a loop, where it has many values or none here."""
 
     number: int
     shape: tuple[int, ...]
@@ -43,6 +43,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     names: dict[str, Any]
+    is_in_loop: bool
     out: Any = None
     inside: list["Call"] = field(default_factory=list)
 
@@ -68,6 +69,7 @@ def trace(model: Any, inputs: tuple[Any, ...]) -> Trace:
 
     def program(inputs: tuple[Any, ...]) -> list[Any]:
         copied = _nnx.attached(structure, arrays)
+        _nnx.rename(copied, recorder.marker)  # or JAX takes what it traced for the model itself
         recorder.start(_nnx.paths(copied))
         with _nnx.watched(copied, recorder.around):
             copied(*inputs)
@@ -88,6 +90,7 @@ class _Recorder:
         self._paths = paths
         self._open: list[Call] = []
         self._refs: dict[int, Ref] = {}
+        self._inside: list[Any] = []
         self._outside = core.get_opaque_trace_state(convention="nnx")
 
     def around(self, layer: Any, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,7 +118,7 @@ class _Recorder:
         noted, noted_kwargs = self._noted(args), self._noted(kwargs)
         entry = Call(
             *(len(self.calls), parent, layer, self._path(layer, parent), structure, arrays),
-            *(noted, noted_kwargs, _by_name(call, noted, noted_kwargs)),
+            *(noted, noted_kwargs, _by_name(call, noted, noted_kwargs), self._is_inside()),
         )
         self.calls.append(entry)
         if parent is not None:
@@ -141,12 +144,15 @@ class _Recorder:
             return jax.ShapeDtypeStruct(value.shape, value.dtype)
         if not isinstance(value, jax.core.Tracer):
             return value
-        if core.get_opaque_trace_state(convention="nnx") != self._outside:
-            return jax.ShapeDtypeStruct(value.shape, value.dtype)  # within a loop or a branch
         if id(value) not in self._refs:
-            self._refs[id(value)] = Ref(len(self.arrays), value.shape, value.dtype)
-            self.arrays.append(value)
+            number = -1 - len(self._inside) if self._is_inside() else len(self.arrays)
+            (self._inside if number < 0 else self.arrays).append(value)  # and so it keeps its id
+            self._refs[id(value)] = Ref(number, value.shape, value.dtype)
         return self._refs[id(value)]
+
+    def _is_inside(self) -> bool:
+        """Whether a loop, a branch or a transformation is being traced."""
+        return core.get_opaque_trace_state(convention="nnx") != self._outside
 
 
 def _by_name(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

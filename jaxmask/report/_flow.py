@@ -161,15 +161,18 @@ class _Flow:
         given, takes = _given(call)
         of_steps = given is not None and given.ndim <= 2  # attention masks have more axes
         before = given if of_steps else scope.mask
+        self._take_for_same(before, scope.mask)
         is_live = scope.live if given is None else True
         inner = _Scope(before, is_live and not (takes and given is None))
         for inside in call.inside:
             self.run(inside, inner)
         is_pair, returned = _returned(call, takes)
+        self._take_for_same(returned, before)
         x = self._with_steps(call, before)
         probe = self._probe(call, x, before, given, returned)
-        words = self._words(given, is_pair, returned, probe, scope.live, x is not None)
-        after = self._after(call, scope, before, is_pair, returned, given)
+        comes_by = x is not None or self._fits(call.args, before)
+        words = self._words(given, is_pair, returned, probe, scope.live, comes_by)
+        after = self._after(scope, is_pair, returned, given)
         self.any_mask |= given is not None or returned is not None
         self.layers[call.number] = self._layer(call, words, before, after.mask, probe)
         scope.mask, scope.live = after.mask, after.live
@@ -202,14 +205,14 @@ class _Flow:
         returned: Any,
         probe: Probe,
         is_live: bool,
-        has_steps: bool,
+        comes_by: bool,
     ) -> tuple[str, ...]:
         if given is None and returned is not None:
             return ("made",)
         if given is None and probe.mixes:
             return ("missing",)
         if given is None:
-            return ("passed" if is_live else "not needed",) if has_steps else ()
+            return ("passed" if is_live else "not needed",) if comes_by else ()
         used = ("used",) if probe.mixes or not is_pair else ()
         if is_pair and returned is None:
             return (*used, "dropped")
@@ -217,18 +220,27 @@ class _Flow:
             return (*used, "passed" if self._same(given, returned) else "changed")
         return used
 
-    def _after(
-        self, call: Call, scope: _Scope, before: Any, is_pair: bool, returned: Any, given: Any
-    ) -> _Scope:
+    def _after(self, scope: _Scope, is_pair: bool, returned: Any, given: Any) -> _Scope:
         if returned is not None:
             return _Scope(returned, True)
         if given is not None and is_pair:
             return _Scope(given, False)  # the padding is still there, the mask is not
-        fits = before is not None and any(
-            self._has_steps(leaf, before) if before.ndim == 2 else leaf.shape[:1] == before.shape
-            for leaf in _arrays(call.out)
+        return scope
+
+    def _take_for_same(self, mask: Any, outside: Any) -> None:
+        """Within a loop or `remat`, a mask of the same shape is taken to be the one outside."""
+        if mask is None or outside is None or mask.shape != outside.shape:
+            return
+        ids, marks = ids_of(mask), self._marks(outside)
+        if isinstance(ids, Ref) and ids.number < 0 and marks is not None:
+            self.values.setdefault(ids.number, marks)
+
+    def _fits(self, values: Any, mask: Any) -> bool:
+        """Whether any array has the axes of the mask."""
+        return mask is not None and any(
+            self._has_steps(leaf, mask) if mask.ndim == 2 else leaf.shape[: mask.ndim] == mask.shape
+            for leaf in _arrays(values)
         )
-        return _Scope(scope.mask if fits else None, scope.live and fits)
 
     def _same(self, one: Any, two: Any) -> bool:
         if ids_of(one) is ids_of(two):
@@ -252,7 +264,9 @@ class _Flow:
     def _layer(
         self, call: Call, words: tuple[str, ...], before: Any, after: Any, probe: Probe
     ) -> Layer:
-        fill_before, fill_after = self._fill(before), self._fill(after)
+        fill_after = self._fill(after) if self._fits(call.out, after) else None
+        is_charged = call.is_in_loop or self._fits((call.args, call.kwargs), before)
+        fill_before = self._fill(before) if is_charged else None
         counted = self.traced.operations
         own = counted.of_layer[call.number]
         loops = call.number in counted.open_ended
