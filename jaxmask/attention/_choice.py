@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxmask import _check
+from jaxmask._meshes import spreads_rows
 from jaxmask._types import Array
 
 METHODS = ("auto", "reference", "blocks")
@@ -152,9 +153,7 @@ def _best(q: Any, k: Any) -> tuple[str, str]:
     """The method that `"auto"` takes, and the reason."""
     if jax.default_backend() != "cpu":
         return "reference", "blocks were not measured on this kind of device"
-    mesh = jax.sharding.get_abstract_mesh()
-    spread = isinstance(q, jax.Array) and not isinstance(q, jax.core.Tracer) and q.devices()
-    if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
+    if spreads_rows(q):
         return "reference", "rows under a mesh outside `shard_map` would all be gathered"
     if q.shape[1] * k.shape[1] < LEAST_PAIRS:
         return "reference", f"rows of less than {LEAST_PAIRS} pairs compile faster at once"

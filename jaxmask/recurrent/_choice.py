@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxmask import _check
+from jaxmask._meshes import spreads_rows
 from jaxmask._types import Mask, Segments, Steps
 
 # From `bench/results/calibrate.json`; `python -m bench calibrate` measures them again, and
@@ -197,9 +198,7 @@ def _best(
             "dense",
             "loop overhead dominates on a GPU, so several steps are unrolled per iteration",
         )
-    mesh = jax.sharding.get_abstract_mesh()
-    spread = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.devices()
-    if set(mesh.axis_names) - set(mesh.manual_axes) or (spread and len(spread) > 1):
+    if spreads_rows(x):
         return "scan", "rows under a mesh outside `shard_map` would all be gathered"
     if backend != "cpu":
         return "scan", "nothing else was measured on this kind of device"

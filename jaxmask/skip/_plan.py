@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxmask import _check
+from jaxmask._meshes import spreads_rows
 from jaxmask._types import Segments
 
 WHERE = "skip_padding"
@@ -56,21 +57,13 @@ def make(mask: Any, lengths: Any, groups: int | None) -> Plan:
     sizes = static_lengths(lengths, time) if batch and time else ()
     if len(sizes) < 2:
         return as_it_is("there is no shorter length to run at")
-    mesh = jax.sharding.get_abstract_mesh()
-    if set(mesh.axis_names) - set(mesh.manual_axes) or _is_spread(mask):
+    if spreads_rows(mask.ids if isinstance(mask, Segments) else mask):
         return as_it_is("sorting rows under a mesh outside `shard_map` would gather the batch")
     if groups is None:
         most = GROUPS if jax.default_backend() == "cpu" else GROUPS_ACCELERATOR
         groups = min(most, -(-batch // LEAST_ROWS))
     rows = -(-batch // min(groups, batch))
     return Plan(sizes, -(-batch // rows), rows, "groups run at the shortest length that holds them")
-
-
-def _is_spread(mask: Any) -> bool:
-    """Whether the rows lie on several devices."""
-    array = mask.ids if isinstance(mask, Segments) else mask
-    is_known = isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
-    return is_known and len(array.devices()) > 1
 
 
 def static_lengths(lengths: Any, time: int) -> tuple[int, ...]:
