@@ -14,7 +14,7 @@ import jaxmask as jm
 from tests.registry import Entry, Input
 
 TIME = 5
-LENGTHS = ((5, 3, 1, 0), (2, 0, 1, 2))  # of the first and of the second mask
+LENGTHS = ((5, 4, 1, 0), (2, 0, 1, 2))  # of the first and of the second mask
 LAYOUTS = ("right", "left", "holes")
 BY_CLASS = {"any": LAYOUTS, "contiguous": ("right", "left"), "right": ("right",)}
 FLOAT_POISONS = (1.7, 1e30, np.nan, np.inf, -np.inf)
@@ -30,7 +30,7 @@ def mask_of(lengths: tuple[int, ...], layout: str, time: int = TIME) -> np.ndarr
     if layout == "holes":
         spread = np.zeros_like(mask)
         for row, length in enumerate(lengths):
-            ranks = np.arange(length) + 0.9  # off the middle: what flips must show
+            ranks = np.arange(length) + 0.7  # off the middle: what flips must show
             spread[row, (ranks * time / max(length, 1)).astype(int)] = True
         return spread
     return mask

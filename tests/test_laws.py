@@ -502,7 +502,7 @@ def test_segments(entry):
         entry = without_carry(entry)
     lengths = dict(enumerate(tools.LENGTHS[0]))
     layout = np.array([[1, 2], [2, 1]])  # row ids of the segments of each packed row
-    ids = np.array([[1] * 3 + [2] + [0] * 2, [0] + [1] + [2] * 3 + [0]], np.int32)
+    ids = np.array([[1] * 4 + [2] + [0] * 2, [0] + [1] + [2] * 4 + [0]], np.int32)
     segments = [jm.Segments(jnp.asarray(ids), 2)] * (1 + max(s.mask for s in entry.inputs))
     xs = []
     for position, spec in enumerate(entry.inputs):
