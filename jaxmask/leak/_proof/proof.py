@@ -101,7 +101,8 @@ class ClaimReport:
         in params".
       where: the path of the array.
       verdict: "proved", "not proved" or "undecided".
-      assumed: "strict", or "finite" if nothing unknown is taken to be infinite or nan.
+      assumed: "strict", or "finite" if nothing unknown is taken to be infinite, nan or near the
+        largest number.
       witness: two runs that differ, in words; "" if there are none.
 
     Example:
@@ -196,12 +197,13 @@ def _worst(claims: tuple[ClaimReport, ...]) -> str:
 def _for_all(assumed: set[str]) -> str:
     strict = "for all real values, parameters and contents of the padding, nan and inf included;"
     if assumed == {"finite"}:
-        strict = "as long as nothing unknown is infinite or nan, and up to the sign of zero;"
+        strict = f"as long as {FINITE}, and up to the sign of zero;"
     elif "finite" in assumed:
-        strict += " (in finite mode: as long as nothing unknown is infinite or nan);"
+        strict += f" what is in finite mode, as long as {FINITE};"
     return f"{strict} first-order gradients."
 
 
+FINITE = "nothing unknown is infinite, nan or near the largest number"
 CLAIMS = {
     "padding": "Does padding reach a real entry of a result?",
     "rows": "Does a row see another?",

@@ -34,7 +34,8 @@ def prove(
     that follows from the mask and from constants), clean (the same bits whatever the padding
     holds), or tainted. Inputs are tainted at padding, parameters and real steps are clean, and the
     mask is known. If no real entry of a result is tainted, the result is proved for all values at
-    once. Gradients likewise, for cotangents that are arbitrary at real entries and at padding.
+    once. Gradients likewise, for any cotangents at real entries and at padding; where
+    the mask of a result depends on data, they do not change with the padding of `x`.
 
     What is refused is then run with other contents of the padding. If a real entry changes, the
     verdict is "not proved", with the two numbers; if none does, it is "undecided".
@@ -49,7 +50,8 @@ def prove(
       params: a pytree of arrays.
       of: what must not be seen. `"padding"`; `"time"`: later steps, so that the function is causal;
         `"rows"`: other rows of the batch; `"segments"`: other sequences packed in `Segments`.
-      assume: `"strict"`: everything may be nan or infinite; `"finite"`: nothing that is unknown is.
+      assume: `"strict"`: everything may be nan or infinite; `"finite"`: nothing that is unknown is,
+        or comes near the largest number.
         Default: strict for padding, else finite. The gradient at padding is 0 in strict mode if
         that can be proved, else in finite mode, which the claim then says.
 
