@@ -97,12 +97,14 @@ def test_a_mask_made_by_a_layer():
 
 
 def test_a_dropped_mask_is_missing_later():
-    flow = jm.report.mask_flow(classifier(jm.nn.DropMask()), IDS, MASK)
+    norm = nnx.LayerNorm(8, rngs=nnx.Rngs(0))
+    flow = jm.report.mask_flow(classifier(jm.nn.DropMask(), norm), IDS, MASK)
     found = words(flow)
     assert found["layers[2] DropMask"] == ("dropped",)
-    assert found["layers[3] GlobalMeanPool"] == ("missing",)
-    assert [layer.path for layer in flow.missing] == ["layers[3]"]
-    assert "layers[3] (GlobalMeanPool)" in str(flow)
+    assert found["layers[3] LayerNorm"] == ("not needed",)
+    assert found["layers[4] GlobalMeanPool"] == ("missing",)
+    assert [layer.path for layer in flow.missing] == ["layers[4]"]
+    assert "layers[4] (GlobalMeanPool)" in str(flow)
 
 
 def test_a_transformer_block_and_a_convolution():
@@ -225,6 +227,14 @@ def test_rows_and_segments():
     assert pool.layers[0].inputs == "float32[1,4,3], Segments[1,4]"
     assert pool.layers[0].words == ("used", "changed")
     assert pool.layers[0].fill == 1.0
+
+
+def test_a_second_mask_is_used():
+    layer = jm.nn.CrossAttention(2, 4, 4, rngs=nnx.Rngs(0))
+    x, mask = jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool).at[0, 2].set(False)
+    flow = jm.report.mask_flow(layer, x, mask, jnp.ones((2, 6, 4)), MASK)
+    assert flow.layers[0].words == ("used", "passed")
+    assert flow.layers[0].fill == pytest.approx(5 / 6)
 
 
 def test_bad_models_and_inputs():

@@ -158,7 +158,7 @@ class _Flow:
 
     def run(self, call: Call, scope: _Scope) -> None:
         """Fill in the layers inside, then this one; leave the mask after it in `scope`."""
-        given, takes = _given(call)
+        given, others, takes = _given(call)
         of_steps = given is not None and given.ndim <= 2  # attention masks have more axes
         before = given if of_steps else scope.mask
         self._take_for_same(before, scope.mask)
@@ -171,7 +171,7 @@ class _Flow:
         x = self._with_steps(call, before)
         probe = self._probe(call, x, before, given, returned)
         comes_by = x is not None or self._fits(call.args, before)
-        words = self._words(given, is_pair, returned, probe, scope.live, comes_by)
+        words = self._words(given, others, is_pair, returned, probe, scope.live, comes_by)
         after = self._after(scope, is_pair, returned, given)
         self.any_mask |= given is not None or returned is not None
         self.layers[call.number] = self._layer(call, words, before, after.mask, probe)
@@ -201,6 +201,7 @@ class _Flow:
     def _words(
         self,
         given: Any,
+        others: bool,
         is_pair: bool,
         returned: Any,
         probe: Probe,
@@ -213,7 +214,7 @@ class _Flow:
             return ("missing",)
         if given is None:
             return ("passed" if is_live else "not needed",) if comes_by else ()
-        used = ("used",) if probe.mixes or not is_pair else ()
+        used = ("used",) if probe.mixes or others or not is_pair else ()
         if is_pair and returned is None:
             return (*used, "dropped")
         if is_pair:
@@ -306,8 +307,8 @@ def _depth(call: Call) -> int:
     return 0 if call.parent is None else 1 + _depth(call.parent)
 
 
-def _given(call: Call) -> tuple[Any, bool]:
-    """The mask that a layer gets, and whether it takes one; a mask of attention has more axes."""
+def _given(call: Call) -> tuple[Any, bool, bool]:
+    """The first mask that a layer gets, whether it gets others, and whether it takes any."""
     named = [
         value
         for name, value in call.names.items()
@@ -316,7 +317,7 @@ def _given(call: Call) -> tuple[Any, bool]:
     parameters = inspect.signature(type(call.layer).__call__).parameters
     takes = any(name == "mask" or name.endswith("_mask") for name in parameters)
     masks = [value for value in (*named, *call.args) if is_mask(value)]
-    return (masks[0] if masks else None), takes
+    return (masks[0] if masks else None), len({id(ids_of(mask)) for mask in masks}) > 1, takes
 
 
 def _returned(call: Call, takes: bool) -> tuple[bool, Any]:

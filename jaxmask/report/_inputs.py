@@ -35,8 +35,9 @@ def split_inputs(model: Any, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], 
             _check_outside(outside, taken, type(model).__name__)
         return taken, outside
     raise TypeError(
-        f"{WHERE}: `{type(model).__name__}` is called as {signature}, and does not take "
-        f"{len(inputs)} inputs: {', '.join(map(described, inputs))}."
+        f"{WHERE}: `{type(model).__name__}` is called as "
+        f"({', '.join(list(signature.parameters)[1:])}), and does not take {len(inputs)} inputs: "
+        f"({', '.join(map(described, inputs))})."
     )
 
 

@@ -31,7 +31,7 @@ class Layer:
       bytes_of_padding: how much of that is padding.
       verdict: on the values of the layer alone: "proved" to ignore padding, whatever it holds,
         "proved if finite", "sees padding", "undecided"; "ignores padding" was tried, and could not
-        be asked of `leak.prove`; "" was not tried.
+        be asked of `leak.prove`. "" where there are no steps, else "not tried: " and the error.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
