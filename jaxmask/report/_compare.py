@@ -66,7 +66,8 @@ class Comparison(Shown):
     def drawing(self) -> Drawing:
         """Equal steps green, differing ones red, padding grey."""
         colours = (grid.PADDING, EQUAL, DIFFERS)
-        return grid.draw(self._title(), self._rows(), self._notes(), colours)
+        legend = "green: equal, red: differs, grey: padding"
+        return grid.draw(self._title(), self._rows(), [legend, *self._notes()[1:]], colours)
 
     def _title(self) -> str:
         count, of = int(self.differs.sum()), int(self.real.sum())
