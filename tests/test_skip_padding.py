@@ -238,6 +238,45 @@ def test_compact_refuses_results_without_a_step_to_go_back_to():
         skip(strided, compact=True)(X, MASK)
 
 
+def drop(x, mask, row_ids):
+    return jm.random.dropout(x, mask, jax.random.key(3), 0.5, row_ids=row_ids)
+
+
+def test_rows_have_ids_where_the_function_runs_as_it_is():
+    x = jnp.ones((4, 3, 2))
+    assert_close(skip(drop)(x, None), drop(x, None, np.arange(4)))
+
+
+def test_ids_of_a_group_are_no_ids_of_rows():
+    with pytest.raises(ValueError, match="has no index in the batch"):
+        skip(lambda x, m, row_ids: skip(drop, lengths=(2,))(x, m))(X, MASK)
+
+
+def test_an_empty_row_keeps_its_value_where_no_mask_comes_back():
+    def shifted(x, mask):
+        return jm.pool.mean(x, mask)[0] + 1, None
+
+    ours = jax.jit(skip(shifted))(X, np.zeros_like(MASK))
+    assert_close(ours, (np.ones((BATCH, 4), np.float32), None))
+
+
+def test_an_empty_row_keeps_the_step_that_the_function_adds():
+    def with_a_start(x, mask):
+        y, _ = jm.ops.fill(x, mask)
+        widths = ((0, 0), (1, 0))
+        added = jnp.pad(y, (*widths, (0, 0)), constant_values=1.0)
+        return added, jnp.pad(mask, widths, constant_values=True)
+
+    y, mask = jax.jit(skip(with_a_start))(X, np.zeros_like(MASK))
+    assert y[:, 0].all()
+    assert mask[:, 0].all()
+
+
+def test_no_tracer_outlives_its_trace():
+    with jax.checking_leaks():
+        jax.make_jaxpr(jax.grad(closed_over(skip)))(WEIGHTS)
+
+
 # --------------------------------------------------------------------------- noise and modules
 
 

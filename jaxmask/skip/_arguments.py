@@ -1,5 +1,6 @@
 """The arguments of a call: which are cut along time, which go with their row, which are shared."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops
-from jaxmask._types import Array, Segments, StepMask
+from jaxmask import _check, _keys
+from jaxmask._types import Array, PyTree, Segments, StepMask
 from jaxmask.skip._plan import WHERE
 
 KINDS = ("shared", "row", "step")
@@ -39,7 +40,7 @@ class Call:
         for leaf, kind in zip(self.leaves, self.kinds, strict=True):
             found[kind].append(leaf)
         if self.names_row_ids:
-            found["row"].append(jnp.arange(found["step"][0].shape[0], dtype=jnp.int32))
+            found["row"].append(row_ids(found["step"][0]))
         return Arrays(found["step"], found["row"], found["weight"], [])
 
     def rebuild(self, arrays: "Arrays") -> tuple[tuple, dict]:
@@ -56,10 +57,6 @@ class Call:
         keywords = {"row_ids": next(sources["row"])} if self.names_row_ids else {}
         return jax.tree.unflatten(self.tree, leaves), keywords
 
-    def mask(self, arrays: "Arrays") -> StepMask:
-        """The boolean mask among the arrays."""
-        return _mask_ops.as_bool(self.rebuild(arrays)[0][1])
-
 
 class Arrays(NamedTuple):
     """What a program takes, and what its function captures."""
@@ -68,6 +65,10 @@ class Arrays(NamedTuple):
     rows: list[Any]
     weights: list[Any]
     captured: list[Any]
+
+    def real(self, mask_at: int) -> StepMask:
+        """Where steps are real: by a boolean mask, or by the ids of `Segments`."""
+        return self.steps[mask_at] != 0
 
 
 def read(f: Callable, x: Any, mask: Any, rest: Sequence[Any], kinds: Any) -> Call:
@@ -105,8 +106,8 @@ def read(f: Callable, x: Any, mask: Any, rest: Sequence[Any], kinds: Any) -> Cal
         "weight" if kind == "shared" and _is_weight(leaf) else kind
         for leaf, kind in zip(arrays, spread, strict=True)
     ]
-    names_row_ids = _names_row_ids(f, (x, mask, *rest))
-    return Call(tree, tuple(arrays), tuple(spread), len(leaves), names_row_ids)
+    names_ids = names_row_ids(f, (x, mask, *rest))
+    return Call(tree, tuple(arrays), tuple(spread), len(leaves), names_ids)
 
 
 def _is_weight(leaf: Any) -> bool:
@@ -121,7 +122,15 @@ def checked_kinds(rest: Any) -> Any:
     return rest if isinstance(rest, str) else tuple(rest)
 
 
-def _names_row_ids(f: Callable, arguments: Sequence[Any]) -> bool:
+def row_ids(x: PyTree) -> Array:
+    """The index of each row; refused inside another `skip_padding`, whose groups have others."""
+    return _keys.ids_of_rows(jax.tree.leaves(x)[0], WHERE)[:, 0]
+
+
+def names_row_ids(f: Callable, arguments: Sequence[Any]) -> bool:
+    """Whether `f` takes `row_ids`, and neither the call nor a `partial` gives them."""
+    if isinstance(f, functools.partial) and "row_ids" in f.keywords:
+        return False
     try:
         signature = inspect.signature(f)
         bound = signature.bind_partial(*arguments).arguments

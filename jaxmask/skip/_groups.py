@@ -118,7 +118,7 @@ def _padded(y: Array, shape: Sequence[int]) -> Array:
 
 def _sorted(programs: Programs, arrays: Arrays) -> Order:
     plan = programs.plan
-    real = programs.call.mask(arrays)
+    real = arrays.real(programs.mask_at)
     lengths = jnp.max(jnp.where(real, jnp.arange(1, real.shape[1] + 1), 0), axis=1)
     order = jnp.argsort(lengths)
     filled = plan.groups * plan.rows - real.shape[0]

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +16,31 @@ from jaxmask.skip._arguments import Arrays, Call, is_mask
 from jaxmask.skip._plan import WHERE, Plan
 
 
+class _Captured(NamedTuple):
+    place: int
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """The function, traced for one shape.
 
     Attributes:
-      closed: its jaxpr.
-      captured: for each of its constants, its index among what all programs capture, or None.
+      jaxpr: what it computes.
+      consts: its constants; for a tracer its index among what all programs capture, since JAX
+        keeps programs longer than a tracer may live.
       results: the shapes and dtypes of its results, in their structure.
     """
 
-    closed: Any
-    captured: tuple[int | None, ...]
+    jaxpr: Any
+    consts: tuple[Any, ...]
     results: Any
 
     def __call__(self, arrays: Arrays) -> list[Array]:
         consts = [
-            const if index is None else arrays.captured[index]
-            for const, index in zip(self.closed.consts, self.captured, strict=True)
+            arrays.captured[const.place] if isinstance(const, _Captured) else const
+            for const in self.consts
         ]
-        run = core.jaxpr_as_fun(core.ClosedJaxpr(self.closed.jaxpr, consts))
+        run = core.jaxpr_as_fun(core.ClosedJaxpr(self.jaxpr, consts))
         return run(*arrays.steps, *arrays.rows, *arrays.weights)
 
 
@@ -71,9 +76,8 @@ class Programs:
       whole: the program for the batch as it is.
       results: one for each array that the function returns.
       tree: the structure of what it returns.
-      call: the arguments.
-      zero_if_empty: whether a group without a real step gives zeros: its results are a pair and
-        nothing else goes in by row.
+      mask_at: the place of the mask among the arrays by step.
+      zero_if_empty: whether a group without a real step gives zeros.
     """
 
     plan: Plan
@@ -81,7 +85,7 @@ class Programs:
     whole: Program
     results: tuple[Result, ...]
     tree: Any
-    call: Call
+    mask_at: int
     zero_if_empty: bool
 
 
@@ -104,8 +108,8 @@ def trace(f: Callable, call: Call, plan: Plan, arrays: Arrays) -> tuple[Programs
     _check_pair(whole.results)
     results = _results(programs, other, plan)
     _check_masks(whole.results, results, plan)
-    zero_if_empty = is_mask(whole.results[1]) and "row" not in call.kinds
-    found = Programs(plan, programs, whole, results, tree, call, zero_if_empty)
+    zero_if_empty = "row" not in call.kinds and _says_what_is_empty(programs, plan)
+    found = Programs(plan, programs, whole, results, tree, call.mask_at, zero_if_empty)
     return found, arrays._replace(captured=captured)
 
 
@@ -113,7 +117,7 @@ def _shaped(a: Array, *sizes: int) -> Any:
     """What stands for `a` with other leading sizes."""
     shape = (*sizes, *a.shape[len(sizes) :])
     if not jax.sharding.get_abstract_mesh().manual_axes:
-        return jax.ShapeDtypeStruct(shape, a.dtype)
+        return jax.ShapeDtypeStruct(shape, a.dtype, weak_type=getattr(a, "weak_type", False))
     # Inside `shard_map` it must vary over the axes that `a` varies over.
     enough = a if sizes[0] <= a.shape[0] else jnp.concatenate([a, a])
     return enough[tuple(map(slice, shape))]
@@ -126,18 +130,19 @@ def _program(f: Callable, call: Call, arrays: Arrays, captured: list[Array]) -> 
 
     with _keys.ids_required(WHERE), _explained(arrays.steps[0].shape):
         closed, results = jax.make_jaxpr(of_arrays, return_shape=True)(arrays)
-    return Program(closed, tuple(_capture(const, captured) for const in closed.consts), results)
+    consts = tuple(_capture(const, captured) for const in closed.consts)
+    return Program(closed.jaxpr, consts, results)
 
 
-def _capture(const: Any, captured: list[Array]) -> int | None:
+def _capture(const: Any, captured: list[Array]) -> Any:
     """The index of a tracer; constants stay in their program."""
     if not isinstance(const, jax.core.Tracer):
-        return None
+        return const
     for index, known in enumerate(captured):
         if known is const:
-            return index
+            return _Captured(index)
     captured.append(const)
-    return len(captured) - 1
+    return _Captured(len(captured) - 1)
 
 
 @contextlib.contextmanager
@@ -214,6 +219,18 @@ def _check_pair(results: Any) -> None:
             f"{WHERE}: `f` must return a pair `(y, mask)` or `(carry, (y, mask))`, with a boolean "
             f"mask, `Segments` or None, got {jax.tree.structure(results)}."
         )
+
+
+def _says_what_is_empty(programs: Sequence[Program], plan: Plan) -> bool:
+    """Whether the result is a pair whose mask is by step and adds none.
+
+    Where no mask comes back, or where steps are added, an empty row may have a value.
+    """
+    masks = [jax.tree.leaves(p.results[1]) if is_mask(p.results[1]) else [] for p in programs]
+    return all(
+        mask and all(len(a.shape) > 1 and a.shape[1] <= length for a in mask)
+        for mask, length in zip(masks, plan.lengths, strict=True)
+    )
 
 
 def _check_masks(results: Any, found: Sequence[Result], plan: Plan) -> None:

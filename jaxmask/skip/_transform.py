@@ -13,7 +13,7 @@ from jaxmask._report import Report
 from jaxmask._steps import gather
 from jaxmask._types import Array, Mask, PyTree, StepMask
 from jaxmask.skip import _running as running
-from jaxmask.skip._arguments import checked_kinds, read
+from jaxmask.skip._arguments import checked_kinds, names_row_ids, read, row_ids
 from jaxmask.skip._checking import compare
 from jaxmask.skip._groups import varying
 from jaxmask.skip._plan import LENGTHS, WHERE, Plan, checked_lengths, make
@@ -56,12 +56,12 @@ class SkipPadding:
     def __call__(self, x: PyTree, mask: Mask, *rest: Any) -> tuple[Any, Any]:
         """What `f(x, mask, *rest)` returns, with 0 beyond the length of a row."""
         if mask is None:
-            return self.f(x, mask, *rest)
+            return self._as_it_is(x, mask, *rest)
         call, plan = read(self.f, x, mask, rest, self.rest), self.explain(x, mask)
         if not plan.lengths:
-            return self.f(x, mask, *rest)
+            return self._as_it_is(x, mask, *rest)
         arrays = call.arrays()
-        real = call.mask(arrays)
+        real = arrays.real(call.mask_at)
         move = ops.compact if self.compact else ops.fill
         arrays = arrays._replace(steps=[move(a, real)[0] for a in arrays.steps])
         # So that the gradients of weights are summed over the devices of a `shard_map`.
@@ -77,6 +77,10 @@ class SkipPadding:
                 "itself for it."
             ) from error
         return _spread(results, programs.results, real) if self.compact else results
+
+    def _as_it_is(self, *arguments: Any) -> tuple[Any, Any]:
+        named = names_row_ids(self.f, arguments)
+        return self.f(*arguments, **({"row_ids": row_ids(arguments[0])} if named else {}))
 
     def explain(self, x: PyTree, mask: Mask) -> Plan:
         """How this batch would be cut, and why; shapes are enough."""
