@@ -9,6 +9,7 @@ A proof says what it claims, and a test which shapes, masks and contents of the 
 from jaxmask._report import Report
 from jaxmask.leak._checker import assert_padding_invariant, check
 from jaxmask.leak._findings import Finding, LeakError
+from jaxmask.leak._locating import Location, locate
 from jaxmask.leak._proof.causes import Place
 from jaxmask.leak._proof.proof import Cause, ClaimReport, Link, Proof
 from jaxmask.leak._proof.prove import assert_causal, assert_rows_independent, prove
@@ -19,6 +20,7 @@ __all__ = [
     "Finding",
     "LeakError",
     "Link",
+    "Location",
     "Place",
     "Proof",
     "Report",
@@ -26,6 +28,7 @@ __all__ = [
     "assert_padding_invariant",
     "assert_rows_independent",
     "check",
+    "locate",
     "prove",
 ]
 __dir__ = __all__.copy

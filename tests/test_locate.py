@@ -1,0 +1,72 @@
+"""`leak.locate` names the layers that let padding in, and those alone."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxmask as jm
+
+MASK = np.arange(6) < np.array([[6], [3]])
+X = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
+
+
+class Tagger(nnx.Module):
+    """A convolution and attention of Flax, each with or without the mask."""
+
+    def __init__(self, *, mends_convolution, mends_attention, rngs):
+        sizes = {"in_features": 4, "decode": False, "rngs": rngs}
+        self.convolution = (
+            jm.nn.Conv1D(4, 4, 3, rngs=rngs)
+            if mends_convolution
+            else nnx.Conv(4, 4, kernel_size=(3,), rngs=rngs)
+        )
+        self.attention = (
+            jm.nn.MultiHeadAttention(2, 4, rngs=rngs)
+            if mends_attention
+            else nnx.MultiHeadAttention(2, **sizes)
+        )
+        self.mends = mends_convolution, mends_attention
+
+    def __call__(self, x, mask):
+        mends_convolution, mends_attention = self.mends
+        y = self.convolution(x, mask)[0] if mends_convolution else self.convolution(x)
+        y = self.attention(y, mask)[0] if mends_attention else self.attention(y)
+        return y, mask
+
+
+@pytest.mark.parametrize(
+    ("mends_convolution", "mends_attention", "guilty"),
+    [(False, False, ["convolution", "attention"]), (True, False, ["attention"]), (True, True, [])],
+)
+def test_layers_without_the_mask_are_found_in_order(mends_convolution, mends_attention, guilty):
+    model = Tagger(
+        mends_convolution=mends_convolution, mends_attention=mends_attention, rngs=nnx.Rngs(0)
+    )
+    location = jm.leak.locate(model, X, MASK)
+    assert [layer.path for layer in location.guilty] == guilty
+    assert location.ok == (not guilty)
+    if guilty:
+        assert location.first.path == guilty[0]
+        assert all(f"{path}, `" in str(location) for path in guilty)
+
+
+class Mean(nnx.Module):
+    """The mistake is in the code of the model itself."""
+
+    def __init__(self, rngs):
+        self.project = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, x, mask):
+        return self.project(x).mean(1), mask.any(1)
+
+
+def test_the_code_of_the_model_itself_is_named():
+    location = jm.leak.locate(Mean(nnx.Rngs(0)), X, MASK)
+    assert [layer.name for layer in location.guilty] == ["Mean"]
+    assert "the model itself, `Mean`: reads padded steps" in str(location)
+
+
+def test_a_function_is_no_model():
+    with pytest.raises(TypeError, match="module"):
+        jm.leak.locate(jnp.sin, X, MASK)
