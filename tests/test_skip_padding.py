@@ -411,3 +411,9 @@ def test_without_a_mask_the_function_runs_as_it_is():
     report = skip(jm.ops.softmax).check(jnp.ones((2, 3, 1)), None)
     assert report.ok
     assert "nothing to skip" in str(report)
+
+
+def test_check_compares_narrow_floats_as_floats():
+    x = jnp.asarray(np.where(np.arange(TIME)[:, None] == 1, np.nan, X), jnp.bfloat16)
+    report = skip(jm.ops.cumsum).check(x, MASK)
+    assert report.ok, report
