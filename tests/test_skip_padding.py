@@ -417,3 +417,7 @@ def test_check_compares_narrow_floats_as_floats():
     x = jnp.asarray(np.where(np.arange(TIME)[:, None] == 1, np.nan, X), jnp.bfloat16)
     report = skip(jm.ops.cumsum).check(x, MASK)
     assert report.ok, report
+
+
+def test_a_module_takes_a_number_of_numpy():
+    assert jm.nn.SkipPadding(jm.nn.Dropout(0.5), lengths=np.int64(2)).lengths == 2

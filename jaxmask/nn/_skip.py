@@ -60,10 +60,9 @@ class SkipPadding(Wrapper):
         compact: bool = False,
     ):
         self.layer = layer
-        self.lengths = lengths if isinstance(lengths, int) else tuple(lengths)
-        self.groups = groups
+        checked = skip.SkipPadding(layer, lengths=lengths, groups=groups, compact=compact)
+        self.lengths, self.groups = checked.lengths, checked.groups
         self.compact = compact
-        self._skipping(layer, ())  # checks the options
 
     @property
     def per_step(self) -> bool:  # type: ignore[override]
