@@ -272,7 +272,6 @@ def test_a_loss_of_optax():
         ({"x": []}, "at least one array"),
         ({"fn": lambda x, m: x.sum(), "of": "rows"}, "nothing can be asked"),
     ],
-    ids=str,
 )
 def test_refuses(change, message):
     given = {"fn": masked_mean, "x": X, "mask": MASK} | change
