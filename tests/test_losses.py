@@ -234,7 +234,8 @@ def test_public_functions_look_like_those_of_optax(name):
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default == defaults[parameter.name]
     assert {parameter.name for parameter in names[3:]} == set(LOSSES[name][1])
-    for section in ("Args:", "Returns:", "Example:", f"optax.losses.{name}"):
+    assert "Args:" in function.__doc__ or "Arguments and result are those of" in function.__doc__
+    for section in ("Example:", f"optax.losses.{name}"):
         assert section in function.__doc__
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _keys, skip
+from jaxmask import _check, _keys, skip
 from jaxmask._report import Report
 from jaxmask._types import Mask, PyTree
 from jaxmask.nn import _join as join
@@ -74,7 +74,10 @@ class SkipPadding(Wrapper):
     ) -> tuple[Any, Mask]:
         """Run the layer and return `(y, mask)`; options as in `Sequential`."""
         model, given = opened(self, options)
-        if not model.explain(x, mask).lengths:
+        for leaf in jax.tree.leaves(x):
+            _check.pair(leaf, mask, WHERE, over_time=True)
+        # Not `explain`: `nnx.tabulate` wraps public methods, and cannot return a `Plan`.
+        if not self._skipping(model.layer, ()).explain(x, mask).lengths:
             return join.call(model.layer, x, mask, at=WHERE, given=given)
         kinds = {"row_ids": "row", "resets": "step"}
         moving = {name: value for name, value in given.items() if name in kinds}

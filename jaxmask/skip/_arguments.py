@@ -68,7 +68,8 @@ class Arrays(NamedTuple):
 
     def real(self, mask_at: int) -> StepMask:
         """Where steps are real: by a boolean mask, or by the ids of `Segments`."""
-        return self.steps[mask_at] != 0
+        mask = self.steps[mask_at]
+        return mask if mask.dtype == jnp.bool_ else mask > 0
 
 
 def read(f: Callable, x: Any, mask: Any, rest: Sequence[Any], kinds: Any) -> Call:

@@ -25,6 +25,7 @@ def _autoregressive(decode: Callable, **options: Any) -> Callable:
 
     def call(params: Any, xs: list, masks: list, rows: Any) -> list:
         carry, row_mask = jm.pool.sum(xs[0], masks[0])
+        carry = jnp.tanh(carry)  # or half precision has no digit left for what is added below
 
         def step(carry: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
             carry = jnp.sin(carry + jnp.asarray(params["embedding"], carry.dtype)[ids])

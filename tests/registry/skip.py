@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 import jaxmask as jm
-from tests.registry.entry import Call, Entry, module, simple
+from tests.registry.entry import Entry, simple
 
 
 def skipping(f, **options):
@@ -19,14 +20,14 @@ def skipping(f, **options):
 
 def layer(make) -> dict:
     """A module inside `nn.SkipPadding`, whose lengths follow the time axis."""
-    fields = module(make)
-    inner: Call = fields["call"]
+    graph, params = nnx.split(make(nnx.Rngs(0)))
 
-    def f(x, mask, params):
-        return inner(params, [x], [mask], None)[0]
+    def call(params, xs, masks, rows):
+        inside = nnx.merge(graph, params)
+        lengths = (max(1, xs[0].shape[1] // 2),)
+        return [jm.nn.SkipPadding(inside, lengths=lengths, groups=2)(xs[0], masks[0])]
 
-    fields["call"] = lambda params, xs, masks, rows: [skipping(f)(xs[0], masks[0], params)]
-    return fields
+    return {"call": call, "params": params}
 
 
 WEIGHTS = jm.recurrent.LSTMWeights(
