@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
 
+from jaxmask._derivatives import no_tangent, of_floats
 from jaxmask._types import Array, PyTree
 from jaxmask.skip import _groups as groups
 from jaxmask.skip._arguments import Arrays
@@ -65,14 +65,12 @@ def _forward(programs: Programs, arrays: Arrays) -> list[Array]:
 
 @_forward.defjvp
 def _forward_jvp(programs: Programs, primals: Any, tangents: Any) -> Any:
-    (arrays,), (d_arrays,) = primals, tangents
-    results = _forward(programs, arrays)
-    floating = functools.partial(_whole, programs, arrays)
+    results = _forward(programs, *primals)
     d_floating = iter(
-        jax.jvp(floating, (groups.floats(arrays),), (_tangents(arrays, d_arrays),))[1]
+        jax.jvp(*of_floats(functools.partial(_whole, programs), primals, tangents))[1]
     )
     d_results = [
-        next(d_floating) if result.is_floating else np.zeros(y.shape, jax.dtypes.float0)
+        next(d_floating) if result.is_floating else no_tangent(y)
         for y, result in zip(results, programs.results, strict=True)
     ]
     return results, d_results
@@ -86,25 +84,19 @@ def _backward(programs: Programs, arrays: Arrays, given: list[Array]) -> list[Ar
 
 @_backward.defjvp
 def _backward_jvp(programs: Programs, primals: Any, tangents: Any) -> Any:
-    (arrays, given), (d_arrays, d_given) = primals, tangents
+    def pull(arrays: Arrays, given: list[Array]) -> list[Array]:
+        def whole(floats: list[Array]) -> list[Array]:
+            return _whole(programs, groups.merged(arrays, floats))
 
-    def pull(floats: list[Array], given: list[Array]) -> list[Array]:
-        return jax.vjp(functools.partial(_whole, programs, arrays), floats)[1](given)[0]
+        return jax.vjp(whole, groups.floats(arrays))[1](given)[0]
 
-    d_floats = _tangents(arrays, d_arrays)
-    _, d_gradients = jax.jvp(pull, (groups.floats(arrays), given), (d_floats, d_given))
-    return _backward(programs, arrays, given), d_gradients
-
-
-def _whole(programs: Programs, arrays: Arrays, floats: list[Array]) -> list[Array]:
-    """The floating results of the batch as it is, from the floating arrays."""
-    return groups.floating_results(programs, programs.whole, groups.merged(arrays, floats))
+    d_gradients = jax.jvp(*of_floats(pull, primals, tangents))[1]
+    return _backward(programs, *primals), d_gradients
 
 
-def _tangents(arrays: Arrays, d_arrays: Arrays) -> list[Array]:
-    """The tangents of the floating arrays."""
-    pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(d_arrays), strict=True)
-    return [d for a, d in pairs if groups.is_floating(a)]
+def _whole(programs: Programs, arrays: Arrays) -> list[Array]:
+    """The floating results of the batch as it is."""
+    return groups.floating_results(programs, programs.whole, arrays)
 
 
 def _one_by_one(f: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
