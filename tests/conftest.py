@@ -1,6 +1,7 @@
 """Runs before any test module is imported."""
 
 import gc
+import importlib.util
 import os
 import re
 from collections import Counter
@@ -91,6 +92,7 @@ def pytest_collection_modifyitems(config, items):
     """All tests of an entry in a row."""
     if not config.getoption("--all"):
         leave_out_the_exhaustive(config, items)
+    skip_examples_without_their_library(items)
     groups: dict[str, int] = {}
     for item in items:
         params = getattr(item, "callspec", None) and item.callspec.params
@@ -99,6 +101,16 @@ def pytest_collection_modifyitems(config, items):
         groups.setdefault(name, len(groups))
         item.stash[GROUP] = name
     items.sort(key=lambda item: groups[item.stash[GROUP]])
+
+
+def skip_examples_without_their_library(items):
+    """Examples of `interop` that convert a model of a library which is not installed."""
+    missing = [name for name in ("torch", "keras") if importlib.util.find_spec(name) is None]
+    for item in items:
+        lines = "".join(e.source for e in item.dtest.examples) if hasattr(item, "dtest") else ""
+        for name in missing:
+            if f"import {name}" in lines:
+                item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
 def leave_out_the_exhaustive(config, items):

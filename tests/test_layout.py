@@ -30,7 +30,7 @@ LAYERS = {
             ["losses"],
             ["decoding", "metrics", "ragged", "skip"],
             ["nn"],
-            ["leak"],
+            ["leak", "interop"],
             ["report"],
             ["testing", "grain"],
             ["__init__"],
@@ -38,9 +38,12 @@ LAYERS = {
     )
     for name in names
 }
-FLAX_ROOMS = {"nn", "_nnx"}
+FLAX_ROOMS = {"nn", "_nnx", "interop"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
-UNMASKED = {"batching", "grain", "leak", "masks", "packing", "ragged", "report", "skip", "testing"}
+UNMASKED = {
+    *("batching", "grain", "interop", "leak", "masks", "packing", "ragged", "report", "skip"),
+    "testing",
+}
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
 
 

@@ -1,0 +1,38 @@
+"""What a conversion would do, without doing it."""
+
+from typing import Any
+
+from jaxmask import _check
+from jaxmask.interop import _flax, _torch
+from jaxmask.interop._plan import NO_REPLACEMENTS, Plan, Replacements, plan_of
+
+# By the top module of a class of the source or of a class above it.
+_PLANNERS = {"flax": _flax.plan, "torch": _torch.plan}
+
+
+def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
+    """Say what each layer of a model would become, and where values would differ and why.
+
+    Args:
+      source: what `from_torch`, `from_keras` or `from_flax` takes.
+      replace: as for those.
+
+    Returns:
+      A `Plan`; `print` it for a table. What is not covered is in it, not an error.
+
+    Raises:
+      TypeError: if `source` is no model of these libraries.
+
+    Example:
+      >>> import jaxmask as jm, flax.nnx as nnx
+      >>> print(jm.interop.explain(nnx.Linear(3, 4, rngs=nnx.Rngs(0))))
+      layer  class       becomes
+      .      nnx.Linear  nnx.Linear
+    """
+    for kind in type(source).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if library in _PLANNERS:
+            return plan_of(_PLANNERS[library](source, replace))
+    raise TypeError(
+        f"explain: expected a model of {', '.join(_PLANNERS)}, got {_check.kind_of(source)}."
+    )

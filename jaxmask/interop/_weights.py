@@ -1,0 +1,52 @@
+"""Arrays of other libraries put into parameters, with every check before."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+HALF = ("float16", "bfloat16")
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """An array of NumPy, JAX, PyTorch or Keras; PyTorch is known by what its tensors can do."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # which NumPy does not have
+            return value.float().numpy().astype(jnp.bfloat16)
+        value = value.numpy()
+    return np.asarray(value)
+
+
+def checked(value: Any, shape: tuple[int, ...], at: str) -> np.ndarray:
+    """An array of this shape in a precision that parameters keep; `at` names layer and weight."""
+    array = as_numpy(value)
+    if array.shape != shape:
+        raise ValueError(f"{at}: expected an array of shape {shape}, got {array.shape}.")
+    if why := unfit(array.dtype):
+        raise TypeError(f"{at} {why}")
+    return array
+
+
+def unfit(dtype: np.dtype) -> str:
+    """Why weights of this dtype are not taken; empty for float32, and float64 where JAX has it."""
+    if dtype in HALF:
+        return (
+            f"holds {dtype}, whose sums the two libraries round differently. Convert the model in "
+            "float32 (`model.float()` in PyTorch), then pass inputs in half precision."
+        )
+    if dtype == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        return (
+            "holds float64, which JAX would round. Turn it on, "
+            '`jax.config.update("jax_enable_x64", True)`, or convert the model in float32.'
+        )
+    if dtype not in (np.float32, np.float64):
+        return f"holds {dtype}, and parameters are floating point."
+    return ""
+
+
+def put(variable: nnx.Variable, value: Any, at: str) -> None:
+    """Set a parameter to an array of its shape, in the precision of the array."""
+    variable.set_value(jnp.asarray(checked(value, variable.shape, at)))
