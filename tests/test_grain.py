@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -303,3 +304,28 @@ def test_datasets_travel_to_workers():
         other = pickle.loads(cloudpickle.dumps(dataset))
         for one, two in zip(dataset, other, strict=True):
             assert_same(one, two)
+
+
+def test_records_of_several_fields():
+    records = [{"s": [k] * (k % 3), "t": [k] * 2, "y": k, "name": str(k)} for k in range(7)]
+    dataset = grain.MapDataset.source(records)
+    options = {"key": ["s", "t", "y"], "lengths": ["t"], "value": {"s": -1}}
+    bounded = {"boundaries": {"time": [1, 2], "t": [2]}}
+    batches = list(jm.grain.Bucket(dataset, 2, **bounded, **options))
+    given = {"lengths": ["t"], "value": {"s": -1}}
+    bare = [{name: record[name] for name in ("s", "t", "y")} for record in records]
+    for ours, theirs in zip(batches, jm.bucket_stream(bare, 2, **bounded, **given), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    packed = list(jm.grain.Pack(dataset, {"time": 3, "t": 4}, 2, max_segments=2, **options))
+    labels = np.concatenate([batch["x"]["y"][batch["mask"]["y"]] for batch in packed])
+    assert sorted(labels.tolist()) == list(range(7))
+    assert all(batch["segments"]["s"].shape == (2, 3) for batch in packed)
+    x, mask = next(iter(dataset.batch(3, batch_fn=jm.grain.pad({"time": 4, "t": 2}, **options))))
+    assert x["s"].tolist() == [[-1] * 4, [1, -1, -1, -1], [2, 2, -1, -1]]
+    assert mask["y"].tolist() == [True] * 3
+    with pytest.raises(TypeError, match="`keep` is for one `key`"):
+        jm.grain.pad(key=["s"], keep=["y"])
+    with pytest.raises(
+        ValueError, match="record 1 of the batch has 2 steps, more than `maxlen`, 1"
+    ):
+        jm.grain.pad(1)([{"s": [1]}, {"s": [1, 2]}])

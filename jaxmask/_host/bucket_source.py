@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from jax.typing import DTypeLike
 
 from jaxmask import _check
-from jaxmask._host.boundaries import check_boundaries, check_lengths, rows_of_batches
-from jaxmask._host.rectangle import fill_value, rectangle
-from jaxmask._host.stream import Arranged, BatchStream, Buffer, Source, concatenated
+from jaxmask._host.boundaries import assigned, check_boundaries, require_rows, rows_of_batches
+from jaxmask._host.fields import Options
+from jaxmask._host.padding import rectangles
+from jaxmask._host.records import RecordReader
+from jaxmask._host.stream import Arranged, BatchStream, Buffer, Source
 
-Batch: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, mask, indices
+Batch: TypeAlias = tuple[Any, Any, np.ndarray]  # x, mask, indices
 
 
 def bucket_source(
@@ -19,40 +20,53 @@ def bucket_source(
     batch_size: int | None,
     *,
     tokens: int | None,
-    boundaries: Sequence[int],
+    boundaries: Any,
     buffer: int,
     shuffle_seed: int | None,
-    value: Any,
-    dtype: DTypeLike | None,
+    fields: Options,
     where: str,
     row_of: Callable[[Any], Any] = lambda record: record,
     finish: Callable[[list[Any], Batch], Any] = lambda records, batch: batch,
 ) -> BatchStream:
     """`bucket_stream` of any source; `finish(records, batch)` makes the batch that is given."""
-    sizes = check_boundaries(boundaries, where)
-    rows = rows_of_batches(batch_size, tokens, 1, where)(np.array(sizes)).tolist()
+    asked = check_boundaries(boundaries, where)
+    rows_of = rows_of_batches(batch_size, tokens, 1, where)
+    rows = require_rows(rows_of, asked.sizes.sum(1), tokens, where)
     shuffle_seed = _check.optional_count(shuffle_seed, where, "shuffle_seed")
     buffer = _check.count(buffer, where, "buffer", least=1)
 
+    def check(reader: RecordReader) -> None:
+        asked.of(reader.names, where)
+
+    reader = RecordReader(fields, where, check)
+
     def arrange(records: Buffer) -> Arranged:
-        check_lengths(records.lengths, sizes[-1], where, records.indices)
-        return _arranged(records, np.searchsorted(sizes, records.lengths), rows, shuffle_seed)
+        if not len(records.rows):
+            return Arranged([], [])
+        sizes = asked.of(reader.names, where)
+        buckets = assigned(records.lengths, sizes, reader.names, where, records.indices)
+        return _arranged(records, buckets, rows, shuffle_seed)
 
     def make(records: Buffer, batch: tuple[int, np.ndarray]) -> Any:
         bucket, members = batch
-        padded = _padded(records, members, rows[bucket], sizes[bucket], value, where)
-        return finish([records.records[index] for index in members], padded)
+        indices = np.full(rows[bucket], -1, np.int64)  # longer streams than int32 counts
+        indices[: len(members)] = records.indices[members]
+        columns = reader.columns([records.rows[index] for index in members])
+        own = np.where(indices < 0, -1, np.arange(len(indices)))
+        padded = rectangles(columns, own, asked.of(reader.names, where)[bucket], where)
+        return finish([records.records[index] for index in members], (*padded, indices))
 
-    options = {"boundaries": list(sizes), "rows": rows, "buffer": buffer}
+    sizes = asked.sizes[:, 0].tolist() if asked.names is None else asked.sizes.tolist()
+    options = {"boundaries": sizes, "rows": rows, "buffer": buffer, "shuffle_seed": shuffle_seed}
     return BatchStream(
         source,
         buffer,
-        weigh=lambda row: 1,
+        weigh=lambda lengths: 1,
         arrange=arrange,
         make=make,
+        reader=reader,
         row_of=row_of,
-        dtype=dtype,
-        options={**options, "shuffle_seed": shuffle_seed},
+        options=options,
         where=where,
     )
 
@@ -76,15 +90,3 @@ def _arranged(
     if random is not None:
         batches = [batches[k] for k in random.permutation(len(batches))]
     return Arranged(batches, sorted(waiting))
-
-
-def _padded(
-    buffer: Buffer, members: np.ndarray, rows: int, time: int, value: Any, where: str
-) -> Batch:
-    sequences = [buffer.rows[index] for index in members]
-    lengths = np.zeros(rows, np.int64)
-    lengths[: len(sequences)] = [len(row) for row in sequences]
-    values = concatenated(sequences)
-    indices = np.full(rows, -1, np.int64)  # a stream may be longer than int32 counts
-    indices[: len(members)] = buffer.indices[members]
-    return *rectangle(values, lengths, time, fill_value(value, values.dtype, where)), indices

@@ -66,6 +66,17 @@ def read_rows(sequences: Iterable[Any], dtype: DTypeLike | None, where: str) -> 
     return Ragged(_from_lists(rows, offsets, target, where), offsets)
 
 
+def read_values(values: Any, dtype: DTypeLike | None, where: str) -> Ragged:
+    """One value for each record, of any shape, as sequences of one step."""
+    if not isinstance(values, list):
+        values = to_numpy(values, "sequences", where)
+    offsets = np.arange(len(values) + 1)
+    target = None if dtype is None else np.dtype(dtype)
+    if isinstance(values, list):
+        return Ragged(_from_lists([values], offsets, target, where), offsets)
+    return Ragged(exact.cast(values, target, step_names(offsets), where), offsets)
+
+
 def joined(read: Rows | Ragged) -> Ragged:
     """Concatenate the rows, if they are apart."""
     return read if isinstance(read, Ragged) else Ragged(np.concatenate(read.rows), read.offsets)
@@ -78,12 +89,12 @@ def _rows(sequences: Any, where: str) -> list[Any]:
     """Every row as a list, a tuple or an array with a time axis."""
     if isinstance(sequences, jax.Array):
         sequences = np.asarray(sequences)  # else each row is copied from the device on its own
-    if not _is_ordered(sequences):
+    if not is_ordered(sequences):
         raise TypeError(
             f"{where}: `sequences` must be an iterable of rows, such as a list of lists or of "
             f"arrays, got {_described(sequences)}."
         )
-    rows = _listed(sequences, "after {} rows of `sequences`", where)
+    rows = listed(sequences, "after {} rows of `sequences`", where)
     kinds = set(map(type, rows))
     if kinds <= {list, tuple}:
         return rows
@@ -129,14 +140,15 @@ def read_row(
     return exact.cast(found, asked, _in_row(index), where)
 
 
-def _is_ordered(value: Any) -> bool:
+def is_ordered(value: Any) -> bool:
+    """Whether a value has steps in order; a dict, a set and a string have none."""
     if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
         return False
     return getattr(value, "ndim", 1) > 0
 
 
 def _row(row: Any, index: int, where: str) -> Any:
-    if not _is_ordered(row):
+    if not is_ordered(row):
         mend = "Make it a list of steps first."
         if not isinstance(row, Iterable) or isinstance(row, np.ndarray):
             mend = "One sequence alone is a batch of one row: `[sequence]`."
@@ -148,10 +160,10 @@ def _row(row: Any, index: int, where: str) -> Any:
         return row
     if hasattr(row, "__array__"):
         return to_numpy(row, f"sequences[{index}]", where)
-    return _listed(row, f"in `sequences[{index}]`, after {{}} steps", where)
+    return listed(row, f"in `sequences[{index}]`, after {{}} steps", where)
 
 
-def _listed(items: Iterable[Any], where_in: str, where: str) -> list[Any]:
+def listed(items: Iterable[Any], where_in: str, where: str) -> list[Any]:
     """A list of the items; an error raised while reading them gets a note that says where."""
     found: list[Any] = []
     try:

@@ -1,25 +1,33 @@
 """Pack the records of any source with a bounded buffer: best-fit decreasing, buffer by buffer."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.typing import DTypeLike
 
 from jaxmask import _check
-from jaxmask._host.pack import OVERFLOWS, Cuts, Overflow, fill, refuse_long
+from jaxmask._host.fields import Options
+from jaxmask._host.pack import (
+    OVERFLOWS,
+    Cuts,
+    Overflow,
+    check_row_length,
+    fill,
+    refuse_long,
+    row_lengths_of,
+)
 from jaxmask._host.packed import Packed
-from jaxmask._host.plan import Plan, best_fit_decreasing
-from jaxmask._host.ragged import Ragged
-from jaxmask._host.rectangle import fill_value
-from jaxmask._host.stream import Arranged, BatchStream, Buffer, Source, concatenated
+from jaxmask._host.plan import Plan, best_fit_of_several
+from jaxmask._host.records import RecordReader, Row
+from jaxmask._host.stream import Arranged, BatchStream, Buffer, Source
 
 
 class _Batch(NamedTuple):
     """What a batch takes of a buffer.
 
     Attributes:
-      kept: `[records]`, the steps of each sequence of the buffer that are packed.
+      kept: `[records, lengths]`, the steps of each record of the buffer that are packed.
       plan: where the sequences of the buffer go.
       members: the records of the batch, as indices into the buffer.
       rows: the rows of the plan that the batch takes.
@@ -33,21 +41,20 @@ class _Batch(NamedTuple):
 
 def pack_source(
     source: Source,
-    row_length: int,
+    row_length: Any,
     batch_size: int,
     *,
     buffer: int | None,
     overflow: Overflow,
     max_segments: int | None,
     shuffle_seed: int | None,
-    value: Any,
-    dtype: DTypeLike | None,
+    fields: Options,
     where: str,
     row_of: Callable[[Any], Any] = lambda record: record,
     finish: Callable[[list[Any], Packed], Any] = lambda records, packed: packed,
 ) -> BatchStream:
     """`pack_stream` of any source; `finish(records, packed)` makes the batch that is given."""
-    row_length = _check.count(row_length, where, "row_length", least=1)
+    row_length = check_row_length(row_length, where)
     batch_size = _check.count(batch_size, where, "batch_size", least=1)
     buffer = 16 * batch_size if buffer is None else _check.count(buffer, where, "buffer", least=1)
     _check.choice(overflow, OVERFLOWS, where, "overflow")
@@ -56,41 +63,78 @@ def pack_source(
     options: dict[str, Any] = {"row_length": row_length, "batch_size": batch_size, "buffer": buffer}
     options |= {"overflow": overflow, "max_segments": max_segments, "shuffle_seed": shuffle_seed}
 
-    def pieces_of(row: np.ndarray) -> list[np.ndarray]:
-        if overflow != "split" or len(row) <= row_length:
+    reader = RecordReader(fields, where, lambda reader: _check_reader(reader, options, where))
+
+    def rows() -> np.ndarray:
+        return row_lengths_of(row_length, reader.names, overflow, where)
+
+    def pieces_of(row: Row) -> list[Row]:
+        if overflow != "split" or reader.steps(row)[0] <= (size := int(rows()[0])):
             return [row]
-        return [row[start : start + row_length] for start in range(0, len(row), row_length)]
+        return reader.pieces(row, size)
 
     def arrange(records: Buffer) -> Arranged:
-        kept = _kept(records, row_length, overflow, where)
-        plan = best_fit_decreasing(kept, row_length, max_segments)
+        if not records.rows:
+            return Arranged([], [])
+        kept = _kept(records, rows(), overflow, reader.names, where)
+        plan = best_fit_of_several(kept, rows(), max_segments)
         return _arranged(records, kept, plan, batch_size, shuffle_seed)
 
     def make(records: Buffer, batch: _Batch) -> Any:
-        packed = _filled(records, batch, (batch_size, row_length), value, where)
+        columns = reader.columns([records.rows[index] for index in batch.members])
+        cuts, plan = _own(columns.steps, batch, batch_size)
+        indices = records.indices[batch.members]
+        packed = fill(
+            columns, cuts, plan, rows(), where, indices=indices, max_segments=max_segments
+        )
         return finish([records.records[index] for index in batch.members], packed)
+
+    # The buffer is full when one of the lengths fills its rows; in whole numbers.
+    sizes = [*row_length.values()] if isinstance(row_length, Mapping) else [row_length]
+    unit = math.lcm(*sizes)
+
+    def weigh(lengths: list[int]) -> int:
+        rows_of_each = rows().tolist() if len(lengths) > 1 else sizes
+        return max(
+            max(1, steps) * (unit // size)
+            for steps, size in zip(lengths, rows_of_each, strict=True)
+        )
 
     return BatchStream(
         source,
-        buffer * row_length,
-        weigh=lambda row: max(1, len(row)),
+        buffer * unit,
+        weigh=weigh,
         arrange=arrange,
         make=make,
+        reader=reader,
         row_of=row_of,
         pieces_of=pieces_of,
-        dtype=dtype,
         options=options,
         where=where,
     )
 
 
-def _kept(buffer: Buffer, row_length: int, overflow: Overflow, where: str) -> np.ndarray:
-    """How many steps of each sequence are packed."""
+def _check_reader(reader: RecordReader, options: dict[str, Any], where: str) -> None:
+    """Refuse records that the options do not suit."""
+    assert reader.fields is not None
+    row_lengths_of(options["row_length"], reader.names, options["overflow"], where)
+    alone = [field for field in reader.fields if field.length is None]
+    if alone and options["max_segments"] is None:
+        raise ValueError(
+            f"{where}: {alone[0].name} has one value for each record, and so a row has "
+            "`max_segments` of them: give it."
+        )
+
+
+def _kept(
+    buffer: Buffer, rows: np.ndarray, overflow: Overflow, names: tuple[str, ...], where: str
+) -> np.ndarray:
+    """How many steps of each record are packed."""
     lengths = buffer.lengths
-    long = np.flatnonzero(lengths > row_length)
+    long = np.flatnonzero(np.any(lengths > rows, axis=1))
     if len(long) and overflow == "error":
-        refuse_long(buffer.indices[long[0]], lengths[long[0]], row_length, where)
-    kept = np.minimum(lengths, row_length)
+        refuse_long(buffer.indices[long[0]], lengths[long[0]], rows, names, where)
+    kept = np.minimum(lengths, rows)
     if overflow == "drop":
         kept[long] = 0
     return kept
@@ -108,7 +152,8 @@ def _arranged(
         count = max(plan.row_count // batch_size, -(-int(urgent.sum()) // batch_size))
     if not count and len(empty) and (buffer.last or empty[0] < buffer.carried):
         count = 1  # a batch without a step
-    used = np.bincount(plan.rows[plan.rows >= 0], kept[plan.rows >= 0], plan.row_count)
+    some = plan.rows >= 0
+    used = np.bincount(plan.rows[some], kept[some].sum(1), plan.row_count)
     order = np.lexsort((-used, ~urgent))
     chosen = order[: count * batch_size]
     random = buffer.random(shuffle_seed)
@@ -125,20 +170,12 @@ def _arranged(
     return Arranged(batches, np.flatnonzero(of_each < 0).tolist())
 
 
-def _filled(
-    buffer: Buffer, batch: _Batch, shape: tuple[int, int], value: Any, where: str
-) -> Packed:
-    """Copy the sequences of one batch."""
+def _own(steps: np.ndarray, batch: _Batch, batch_size: int) -> tuple[Cuts, Plan]:
+    """What is packed of the records of one batch, and where it goes."""
     plan, members = batch.plan, batch.members
-    sequences = [buffer.rows[index] for index in members]
-    offsets = np.concatenate([[0], np.cumsum(list(map(len, sequences)), dtype=np.int64)])
-    values = concatenated(sequences)
     row_of = np.full(plan.row_count + 1, -1)  # from the rows of the plan to those of the batch
     row_of[batch.rows] = np.arange(len(batch.rows))
-    own = Plan(row_of[plan.rows[members]], plan.starts[members], plan.segments[members], shape[0])
+    own = Plan(row_of[plan.rows[members]], plan.starts[members], plan.segments[members], batch_size)
     kept = batch.kept[members]
-    left_out = {k: int(kept[k]) for k in np.flatnonzero(kept < np.diff(offsets)).tolist()}
-    every = np.arange(len(members))
-    cuts = Cuts(every, np.zeros_like(every), kept, left_out)
-    filler = fill_value(value, values.dtype, where)
-    return fill(Ragged(values, offsets), cuts, own, shape[1], filler, buffer.indices[members])
+    left_out = {k: kept[k] for k in np.flatnonzero(np.any(kept < steps, axis=1)).tolist()}
+    return Cuts(np.arange(len(members)), np.zeros_like(kept), kept, left_out), own

@@ -10,17 +10,20 @@ import numpy as np
 
 from jaxmask import _check
 from jaxmask._host.arrays import to_numpy
+from jaxmask._host.fields import BARE, Field
+from jaxmask._host.rectangle import full
 from jaxmask._types import ArrayLike, Segments
 
 
 class Pieces(NamedTuple):
-    """Where each sequence is; a split one has several pieces, a dropped one none.
+    """Where each sequence or record is; a split one has several pieces, a dropped one none.
 
     Attributes:
       sequence: `[pieces]`, int64, increasing: the index of the sequence.
       row: `[pieces]`, int64; -1 for a sequence without a step.
-      start: `[pieces]`, int64, the first step in the row.
-      length: `[pieces]`, int64.
+      start: `[pieces]`, int64, the first step in the row; of records, a dict with an array for
+        each length.
+      length: `[pieces]`, int64; of records, such a dict.
       segment: `[pieces]`, int64, the id in `segments`; 0 for a sequence without a step.
 
     Example:
@@ -31,8 +34,8 @@ class Pieces(NamedTuple):
 
     sequence: np.ndarray
     row: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
+    start: Any
+    length: Any
     segment: np.ndarray
 
 
@@ -42,6 +45,10 @@ class Packed:
 
     Rows are filled from the left without a gap, so a row is right-padded.
 
+    Of records, `x`, `mask`, `segments` and `positions` are dicts of fields. All fields of a record
+    are in one row, and have one id there, whatever their lengths. A field with one value for each
+    record is in `x` and `mask` only, arranged as `place` arranges it.
+
     Attributes:
       x: `[rows, row_length, feature...]`.
       mask: `[rows, row_length]`, boolean, True where a step is real.
@@ -50,7 +57,8 @@ class Packed:
       pieces: where each sequence is.
       indices: `[sequences]`, int64, of all sequences that went in, empty and dropped ones included:
         0, 1, ..., or in a batch of a stream their indices in the stream.
-      dropped: the steps that were left out, by the index of the sequence that was cut or dropped.
+      dropped: the steps that were left out, by the index of the sequence that was cut or dropped;
+        of records, the values without a length too where a record is in no row.
 
     Example:
       >>> import jaxmask as jm
@@ -61,13 +69,14 @@ class Packed:
       (1.0, 2)
     """
 
-    x: np.ndarray
-    mask: np.ndarray
-    segments: np.ndarray
-    positions: np.ndarray
+    x: Any
+    mask: Any
+    segments: Any
+    positions: Any
     pieces: Pieces
     indices: np.ndarray
-    dropped: Mapping[int, np.ndarray] = field(default_factory=dict)
+    dropped: Mapping[int, Any] = field(default_factory=dict)
+    _fields: tuple[Field, ...] = field(default=BARE, repr=False)
 
     @property
     def count(self) -> int:
@@ -77,14 +86,20 @@ class Packed:
     @property
     def fill(self) -> float:
         """The fraction of steps that are real; 1 if there is no row."""
-        return float(self.mask.mean()) if self.mask.size else 1.0
+        ids = jax.tree.leaves(self.segments)
+        size = sum(each.size for each in ids)
+        return float(sum(map(np.count_nonzero, ids)) / size) if size else 1.0
 
     @property
     def max_segments(self) -> int:
         """The most sequences of a row, at least 1."""
         return max(1, int(self.pieces.segment.max(initial=0)))
 
-    def as_segments(self, max_segments: int | None = None) -> Segments:
+    @property
+    def _rows(self) -> int:
+        return len(jax.tree.leaves(self.segments)[0])
+
+    def as_segments(self, max_segments: int | None = None) -> Any:
         """The mask of the packed rows: `jm.Segments(segments, max_segments)`.
 
         Args:
@@ -92,13 +107,14 @@ class Packed:
             batches, and the same limit in `pack_sequences`. None takes what this batch needs.
 
         Returns:
-          `jm.Segments` with NumPy ids.
+          `jm.Segments` with NumPy ids; of records, a dict of them.
 
         Raises:
           ValueError: if a row holds more sequences.
         """
-        ids: Any = self.segments  # NumPy ids are checked where they are used
-        return Segments(ids, self._most(max_segments, "as_segments"))
+        most = self._most(max_segments, "as_segments")
+        # NumPy ids are checked where they are used.
+        return jax.tree.map(lambda ids: Segments(ids, most), self.segments)
 
     def place(
         self, values: ArrayLike, max_segments: int | None = None
@@ -126,13 +142,7 @@ class Packed:
                 f"got shape {source.shape}."
             )
         most = self._most(max_segments, where)
-        placed = np.zeros((len(self.x) * most, *source.shape[1:]), source.dtype)
-        real = np.zeros(len(placed), bool)
-        some = self.pieces.row >= 0
-        slots = self._slots(most)[some]
-        placed[slots] = source[self.pieces.sequence[some]]
-        real[slots] = True
-        return placed, real
+        return placed(source, self.pieces, self._rows, most, np.zeros((), source.dtype))
 
     def collect(
         self, y: ArrayLike, max_segments: int | None = None
@@ -155,9 +165,9 @@ class Packed:
         most = self._most(max_segments, where)
         if not isinstance(y, jax.Array):
             y = to_numpy(y, "y", where)
-        if y.ndim < 1 or len(y) != len(self.x) * most:
+        if y.ndim < 1 or len(y) != self._rows * most:
             raise ValueError(
-                f"{where}: `y` must be [rows * max_segments, ...] = [{len(self.x)} * {most}, ...], "
+                f"{where}: `y` must be [rows * max_segments, ...] = [{self._rows} * {most}, ...], "
                 f"got shape {y.shape}. Pass the `max_segments` of the `Segments` that were pooled."
             )
         twice = np.flatnonzero(np.diff(self.pieces.sequence) == 0)
@@ -170,15 +180,11 @@ class Packed:
             return np.zeros((self.count, *y.shape[1:]), y.dtype), np.zeros(self.count, bool)
         slots = np.zeros(self.count, np.int64)
         real = np.zeros(self.count, bool)
-        slots[self.pieces.sequence] = np.maximum(self._slots(most), 0)
+        slots[self.pieces.sequence] = np.maximum(slots_of(self.pieces, most), 0)
         real[self.pieces.sequence] = self.pieces.row >= 0
         shown = real.reshape(-1, *[1] * (y.ndim - 1))
         library: Any = jnp if isinstance(y, jax.Array) else np
         return library.where(shown, y[slots], np.zeros((), y.dtype)), real
-
-    def _slots(self, most: int) -> np.ndarray:
-        """Where pooling puts each piece."""
-        return self.pieces.row * most + self.pieces.segment - 1
 
     def _most(self, max_segments: int | None, where: str) -> int:
         needed = self.max_segments
@@ -192,3 +198,22 @@ class Packed:
                 f"`max_segments={most}` to `pack_sequences` too, which limits them."
             )
         return most
+
+
+def placed(
+    values: np.ndarray, pieces: Pieces, rows: int, most: int, filler: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[rows * most, ...]` and a row mask: one value of each sequence, where pooling puts its."""
+    x = full((rows * most, *values.shape[1:]), filler)
+    real = np.zeros(len(x), bool)
+    some = pieces.row >= 0
+    slots = slots_of(pieces, most)[some]
+    x[slots] = values[pieces.sequence[some]]
+    real[slots] = True
+    return x, real
+
+
+def slots_of(pieces: Pieces, most: int) -> np.ndarray:
+    """Where pooling puts each piece."""
+    found: np.ndarray = pieces.row * most + pieces.segment - 1
+    return found

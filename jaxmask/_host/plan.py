@@ -10,7 +10,8 @@ class Plan(NamedTuple):
 
     Attributes:
       rows: `[sequences]`, int64; -1 for a sequence without a step, which is in no row.
-      starts: `[sequences]`, int64, its first step in the row.
+      starts: `[sequences]`, int64, its first step in the row; of several lengths
+        `[sequences, lengths]`.
       segments: `[sequences]`, int64, 1, 2, ... in each row from left to right; 0 without a step.
       row_count: the number of rows.
     """
@@ -52,6 +53,40 @@ def _located(lengths: np.ndarray, rows: np.ndarray, order: np.ndarray, row_count
     starts[order] = before - before[first]
     segments[order] = np.arange(len(order)) - first + 1
     return Plan(rows, starts, segments, row_count)
+
+
+def best_fit_of_several(
+    lengths: np.ndarray, row_lengths: np.ndarray, max_segments: int | None = None
+) -> Plan:
+    """`best_fit_decreasing` of records of several lengths, `[records, lengths]`.
+
+    The largest record first, by the greatest fraction of a row that one of its lengths takes; each
+    into the row that has room for all of its lengths, and has the least room left in all together.
+    """
+    if lengths.shape[1] == 1:
+        plan = best_fit_decreasing(lengths[:, 0], int(row_lengths[0]), max_segments)
+        return plan._replace(starts=plan.starts[:, None])
+    count = len(lengths)
+    order = np.argsort(-np.max(lengths / row_lengths, axis=1), kind="stable")
+    order = order[: np.count_nonzero(lengths.any(1))]
+    free = np.broadcast_to(row_lengths, (count, len(row_lengths))).copy()
+    room = np.sum(free / row_lengths, axis=1)
+    held = np.zeros(count, np.int64)
+    most = count if max_segments is None else max_segments
+    rows = np.full(count, -1)
+    starts, segments = np.zeros_like(lengths), np.zeros(count, np.int64)
+    opened = 0
+    for record in order.tolist():
+        size = lengths[record]
+        fits = (free[:opened] >= size).all(1) & (held[:opened] < most)
+        row = int(np.argmin(np.where(fits, room[:opened], np.inf))) if fits.any() else opened
+        opened = max(opened, row + 1)
+        rows[record], starts[record] = row, row_lengths - free[row]
+        free[row] -= size
+        room[row] -= np.sum(size / row_lengths)
+        held[row] += 1
+        segments[record] = held[row]
+    return Plan(rows, starts, segments, opened)
 
 
 class _OpenRows:

@@ -92,6 +92,16 @@ def from_arrow(column: Any, where: str) -> Ragged:
     return _rows_of(column, "`sequences[{}]`", where)
 
 
+def arrow_values(column: Any, where: str) -> Any:
+    """The column itself if it holds lists, else its values as an array, none of them null."""
+    if hasattr(column, "to_arrow"):
+        column = column.to_arrow()
+    if not hasattr(column, "type") or hasattr(column.type, "value_type"):
+        return column
+    _refuse_null(column, "`sequences[{}]`", where)
+    return np.asarray(column)
+
+
 def _rows_of(column: Any, name: str, where: str) -> Ragged:
     _refuse_null(column, name, where)
     if hasattr(column, "sizes"):  # a list view, whose rows may lie anywhere, in any order

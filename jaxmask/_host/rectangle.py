@@ -63,12 +63,18 @@ def rectangle(
 
 
 def rectangle_of_slices(
-    values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, time: int, filler: np.ndarray
+    values: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    time: int,
+    filler: np.ndarray,
+    padding: Side = "post",
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(padded, mask)` of slices of flat values, of at most `time` steps each."""
     padded = full((len(lengths) * time, *values.shape[1:]), filler)
-    copy_slices(values, starts, padded, time * np.arange(len(lengths)), lengths)
-    mask = mask_of_lengths(lengths, time)
+    targets = time * np.arange(len(lengths)) + (time - lengths if padding == "pre" else 0)
+    copy_slices(values, starts, padded, targets, lengths)
+    mask = mask_of_lengths(lengths, time, padding)
     return padded.reshape(len(lengths), time, *values.shape[1:]), mask
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from jax.typing import DTypeLike
 
-from jaxmask._host.flatten import read_row
+from jaxmask._host.records import RecordReader, Row
 
 T = TypeVar("T")
 State: TypeAlias = dict[str, Any]
@@ -102,23 +101,20 @@ class Buffer(NamedTuple):
     """Records to arrange into batches.
 
     Attributes:
-      rows: the sequence of each record, `[n, feature...]`, all of one dtype.
+      rows: the sequences of each record, one `[n, feature...]` for each field.
+      lengths: `[records, lengths]`, int64, in steps.
       records: the records as they came.
       indices: `[records]`, int64, the index of each record in the stream.
       carried: how many records, the first ones, have waited, and must not wait again.
       last: no record follows.
     """
 
-    rows: list[np.ndarray]
+    rows: list[Row]
+    lengths: np.ndarray
     records: list[Any]
     indices: np.ndarray
     carried: int
     last: bool
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """`[records]`, int64, in steps."""
-        return np.fromiter(map(len, self.rows), np.int64, len(self.rows))
 
     def random(self, shuffle_seed: int | None) -> np.random.Generator | None:
         """The generator that shuffles this buffer; None where nothing is shuffled."""
@@ -156,30 +152,31 @@ class BatchStream(Iterator[T], Generic[T]):
         source: Source,
         size: int,
         *,
-        weigh: Callable[[np.ndarray], int],
+        weigh: Callable[[list[int]], int],
         arrange: Callable[[Buffer], Arranged],
         make: Callable[[Buffer, Any], T],
+        reader: RecordReader,
         row_of: Callable[[Any], Any] = lambda record: record,
-        pieces_of: Callable[[np.ndarray], list[np.ndarray]] = lambda row: [row],
-        dtype: DTypeLike | None = None,
+        pieces_of: Callable[[Row], list[Row]] = lambda row: [row],
         options: Mapping[str, Any],
         where: str,
     ):
-        # A buffer is full when the `weigh(sequence)` in it add up to `size`; `make` turns a
-        # specification that `arrange` gave into a batch; `row_of` reads the sequence of a record,
-        # and `pieces_of` cuts it. The options decide which batches there are, as JSON has them.
+        # A buffer is full when the `weigh(lengths)` in it add up to `size`; `make` turns a
+        # specification that `arrange` gave into a batch; `row_of` takes out of a record what
+        # `reader` reads, and `pieces_of` cuts it. The options decide which batches there are, as
+        # JSON has them.
         self._options = dict(options)
         self._source, self._size, self._weigh = source, size, weigh
         self._arrange, self._make = arrange, make
         self._row_of, self._pieces_of = row_of, pieces_of
-        self._dtype, self._where = None if dtype is None else np.dtype(dtype), where
+        self._reader, self._where = reader, where
         self._reset()
         self._origin = self._before = self._position([])
 
     def _reset(self) -> None:
         self._index = 0
-        self._like: np.ndarray | None = None
-        self._carried: list[tuple[int, Any, np.ndarray]] = []
+        self._reader.reset()
+        self._carried: list[tuple[int, Any, Row]] = []
         self._buffer: Buffer | None = None
         self._batches: Sequence[Any] = ()
         self._given = 0
@@ -187,8 +184,7 @@ class BatchStream(Iterator[T], Generic[T]):
 
     def _position(self, waiting: Sequence[int]) -> State:
         """The state before a buffer is read, of which the records `waiting` will wait."""
-        like = self._like
-        kind = None if like is None else [like.dtype.name, *like.shape[1:]]
+        kind = self._reader.kind()
         source = copy.deepcopy(self._source.get_state())  # some sources return their own object
         return {"source": source, "index": self._index, "waiting": list(waiting), "kind": kind}
 
@@ -239,9 +235,7 @@ class BatchStream(Iterator[T], Generic[T]):
         self._reset()
         self._source.set_state(state["source"])
         self._index, self._given = state["index"], state["given"]
-        if state["kind"] is not None:
-            name, *features = state["kind"]
-            self._like = np.zeros((0, *features), np.dtype(name))
+        self._reader.set_kind(state["kind"])
         self._origin = {key: value for key, value in state.items() if key in self._origin}
         if state["waiting"]:
             self._before = self._position(state["waiting"])
@@ -257,8 +251,11 @@ class BatchStream(Iterator[T], Generic[T]):
         read, last = self._read()
         carried = len(self._carried)
         entries = self._carried + read
+        rows = [row for _, _, row in entries]
+        lengths = np.array(list(map(self._reader.steps, rows)), np.int64)
         self._buffer = Buffer(
-            rows=[row for _, _, row in entries],
+            rows=rows,
+            lengths=lengths.reshape(len(rows), max(1, len(self._reader.names))),
             records=[record for _, record, _ in entries],
             indices=np.array([index for index, _, _ in entries], np.int64),
             carried=carried,
@@ -270,25 +267,17 @@ class BatchStream(Iterator[T], Generic[T]):
         self._carried = [read[index] for index in waiting]
         self._before = {**here, "waiting": waiting}
 
-    def _read(self) -> tuple[list[tuple[int, Any, np.ndarray]], bool]:
+    def _read(self) -> tuple[list[tuple[int, Any, Row]], bool]:
         """The records of one buffer, and whether they are the last."""
-        read: list[tuple[int, Any, np.ndarray]] = []
+        read: list[tuple[int, Any, Row]] = []
         weight = 0
         while weight < self._size:
             record = noting(self._index, self._where, next, self._source, _END)
             if record is _END:
                 return read, True
             row = noting(self._index, self._where, self._row_of, record)
-            row = read_row(row, self._index, self._like, self._dtype, self._where)
-            if self._like is None and len(row):
-                self._like = row[:0]
-            pieces = self._pieces_of(row)
+            pieces = self._pieces_of(self._reader.read(row, self._index))
             read += [(self._index, record, piece) for piece in pieces]
-            weight += sum(map(self._weigh, pieces))
+            weight += sum(self._weigh(self._reader.steps(piece)) for piece in pieces)
             self._index += 1
         return read, False
-
-
-def concatenated(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """The steps of rows of a stream; one without a step may precede the dtype of the stream."""
-    return np.concatenate([row for row in rows if len(row)] or rows[:1])

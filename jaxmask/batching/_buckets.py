@@ -1,6 +1,6 @@
 """Batches of near-equal length in few shapes, for little padding and few compilations."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,30 +9,34 @@ from jax.typing import DTypeLike
 
 from jaxmask import _check
 from jaxmask._host.boundaries import (
+    assigned,
     check_boundaries,
-    check_lengths,
     fewest_steps,
+    fewest_steps_of_several,
+    require_rows,
     rows_of_batches,
 )
 from jaxmask._host.bucket_source import Batch
-from jaxmask._host.flatten import flatten
-from jaxmask._host.ragged import Ragged
-from jaxmask._host.rectangle import fill_value, rectangle_of_slices
+from jaxmask._host.fields import Columns, Options, read_columns, require_lengths, tree
+from jaxmask._host.padding import rectangles
+from jaxmask._host.rectangle import Side, fill_value
 from jaxmask._host.stream import State, check_state
 
 
 def bucket_batches(
-    sequences: Iterable[Any],
+    sequences: Iterable[Any] | Mapping[str, Any],
     batch_size: int | None = None,
     *,
     tokens: int | None = None,
-    boundaries: Sequence[int] | None = None,
+    boundaries: Sequence[Any] | Mapping[str, Sequence[int]] | None = None,
     max_shapes: int = 8,
     shuffle_seed: int | None = None,
     drop_remainder: bool = False,
     shard: tuple[int, int] = (0, 1),
     value: Any = 0,
-    dtype: DTypeLike | None = None,
+    dtype: DTypeLike | Mapping[str, Any] | None = None,
+    padding: Side | Mapping[str, Any] = "post",
+    lengths: Mapping[str, Any] | Sequence[str] | None = None,
 ) -> "BucketBatches":
     """Batch sequences with others of about their length, in a bounded number of shapes.
 
@@ -41,14 +45,20 @@ def bucket_batches(
     shapes, `[rows, boundary, feature...]`, which `batches.shapes` lists, and a jitted step
     compiles at most once for each.
 
+    Of records, `x` and `mask` are dicts, as in `pad_sequences`. Records of several lengths go into
+    the bucket with the fewest steps that holds them in each.
+
     Args:
-      sequences: as in `pad_sequences`; they are read once and kept flat.
+      sequences: as in `pad_sequences`, records too; they are read once and kept flat.
       batch_size: rows of a batch. The last batch of a bucket is filled up with empty rows.
       tokens: instead of `batch_size`, the most steps of a batch, padding included: a bucket of
-        shorter sequences has more rows, `tokens // boundary`.
+        shorter sequences has more rows, `tokens // boundary`. Several lengths add up (fairseq
+        counts the longer of source and target).
       boundaries: the time sizes of the buckets, increasing. None chooses the at most `max_shapes`
         sizes that give the fewest steps in all batches together, filler rows included, from at
-        most 512 candidates, spread evenly over the sorted sequences.
+        most 512 candidates, spread evenly over the sorted sequences. Of several lengths, a dict
+        gives the sizes of each, and every combination is a shape; a list of dicts gives the
+        shapes; and None chooses them greedily.
       max_shapes: how many boundaries to choose where none are given.
       shuffle_seed: None orders the batches from short to long, and sequences of one length by
         index. An int shuffles the sequences within their buckets, and the batches, reproducibly.
@@ -60,6 +70,8 @@ def bucket_batches(
         down to equal slices.
       value: of the padding.
       dtype: as in `pad_sequences`, and the same for every batch.
+      padding: as in `pad_sequences`, like `lengths`.
+      lengths: fields that do not share the length of the others.
 
     Returns:
       A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`. `indices`
@@ -83,18 +95,23 @@ def bucket_batches(
     rows_of = rows_of_batches(batch_size, tokens, _check_shard(shard, where), where)
     max_shapes = _check.count(max_shapes, where, "max_shapes", least=1)
     shuffle_seed = _check.optional_count(shuffle_seed, where, "shuffle_seed")
-    ragged = flatten(sequences, dtype, where)
-    if boundaries is None:
-        sizes = fewest_steps(ragged.lengths, rows_of, max_shapes)
+    columns = read_columns(sequences, Options(value, dtype, padding, "post", lengths), where)
+    columns = columns._replace(parts=columns.flat)
+    names, steps = [*columns.lengths], columns.steps
+    require_lengths(names, where)
+    if boundaries is not None:
+        sizes = check_boundaries(boundaries, where).of(names, where)
+    elif len(names) == 1:
+        require_rows(rows_of, steps.max(0, initial=1), tokens, where)
+        sizes = np.array(fewest_steps(steps[:, 0], rows_of, max_shapes), int)[:, None]
     else:
-        sizes = check_boundaries(boundaries, where)
-        check_lengths(ragged.lengths, sizes[-1], where)
-    batch_sizes = tuple(rows_of(np.array(sizes, int)).tolist())
-    filler = fill_value(value, ragged.values.dtype, where)
-    members = _members(ragged.lengths, sizes)
-    return BucketBatches(
-        ragged, sizes, members, batch_sizes, filler, shuffle_seed, drop_remainder, shard
-    )
+        sizes = fewest_steps_of_several(steps, rows_of, max_shapes)
+        sizes = sizes[np.argsort(sizes.sum(1), kind="stable")]
+    members = _members(steps, assigned(steps, sizes, names, where), len(sizes))
+    rows = tuple(require_rows(rows_of, sizes.sum(1), tokens, where))
+    for each, part in zip(columns.fields, columns.flat, strict=True):
+        fill_value(each.value, part.values.dtype, each.where(where))
+    return BucketBatches(columns, sizes, members, rows, shuffle_seed, drop_remainder, shard)
 
 
 def _check_shard(shard: tuple[int, int], where: str) -> int:
@@ -109,10 +126,9 @@ def _check_shard(shard: tuple[int, int], where: str) -> int:
     return processes
 
 
-def _members(lengths: np.ndarray, boundaries: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    order = np.argsort(lengths, kind="stable")
-    ends = np.searchsorted(lengths[order], boundaries, side="right").tolist()
-    return tuple(order[start:end] for start, end in zip([0, *ends], ends, strict=False))
+def _members(steps: np.ndarray, buckets: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
+    order = np.argsort(steps.sum(1), kind="stable")
+    return tuple(order[buckets[order] == bucket] for bucket in range(count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +145,8 @@ class BucketBatches:
     can read it as a source.
 
     Attributes:
-      ragged: all sequences.
-      boundaries: the time sizes of the buckets, increasing.
       members: for each boundary, the indices of its sequences, from short to long.
       batch_sizes: for each boundary, the rows of a batch, of all processes together.
-      value: of the padding, a scalar array.
       shuffle_seed: None if batches come in order.
       drop_remainder: True if batches that are not full are left out.
       shard: `(process, processes)`.
@@ -145,11 +158,10 @@ class BucketBatches:
       (2, 4)
     """
 
-    ragged: Ragged
-    boundaries: tuple[int, ...]
+    _columns: Columns = field(repr=False)
+    _sizes: np.ndarray = field(repr=False)
     members: tuple[np.ndarray, ...]
     batch_sizes: tuple[int, ...]
-    value: np.ndarray
     shuffle_seed: int | None
     drop_remainder: bool
     shard: tuple[int, int] = (0, 1)
@@ -164,11 +176,38 @@ class BucketBatches:
         )
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def ragged(self) -> Any:
+        """All sequences, `Ragged`; of records, a dict of the fields."""
+        return tree(self._columns.fields, self._columns.parts)
+
+    @property
+    def boundaries(self) -> tuple[Any, ...]:
+        """The time sizes of the buckets, increasing; of records, a dict of lengths for each."""
+        if not self._columns.fields[0].path:
+            return tuple(self._sizes[:, 0].tolist())
+        return tuple(
+            dict(zip(self._columns.lengths, size, strict=True)) for size in self._sizes.tolist()
+        )
+
+    @property
+    def value(self) -> Any:
+        """The value of the padding, a scalar array; of records, a dict of the fields."""
+        parts = zip(self._columns.fields, self._columns.flat, strict=True)
+        values = [fill_value(each.value, part.values.dtype, "value") for each, part in parts]
+        return tree(self._columns.fields, values)
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
         """Every shape that `x` may have, in all epochs: at most one for each boundary."""
-        features = self.ragged.values.shape[1:]
-        sizes = zip(self.batch_sizes, self.boundaries, strict=True)
-        return tuple((rows // self.shard[1], boundary, *features) for rows, boundary in sizes)
+        return tuple(map(self._shape, self.batch_sizes, self._sizes.tolist()))
+
+    def _shape(self, rows: int, sizes: Sequence[int]) -> Any:
+        times = dict(zip(self._columns.lengths, sizes, strict=True))
+        found = []
+        for each, part in zip(self._columns.fields, self._columns.flat, strict=True):
+            time = () if each.length is None else (times[each.length],)
+            found.append((rows // self.shard[1], *time, *part.values.shape[1:]))
+        return tree(self._columns.fields, found)
 
     def __getitem__(self, index: int) -> Batch:
         """Batch `index` of epoch 0; from `len(self)` on, of the epochs after it."""
@@ -226,12 +265,8 @@ class BucketBatches:
         rows = rows[process * size : (process + 1) * size]
         indices = np.full(size, -1, np.int32)
         indices[: len(rows)] = rows
-        starts = self.ragged.offsets[indices]
-        lengths = np.where(indices < 0, 0, self.ragged.offsets[indices + 1] - starts)
-        padded = rectangle_of_slices(
-            self.ragged.values, starts, lengths, self.boundaries[bucket], self.value
-        )
-        return *padded, indices
+        x, mask = rectangles(self._columns, indices, self._sizes[bucket], "bucket_batches")
+        return x, mask, indices
 
 
 class BucketIterator(Iterator[Batch]):
@@ -286,8 +321,8 @@ class BucketIterator(Iterator[Batch]):
     def _data(self) -> State:
         batches = self._batches
         return {
-            "sequences": len(batches.ragged.offsets) - 1,
-            "steps": len(batches.ragged.values),
+            "sequences": len(batches._columns.parts[0].offsets) - 1,
+            "steps": int(batches._columns.steps.sum()),
             "batches": len(batches),
             "boundaries": list(batches.boundaries),
             "batch_sizes": list(batches.batch_sizes),

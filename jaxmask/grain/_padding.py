@@ -1,39 +1,45 @@
 """Pad the sequences of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
-from jaxmask._host.rectangle import fill_value, full
+from jaxmask._host.fields import Options, by_length, read_columns
+from jaxmask._host.padding import padded_columns
+from jaxmask._host.rectangle import Side
 from jaxmask._host.stream import noting
-from jaxmask.batching import pad_sequences
 from jaxmask.grain._records import reader, stacked
 
 
 def pad(
-    maxlen: int | None = None,
+    maxlen: int | Mapping[str, int] | None = None,
     *,
-    key: str | None = None,
+    key: str | Sequence[str] | None = None,
     keep: Sequence[str] = (),
     value: Any = 0,
-    dtype: DTypeLike | None = None,
+    dtype: DTypeLike | Mapping[str, Any] | None = None,
+    padding: Side | Mapping[str, Any] = "post",
+    lengths: Mapping[str, Any] | Sequence[str] | None = None,
 ) -> Callable[[Sequence[Any]], Any]:
     """Make the `batch_fn` that pads the sequences of a batch to one length.
 
     Args:
       maxlen: the steps of every batch, which no sequence may exceed. None takes those of the
         longest sequence of each batch, so each new longest length is a new shape to compile.
-      key: of the sequence in a record; None if the record is the sequence.
+      key: of the sequence in a record; a list of them takes these fields of the records; None takes
+        the whole record, which is a sequence or a dict of fields.
       keep: keys of other entries to keep, stacked.
       value: of the padding.
-      dtype: as in `jm.pad_sequences`.
+      dtype: as in `jm.pad_sequences`, like the next two.
+      padding: the side of the padding.
+      lengths: fields that do not share the length of the others.
 
     Returns:
-      A function for `dataset.batch(batch_size, batch_fn=...)`. Batches are pairs `(x, mask)`; with
-      a `key`, dicts with the key, `"mask"` and what was kept.
+      A function for `dataset.batch(batch_size, batch_fn=...)`. Batches are pairs `(x, mask)`, of
+      several fields pairs of dicts; with one `key`, dicts with the key, `"mask"` and what was kept.
 
     Raises:
       TypeError: if `keep` is given without `key`.
@@ -49,7 +55,8 @@ def pad(
     """
     where = "jaxmask.grain.pad"
     row_of = reader(key, keep, ["mask"], where)
-    maxlen = _check.optional_count(maxlen, where, "maxlen")
+    if not isinstance(maxlen, Mapping):
+        maxlen = _check.optional_count(maxlen, where, "maxlen")
 
     def batch(records: Sequence[Any]) -> Any:
         try:
@@ -64,22 +71,29 @@ def pad(
 
     def padded(records: Sequence[Any]) -> Any:
         rows = [noting(k, where, row_of, record) for k, record in enumerate(records)]
-        x, mask = pad_sequences(rows, None, dtype, value=value)
-        if maxlen is not None:
-            if x.shape[1] > maxlen:
-                raise ValueError(
-                    f"{where}: record {int(np.argmax(mask.sum(1)))} of the batch has {x.shape[1]} "
-                    f"steps, more than `maxlen`, {maxlen}. Nothing is cut off in silence."
-                )
-            wide = full((len(x), maxlen, *x.shape[2:]), fill_value(value, x.dtype, where))
-            wide[:, : x.shape[1]] = x
-            x, mask = wide, np.pad(mask, ((0, 0), (0, maxlen - x.shape[1])))
-        if key is None:
+        columns = read_columns(rows, Options(value, dtype, padding, "post", lengths), where)
+        asked = by_length(maxlen, [*columns.lengths], where, "maxlen")
+        times = {
+            name: _time(found, most, where)
+            for (name, found), most in zip(columns.lengths.items(), asked, strict=True)
+        }
+        x, mask = padded_columns(columns, times, where)
+        if not isinstance(key, str):
             return x, mask
         every = np.arange(len(records))
         return {key: x, "mask": mask, **stacked(records, every, keep, len(records), where)}
 
     return batch
+
+
+def _time(lengths: np.ndarray, most: int | None, where: str) -> int:
+    longest = int(lengths.max(initial=0))
+    if most is not None and longest > most:
+        raise ValueError(
+            f"{where}: record {int(np.argmax(lengths))} of the batch has {longest} steps, more "
+            f"than `maxlen`, {most}. Nothing is cut off in silence."
+        )
+    return longest if most is None else most
 
 
 def _shortened(record: Any) -> str:

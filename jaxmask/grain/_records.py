@@ -9,15 +9,20 @@ from jaxmask._host.stream import noting
 
 
 def reader(
-    key: str | None, keep: Sequence[str], made: Sequence[str], where: str
+    key: str | Sequence[str] | None, keep: Sequence[str], made: Sequence[str], where: str
 ) -> Callable[[Any], Any]:
-    """The function that reads the sequence of a record; `made` are the other entries of a batch."""
+    """The function that reads a record, or one or some of its fields.
+
+    `made` are the other entries of a batch.
+    """
     if isinstance(keep, str):
         raise TypeError(f"{where}: `keep` must be a sequence of names, got the str {keep!r}.")
     if key is None:
         if keep:
             raise TypeError(f"{where}: `keep` needs `key`, the name of the sequence in a record.")
         return lambda record: record
+    if not isinstance(key, str):
+        return _chosen([*key], keep, where)
     names = [key, *keep, *made]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -33,6 +38,26 @@ def reader(
                 f"{type(record).__name__}."
             )
         return _entry(record, key, where)
+
+    return read
+
+
+def _chosen(
+    fields: Sequence[str], keep: Sequence[str], where: str
+) -> Callable[[Any], dict[str, Any]]:
+    if keep:
+        raise TypeError(
+            f"{where}: `keep` is for one `key`. Put {list(keep)} beside {list(fields)} in `key`: "
+            "what has one value for each record is a field too."
+        )
+
+    def read(record: Any) -> dict[str, Any]:
+        if not isinstance(record, Mapping):
+            raise TypeError(
+                f"{where}: a record must be a dict with the keys {list(fields)}, got "
+                f"{type(record).__name__}."
+            )
+        return {name: _entry(record, name, where) for name in fields}
 
     return read
 

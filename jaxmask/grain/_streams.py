@@ -1,7 +1,7 @@
 """Bucket and pack the records of a dataset, buffer by buffer."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -9,9 +9,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask._host.bucket_source import Batch, bucket_source
+from jaxmask._host.fields import Options
 from jaxmask._host.pack import Overflow
 from jaxmask._host.pack_source import pack_source
 from jaxmask._host.packed import Packed
+from jaxmask._host.rectangle import Side
 from jaxmask._host.stream import BatchStream, Source
 from jaxmask.grain._records import reader, stacked
 
@@ -56,11 +58,14 @@ class Bucket(_Batches):
       shuffle_seed: an int shuffles within each buffer.
       value: of the padding.
       dtype: of all sequences.
-      key: of the sequence in a record; None if the record is the sequence.
+      padding: the side of the padding.
+      lengths: fields that do not share the length of the others.
+      key: of the sequence in a record; a list of them takes these fields of the records; None takes
+        the whole record, which is a sequence or a dict of fields.
       keep: keys of other entries to keep, stacked; 0 in filler rows.
 
-    Elements are `(x, mask, indices)`; with a `key`, dicts with the key, `"mask"`, `"indices"` and
-    what was kept. `indices` count the parent's elements.
+    Elements are `(x, mask, indices)`, of several fields with dicts; with one `key`, dicts with the
+    key, `"mask"`, `"indices"` and what was kept. `indices` count the parent's elements.
 
     Example:
       >>> import grain, jaxmask as jm
@@ -77,21 +82,23 @@ class Bucket(_Batches):
         batch_size: int | None = None,
         *,
         tokens: int | None = None,
-        boundaries: Sequence[int],
+        boundaries: Sequence[Any] | Mapping[str, Sequence[int]],
         buffer: int = 4096,
         shuffle_seed: int | None = None,
         value: Any = 0,
-        dtype: DTypeLike | None = None,
-        key: str | None = None,
+        dtype: DTypeLike | Mapping[str, Any] | None = None,
+        padding: Side | Mapping[str, Any] = "post",
+        lengths: Mapping[str, Any] | Sequence[str] | None = None,
+        key: str | Sequence[str] | None = None,
         keep: Sequence[str] = (),
     ):
         where = "jaxmask.grain.Bucket"
 
         def finish(records: list[Any], batch: Batch) -> Any:
             x, mask, indices = batch
-            if key is None:
+            if not isinstance(key, str):
                 return batch
-            kept = stacked(records, indices, keep, len(x), where)
+            kept = stacked(records, indices, keep, len(indices), where)
             return {key: x, "mask": mask, "indices": indices, **kept}
 
         of_source = functools.partial(
@@ -101,8 +108,7 @@ class Bucket(_Batches):
             boundaries=boundaries,
             buffer=buffer,
             shuffle_seed=shuffle_seed,
-            value=value,
-            dtype=dtype,
+            fields=Options(value, dtype, padding, "post", lengths),
             where=where,
             row_of=reader(key, keep, ["mask", "indices"], where),
             finish=finish,
@@ -129,13 +135,15 @@ class Pack(_Batches):
       shuffle_seed: an int shuffles the rows of each buffer.
       value: of the padding.
       dtype: of all sequences.
-      key: of the sequence in a record; None if the record is the sequence.
+      lengths: fields that do not share the length of the others.
+      key: of the sequence in a record; a list of them takes these fields of the records; None takes
+        the whole record, which is a sequence or a dict of fields.
       keep: keys of other entries to keep, one value for each record; needs `max_segments`.
 
-    Elements are dicts with the key (or `"x"`), `"mask"`, `"segments"` and `"positions"`. With
-    `max_segments` they also hold `"indices"` `[batch_size * max_segments]`, the index of each
-    sequence among the parent's elements, -1 where there is none, and what was kept, arranged as
-    pooling arranges the results of the sequences.
+    Elements are dicts with the key (or `"x"`), `"mask"`, `"segments"` and `"positions"`, each of
+    them a dict where there are several fields. With `max_segments` they also hold `"indices"`
+    `[batch_size * max_segments]`, the index of each sequence among the parent's elements, -1 where
+    there is none, and what was kept, arranged as pooling arranges the results of the sequences.
 
     Example:
       >>> import grain, jaxmask as jm
@@ -149,7 +157,7 @@ class Pack(_Batches):
     def __init__(
         self,
         parent: grain.MapDataset | grain.IterDataset,
-        row_length: int,
+        row_length: int | Mapping[str, int],
         batch_size: int,
         *,
         buffer: int | None = None,
@@ -157,8 +165,9 @@ class Pack(_Batches):
         max_segments: int | None = None,
         shuffle_seed: int | None = None,
         value: Any = 0,
-        dtype: DTypeLike | None = None,
-        key: str | None = None,
+        dtype: DTypeLike | Mapping[str, Any] | None = None,
+        lengths: Mapping[str, Any] | Sequence[str] | None = None,
+        key: str | Sequence[str] | None = None,
         keep: Sequence[str] = (),
     ):
         where = "jaxmask.grain.Pack"
@@ -170,7 +179,7 @@ class Pack(_Batches):
         made = ["mask", "segments", "positions", "indices"]
 
         def finish(records: list[Any], packed: Packed) -> Any:
-            found = {key or "x": packed.x, "mask": packed.mask}
+            found = {key if isinstance(key, str) else "x": packed.x, "mask": packed.mask}
             found |= {"segments": packed.segments, "positions": packed.positions}
             if max_segments is None:
                 return found
@@ -187,8 +196,7 @@ class Pack(_Batches):
             overflow=overflow,
             max_segments=max_segments,
             shuffle_seed=shuffle_seed,
-            value=value,
-            dtype=dtype,
+            fields=Options(value, dtype, lengths=lengths),
             where=where,
             row_of=reader(key, keep, made, where),
             finish=finish,

@@ -1,47 +1,54 @@
 """Pack sequences that are all there into rows, and unpack them."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
 from jaxmask._host.arrays import to_numpy
-from jaxmask._host.flatten import flatten
-from jaxmask._host.pack import OVERFLOWS, Overflow, cut, fill
-from jaxmask._host.packed import Packed
-from jaxmask._host.plan import best_fit_decreasing
-from jaxmask._host.rectangle import concatenate_slices, fill_value
-from jaxmask._types import ArrayLike
+from jaxmask._host.fields import Field, Options, leaves_of, read_columns, require_lengths, tree
+from jaxmask._host.pack import OVERFLOWS, Overflow, check_row_length, cut, fill, row_lengths_of
+from jaxmask._host.packed import Packed, slots_of
+from jaxmask._host.plan import best_fit_of_several
+from jaxmask._host.rectangle import concatenate_slices
 
 
 def pack_sequences(
-    sequences: Iterable[Any],
-    row_length: int,
+    sequences: Iterable[Any] | Mapping[str, Any],
+    row_length: int | Mapping[str, int],
     *,
     overflow: Overflow = "error",
     max_segments: int | None = None,
     value: Any = 0,
-    dtype: DTypeLike | None = None,
+    dtype: DTypeLike | Mapping[str, Any] | None = None,
+    lengths: Mapping[str, Any] | Sequence[str] | None = None,
 ) -> Packed:
     """Put several sequences into each row, so that hardly any step is padding.
 
     Best-fit decreasing: the longest sequence first, each into the fitting row with the fewest free
     steps. A sequence stays in one piece unless `overflow="split"` cuts it.
 
+    Of records, all fields are packed alike, and `packed.x` and the like are dicts. Where records
+    have several lengths, such as source and target, a record goes into a row that has room for
+    each, and has the same segment id in all, so that `masks.same_segment` joins them.
+
     Args:
-      sequences: as in `pad_sequences`; `jm.Ragged` and columns of Arrow are read without a copy
-        for each row.
-      row_length: the steps of a row.
+      sequences: as in `pad_sequences`, records too; `jm.Ragged` and columns of Arrow are read
+        without a copy for each row.
+      row_length: the steps of a row; a dict gives those of each length.
       overflow: what to do with a sequence longer than a row. `"error"` refuses it, `"split"` cuts
-        it into pieces that count as sequences of their own, `"truncate"` keeps its first steps,
-        `"drop"` leaves it out; `packed.dropped` holds the steps that were left out.
+        it into pieces that count as sequences of their own (records of one length only),
+        `"truncate"` keeps its first steps, `"drop"` leaves it out; `packed.dropped` holds
+        the steps that were left out.
       max_segments: the most sequences of a row, for each of which pooling gives `max_segments`
         results. None sets no limit. With short sequences, a small limit leaves rows less full.
       value: of the padding.
-      dtype: as in `pad_sequences`.
+      dtype: as in `pad_sequences`, like `lengths`.
+      lengths: fields that do not share the length of the others.
 
     Returns:
       `Packed`, with NumPy fields `x [rows, row_length, feature...]`, `mask`, `segments` and
@@ -62,27 +69,32 @@ def pack_sequences(
       [1, 4, 9, 4]
     """
     where = "pack_sequences"
-    row_length = _check.count(row_length, where, "row_length", least=1)
+    row_length = check_row_length(row_length, where)
     _check.choice(overflow, OVERFLOWS, where, "overflow")
     max_segments = _check.optional_count(max_segments, where, "max_segments", least=1)
-    ragged = flatten(sequences, dtype, where)
-    filler = fill_value(value, ragged.values.dtype, where)
-    cuts = cut(ragged.lengths, row_length, overflow, where)
-    plan = best_fit_decreasing(cuts.length, row_length, max_segments)
-    return fill(ragged, cuts, plan, row_length, filler)
+    columns = read_columns(sequences, Options(value, dtype, lengths=lengths), where)
+    columns = columns._replace(parts=columns.flat)
+    names = [*columns.lengths]
+    require_lengths(names, where)
+    rows = row_lengths_of(row_length, names, overflow, where)
+    cuts = cut(columns.steps, rows, overflow, names, where)
+    plan = best_fit_of_several(cuts.length, rows, max_segments)
+    return fill(columns, cuts, plan, rows, where, max_segments=max_segments)
 
 
-def unpack_sequences(y: ArrayLike, packed: Packed) -> list[np.ndarray]:
+def unpack_sequences(y: Any, packed: Packed) -> list[Any]:
     """Unpack the sequences of packed rows: the inverse of `pack_sequences`.
 
     Args:
-      y: `[rows, row_length, feature...]`, any dtype: `packed.x`, or what a model made of it.
+      y: `[rows, row_length, feature...]`, any dtype: `packed.x`, or what a model made of it. Of
+        records, a dict with some of the fields, or an array where they have one length.
       packed: what `pack_sequences` returned.
 
     Returns:
       A list of arrays `[n, feature...]` in the order of the sequences that went in, views of one
       new array. The pieces of a split sequence are joined. Steps that were cut off are missing and
-      a dropped sequence is empty; `packed.dropped` holds those steps.
+      a dropped sequence is empty; `packed.dropped` holds those steps. Of a dict, a list of records;
+      a record that is in no row has None for what has no length.
 
     Raises:
       TypeError: if `y` is not an array.
@@ -95,18 +107,61 @@ def unpack_sequences(y: ArrayLike, packed: Packed) -> list[np.ndarray]:
       [[10], [20, 20], []]
     """
     where = "unpack_sequences"
-    source = to_numpy(y, "y", where)
-    rows, row_length = packed.mask.shape
+    pieces, fields = packed.pieces, packed._fields
+    if not isinstance(y, Mapping):
+        if isinstance(pieces.length, Mapping) and len(pieces.length) > 1:
+            raise ValueError(
+                f"{where}: the rows have the lengths {', '.join(map(repr, pieces.length))}. Say "
+                "which field `y` belongs to: `{field: y}`."
+            )
+        field = next(field for field in fields if field.length is not None)
+        return _unpacked(y, field, packed, where, "y")
+    known = {field.path: field for field in fields}
+    leaves = dict(leaves_of(y))
+    if foreign := [path for path in leaves if path not in known]:
+        raise ValueError(
+            f"{where}: `packed` has no field {'.'.join(foreign[0])!r}, only "
+            f"{', '.join(field.name for field in fields)}."
+        )
+    chosen = [known[path] for path in leaves]
+    columns = [
+        _of_each(leaf, packed, field.where(where))
+        if field.length is None
+        else _unpacked(leaf, field, packed, field.where(where), "y")
+        for field, leaf in zip(chosen, leaves.values(), strict=True)
+    ]
+    return [tree(chosen, row) for row in zip(*columns, strict=True)]
+
+
+def _unpacked(y: Any, field: Field, packed: Packed, where: str, name: str) -> list[np.ndarray]:
+    """The sequences of one field."""
+    source = to_numpy(y, name, where)
+    pieces = packed.pieces
+    starts, lengths = pieces.start, pieces.length
+    mask = packed.mask
+    for key in field.path:
+        mask = mask[key]
+    if field.path:
+        starts, lengths = starts[field.length], lengths[field.length]
+    rows, row_length = mask.shape
     if source.shape[:2] != (rows, row_length):
         raise ValueError(
-            f"{where}: `y` must be [rows, row_length, ...] = [{rows}, {row_length}, ...] as "
+            f"{where}: `{name}` must be [rows, row_length, ...] = [{rows}, {row_length}, ...] as "
             f"`packed.x` is, got shape {source.shape}."
         )
-    pieces = packed.pieces
     flat = source.reshape(rows * row_length, *source.shape[2:])
-    values = concatenate_slices(
-        flat, np.maximum(pieces.row, 0) * row_length + pieces.start, pieces.length
-    )
-    steps = np.concatenate([[0], np.cumsum(pieces.length)])
+    values = concatenate_slices(flat, np.maximum(pieces.row, 0) * row_length + starts, lengths)
+    steps = np.concatenate([[0], np.cumsum(lengths)])
     bounds = steps[np.searchsorted(pieces.sequence, np.arange(packed.count + 1))].tolist()
     return [values[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def _of_each(y: Any, packed: Packed, where: str) -> list[Any]:
+    """One value for each record, of its first piece; None for a record that is in no row."""
+    source = to_numpy(y, "y", where)
+    rows = len(jax.tree.leaves(packed.segments)[0])
+    most = len(source) // max(rows, 1)
+    pieces = packed.pieces
+    slots = dict(zip(pieces.sequence[::-1].tolist(), slots_of(pieces, most)[::-1], strict=True))
+    found = [slots.get(k, -1) for k in range(packed.count)]
+    return [None if slot < 0 else source[slot] for slot in found]
