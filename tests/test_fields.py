@@ -122,6 +122,33 @@ def test_buckets_hold_every_record_once_in_few_shapes(pairs, batch_size, kind, s
                 assert size["target"] == min(b for b in (2, 5) if b >= m)
 
 
+def test_a_record_goes_into_the_smallest_shape_that_holds_it():
+    shapes = [{"s": 6, "t": 6}, {"s": 2, "t": 3}]
+    columns = {"s": [[1], [1] * 5], "t": [[2] * 3, [2]]}
+    batches = jm.bucket_batches(columns, 1, boundaries=shapes, lengths=["s", "t"])
+    assert [(x["s"].shape[1], indices.tolist()) for x, _, indices in batches] == [
+        (2, [0]),
+        (6, [1]),
+    ]
+
+
+def test_each_field_of_a_bucket_has_its_side():
+    columns = {"a": [[1], [1, 2]], "b": [[3], [4, 5]]}
+    for batches in (
+        jm.bucket_batches(columns, 2, boundaries=[2], padding={"b": "pre"}),
+        jm.bucket_stream(
+            [{"a": [1], "b": [3]}, {"a": [1, 2], "b": [4, 5]}],
+            2,
+            boundaries=[2],
+            padding={"b": "pre"},
+        ),
+    ):
+        ((x, mask, _),) = batches
+        assert x["a"].tolist() == [[1, 0], [1, 2]]
+        assert x["b"].tolist() == [[0, 3], [4, 5]]
+        assert all(equal(mask[name], x[name] > 0) for name in x)
+
+
 def test_chosen_shapes_waste_little():
     draw = np.random.default_rng(0)
     source = draw.integers(1, 100, 2000)
