@@ -109,7 +109,7 @@ def skip_examples_without_their_library(items):
     for item in items:
         lines = "".join(e.source for e in item.dtest.examples) if hasattr(item, "dtest") else ""
         for name in missing:
-            if f"import {name}" in lines:
+            if re.search(rf"import .*\b{name}\b", lines):
                 item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 

@@ -12,8 +12,22 @@ None of these libraries is imported before a model of it is converted.
 
 from jaxmask.interop._explain import explain
 from jaxmask.interop._flax import from_flax
+from jaxmask.interop._packed import from_packed_sequence, to_packed_sequence
 from jaxmask.interop._plan import InteropWarning, Plan
+from jaxmask.interop._state_dict import Loaded, load_state_dict
+from jaxmask.interop._to_torch import to_torch
 from jaxmask.interop._torch import from_torch
 
-__all__ = ["InteropWarning", "Plan", "explain", "from_flax", "from_torch"]
+__all__ = [
+    "InteropWarning",
+    "Loaded",
+    "Plan",
+    "explain",
+    "from_flax",
+    "from_packed_sequence",
+    "from_torch",
+    "load_state_dict",
+    "to_packed_sequence",
+    "to_torch",
+]
 __dir__ = __all__.copy

@@ -56,7 +56,7 @@ class Layer:
     @property
     def name(self) -> str:
         """The layer in a sentence."""
-        return f"`{self.path}` ({self.source})" if self.path else f"the model ({self.source})"
+        return _name(self.path, self.source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,10 @@ class Plan:
         return "\n".join(lines)
 
 
+def _name(path: str, source: str) -> str:
+    return f"`{path}` ({source})" if path else f"the model ({source})"
+
+
 def plan_of(layer: Layer) -> Plan:
     """All layers, the outer before the inner."""
     return Plan(tuple(_each(layer)))
@@ -129,6 +133,7 @@ class At:
       plan: plans any layer of this library.
       replace: layers of the user, by path.
       rngs: of the noise of layers that are made.
+      causal: what self-attention is to be.
     """
 
     path: str
@@ -136,6 +141,12 @@ class At:
     plan: Callable[[Any, "At"], Layer]
     replace: Replacements
     rngs: Any = None
+    causal: bool = False
+
+    @property
+    def name(self) -> str:
+        """The layer in a sentence."""
+        return _name(self.path, self.source)
 
     def of(self, source: str) -> "At":
         """The same place, once the class of the layer is known."""
@@ -177,7 +188,7 @@ def convert(
             f"{where}: `replace` names `{unknown[0]}`, which is no layer of the model. Its layers "
             f"are: {', '.join(part.path for part in plan.layers if part.path)}."
         )
-    module = _make(layer)
+    module = _made(layer, {})
     if not _takes_a_mask(module):
         module = Sequential(module)
     _warn(plan, where)
@@ -186,9 +197,12 @@ def convert(
     return module
 
 
-def _make(layer: Layer) -> Any:
-    assert layer.make is not None
-    return layer.make(*map(_make, layer.parts))
+def _made(layer: Layer, made: dict[int, Any]) -> Any:
+    """What a layer becomes: one object, wherever the layer stands."""
+    if id(layer) not in made:
+        assert layer.make is not None
+        made[id(layer)] = layer.make(*(_made(part, made) for part in layer.parts))
+    return made[id(layer)]
 
 
 def _takes_a_mask(module: Any) -> bool:

@@ -1,47 +1,48 @@
 """PyTorch modules as masked modules. PyTorch is never imported: a module is known by its class."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, nn
+from jaxmask import _check
 from jaxmask.interop import _weights as weights
 from jaxmask.interop._plan import NO_REPLACEMENTS, At, Layer, Replacements, convert
-from jaxmask.interop._torch_weights import RULES
-
-_PLANNERS: dict[str, Callable[[Any, At], Layer]] = {}
-
-
-def planner(*names: str) -> Callable[..., Any]:
-    """Register how the modules of `torch.nn` of these names are planned."""
-
-    def register(f: Callable[[Any, At], Layer]) -> Callable[[Any, At], Layer]:
-        _PLANNERS.update(dict.fromkeys(names, f))
-        return f
-
-    return register
+from jaxmask.interop._torch_layers import PLANNERS
 
 
 def from_torch(
-    module: Any, *, replace: Replacements = NO_REPLACEMENTS, rngs: nnx.Rngs | None = None
+    module: Any,
+    *,
+    causal: bool = False,
+    replace: Replacements = NO_REPLACEMENTS,
+    rngs: nnx.Rngs | None = None,
 ) -> Any:
     """Convert a PyTorch module to a masked module with the same weights, in evaluation mode.
 
+    Each row gives what the source gives for that row alone, without its padding. Arrays are batch
+    first and features last here, whatever `batch_first` says and where PyTorch has channels first.
+    A recurrent layer returns its outputs; `module.run(module.initial_carry(batch), x, mask)`
+    returns the states as well.
+
     Args:
-      module: a `torch.nn.Module`.
+      module: a `torch.nn.Module`: recurrent layers, `Embedding`, `Linear`, norms, `Conv1d`,
+        attention, transformer encoders, `Dropout`, activations, and `Sequential` of them;
+        `explain` says what each layer becomes. A module with a `forward` of its own is not covered:
+        its parts are, and `load_state_dict` fills a model that you wrote again.
+      causal: self-attention sees no later step. PyTorch passes that mask when a module is called.
       replace: masked layers to put in the place of some of the model's, by path, such as
         `{"encoder.2": jm.nn.Passthrough(f)}`.
       rngs: source of the noise of dropout in training; `nnx.Rngs(0)` where None.
 
     Returns:
-      A module `(x, mask=None) -> (y, mask)`. All arrays are batch first and channels last.
+      A module `(x, mask=None) -> (y, mask)`.
 
     Raises:
       TypeError: if `module` is no PyTorch module.
-      ValueError: if a layer, or an option of one, is not covered; the text names all of them.
+      ValueError: if a layer, or an option of one, is not covered, or is in half precision; the text
+        names all of them.
 
     Example:
       >>> import torch, jaxmask as jm
@@ -55,19 +56,33 @@ def from_torch(
             f"from_torch: expected a `torch.nn.Module`, got {_check.kind_of(module)}. Weights "
             "alone, a `state_dict`, go into a model with `jm.interop.load_state_dict`."
         )
-    return convert(
-        plan(module, replace, rngs),
-        "from_torch",
-        [f"torch.nn.{name}" for name in _PLANNERS],
-        replace,
-    )
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    return convert(plan(module, replace, causal, rngs), "from_torch", covered(), replace)
+
+
+def covered() -> list[str]:
+    """The modules that are covered, for texts."""
+    return [f"torch.nn.{name}" for name in sorted(PLANNERS)]
 
 
 def plan(
-    module: Any, replace: Replacements = NO_REPLACEMENTS, rngs: nnx.Rngs | None = None
+    module: Any,
+    replace: Replacements = NO_REPLACEMENTS,
+    causal: bool = False,
+    rngs: nnx.Rngs | None = None,
 ) -> Layer:
     """What the module becomes."""
-    return _plan(module, At("", "", _plan, replace, nnx.Rngs(0) if rngs is None else rngs))
+    planned: dict[int, Layer] = {}
+
+    def each(module: Any, at: At) -> Layer:
+        # A module that stands in two places stays one.
+        if id(module) not in planned or at.path in replace:
+            planned[id(module)] = _plan(module, at)
+        return planned[id(module)]
+
+    root = each(module, At("", "", each, replace, rngs, causal))
+    about = {"notes": (*root.notes, *_frozen(module)), "differs": (*root.differs, *_tied(module))}
+    return dataclasses.replace(root, **about)  # type: ignore[arg-type]
 
 
 def _plan(module: Any, at: At) -> Layer:
@@ -76,14 +91,16 @@ def _plan(module: Any, at: At) -> Layer:
     at = at.of(f"torch.nn.{kind.__name__}" if is_of_torch else kind.__name__)
     if (mine := at.replaced()) is not None:
         return mine
-    if not (is_of_torch and kind.__name__ in _PLANNERS):
-        return at.refused(_why_unknown(module, is_of_torch))
+    if not _is_module(module):
+        return at.refused("it is no `torch.nn.Module`.")
+    if not (is_of_torch and kind.__name__ in PLANNERS):
+        return at.refused(_why_unknown(is_of_torch))
     if module._forward_hooks or module._forward_pre_hooks:
         return at.refused("it has forward hooks, which would not run.")
     for name, value in module.named_parameters(recurse=False):
-        if unfit := weights.unfit(weights.as_numpy(value).dtype):
+        if unfit := weights.unfit(value):
             return at.refused(f"`{name}` {unfit}")
-    return _PLANNERS[kind.__name__](module, at)
+    return PLANNERS[kind.__name__](module, at)
 
 
 def _is_module(module: Any) -> bool:
@@ -93,55 +110,32 @@ def _is_module(module: Any) -> bool:
     )
 
 
-def _why_unknown(module: Any, is_of_torch: bool) -> str:
+def _why_unknown(is_of_torch: bool) -> str:
     if is_of_torch:
         return "it is not covered."
     return (
         "its class is not of `torch.nn`, so what its `forward` does is unknown. Convert the "
-        "modules in it, and write its `forward` as a function of `(x, mask)`."
+        "modules in it, and write its `forward` for `(x, mask)`; or fill a model that you wrote "
+        "again with `jm.interop.load_state_dict`."
     )
 
 
-def filled(layer: Any, module: Any, at: At) -> Any:
-    """A new layer with the weights of the module."""
-    state = {name: weights.as_numpy(value) for name, value in module.state_dict().items()}
-    for variable, array, name in RULES[type(layer)](layer, state.__getitem__):
-        weights.put(variable, array, f"from_torch: {at.path} ({at.source}), `{name}`")
-    return layer
+def _tied(module: Any) -> Iterator[str]:
+    """Parameters with two names, except those of a module that stands in two places."""
+    names: dict[int, list[str]] = {}
+    for path, inside in module.named_modules():
+        for name, value in inside.named_parameters(prefix=path, recurse=False):
+            names.setdefault(id(value), []).append(name)
+    for tied in names.values():
+        if len(tied) > 1:
+            listed = " and ".join(f"`{name}`" for name in tied)
+            yield f"{listed} are one parameter in the source; training moves them apart here."
 
 
-def zeros(module: Any, at: At) -> dict[str, Any]:
-    """Options of a layer whose weights are set afterwards."""
-    dtype = weights.as_numpy(next(iter(module.state_dict().values()))).dtype
-    return {"param_dtype": dtype, "rngs": nnx.Rngs(0)}
-
-
-@planner("Sequential")
-def _sequential(module: Any, at: At) -> Layer:
-    parts = tuple(at.inside(name, inside) for name, inside in module.named_children())
-    return at.layer("jm.nn.Sequential", nn.Sequential, parts=parts)
-
-
-@planner("Linear")
-def _linear(module: Any, at: At) -> Layer:
-    def make() -> nnx.Linear:
-        options: dict[str, Any] = {"use_bias": module.bias is not None}
-        layer = nnx.Linear(module.in_features, module.out_features, **options, **zeros(module, at))
-        return filled(layer, module, at)
-
-    return at.layer("nnx.Linear", make)
-
-
-_ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    "ReLU": jax.nn.relu,
-    "Tanh": jnp.tanh,
-    "Sigmoid": jax.nn.sigmoid,
-    "SiLU": jax.nn.silu,
-    "Identity": jax.nn.identity,
-}
-
-
-@planner(*_ACTIVATIONS)
-def _activation(module: Any, at: At) -> Layer:
-    f = _ACTIVATIONS[type(module).__name__]
-    return at.layer(f.__name__, lambda: f)
+def _frozen(module: Any) -> Iterator[str]:
+    frozen = [name for name, value in module.named_parameters() if not value.requires_grad]
+    if frozen:
+        yield (
+            f"{len(frozen)} parameters (`{frozen[0]}`, ...) are frozen in the source and trainable "
+            "here: leave them out of the `wrt` of the optimizer."
+        )

@@ -25,19 +25,20 @@ def checked(value: Any, shape: tuple[int, ...], at: str) -> np.ndarray:
     array = as_numpy(value)
     if array.shape != shape:
         raise ValueError(f"{at}: expected an array of shape {shape}, got {array.shape}.")
-    if why := unfit(array.dtype):
+    if why := unfit(array):
         raise TypeError(f"{at} {why}")
     return array
 
 
-def unfit(dtype: np.dtype) -> str:
-    """Why weights of this dtype are not taken; empty for float32, and float64 where JAX has it."""
+def unfit(value: Any) -> str:
+    """Why weights of a dtype are not taken; empty for float32, and float64 where JAX has it."""
+    dtype = as_numpy(value).dtype
     if dtype in HALF:
         return (
             f"holds {dtype}, whose sums the two libraries round differently. Convert the model in "
             "float32 (`model.float()` in PyTorch), then pass inputs in half precision."
         )
-    if dtype == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+    if dtype == np.float64 != jax.dtypes.canonicalize_dtype(dtype):
         return (
             "holds float64, which JAX would round. Turn it on, "
             '`jax.config.update("jax_enable_x64", True)`, or convert the model in float32.'
