@@ -61,7 +61,7 @@ def bucket_source(
     return BatchStream(
         source,
         buffer,
-        weigh=lambda lengths: 1,
+        weigh=lambda row: 1,
         arrange=arrange,
         make=make,
         reader=reader,

@@ -93,8 +93,11 @@ def pack_source(
     sizes = [*row_length.values()] if isinstance(row_length, Mapping) else [row_length]
     unit = math.lcm(*sizes)
 
-    def weigh(lengths: list[int]) -> int:
-        rows_of_each = rows().tolist() if len(lengths) > 1 else sizes
+    def weigh(row: Row) -> int:
+        lengths = reader.steps(row)
+        if len(lengths) == 1:
+            return max(1, lengths[0]) * (unit // sizes[0])
+        rows_of_each = rows().tolist()
         return max(
             max(1, steps) * (unit // size)
             for steps, size in zip(lengths, rows_of_each, strict=True)

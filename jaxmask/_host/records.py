@@ -43,6 +43,7 @@ class RecordReader:
         """Forget the fields, as before the first record."""
         self.fields: tuple[Field, ...] | None = None
         self.names: tuple[str, ...] = ()
+        self._first: list[int] = []
         self._like: list[np.ndarray | None] = []
 
     def read(self, record: Any, index: int) -> Row:
@@ -50,10 +51,12 @@ class RecordReader:
         if self.fields is None:
             self._find(record)
         assert self.fields is not None
-        if not self.fields[0].path:
-            values = [record]
-        else:
-            values = entries(record, [field.path for field in self.fields], index, self._where)
+        if not self.fields[0].path:  # the common case, and nothing to agree with
+            alone = read_row(record, index, self._like[0], self._dtypes[0], self._where)
+            if self._like[0] is None and len(alone):
+                self._like[0] = alone[:0]
+            return (alone,)
+        values = entries(record, [field.path for field in self.fields], index, self._where)
         row = []
         for k, (field, value) in enumerate(zip(self.fields, values, strict=True)):
             where, like = field.where(self._where), self._like[k]
@@ -62,13 +65,19 @@ class RecordReader:
             if like is None and len(found):
                 self._like[k] = found[:0]
             row.append(found)
-        if len(row) > 1:
-            self._agree(row, index)
+        self._agree(row, index)
         return tuple(row)
 
     def steps(self, row: Row) -> list[int]:
         """How many steps a record has, of each length."""
         return [len(row[k]) for k in self._first]
+
+    def lengths(self, rows: list[Row]) -> np.ndarray:
+        """`[records, lengths]`, int64: the steps of many records."""
+        found = [
+            np.fromiter((len(row[k]) for row in rows), np.int64, len(rows)) for k in self._first
+        ]
+        return np.stack(found, 1) if found else np.zeros((0, 1), np.int64)
 
     def pieces(self, row: Row, size: int) -> list[Row]:
         """The row in pieces of at most `size` steps; what has no length is in each."""

@@ -152,7 +152,7 @@ class BatchStream(Iterator[T], Generic[T]):
         source: Source,
         size: int,
         *,
-        weigh: Callable[[list[int]], int],
+        weigh: Callable[[Row], int],
         arrange: Callable[[Buffer], Arranged],
         make: Callable[[Buffer, Any], T],
         reader: RecordReader,
@@ -161,7 +161,7 @@ class BatchStream(Iterator[T], Generic[T]):
         options: Mapping[str, Any],
         where: str,
     ):
-        # A buffer is full when the `weigh(lengths)` in it add up to `size`; `make` turns a
+        # A buffer is full when the `weigh(row)` in it add up to `size`; `make` turns a
         # specification that `arrange` gave into a batch; `row_of` takes out of a record what
         # `reader` reads, and `pieces_of` cuts it. The options decide which batches there are, as
         # JSON has them.
@@ -252,10 +252,9 @@ class BatchStream(Iterator[T], Generic[T]):
         carried = len(self._carried)
         entries = self._carried + read
         rows = [row for _, _, row in entries]
-        lengths = np.array(list(map(self._reader.steps, rows)), np.int64)
         self._buffer = Buffer(
             rows=rows,
-            lengths=lengths.reshape(len(rows), max(1, len(self._reader.names))),
+            lengths=self._reader.lengths(rows),
             records=[record for _, record, _ in entries],
             indices=np.array([index for index, _, _ in entries], np.int64),
             carried=carried,
@@ -278,6 +277,7 @@ class BatchStream(Iterator[T], Generic[T]):
             row = noting(self._index, self._where, self._row_of, record)
             pieces = self._pieces_of(self._reader.read(row, self._index))
             read += [(self._index, record, piece) for piece in pieces]
-            weight += sum(self._weigh(self._reader.steps(piece)) for piece in pieces)
+            for piece in pieces:
+                weight += self._weigh(piece)
             self._index += 1
         return read, False
