@@ -14,6 +14,7 @@ def law(
     over: Callable[[Entry], bool] = lambda entry: True,
     of_gradients: bool = False,
     of_every_call: bool = True,
+    of_modules: bool = True,
 ) -> Callable[[Callable], Callable]:
     """Run a test over every entry that it speaks of and that is not exempt.
 
@@ -23,6 +24,7 @@ def law(
         and to which rounding. With `--all`, every law is compiled so.
       of_every_call: run on every change over modules and over every way to call a function that
         the registry has. Otherwise one entry of each function is tried, and all with `--all`.
+      of_modules: run on every change over modules, which call a function that is tried anyway.
     """
 
     def register(function: Callable) -> Callable:
@@ -30,6 +32,7 @@ def law(
         LAWS[name] = function
         function.of_gradients = of_gradients
         function.of_every_call = of_every_call
+        function.of_modules = of_modules
         entries = [entry for entry in REGISTRY if name not in entry.exempt and over(entry)]
         return pytest.mark.law(pytest.mark.parametrize("entry", entries, ids=str)(function))
 

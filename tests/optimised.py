@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import jax
 from jax._src import xla_bridge
+from jax._src.interpreters import mlir
 
 # XLA ends the process at a flag that it does not know.
 _HAS_EMITTERS_FLAG = jax.__version_info__ < (0, 11)
@@ -33,6 +35,29 @@ def compile_quickly() -> None:
     """From here on XLA optimises little; to be called before it first starts."""
     jax.config.update("jax_disable_most_optimizations", True)
     _add_flags(QUICK_FLAGS)
+
+
+def share_mlir_contexts() -> None:
+    """Lower many programs in one MLIR context: making one takes longer than lowering `x + y`."""
+    _Contexts.make = staticmethod(mlir.make_ir_context)
+    mlir.make_ir_context = _contexts.shared
+
+
+class _Contexts(threading.local):
+    """One for each thread, and a new one now and then, since it keeps every constant it saw."""
+
+    make: Callable[[], Any]
+    programs = 0
+    context: Any = None
+
+    def shared(self) -> Any:
+        if self.programs % 1000 == 0:
+            self.context = self.make()
+        self.programs += 1
+        return self.context
+
+
+_contexts = _Contexts()
 
 
 def _add_flags(flags: str) -> None:

@@ -145,7 +145,7 @@ def strict():
         jax.config.update(name, value)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", CAREFUL)
 def test_strict_settings(strict, name):
     row, x = PROGRAMS[name], X.astype(np.float32)
