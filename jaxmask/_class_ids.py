@@ -59,6 +59,20 @@ def checked_frames(
     return logits, mask
 
 
+def check_labels(labels: ArrayLike, label_mask: Mask, batch: int, where: str) -> None:
+    """Labels `[batch, label]`, integer, and their mask; their values are for `real_ids`."""
+    labels, _ = _check.pair(
+        labels, label_mask, where, over_time=True, segments=False, name="labels"
+    )
+    if labels.ndim != 2 or len(labels) != batch:
+        raise ValueError(
+            f"{where}: `labels` must be [batch, label] with a batch of {batch}, got shape "
+            f"{labels.shape}."
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{where}: `labels` must be integer class ids, got dtype {labels.dtype}.")
+
+
 def nan_unless(valid: Array, y: Array) -> Array:
     """`y`, and nan where it is not valid."""
     seen = _check.known(valid)

@@ -1,5 +1,6 @@
 """Conditional random fields against all paths, one by one."""
 
+import functools
 import itertools
 
 import jax
@@ -67,6 +68,89 @@ def test_the_best_path_is_the_best_of_all():
             best = max(all_paths(steps), key=lambda path: score(steps, path, **weights))
             assert tuple(found[row][MASK[row]].tolist()) == best
         assert not np.asarray(found)[~MASK].any()
+
+
+def test_the_n_best_paths_are_the_best_of_all():
+    logits, _, weights = drawn(1)
+    run = jax.jit(functools.partial(jm.decoding.viterbi, n_best=5, **weights))
+    (found, mask), (scores, there) = run(logits, MASK)
+    assert np.asarray(there).sum(1).tolist() == [5, 5, 5, TAGS, 0]
+    assert not np.asarray(found)[~np.asarray(mask)].any()
+    for row in rows():
+        steps = logits[row][MASK[row]]
+        paths = sorted(all_paths(steps), key=lambda path: -score(steps, path, **weights))[:5]
+        for i, path in enumerate(paths):
+            assert tuple(found[row, i][MASK[row]].tolist()) == path
+            np.testing.assert_allclose(scores[row, i], score(steps, path, **weights), rtol=1e-5)
+    one, _ = jm.decoding.viterbi(logits, MASK, **weights)
+    np.testing.assert_array_equal(one, found[:, 0])
+    segments = jm.Segments(MASK.astype(np.int32), 1)
+    with pytest.raises(jm.MaskError, match="viterbi with `n_best`"):
+        jm.decoding.viterbi(logits, segments, **weights, n_best=2)
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_forward_and_backward_are_sums_over_all_paths(forbidden):
+    logits, _, weights = drawn(2)
+    if forbidden:  # from left to right only
+        weights["transitions"][np.tril_indices(TAGS, -1)] = -np.inf
+        weights["start"][1:] = -np.inf
+    found = jm.decoding.forward_backward(logits, MASK, **weights)
+    log_z, row_mask = jm.losses.crf_log_partition(logits, MASK, **weights)
+    assert row_mask.tolist() == found.log_likelihood[1].tolist() == [True] * 4 + [False]
+    np.testing.assert_allclose(found.log_likelihood[0], log_z, rtol=1e-6)
+    none = {name: np.zeros(TAGS) for name in ("start", "end")}
+    tags = range(TAGS)
+
+    def total(steps, last, first, **ends):
+        """Over the paths of these steps, whose ends are the tags given."""
+        paths = [p for p in all_paths(steps) if p[-1] in last and p[0] in first]
+        return logsumexp([score(steps, p, **(weights | ends)) for p in paths])
+
+    for row in rows():
+        steps = logits[row][MASK[row]].astype(np.float64)
+        forward, backward, smoothed = (
+            np.asarray(pair[0])[row][MASK[row]]
+            for pair in (found.forward, found.backward, found.smoothed)
+        )
+        np.testing.assert_allclose(log_z[row], total(steps, tags, tags), rtol=1e-5)
+        for t, k in itertools.product(range(len(steps)), tags):
+            before = total(steps[: t + 1], [k], tags, end=none["end"])
+            after = total(steps[t:], tags, [k], start=none["start"]) - steps[t][k]
+            np.testing.assert_allclose(forward[t, k], before, rtol=1e-5)
+            np.testing.assert_allclose(backward[t, k], after, rtol=1e-5, atol=1e-5)
+            share = np.exp(before + after - total(steps, tags, tags))
+            np.testing.assert_allclose(smoothed[t, k], share, rtol=1e-4, atol=1e-6)
+    marginals, _ = jm.decoding.crf_marginals(logits, MASK, **weights)
+    np.testing.assert_allclose(found.smoothed[0], marginals, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_the_log_partition_counts_transitions():
+    logits, _, weights = drawn(3)
+
+    def total(transitions):
+        given = weights | {"transitions": transitions}
+        return jnp.sum(jm.losses.crf_log_partition(logits[:3], MASK[:3], **given)[0])
+
+    counts = np.zeros((TAGS, TAGS))
+    for row in range(3):
+        steps = logits[row][MASK[row]].astype(np.float64)
+        paths = all_paths(steps)
+        scores = np.array([score(steps, path, **weights) for path in paths])
+        for path, p in zip(paths, np.exp(scores - logsumexp(scores)), strict=True):
+            for pair in itertools.pairwise(path):
+                counts[pair] += p
+    np.testing.assert_allclose(jax.grad(total)(weights["transitions"]), counts, rtol=1e-4)
+
+
+def test_a_row_that_is_impossible_is_nan():
+    logits, _, weights = drawn()
+    logits[1, 2] = -np.inf
+    found = jm.decoding.forward_backward(logits, MASK, **weights)
+    assert np.isneginf(found.log_likelihood[0]).tolist() == [False, True, False, False, False]
+    assert np.isnan(found.smoothed[0]).any((1, 2)).tolist() == [False, True, False, False, False]
+    with pytest.raises(ValueError, match="forward_backward: `log_likelihoods` must be"):
+        jm.decoding.forward_backward(logits[..., 0], MASK, **weights)
 
 
 def test_marginals_are_shares_of_all_paths():

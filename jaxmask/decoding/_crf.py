@@ -1,12 +1,15 @@
 """The best path through a chain of tags, and the marginal probability of each tag."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
 from jaxmask._steps import segments_apart
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask.decoding._best import Decoded
 
 __all__ = ["crf_marginals", "viterbi"]
 
@@ -18,13 +21,15 @@ def viterbi(
     *,
     start: ArrayLike | None = None,
     end: ArrayLike | None = None,
-) -> Pair:
+    n_best: int | None = None,
+) -> Decoded:
     """The highest-scoring tags of each row, by the scores of `jm.losses.crf`.
 
         tags[b] = argmax over {paths p} of score(b, p)
 
     A masked step holds the state, so padding may lie anywhere (mask class: any). Of tied paths, and
-    where -inf forbids every path, one of them is returned.
+    where -inf forbids every path, one of them is returned. Log probabilities of a hidden Markov
+    model serve as well, see `forward_backward`.
 
     Args:
       logits: scores of the tags at each step, `[batch, time, tags]`, floating.
@@ -32,45 +37,91 @@ def viterbi(
       transitions: `[tags, tags]`, floating: the score of a step from the row's tag to the column's.
       start: `[tags]`, floating: the score of each first tag; None is 0.
       end: `[tags]`, floating: the score of each last tag; None is 0.
+      n_best: static: return so many paths and their scores; `Segments` are refused then.
 
     Returns:
-      The pair `(tags, mask)`: `tags [batch, time]`, int32, each at its own step, 0 in padding.
+      The pair `(tags, mask)`: `tags [batch, time]`, int32, each at its own step, 0 in padding. With
+      `n_best`, two pairs `(tags, mask), (scores, found)`: `tags` and `mask [batch, n_best, time]`,
+      best first, `scores [batch, n_best]` in at least float32, and `found [batch, n_best]`, False
+      where there is no further path, as in an empty row. Less
+      `jm.losses.crf_log_partition`, scores are log probabilities.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> logits = jnp.array([[[2.0, 0.0], [0.0, 1.0], [jnp.nan, jnp.nan]]])
+      >>> mask = jnp.array([[True, True, False]])
       >>> stay = jnp.array([[0.0, -5.0], [-5.0, 0.0]])
-      >>> jm.decoding.viterbi(logits, jnp.array([[True, True, False]]), stay)[0].tolist()
+      >>> jm.decoding.viterbi(logits, mask, stay)[0].tolist()
       [[0, 0, 0]]
+      >>> (tags, _), (scores, _) = jm.decoding.viterbi(logits, mask, stay, n_best=2)
+      >>> tags[0].tolist(), scores[0].tolist()
+      ([[0, 0, 0], [1, 1, 0]], [2.0, 1.0])
 
     Source: Viterbi, 1967, doi:10.1109/TIT.1967.1054010.
     """
     logits, mask, weights = checked_chain(logits, mask, transitions, start, end, "viterbi")
     # Ids have no gradient, so nothing of the search is kept for one.
-    return _best_path(*jax.lax.stop_gradient((logits, mask, weights)))
+    chain = jax.lax.stop_gradient((logits, mask, weights))
+    if _check.optional_count(n_best, "viterbi", "n_best", least=1) is None:
+        return _best_path(*chain)
+    if isinstance(mask, Segments):
+        _check.refuse_segments("viterbi with `n_best`")
+    tags, scores = _best_paths(*chain, n_best)
+    real = _mask_ops.select_in(logits, mask)[..., 0]
+    found = (scores > -jnp.inf) & jnp.any(real, axis=1)[:, None]
+    at = real[:, None] & found[..., None]
+    return (jnp.where(at, tags, 0), at), ops.fill(scores, found)
 
 
 @segments_apart
 def _best_path(logits: Array, mask: Mask, weights: ChainWeights) -> Pair:
+    return ops.fill(_best_paths(logits, mask, weights, 1)[0][:, 0], mask)
+
+
+# Compiled as a whole even in eager mode: the infinities inside are intended, and would trip
+# `jax_debug_infs` op by op.
+@functools.partial(jax.jit, static_argnums=3)
+def _best_paths(
+    logits: Array, mask: Mask, weights: ChainWeights, count: int
+) -> tuple[Array, Array]:
+    """The `count` best paths `[batch, count, time]` and their scores, -inf where there is none.
+
+    At each step, the `count` best ways to each tag; a way is `tag * count + rank`.
+    """
+    batch, _, tags = logits.shape
     real = _mask_ops.select_in(logits, mask)[..., 0]
-    own = jnp.broadcast_to(jnp.arange(logits.shape[2]), logits.shape[::2])
+    is_best = jnp.arange(count) == 0
+    own = jnp.broadcast_to(jnp.arange(tags * count).reshape(tags, count), (batch, tags, count))
+    alone = jnp.where(is_best, weights.start[:, None], -jnp.inf)
 
     def forward(best: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         logit, is_first, is_real = inputs
-        entered = best[:, :, None] + weights.transitions[None]
-        before = jnp.where(is_first[:, None], weights.start[None], jnp.max(entered, axis=1))
-        new = jnp.where(is_real[:, None], before + logit, best)
+        ways = best[..., None] + weights.transitions[None, :, None]  # [batch, from, rank, to]
+        entered, came_from = _largest(ways.reshape(batch, tags * count, tags), count)
+        before = jnp.where(is_first[:, None, None], alone, entered)
+        is_real = is_real[:, None, None]
+        new = jnp.where(is_real, before + logit[..., None], best)
         # A masked step points at itself, so that the backward scan passes through it.
-        return new, jnp.where(is_real[:, None], jnp.argmax(entered, axis=1), own)
+        return new, jnp.where(is_real, came_from, own)
 
-    def backward(tag: Array, came_from: Array) -> tuple[Array, Array]:
-        return jnp.take_along_axis(came_from, tag[:, None], axis=1)[:, 0], tag
+    def backward(way: Array, came_from: Array) -> tuple[Array, Array]:
+        came_from = came_from.reshape(batch, tags * count)
+        return jnp.take_along_axis(came_from, way, axis=1), way // count
 
     by_time = logits.swapaxes(0, 1), first_steps(logits, mask).T, real.T
-    best, came_from = jax.lax.scan(forward, jnp.zeros(logits.shape[::2], logits.dtype), by_time)
-    last = jnp.argmax(best + weights.end[None], axis=1)
-    _, tags = jax.lax.scan(backward, last, came_from, reverse=True)
-    return ops.fill(tags.T.astype(jnp.int32), mask)
+    first = jnp.broadcast_to(jnp.where(is_best, 0, -jnp.inf), own.shape).astype(logits.dtype)
+    best, came_from = jax.lax.scan(forward, first, by_time)
+    ends = (best + weights.end[None, :, None]).reshape(batch, tags * count, 1)
+    scores, last = (x[:, 0] for x in _largest(ends, count))
+    _, paths = jax.lax.scan(backward, last, came_from, reverse=True)
+    return paths.astype(jnp.int32).transpose(1, 2, 0), scores
+
+
+def _largest(x: Array, count: int) -> tuple[Array, Array]:
+    """The largest of `x [batch, way, tag]` for each tag, and where they stand."""
+    if count == 1:  # a maximum is quicker than a selection
+        return jnp.max(x, axis=1)[..., None], jnp.argmax(x, axis=1)[..., None]
+    return jax.lax.top_k(x.swapaxes(1, 2), count)
 
 
 def crf_marginals(

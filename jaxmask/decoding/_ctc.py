@@ -1,16 +1,24 @@
 """Labels of frames, by connectionist temporal classification."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, _mask_ops, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
-from jaxmask.decoding._autoregressive import NEVER
-
-__all__ = ["ctc_beam", "ctc_greedy"]
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
+from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
+from jaxmask.decoding._token_step import (
+    NEVER,
+    Step,
+    called_on_beams,
+    hold,
+    of_parents,
+    rows,
+    safe_carry,
+    spread,
+)
 
 
 def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
@@ -44,24 +52,45 @@ def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
     return ops.compact(best, _mask_ops.intersect(mask, is_label, "ctc_greedy"))
 
 
-def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: int = 0) -> Pair:
+def ctc_beam(
+    logits: ArrayLike,
+    mask: Mask,
+    *,
+    beam_size: int = 16,
+    blank_id: int = 0,
+    n_best: int | None = None,
+    scorer: Step | None = None,
+    carry: PyTree = (),
+    start: ArrayLike | None = None,
+) -> Decoded:
     """Find the most likely labels over all their alignments, by prefix beam search.
 
         p[b, t] = softmax(logits[b, t])
-        ids[b] = argmax over labels l of sum over {alignments a of l} of prod_t p[b, t, a_t]
+        score(l) = log sum over {alignments a of l} of prod_t p[b, t, a_t]  +  sum_i s_i[l_i]
 
-    The `beam_size` most likely prefixes are kept after each frame, so the search is exact if the
-    beam holds all prefixes. Padding may lie anywhere (mask class: any).
+    where `carry, s_i = scorer(carry, l_(i-1))`, from `l_0 = start`, is what a language model adds
+    to each label (shallow fusion); it is 0 without one. The `beam_size` best prefixes are kept
+    after each frame, so the search is exact if the beam holds all prefixes. Padding may lie
+    anywhere (mask class: any).
 
     Args:
       beam_size: static, the number of prefixes kept. A frame costs `beam_size * classes` and
         `beam_size^2 * time`.
+      n_best: static, at most `beam_size`: return so many rows of labels and their scores.
+      scorer: `(carry, ids [batch]) -> (carry, s [batch, classes])`, floating, mapped over the beam
+        by `jax.vmap` as the `step` of `beam` is. Weigh a model inside, and add a constant to reward
+        length: `0.3 * log_p + 0.5`. The column of the blank is not read; what the end of a row
+        scores, add to the scores of `n_best`.
+      carry: of `scorer`, a pytree of arrays `[batch, ...]`.
+      start: `[batch]`, integer, what `scorer` is given before the first label; needed with it.
       logits, mask, blank_id: as in `ctc_greedy`.
 
     Returns:
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
       them, and their mask (`Segments` for `Segments`), also where `mask` is None. Ties
-      are broken by the order of the classes.
+      are broken by the order of the classes. With `n_best`, which refuses `Segments`, two pairs
+      `(ids, mask), (scores, found)`: `ids` and `mask [batch, n_best, time]`, best first, `scores`
+      and `found [batch, n_best]`; False where there are no such labels, as in an empty row.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -69,23 +98,32 @@ def ctc_beam(logits: ArrayLike, mask: Mask, *, beam_size: int = 16, blank_id: in
       >>> ids, mask = jm.decoding.ctc_beam(jnp.log(p), None)  # one label is 0.64
       >>> ids.tolist(), mask.tolist()
       ([[1, 0]], [[True, False]])
+      >>> _, (scores, found) = jm.decoding.ctc_beam(jnp.log(p), None, n_best=3)
+      >>> [round(float(p), 2) for p in jnp.exp(scores[0, :2])], found[0].tolist()
+      ([0.64, 0.36], [True, True, False])
 
     Source: Hannun et al., 2014, First-pass large vocabulary continuous speech recognition,
-    arXiv:1408.2873, algorithm 1, without a language model.
+    arXiv:1408.2873, algorithm 1.
     """
     where = "ctc_beam"
     _check.count(beam_size, where, "beam_size", least=1)
-    logits, mask = _frames(logits, mask, blank_id, where)
+    checked_n_best(n_best, where, beam_size)
+    logits, mask = _frames(logits, mask, blank_id, where, segments=n_best is None)
     log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=-1)
     log_p = jnp.maximum(log_p, NEVER)
+    scoring = _scoring(scorer, carry, start, log_p, mask, blank_id, where)
     if not isinstance(mask, Segments):
-        return _search(log_p, _mask_ops.select_in(log_p, mask)[..., 0], beam_size, blank_id)
-    each = jax.vmap(lambda real: _search(log_p, real, beam_size, blank_id), 1, 1)
-    return _side_by_side(*each(_mask_ops.of_each_segment(mask)), mask)
+        real = _mask_ops.select_in(log_p, mask)[..., 0]
+        return _search(log_p, real, beam_size, scoring).decoded(n_best)
+    each = jax.vmap(lambda real: _search(log_p, real, beam_size, scoring).best(), 1, 1)
+    ids, found = each(_mask_ops.of_each_segment(mask))
+    return _side_by_side(ids, found, mask)
 
 
-def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[Array, Mask]:
-    logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where)
+def _frames(
+    logits: ArrayLike, mask: Mask, blank_id: int, where: str, *, segments: bool = True
+) -> tuple[Array, Mask]:
+    logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where, segments=segments)
     # Labels have no gradient, so nothing of the search is kept for one.
     return jax.lax.stop_gradient(ops.fill(logits, mask)[0]), mask
 
@@ -120,52 +158,108 @@ class _Beam(NamedTuple):
         return jnp.take_along_axis(self.ids, index, axis=-1)[..., 0]
 
 
-def _search(log_p: Array, real: Array, size: int, blank_id: int) -> tuple[Array, Array]:
-    batch, time, _ = log_p.shape
-    if not time:
-        return jnp.zeros((batch, 0), jnp.int32), real
+class _Scoring(NamedTuple):
+    """What is added to each label; nothing without a function."""
+
+    blank_id: int
+    dtype: jnp.dtype
+    scorer: Step | None
+    carry: PyTree
+    start: Array
+    where: str
+
+    def of_next(self, carry: PyTree, ids: Array, classes: int) -> tuple[PyTree, Array]:
+        """The carry after the last labels `[batch, beam]`, and what the next of each adds."""
+        if self.scorer is None:
+            return carry, jnp.zeros((*ids.shape, 1), self.dtype)
+        options: dict[str, Any] = {"name": "scorer", "classes": classes}
+        carry, added = jax.lax.stop_gradient(
+            called_on_beams(self.scorer, carry, ids, self.where, **options)
+        )
+        return carry, jnp.maximum(added.astype(self.dtype), NEVER)
+
+
+def _scoring(
+    scorer: Step | None,
+    carry: PyTree,
+    start: ArrayLike | None,
+    log_p: Array,
+    mask: Mask,
+    blank_id: int,
+    where: str,
+) -> _Scoring:
+    batch = len(log_p)
+    if scorer is None:
+        if start is not None or jax.tree.leaves(carry):
+            raise ValueError(f"{where}: `carry` and `start` belong to a `scorer`, which is None.")
+        return _Scoring(blank_id, log_p.dtype, None, (), jnp.zeros(batch, jnp.int32), where)
+    _check.function(scorer, where, "scorer")
+    if start is None:
+        raise ValueError(
+            f"{where}: `scorer` needs `start` [batch], the ids that it is given before the first "
+            "label."
+        )
+    row_mask = jnp.any(_mask_ops.select_in(log_p, mask), axis=(1, 2))
+    start, _ = rows(start, row_mask, where)
+    carry = jax.lax.stop_gradient(safe_carry(carry, row_mask, batch, where))
+    if not all(leaf.ndim for leaf in jax.tree.leaves(carry)):
+        raise ValueError(
+            f"{where}: arrays of `carry` must be [batch, ...], got a scalar: rows add labels at "
+            "different frames, so nothing belongs to the whole batch."
+        )
+    return _Scoring(blank_id, log_p.dtype, scorer, carry, start, where)
+
+
+def _search(log_p: Array, real: Array, size: int, scoring: _Scoring) -> Ranked:
+    batch, time, classes = log_p.shape
     never = jnp.full((batch, size), NEVER, log_p.dtype)
     none = jnp.zeros((batch, size), jnp.int32)
-    ids = jnp.full((batch, size, time), -1, jnp.int32)
-    first = _Beam(ids, none, never.at[:, 0].set(0), never)
+    if not time:
+        ids = jnp.zeros((batch, size, 0), jnp.int32)
+        return Ranked(ids, none, never, none.astype(bool))
+    first = _Beam(jnp.full((batch, size, time), -1, jnp.int32), none, never.at[:, 0].set(0), never)
+    carry = jax.tree.map(lambda leaf: spread(leaf, size), scoring.carry)
+    scored = scoring.of_next(carry, spread(scoring.start, size), classes)
 
-    def step(beam: _Beam, inputs: tuple[Array, Array]) -> tuple[_Beam, None]:
-        frame, is_real = inputs
-        new = jax.vmap(lambda b, p: _next(_Beam(*b), p, size, blank_id))(tuple(beam), frame)
-        held = [
-            jnp.where(_mask_ops.expand(is_real, a.ndim), a, b)
-            for a, b in zip(new, beam, strict=True)
-        ]
-        return _Beam(*held), None
+    def step(state: tuple, inputs: tuple[Array, Array]) -> tuple:
+        (beam, carry, added), (frame, is_real) = state, inputs
+        each = jax.vmap(lambda b, p, s: _next(_Beam(*b), p, s, size, scoring.blank_id))
+        new, parent, is_grown = each(tuple(beam), frame, added)
+        carry = jax.tree.map(lambda leaf: of_parents(leaf, parent), carry)
+        after, next_added = scoring.of_next(carry, jnp.maximum(new.last, 0), classes)
+        carry = hold(is_grown & is_real[:, None], after, carry)
+        added = jnp.where(is_grown[..., None], next_added, of_parents(added, parent))
+        return hold(is_real, (new, carry, added), state), None
 
-    last, _ = jax.lax.scan(step, first, (log_p.swapaxes(0, 1), real.T))
-    best = jnp.argmax(last.total, axis=1)
-    length = jnp.take_along_axis(last.length, best[:, None], axis=1)[:, 0]
-    ids = jnp.take_along_axis(last.ids, best[:, None, None], axis=1)[:, 0]
-    mask = masks.from_lengths(length, time)
-    return jnp.where(mask, ids, 0), mask
+    (last, _, _), _ = jax.lax.scan(step, (first, *scored), (log_p.swapaxes(0, 1), real.T))
+    scores, order = jax.lax.top_k(last.total, size)
+    found = (scores > NEVER / 2) & jnp.any(real, axis=1)[:, None]
+    return Ranked(of_parents(last.ids, order), of_parents(last.length, order), scores, found)
 
 
-def _next(beam: _Beam, frame: Array, size: int, blank_id: int) -> _Beam:
+def _next(
+    beam: _Beam, frame: Array, added: Array, size: int, blank_id: int
+) -> tuple[_Beam, Array, Array]:
     """One row, one frame `[classes]`: stay at each prefix or lengthen it, and keep the best."""
     classes = frame.shape[0]
-    grown, stays = _grown(beam, frame, blank_id), _stays(beam, frame, blank_id)
-    grown, gained = _merged(beam, grown)
+    stays = _stays(beam, frame, blank_id)
+    grown, gained = _merged(beam, _grown(beam, frame, added, blank_id))
     label = jnp.logaddexp(stays.label, gained)
     scores = jnp.concatenate([jnp.logaddexp(stays.blank, label), grown.reshape(-1)])
     best, index = jax.lax.top_k(scores, size)
     is_grown = index >= size
     parent = jnp.where(is_grown, (index - size) // classes, index)
-    added = (index - size) % classes
+    newest = (index - size) % classes
     ids, length = beam.ids[parent], beam.length[parent]
     is_end = (jnp.arange(ids.shape[1])[None] == length[:, None]) & is_grown[:, None]
-    return _Beam(
-        jnp.where(is_end, added[:, None], ids),
+    new = _Beam(
+        jnp.where(is_end, newest[:, None], ids),
         length + is_grown.astype(jnp.int32),
         # Kept from drifting below `NEVER`, which marks empty entries of the beam.
         jnp.where(is_grown, NEVER, jnp.maximum(stays.blank[parent], NEVER)),
         jnp.where(is_grown, jnp.maximum(best, NEVER), jnp.maximum(label[parent], NEVER)),
     )
+    return new, parent, is_grown
 
 
 def _stays(beam: _Beam, frame: Array, blank_id: int) -> _Beam:
@@ -174,12 +268,12 @@ def _stays(beam: _Beam, frame: Array, blank_id: int) -> _Beam:
     return beam._replace(blank=beam.total + frame[blank_id], label=beam.label + again)
 
 
-def _grown(beam: _Beam, frame: Array, blank_id: int) -> Array:
+def _grown(beam: _Beam, frame: Array, added: Array, blank_id: int) -> Array:
     """Log probability of each prefix extended by each label, `[beam, classes]`."""
     label = jnp.arange(frame.shape[0])[None]
     # An equal label needs a blank in between.
     before = jnp.where(label == beam.last[:, None], beam.blank[:, None], beam.total[:, None])
-    return jnp.where(label == blank_id, NEVER, before + frame[None])
+    return jnp.where(label == blank_id, NEVER, before + frame[None] + added)
 
 
 def _merged(beam: _Beam, grown: Array) -> tuple[Array, Array]:

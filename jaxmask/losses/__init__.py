@@ -25,7 +25,7 @@ from jaxmask.losses._classification import (
     softmax_cross_entropy_with_integer_labels,
 )
 from jaxmask.losses._contrastive import info_nce, ntxent, triplet_margin_loss
-from jaxmask.losses._crf import crf
+from jaxmask.losses._crf import crf, crf_log_partition
 from jaxmask.losses._ctc import ctc_loss
 from jaxmask.losses._divergence import (
     kl_divergence,
@@ -47,6 +47,7 @@ __all__ = [
     "cosine_distance",
     "cosine_similarity",
     "crf",
+    "crf_log_partition",
     "ctc_loss",
     "dice_loss",
     "hinge_loss",

@@ -6,7 +6,7 @@ from jaxmask import _check, _class_ids, ops, pool
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
-__all__ = ["crf"]
+__all__ = ["crf", "crf_log_partition"]
 
 
 def crf(
@@ -66,6 +66,40 @@ def crf(
     score = _score(logits, mask, ids, valid, weights)
     no_path = total == -jnp.inf  # -inf - -inf is nan
     return ops.fill(jnp.where(no_path, -total, total - jnp.where(no_path, 0, score)), row_mask)
+
+
+def crf_log_partition(
+    logits: ArrayLike,
+    mask: Mask,
+    transitions: ArrayLike,
+    *,
+    start: ArrayLike | None = None,
+    end: ArrayLike | None = None,
+) -> Pair:
+    """Log of the sum over all paths of a linear-chain conditional random field.
+
+        y[b] = log sum over {paths p} of exp(score(b, p)),   `score` as in `crf`
+
+    Its gradients are the expected number of times that a tag or a transition occurs. With log
+    probabilities for scores (see `jm.decoding.forward_backward`) it is the log likelihood of a
+    hidden Markov model. Padding may lie anywhere (mask class: any).
+
+    Args:
+      logits, mask, transitions, start, end: as in `crf`.
+
+    Returns:
+      The pair `(per_row, row_mask)`: `per_row [batch]` in at least float32, -inf where every path
+      is forbidden, and `row_mask [batch]`, True where the row has a real step. A row without one
+      gives 0 and False.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> y, _ = jm.losses.crf_log_partition(jnp.zeros((1, 3, 2)), None, jnp.zeros((2, 2)))
+      >>> round(float(jnp.exp(y[0])), 3)  # 2^3 paths
+      8.0
+    """
+    chain = checked_chain(logits, mask, transitions, start, end, "crf_log_partition")
+    return log_partition(*chain)
 
 
 def _score(logits: Array, mask: Mask, tags: Array, valid: Array, weights: ChainWeights) -> Array:

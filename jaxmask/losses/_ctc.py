@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, _mask_ops, masks, ops
+from jaxmask import _class_ids, _mask_ops, masks, ops
 from jaxmask._logs import log_add
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
@@ -69,22 +69,12 @@ def ctc_loss(
     """
     where = "ctc_loss"
     logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where, segments=False)
-    given, given_mask = labels, label_mask
-    labels, label_mask = _check.pair(
-        labels, label_mask, where, over_time=True, segments=False, name="labels"
-    )
     batch, time, classes = logits.shape
-    if labels.ndim != 2 or len(labels) != batch:
-        raise ValueError(
-            f"{where}: `labels` must be [batch, label] with a batch of {batch}, got shape "
-            f"{labels.shape}."
-        )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"{where}: `labels` must be integer class ids, got dtype {labels.dtype}.")
+    _class_ids.check_labels(labels, label_mask, batch, where)
     dtype = accumulator(logits.dtype)
     if not time:
         return jnp.zeros(batch, dtype), masks.rows(mask)
-    labels, valid = _class_ids.real_ids(given, given_mask, classes, where, "labels", but=blank_id)
+    labels, valid = _class_ids.real_ids(labels, label_mask, classes, where, "labels", but=blank_id)
     labels, in_front = ops.compact(labels, label_mask)
     log_p = jax.nn.log_softmax(ops.fill(logits, mask)[0].astype(dtype), axis=2)
     real = _mask_ops.select_in(logits, mask)[..., 0]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, decoding, losses
-from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
 
@@ -51,6 +51,10 @@ class CRF(MaskedModule):
         """Find the best path: `jaxmask.decoding.viterbi` of the logits `x [batch, time, tags]`."""
         return decoding.viterbi(x, mask, **self._weights())
 
+    def n_best(self, logits: ArrayLike, mask: Mask, n_best: int) -> tuple[Pair, Pair]:
+        """The best paths and their scores: `jaxmask.decoding.viterbi` with `n_best`."""
+        return decoding.viterbi(logits, mask, n_best=n_best, **self._weights())
+
     def loss(self, logits: ArrayLike, mask: Mask, tags: ArrayLike) -> Pair:
         """Negative log likelihood of the tags of each row: `jaxmask.losses.crf`."""
         return losses.crf(logits, mask, tags, **self._weights())
@@ -59,5 +63,5 @@ class CRF(MaskedModule):
         """Probability of each tag at each step: `jaxmask.decoding.crf_marginals`."""
         return decoding.crf_marginals(logits, mask, **self._weights())
 
-    def _weights(self) -> dict[str, Array]:
+    def _weights(self) -> dict[str, Any]:
         return {name: getattr(self, name)[...] for name in ("transitions", "start", "end")}

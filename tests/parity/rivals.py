@@ -414,7 +414,10 @@ _LOSSES = (
         "losses.ranking_softmax_loss losses.ntxent",
         flax=_OPTAX,
     ),
-    Facts("losses.lift losses.info_nce losses.crf nn.CRF decoding.viterbi decoding.crf_marginals"),
+    Facts(
+        "losses.lift losses.info_nce losses.crf losses.crf_log_partition nn.CRF decoding.viterbi"
+        " decoding.crf_marginals decoding.forward_backward"
+    ),
     Facts("losses.triplet_margin_loss", flax=_OPTAX, torch="blind: `TripletMarginLoss`"),
     Facts("losses.dice_loss", "wrong: `Dice`: padding is in its sums", _OPTAX),
     Facts(
@@ -451,7 +454,8 @@ _METRICS = (
 )
 
 _DECODING = (
-    Facts("decoding.greedy decoding.beam"),
+    Facts("decoding.greedy decoding.beam decoding.sample decoding.score"),
+    Facts("decoding.ctc_align", torch="none: torchaudio has `forced_align`, a row at a time"),
     Facts("decoding.ctc_greedy", "right: `ops.ctc_decode(sequence_lengths)`, padding on the right"),
     Facts(
         "decoding.ctc_beam",

@@ -143,6 +143,12 @@ ENTRIES = [
         (LOGITS, LABELS),
         params=_CHAIN,
     ),
+    Entry(
+        "losses.crf_log_partition",
+        lambda params, xs, masks, rows: [jm.losses.crf_log_partition(xs[0], masks[0], **params)],
+        (LOGITS,),
+        params=_CHAIN,
+    ),
     *(
         Entry(
             f"losses.reduce:{by}",

@@ -1,0 +1,278 @@
+"""One token after another: the likeliest, or one that is drawn; and what given tokens score."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, _class_ids, _keys, _mask_ops, ops
+from jaxmask._sums import accumulator
+from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
+from jaxmask.decoding._limits import Limits, checked_limits, limited
+from jaxmask.decoding._token_step import NEVER, Step, called, hold, rows, safe_carry
+
+
+def greedy(
+    step: Step,
+    carry: PyTree,
+    start: ArrayLike,
+    row_mask: Mask,
+    *,
+    max_length: int,
+    end_id: int,
+    min_length: int = 0,
+    no_repeat_ngram_size: int = 0,
+    prefix: Pair | None = None,
+) -> Pair:
+    """Take the most likely next token until every row has ended.
+
+        carry, logits = step(carry, token);   token = argmax logits     from token = start
+
+    A row that has ended holds its carry. The loop ends with the last row.
+
+    Args:
+      step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It never sees an empty row,
+        but a copy of another in its place.
+      carry: pytree of arrays `[batch, ...]`; scalars belong to the whole batch.
+      start: `[batch]`, integer: the token before the first; not part of the result.
+      row_mask: `[batch]`, boolean, as from pooling an encoder; or None: every row is real.
+      max_length: static, the maximum number of tokens in a row.
+      end_id: static, the token that ends a row; not part of the result.
+      min_length: static; a row does not end before it has so many tokens. `start` and the end token
+        do not count (in Hugging Face's `min_length` both do).
+      no_repeat_ngram_size: static; no n-gram of so many tokens occurs twice in a row (`start` is
+        part of none); 0 allows all. A row where no other token is left ends.
+      prefix: the pair `(ids [batch, token], mask)` of the tokens that a row begins with, whatever
+        the other limits say; a row without one is free. Padding may lie anywhere. An id that is no
+        class is an error where it is known, and ends its row under `jit`.
+
+    Returns:
+      The pair `(ids, mask)`: `ids [batch, max_length]`, int32, and `mask [batch, max_length]`, True
+      before the end. A row that is full did not end. An empty row has no token. Among equal logits
+      the first class is taken.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> def count_down(carry, ids):
+      ...     return carry, jax.nn.one_hot(ids - 1, 5)
+      >>> start, row_mask = jnp.array([3, 2, 4]), jnp.array([True, True, False])
+      >>> ids, mask = jm.decoding.greedy(
+      ...     count_down, (), start, row_mask, max_length=4, end_id=0
+      ... )
+      >>> ids.tolist(), jm.masks.lengths(mask).tolist()
+      ([[2, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], [2, 1, 0])
+    """
+    where = "greedy"
+    start, real = rows(start, row_mask, where)
+    limits = checked_limits(
+        end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
+    )
+    carry = safe_carry(carry, row_mask, len(start), where)
+    return _decode(step, carry, start, real, max_length, limits, lambda x, _: jnp.argmax(x, -1))
+
+
+def sample(
+    step: Step,
+    carry: PyTree,
+    start: ArrayLike,
+    row_mask: Mask,
+    key: Array,
+    *,
+    max_length: int,
+    end_id: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    min_length: int = 0,
+    no_repeat_ngram_size: int = 0,
+    prefix: Pair | None = None,
+    row_ids: ArrayLike | None = None,
+) -> Pair:
+    """Draw the next token until every row has ended.
+
+        carry, logits = step(carry, token);   token ~ softmax(logits / temperature)
+
+    of the `top_k` likeliest classes, and of these the fewest whose probabilities add up to `top_p`.
+    The noise of a token is that of its row's id and of its place among the tokens, so that neither
+    padding nor other rows change it.
+
+    Args:
+      key: a JAX random key.
+      temperature: static, above 0; towards 0 this is `greedy`.
+      top_k: static, at least 1; None allows all. Of equal classes the first are kept, so never more
+        than `top_k` (Hugging Face keeps all that equal the last).
+      top_p: static, above 0 and at most 1. The class that crosses it is kept.
+      row_ids: `[batch]` or `[batch, n]`, integer; the index in the batch where None.
+      step, carry, start, row_mask, max_length, end_id: as in `greedy`.
+      min_length, no_repeat_ngram_size, prefix: as in `greedy`; the other classes share the
+        probability of those that are ruled out.
+
+    Returns:
+      The pair `(ids, mask)`, as `greedy`. `score` gives their probabilities.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmask as jm
+      >>> def step(carry, ids):
+      ...     return carry, jnp.log(jnp.array([[0.1, 0.5, 0.4]]))
+      >>> ids, mask = jm.decoding.sample(
+      ...     step, (), jnp.array([0]), None, jax.random.key(0), max_length=9, end_id=0, top_p=0.8
+      ... )
+      >>> sorted(set(ids[0].tolist()))  # the end is not among the likeliest classes
+      [1, 2]
+
+    Source: Holtzman et al., 2020, arXiv:1904.09751 (top-p).
+    """
+    where = "sample"
+    start, real = rows(start, row_mask, where)
+    limits = checked_limits(
+        end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
+    )
+    if _check.static_number(temperature, where, "temperature") <= 0:
+        raise ValueError(
+            f"{where}: `temperature` must be above 0, got {temperature}. Its limit, the likeliest "
+            "token, is `greedy`."
+        )
+    if not 0 < _check.static_number(top_p, where, "top_p") <= 1:
+        raise ValueError(f"{where}: `top_p` must be above 0 and at most 1, got {top_p}.")
+    _check.optional_count(top_k, where, "top_k", least=1)
+    keys = _keys.row_keys(key, start, where, row_ids)
+    draw = functools.partial(_drawn, temperature=temperature, top_k=top_k, top_p=top_p)
+
+    def choose(values: Array, time: Array) -> Array:
+        return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys, time), values)
+
+    carry = safe_carry(carry, row_mask, len(start), where)
+    return _decode(step, carry, start, real, max_length, limits, choose)
+
+
+def _drawn(
+    key: Array, logits: Array, *, temperature: float, top_k: int | None, top_p: float
+) -> Array:
+    """One class of one row. By ranks: the bits of a value computed twice may differ."""
+    logits = logits / temperature
+    if top_k is None and top_p == 1:
+        return jax.random.categorical(key, logits)
+    classes = len(logits)
+    logits, order = jax.lax.top_k(logits, classes if top_k is None else min(top_k, classes))
+    p = jax.nn.softmax(logits)
+    logits = jnp.where(jnp.cumsum(p) - p < top_p, logits, NEVER)
+    return order[jax.random.categorical(key, logits)]
+
+
+class _State(NamedTuple):
+    time: Array
+    carry: PyTree
+    token: Array
+    active: Array
+    ids: Array
+    mask: Array
+
+
+def _decode(
+    step: Step,
+    carry: PyTree,
+    start: Array,
+    real: Array,
+    max_length: int,
+    limits: Limits,
+    choose: Callable[[Array, Array], Array],
+) -> Pair:
+    """Tokens by `choose(logits, time)` until every row has ended."""
+
+    def more(state: _State) -> Array:
+        return (state.time < max_length) & jnp.any(state.active)
+
+    def body(state: _State) -> _State:
+        # Ids have no gradient, so nothing of the search is kept for one.
+        new, logits = jax.lax.stop_gradient(called(step, state.carry, state.token, limits.where))
+        values = logits.astype(accumulator(logits.dtype))
+        values = limited(values, state.ids, state.time, limits)
+        token = choose(values, state.time).astype(jnp.int32)
+        token = jnp.where(state.active, token, state.token)
+        active = state.active & (token != limits.end_id)
+        now = (jnp.arange(max_length) == state.time)[None] & active[:, None]
+        return _State(
+            state.time + 1,
+            hold(state.active, new, state.carry),
+            token,
+            active,
+            jnp.where(now, token[:, None], state.ids),
+            state.mask | now,
+        )
+
+    ids = jnp.zeros((len(start), max_length), jnp.int32)
+    first = _State(jnp.array(0), jax.lax.stop_gradient(carry), start, real, ids, ids.astype(bool))
+    last = jax.lax.while_loop(more, body, first)
+    return last.ids, last.mask
+
+
+def score(
+    step: Step,
+    carry: PyTree,
+    start: ArrayLike,
+    row_mask: Mask,
+    ids: ArrayLike,
+    mask: Mask,
+) -> Pair:
+    """Log probability of each given token after those before it.
+
+        carry, logits = step(carry, token);   y[b, i] = log softmax(logits)[ids[b, i]]
+
+    Nothing is added at the end: give rows their end token if it counts. The sum over a row,
+    `jm.pool.sum`, is what `beam` maximises. It has gradients, so that it also trains.
+
+    Padding may lie anywhere (mask class: any); a masked step holds the carry. A row that `row_mask`
+    rules out has no tokens.
+
+    Args:
+      ids: `[batch, token]`, integer.
+      mask: `[batch, token]`, boolean, or None.
+      step, carry, start, row_mask: as in `greedy`. A step that is -inf where a token is not gives
+        that token -inf.
+
+    Returns:
+      The pair `(y, mask)`: `y [batch, token]` in at least float32, in nats.
+
+    Raises:
+      ValueError: if a real id is no class; under `jit`, where values are not known, its log
+        probability is nan.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> table = jnp.log(jnp.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4], [0.9, 0.05, 0.05]]))
+      >>> ids, start = jnp.array([[2, 0, 0]]), jnp.array([0])
+      >>> mask = jnp.array([[True, True, False]])
+      >>> y, _ = jm.decoding.score(lambda c, i: (c, table[i]), (), start, None, ids, mask)
+      >>> [round(float(p), 3) for p in jnp.exp(y[0])]
+      [0.4, 0.9, 1.0]
+
+    A conditional random field scores tags by `-jm.losses.crf`, CTC labels by `-jm.losses.ctc_loss`.
+    """
+    where = "score"
+    start, real = rows(start, row_mask, where)
+    given, given_mask = ids, mask
+    ids, mask = _check.pair(ids, mask, where, over_time=True, segments=False, name="ids")
+    if ids.ndim != 2 or len(ids) != len(start) or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(
+            f"{where}: `ids` must be [batch, token], integer, with batch = {len(start)}, got shape "
+            f"{ids.shape} and dtype {ids.dtype}."
+        )
+    at = _mask_ops.real_steps(mask, ids.shape) & real[:, None]
+    carry = safe_carry(carry, row_mask, len(start), where)
+    shape = jax.eval_shape(lambda c, t: called(step, c, t, where), carry, start)[1]
+    ids, valid = _class_ids.real_ids(given, given_mask, shape.shape[1], where, "ids")
+
+    def body(
+        state: tuple[PyTree, Array], now: tuple[Array, Array]
+    ) -> tuple[tuple[PyTree, Array], Array]:
+        (carry, before), (token, is_real) = state, now
+        new, logits = called(step, carry, before, where)
+        log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=1)
+        y = jnp.take_along_axis(log_p, token[:, None], axis=1)[:, 0]
+        return (hold(is_real, new, carry), jnp.where(is_real, token, before)), y
+
+    _, y = jax.lax.scan(body, (carry, start), (ids.astype(jnp.int32).T, at.T))
+    y = _class_ids.nan_unless(valid, y.T)
+    return ops.fill(y, None if mask is None and row_mask is None else at)

@@ -1,0 +1,104 @@
+"""Which tokens may come next: a least length, n-grams that must not repeat, and a prefix."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmask import _check, _class_ids, _mask_ops, ops
+from jaxmask._types import Array, Pair, RowMask
+from jaxmask.decoding._token_step import NEVER
+
+
+class Limits(NamedTuple):
+    """What holds for every hypothesis of a search."""
+
+    end_id: int
+    min_length: int
+    ngram: int
+    prefix: Array | None  # [batch, token], in front
+    in_prefix: Array | None  # [batch, token]
+    where: str
+
+    def of_classes(self, classes: int) -> "Limits":
+        """The same once the number of classes is known; a token that is no class ends its row."""
+        if self.end_id >= classes:
+            raise ValueError(
+                f"{self.where}: `end_id` = {self.end_id} must be one of the classes of the logits, "
+                f"which are {classes}."
+            )
+        if self.prefix is None:
+            return self
+        ids, valid = _class_ids.real_ids(self.prefix, self.in_prefix, classes, self.where, "prefix")
+        return self._replace(prefix=jnp.where(valid, ids, self.end_id))
+
+
+def checked_limits(
+    end_id: int,
+    max_length: int,
+    min_length: int,
+    ngram: int,
+    prefix: Pair | None,
+    real: RowMask,
+    where: str,
+) -> Limits:
+    _check.count(max_length, where, "max_length")
+    _check.count(end_id, where, "end_id")
+    _check.count(ngram, where, "no_repeat_ngram_size")
+    if _check.count(min_length, where, "min_length") > max_length:
+        raise ValueError(
+            f"{where}: `min_length` ({min_length}) must not exceed `max_length` ({max_length})."
+        )
+    if prefix is None:
+        return Limits(end_id, min_length, ngram, None, None, where)
+    _check.pairs([prefix], where)
+    ids, mask = _check.pair(*prefix, where, over_time=True, segments=False, name="prefix")
+    if ids.ndim != 2 or len(ids) != len(real) or ids.shape[1] > max_length:
+        raise ValueError(
+            f"{where}: the ids of `prefix` must be [batch, token] with batch = {len(real)} and at "
+            f"most `max_length` = {max_length} tokens, got shape {ids.shape}."
+        )
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{where}: the ids of `prefix` must be integers, got dtype {ids.dtype}.")
+    ids, in_front = ops.compact(ids, _mask_ops.real_steps(mask, ids.shape) & real[:, None])
+    return Limits(end_id, min_length, ngram, ids, _mask_ops.as_bool(in_front), where)
+
+
+def limited(values: Array, ids: Array, time: Array, limits: Limits) -> Array:
+    """Scores `[batch, ..., classes]` of the token at `time`, `NEVER` for those ruled out.
+
+    `ids [batch, ..., max_length]` are the tokens before it.
+    """
+    limits = limits.of_classes(values.shape[-1])
+    classes = jax.lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1)
+    is_end = classes == limits.end_id
+    banned = is_end & (time < limits.min_length)
+    if 0 < limits.ngram <= ids.shape[-1]:
+        banned = banned | _repeats(ids, time, limits.ngram, values.shape[-1])
+    # Where no other token is left, the row ends.
+    stuck = is_end & ~jnp.any(~banned & (values > NEVER), axis=-1, keepdims=True)
+    possible = jnp.maximum(values, NEVER / 2)
+    values = jnp.where(banned, jnp.where(stuck, possible, NEVER), values)
+    if limits.prefix is None or limits.in_prefix is None or not limits.prefix.shape[1]:
+        return values
+    last = limits.prefix.shape[1] - 1
+    forced, is_forced = (
+        jnp.take(x, jnp.minimum(time, last), axis=1).reshape(-1, *[1] * (values.ndim - 1))
+        for x in (limits.prefix, limits.in_prefix)
+    )
+    own = jnp.where(classes == forced, possible, NEVER)
+    return jnp.where(is_forced & (time <= last), own, values)
+
+
+def _repeats(ids: Array, time: Array, size: int, classes: int) -> Array:
+    """Which tokens would end an n-gram that stands in `ids[..., :time]` already."""
+    rows = ids.reshape(-1, ids.shape[-1])
+    count = rows.shape[1] - size + 1
+    first = jnp.arange(count)[None]
+    same = jnp.broadcast_to(first + size - 1 < time, (len(rows), count))
+    for i in range(size - 1):
+        latest = jnp.take(rows, jnp.maximum(time - size + 1 + i, 0), axis=1)
+        same &= rows[:, i : i + count] == latest[:, None]
+    found = jnp.zeros((len(rows), classes), bool)
+    found = found.at[jnp.arange(len(rows))[:, None], rows[:, size - 1 :]].max(same)
+    return found.reshape(*ids.shape[:-1], classes)
