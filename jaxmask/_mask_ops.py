@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Shaped
 
 from jaxmask import _check
-from jaxmask._types import Array, Mask, Segments, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Segments, StepMask
 
 
 def as_bool(mask: Mask) -> StepMask:
@@ -41,6 +41,21 @@ def real_steps(mask: Mask, shape: Sequence[int]) -> Bool[Array, "*leading"]:
 def expand(mask: Shaped[Array, "*leading"], ndim: int) -> Shaped[Array, "*leading_and_ones"]:
     """Append axes of size 1 up to rank `ndim`, so that a mask selects whole steps of `x`."""
     return jnp.expand_dims(mask, tuple(range(mask.ndim, ndim)))
+
+
+def entries(
+    mask: Mask, present: ArrayLike | None, shape: tuple[int, ...], where: str
+) -> Bool[Array, "batch *shape"]:
+    """The values of real steps, less those that are missing, as a boolean of `shape`.
+
+    `present` is what functions call `where`: boolean, of `shape`, or None.
+    """
+    real = jnp.broadcast_to(expand(real_steps(mask, shape[:1]), len(shape)), shape)
+    if present is None:
+        return real
+    present = _check.boolean(present, where, "where")
+    _check.shape(present, shape, "one bool for each value", where, "where")
+    return real & present
 
 
 def select_in(x: Array, mask: Mask) -> Bool[Array, "batch time *ones"]:

@@ -3,6 +3,7 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmask import _check, _mask_ops, ops, pool
 from jaxmask._sums import divide
@@ -10,15 +11,20 @@ from jaxmask._types import Array, ArrayLike, Mask, RowMask, Scalar, Segments, co
 
 
 def total_and_count(
-    per_step: ArrayLike, mask: Mask, weights: ArrayLike | None, by: str, where: str
+    per_step: ArrayLike,
+    mask: Mask,
+    weights: ArrayLike | None,
+    by: str,
+    where: str,
+    present: ArrayLike | None = None,
 ) -> tuple[Scalar, Scalar]:
     """Total and count as `losses.sum_and_count`, which has the equations, gives them."""
-    values, mask = _one_value_a_step(per_step, mask, where)
+    values, fraction, mask = _one_value_a_step(per_step, mask, present, where)
     real = _mask_ops.real_steps(mask, values.shape)
     of_steps, of_rows = _weights(weights, real, values.dtype, where)
     rows = mask if by == "row" else real
     # Rows first, then the batch: 1 + 1 + ... in one float32 stops at 2^24.
-    sums, counts = _over_time(of_steps * values, rows), _over_time(of_steps, rows)
+    sums, counts = _over_time(of_steps * values, rows), _over_time(of_steps * fraction, rows)
     if by == "row":
         sums, counts = divide(sums, counts), (counts != 0).astype(counts.dtype)
     if isinstance(rows, Segments):
@@ -26,15 +32,25 @@ def total_and_count(
     return jnp.sum(of_rows * sums), jnp.sum(of_rows * counts)
 
 
-def _one_value_a_step(per_step: ArrayLike, mask: Mask, where: str) -> tuple[Array, Mask]:
-    """The features of each step averaged, in at least float32, 0 in padding."""
+def _one_value_a_step(
+    per_step: ArrayLike, mask: Mask, present: ArrayLike | None, where: str
+) -> tuple[Array, ArrayLike, Mask]:
+    """The sum of each step's features over their number, in at least float32, 0 in padding.
+
+    The second result is the fraction of the features that are present.
+    """
     values, mask = _check.pair(per_step, mask, where, name="per_step")
     _real_numbers(values, where, "per_step")
     values, _ = ops.fill(values, mask)
     values = values.astype(common_dtype(values.dtype, jnp.float32))
     axes = min(values.ndim, 2) if mask is None else mask.ndim
-    features = math.prod(values.shape[axes:])
-    return jnp.sum(values, axis=tuple(range(axes, values.ndim))) / max(features, 1), mask
+    features, last = max(math.prod(values.shape[axes:]), 1), tuple(range(axes, values.ndim))
+    fraction: ArrayLike = np.ones((), values.dtype)
+    if present is not None:
+        here = _mask_ops.entries(mask, present, values.shape, where)
+        values = jnp.where(here, values, 0)
+        fraction = jnp.sum(here, axis=last, dtype=values.dtype) / features
+    return jnp.sum(values, axis=last) / features, fraction, mask
 
 
 def _weights(

@@ -17,15 +17,31 @@ EVERY = {
     "matrix": metrics.ConfusionMatrix.empty(CLASSES),
     **{
         f"{kind.__name__}:{average}": kind.empty(2 if average == "binary" else CLASSES, average)
-        for kind in (metrics.Precision, metrics.Recall, metrics.F1)
-        for average in ("binary", "macro", "micro")
+        for kind in (metrics.Precision, metrics.Recall, metrics.F1, metrics.IoU)
+        for average in ("binary", "macro", "micro", "weighted", None)
     },
+    "FBeta:macro": metrics.FBeta.empty(CLASSES, "macro", beta=2.0),
+    "accuracy:macro": metrics.Accuracy.empty(CLASSES, "macro"),
+    "accuracy:None": metrics.Accuracy.empty(CLASSES, None),
     "roc": metrics.AUC.empty(20),
     "pr": metrics.AUC.empty(20, "pr"),
     "top": metrics.TopKAccuracy.empty(2),
+    "exact:roc": metrics.ExactAUC.empty(60),
+    "exact:pr": metrics.ExactAUC.empty(60, "pr"),
     "squares": metrics.MeanSquaredError.empty(),
+    "rmse": metrics.RootMeanSquaredError.empty(),
+    "mae": metrics.MeanAbsoluteError.empty(),
+    "mape": metrics.MeanAbsolutePercentageError.empty(),
+    "r2": metrics.R2Score.empty(),
 }
-SK_SCORES = {"Precision": sk.precision_score, "Recall": sk.recall_score, "F1": sk.f1_score}
+QUANTITIES = ("squares", "rmse", "mae", "mape", "r2")
+SK_SCORES = {
+    "Precision": sk.precision_score,
+    "Recall": sk.recall_score,
+    "F1": sk.f1_score,
+    "IoU": sk.jaccard_score,
+    "FBeta": functools.partial(sk.fbeta_score, beta=2.0),
+}
 
 
 def batch(name, seed, time=5):
@@ -33,17 +49,18 @@ def batch(name, seed, time=5):
     rng = np.random.default_rng(seed)
     mask = rng.random((4, time)) < 0.7
     mask[-1] = False
-    if name == "squares":
+    if name in QUANTITIES:
         return tuple(
             x if x.dtype == bool else np.where(mask, x, np.nan).astype(np.float32)
             for x in (rng.normal(size=mask.shape), mask, rng.normal(size=mask.shape))
         )
-    classes = 2 if "binary" in name or name in ("roc", "pr") else CLASSES
+    of_scores = name.removeprefix("exact:") in ("roc", "pr")
+    classes = 2 if "binary" in name or of_scores else CLASSES
     targets = np.where(mask, rng.integers(0, classes, mask.shape), -100)
     if name == "top":
         logits = rng.normal(size=(*mask.shape, classes)).astype(np.float32)
         return np.where(mask[..., None], logits, np.nan), mask, targets
-    if name in ("roc", "pr"):
+    if of_scores:
         scores = rng.integers(0, 21, mask.shape).astype(np.float32) / 20
         return np.where(mask, scores, np.nan), mask, targets
     return np.where(mask, rng.integers(0, classes, mask.shape), 10**9), mask, targets
@@ -53,16 +70,28 @@ def expected(name, batches):
     """Of the real steps of all batches at once."""
     real = [(p[m], t[m]) for p, m, t in batches]
     p, t = (np.concatenate(parts) for parts in zip(*real, strict=True))
-    if ":" in name:
-        kind, average = name.split(":")
-        return SK_SCORES[kind](t, p, average=average, zero_division=0)
+    kind, _, average = name.partition(":")
+    average = None if average == "None" else average
+    if kind in SK_SCORES:
+        options = {"labels": range(CLASSES)} if average is None else {}
+        return SK_SCORES[kind](t, p, average=average, zero_division=0, **options)
+    if kind == "accuracy":
+        return (
+            sk.balanced_accuracy_score(t, p)
+            if average
+            else sk.recall_score(t, p, labels=range(CLASSES), average=None)
+        )
     return {
         "matrix": lambda: sk.confusion_matrix(t, p, labels=range(CLASSES)),
         "roc": lambda: sk.roc_auc_score(t, p),
         "pr": lambda: sk.average_precision_score(t, p),
         "top": lambda: sk.top_k_accuracy_score(t, p, k=2, labels=range(CLASSES)),
         "squares": lambda: sk.mean_squared_error(t, p),
-    }[name]()
+        "rmse": lambda: sk.root_mean_squared_error(t, p),
+        "mae": lambda: sk.mean_absolute_error(t, p),
+        "mape": lambda: sk.mean_absolute_percentage_error(t, p),
+        "r2": lambda: sk.r2_score(t, p),
+    }[name.removeprefix("exact:")]()
 
 
 def value(metric):
@@ -84,19 +113,24 @@ def test_batches_of_any_length_merge_into_what_scikit_learn_gives_for_all_at_onc
     assert not np.allclose(of_batches, value(in_turn))  # else a mean of means would pass too
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", EVERY)
 def test_psum_merges_the_metrics_of_devices(name):
     batches = [batch(name, seed) for seed in range(3)]
 
     @functools.partial(jax.vmap, axis_name="device")
     def on_a_device(*one):
-        return jax.lax.psum(EVERY[name].update(*one), "device").compute()
+        metric = EVERY[name].update(*one)
+        if isinstance(metric, metrics.ExactAUC):
+            return metric.gather("device").compute()
+        return jax.lax.psum(metric, "device").compute()
 
     found = on_a_device(*(np.stack(parts) for parts in zip(*batches, strict=True)))
     for of_a_device in found:
         np.testing.assert_allclose(of_a_device, expected(name, batches), rtol=1e-5)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", EVERY)
 def test_nothing_counted_is_zero_and_a_batch_of_padding_changes_nothing(name):
     empty = EVERY[name]
@@ -107,6 +141,7 @@ def test_nothing_counted_is_zero_and_a_batch_of_padding_changes_nothing(name):
     jax.tree.map(np.testing.assert_array_equal, after, metric)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", EVERY)
 def test_metrics_are_scanned_and_donated(name):
     one = batch(name, 0)
@@ -121,6 +156,7 @@ def test_metrics_are_scanned_and_donated(name):
     assert jax.tree.structure(found) == jax.tree.structure(EVERY[name])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", EVERY)
 def test_other_kinds_and_other_options_do_not_merge(name):
     metric = EVERY[name]
@@ -234,7 +270,7 @@ def test_metrics_of_counts_refuse_what_they_cannot_read():
     with pytest.raises(ValueError, match=r"Precision.empty: `average` of 3 classes must be"):
         metrics.Precision.empty(3)
     with pytest.raises(ValueError, match=r"Recall.empty: `average` must be one of"):
-        metrics.Recall.empty(3, "weighted")
+        metrics.Recall.empty(3, "samples")
     with pytest.raises(ValueError, match="must have 4 classes along the last axis"):
         metrics.ConfusionMatrix.empty(4).update(np.zeros((2, 3, 5), np.float32), mask, ids)
     with pytest.raises(TypeError, match=r"F1.update: `predictions` must be class ids"):

@@ -34,16 +34,20 @@ from jaxmask.losses._divergence import (
 from jaxmask.losses._lift import lift
 from jaxmask.losses._reduce import reduce, sum_and_count
 from jaxmask.losses._regression import (
+    absolute_error,
     cosine_distance,
     cosine_similarity,
     huber_loss,
     l2_loss,
     log_cosh,
+    poisson_nll_loss,
+    quantile_loss,
     squared_error,
 )
 from jaxmask.losses._rows import dice_loss, ranking_softmax_loss
 
 __all__ = [
+    "absolute_error",
     "cosine_distance",
     "cosine_similarity",
     "crf",
@@ -59,6 +63,8 @@ __all__ = [
     "lift",
     "log_cosh",
     "ntxent",
+    "poisson_nll_loss",
+    "quantile_loss",
     "ranking_softmax_loss",
     "reduce",
     "safe_softmax_cross_entropy",

@@ -11,7 +11,9 @@ from jaxmask.losses import _per_step
 __all__ = ["hinge_loss", "sigmoid_binary_cross_entropy", "sigmoid_focal_loss"]
 
 
-def sigmoid_binary_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+def sigmoid_binary_cross_entropy(
+    logits: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> Pair:
     """Cross entropy of independent binary predictions.
 
         p = sigmoid(logits)
@@ -23,6 +25,8 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLi
       targets: the shape of `logits`; 0 or 1, or probabilities; boolean, integer or floating. An
         integer other than 0 and 1 at a real step is a ValueError; under `jit`, where values are not
         known, it gives nan.
+      where: boolean, the shape of `logits`, False where a value is missing; None: none is. A
+        missing value gives 0 and no gradient; `reduce(..., where=where)` does not count it.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.
@@ -42,6 +46,7 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLi
         _cross_entropy,
         mask,
         binary=True,
+        present=where,
         logits=logits,
         targets=targets,
     )
@@ -59,6 +64,7 @@ def sigmoid_focal_loss(
     *,
     alpha: float | Array | None = None,
     gamma: float | Array = 2.0,
+    where: ArrayLike | None = None,
 ) -> Pair:
     """Binary cross entropy that weighs down easy elements.
 
@@ -70,7 +76,7 @@ def sigmoid_focal_loss(
       alpha: in (0, 1), the weight of target 1 against 0: a number, or an array by row, by step or
         by element.
       gamma: likewise; the larger, the less an easy element counts.
-      logits, mask, targets: as in `sigmoid_binary_cross_entropy`.
+      logits, mask, targets, where: as in `sigmoid_binary_cross_entropy`.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.
@@ -104,11 +110,20 @@ def sigmoid_focal_loss(
 
     options = {"alpha": alpha, "gamma": gamma}
     return _per_step.elementwise(
-        "sigmoid_focal_loss", loss, mask, options, binary=True, logits=logits, targets=targets
+        "sigmoid_focal_loss",
+        loss,
+        mask,
+        options,
+        binary=True,
+        present=where,
+        logits=logits,
+        targets=targets,
     )
 
 
-def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+def hinge_loss(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> Pair:
     """Zero where the score has the right sign and a size of at least 1, linear elsewhere.
 
         y = max(0, 1 - predictions targets),   with gradient 0 at the kink
@@ -118,6 +133,8 @@ def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
         floating.
       mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`; -1 or 1, integer or floating.
+      where: boolean, the shape of `predictions`, False where a value is missing; None: none is. A
+        missing value gives 0 and no gradient; `reduce(..., where=where)` does not count it.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
@@ -131,10 +148,10 @@ def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     Source: Cortes and Vapnik, 1995, Support-vector networks, doi:10.1007/BF00994018.
     Agrees with `optax.losses.hinge_loss` of each unpadded row.
     """
-    where = "hinge_loss"
-    if _check.array(targets, "targets", where).dtype == jnp.bool_:
+    name = "hinge_loss"
+    if _check.array(targets, "targets", name).dtype == jnp.bool_:
         raise TypeError(
-            f"{where}: `targets` must be -1 or 1, got dtype bool. Pass `2 * targets - 1` in the "
+            f"{name}: `targets` must be -1 or 1, got dtype bool. Pass `2 * targets - 1` in the "
             "dtype of `predictions`."
         )
 
@@ -143,4 +160,6 @@ def hinge_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
         # Not `jnp.maximum`, whose gradient compares the result with its operands for equality.
         return jnp.where(x <= 0, 0, x)
 
-    return _per_step.elementwise(where, loss, mask, predictions=predictions, targets=targets)
+    return _per_step.elementwise(
+        name, loss, mask, present=where, predictions=predictions, targets=targets
+    )

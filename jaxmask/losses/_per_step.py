@@ -9,7 +9,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, ops
+from jaxmask import _check, _class_ids, _mask_ops
+from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype, promotion_allowed
 
@@ -23,16 +24,20 @@ def elementwise(
     options: dict[str, Any] | None = None,
     *,
     binary: bool = False,
+    present: ArrayLike | None = None,
     **arrays: ArrayLike,
 ) -> Pair:
     """A loss that compares arrays of one shape element by element.
 
     `where` is the public function, `arrays` its arrays by the names that it has for them, the
-    predictions first. With `binary`, integer targets are ids of two classes.
+    predictions first. With `binary`, integer targets are ids of two classes. `present`: the values
+    that are not missing, which the functions call `where`.
     """
     given, (checked, mask) = mask, _checked(arrays, mask, where)
-    spread = _spread(options, checked[0], mask, where)
-    y, mask = _apply(loss, checked, mask, spread)
+    seen: Any = mask
+    if present is not None:
+        given = seen = _mask_ops.entries(mask, present, checked[0].shape, where)
+    y = _apply(loss, checked, seen, _spread(options, checked[0], seen, where))
     if binary and jnp.issubdtype(checked[1].dtype, jnp.integer):
         _, valid = _class_ids.real_ids(arrays["targets"], given, 2, where, "targets")
         y = _class_ids.nan_unless(valid, y)
@@ -52,7 +57,7 @@ def over_features(
     checked, mask = _checked(arrays, mask, where, floating=floating)
     _has_features(checked[0], mask, where, next(iter(arrays)))
     like = jnp.zeros(checked[0].shape[:-1], checked[0].dtype)
-    y, mask = _apply(loss, checked, mask, _spread(options, like, mask, where))
+    y = _apply(loss, checked, mask, _spread(options, like, mask, where))
     return _narrow(y, checked), mask
 
 
@@ -77,8 +82,7 @@ def of_class_ids(
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{where}: `targets` must be integer class ids, got dtype {ids.dtype}.")
     ids, valid = _class_ids.real_ids(targets, given, scores.shape[-1], where, "targets")
-    y, mask = _apply(loss, [scores], mask, {"targets": ids})
-    y = _class_ids.nan_unless(valid, y)
+    y = _class_ids.nan_unless(valid, _apply(loss, [scores], mask, {"targets": ids}))
     return (y if wide else _narrow(y, [scores])), mask
 
 
@@ -126,19 +130,19 @@ def _spread(
         value = _check.by_row_or_step(given, like, where, name, dtype=dtype)
         if value.ndim:
             # Filled too: the gradient in an option sums over steps, and 0 * nan is nan.
-            value, _ = ops.fill(jnp.broadcast_to(value, like.shape), mask, 1)
+            value = filled(jnp.broadcast_to(value, like.shape), mask, 1)
         spread[name] = value
     return spread
 
 
-def _apply(loss: Loss, arrays: list[Array], mask: Mask, options: dict[str, Any]) -> Pair:
+def _apply(loss: Loss, arrays: list[Array], mask: Mask, options: dict[str, Any]) -> Array:
     dtype = common_dtype(accumulator(arrays[0].dtype), *_floating(arrays))
     # Not 0: the gradient of a norm or of log is nan there. It is selected away again in the
     # predictions, but not in the gradient of an option such as `delta`, which sums over steps.
-    safe = [ops.fill(x.astype(dtype), mask, 1)[0] for x in arrays]
+    safe = [filled(x.astype(dtype), mask, 1) for x in arrays]
     with promotion_allowed():
         y = loss(*safe, **options)
-    return ops.fill(y, mask)
+    return filled(y, mask)
 
 
 def _narrow(y: Array, arrays: list[Array]) -> Array:

@@ -9,7 +9,12 @@ __all__ = ["reduce", "sum_and_count"]
 
 
 def reduce(
-    per_step: ArrayLike, mask: Mask, weights: ArrayLike | None = None, by: str = "step"
+    per_step: ArrayLike,
+    mask: Mask,
+    weights: ArrayLike | None = None,
+    by: str = "step",
+    *,
+    where: ArrayLike | None = None,
 ) -> Scalar:
     """Reduce per-step values to one number over the real steps.
 
@@ -27,6 +32,9 @@ def reduce(
         "step" and "sum", the row's mean by "row". None weighs all equally. A weight of 0 does not
         hide a nan at a real step: take that step out of the mask.
       by: what weighs the same without `weights`, "step" or "row"; "sum" divides by nothing.
+      where: boolean, the shape of `per_step`, False where a value is missing; None: none is. A step
+        then counts by the fraction of its values that are present, so that each of them weighs the
+        same, and the mean is that over all values present.
 
     Returns:
       A scalar, in at least float32; 0 where there is nothing to count: no real step, or weights
@@ -42,14 +50,19 @@ def reduce(
     Over devices and accumulated steps a mean of means is wrong: sum both numbers of
     `sum_and_count`, and divide once.
     """
-    where = "reduce"
-    _check.choice(by, ("step", "row", "sum"), where, "by")
-    total, count = total_and_count(per_step, mask, weights, "step" if by == "sum" else by, where)
+    _check.choice(by, ("step", "row", "sum"), "reduce", "by")
+    step_or_row = "step" if by == "sum" else by
+    total, count = total_and_count(per_step, mask, weights, step_or_row, "reduce", where)
     return total if by == "sum" else divide(total, count)
 
 
 def sum_and_count(
-    per_step: ArrayLike, mask: Mask, weights: ArrayLike | None = None, by: str = "step"
+    per_step: ArrayLike,
+    mask: Mask,
+    weights: ArrayLike | None = None,
+    by: str = "step",
+    *,
+    where: ArrayLike | None = None,
 ) -> tuple[Scalar, Scalar]:
     """The sum of per-step values, and the count to divide it by.
 
@@ -65,6 +78,7 @@ def sum_and_count(
       mask: boolean, or `Segments` (rows are then segments), or None.
       weights: `[batch, time]` or `[batch]`, as in `reduce`.
       by: "step" or "row". A "sum" has no count: over devices, sum the totals by "step".
+      where: as in `reduce`.
 
     Returns:
       Two scalars `(total, count)`, in at least float32. `reduce` is their quotient.
@@ -79,11 +93,11 @@ def sum_and_count(
       >>> float(total), float(count)
       (5.0, 2.0)
     """
-    where = "sum_and_count"
+    name = "sum_and_count"
     if by == "sum":
         raise ValueError(
-            f'{where}: `by` must be "step" or "row", got "sum": a sum has no count. Its total is '
+            f'{name}: `by` must be "step" or "row", got "sum": a sum has no count. Its total is '
             'that of by="step"; over devices, add the totals and divide by nothing.'
         )
-    _check.choice(by, ("step", "row"), where, "by")
-    return total_and_count(per_step, mask, weights, by, where)
+    _check.choice(by, ("step", "row"), name, "by")
+    return total_and_count(per_step, mask, weights, by, name, where)

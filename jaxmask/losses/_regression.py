@@ -2,22 +2,29 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
+from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
 __all__ = [
+    "absolute_error",
     "cosine_distance",
     "cosine_similarity",
     "huber_loss",
     "l2_loss",
     "log_cosh",
+    "poisson_nll_loss",
+    "quantile_loss",
     "squared_error",
 ]
 
 
-def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+def squared_error(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> Pair:
     """Square of the error.
 
         y = (predictions - targets)^2
@@ -26,6 +33,8 @@ def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
       predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
       mask: boolean, or `Segments`, or None: every step is real.
       targets: the shape of `predictions`; nothing is broadcast. Padding may hold any value.
+      where: boolean, the shape of `predictions`, False where a value is missing; None: none is. A
+        missing value gives 0 and no gradient; `reduce(..., where=where)` does not count it.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
@@ -45,11 +54,13 @@ def squared_error(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pai
         return (predictions - targets) ** 2
 
     return _per_step.elementwise(
-        "squared_error", loss, mask, predictions=predictions, targets=targets
+        "squared_error", loss, mask, present=where, predictions=predictions, targets=targets
     )
 
 
-def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+def l2_loss(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> Pair:
     """Half the square of the error, whose gradient is the error.
 
         y = (predictions - targets)^2 / 2
@@ -68,11 +79,18 @@ def l2_loss(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     def loss(predictions: Array, targets: Array) -> Array:
         return (predictions - targets) ** 2 / 2
 
-    return _per_step.elementwise("l2_loss", loss, mask, predictions=predictions, targets=targets)
+    return _per_step.elementwise(
+        "l2_loss", loss, mask, present=where, predictions=predictions, targets=targets
+    )
 
 
 def huber_loss(
-    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, delta: float | Array = 1.0
+    predictions: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    *,
+    delta: float | Array = 1.0,
+    where: ArrayLike | None = None,
 ) -> Pair:
     """Quadratic for small errors, linear for large ones.
 
@@ -83,7 +101,7 @@ def huber_loss(
     Args:
       delta: where the loss becomes linear: a number, or an array by row, by step or by
         element.
-      predictions, mask, targets: as in `squared_error`.
+      predictions, mask, targets, where: as in `squared_error`.
 
     Returns:
       The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
@@ -105,11 +123,19 @@ def huber_loss(
         return jnp.where(near, jnp.where(near, error, 0) ** 2 / 2, delta * (error - delta / 2))
 
     return _per_step.elementwise(
-        "huber_loss", loss, mask, {"delta": delta}, predictions=predictions, targets=targets
+        "huber_loss",
+        loss,
+        mask,
+        {"delta": delta},
+        present=where,
+        predictions=predictions,
+        targets=targets,
     )
 
 
-def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
+def log_cosh(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> Pair:
     """Logarithm of the hyperbolic cosine of the error: a Huber loss that is smooth everywhere.
 
         y = log cosh(predictions - targets)
@@ -130,7 +156,133 @@ def log_cosh(predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
         error = predictions - targets
         return jnp.logaddexp(error, -error) - math.log(2)
 
-    return _per_step.elementwise("log_cosh", loss, mask, predictions=predictions, targets=targets)
+    return _per_step.elementwise(
+        "log_cosh", loss, mask, present=where, predictions=predictions, targets=targets
+    )
+
+
+def absolute_error(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> Pair:
+    """Size of the error, whose mean is the mean absolute error (MAE, L1 loss).
+
+        y = |predictions - targets|,   with gradient 0 where they are equal
+
+    Arguments and result are those of `squared_error`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> targets, mask = jnp.array([[3.0, 0.0]]), jnp.array([[True, False]])
+      >>> jm.losses.absolute_error(jnp.array([[1.0, 9.0]]), mask, targets)[0].tolist()
+      [[2.0, 0.0]]
+
+    Agrees with Keras's `MeanAbsoluteError` and PyTorch's `l1_loss` of each unpadded row.
+    """
+
+    def loss(predictions: Array, targets: Array) -> Array:
+        return jnp.abs(predictions - targets)
+
+    return _per_step.elementwise(
+        "absolute_error", loss, mask, present=where, predictions=predictions, targets=targets
+    )
+
+
+def quantile_loss(
+    predictions: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    *,
+    quantile: float | Array = 0.5,
+    where: ArrayLike | None = None,
+) -> Pair:
+    """Pinball loss, whose mean is least where the predictions are the quantile of the targets.
+
+        e = targets - predictions
+        y = quantile e          where e > 0
+            (quantile - 1) e    elsewhere,   with gradient 0 at the kink
+
+    Args:
+      quantile: in (0, 1): a number, or an array by row, by step or by element. For several
+        quantiles, predictions `[batch, time, quantile]`, broadcast them and the targets to that
+        shape.
+      predictions, mask, targets, where: as in `squared_error`.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> targets, mask = jnp.array([[4.0, -4.0, jnp.nan]]), jnp.array([[True, True, False]])
+      >>> jm.losses.quantile_loss(jnp.zeros((1, 3)), mask, targets, quantile=0.75)[0].tolist()
+      [[3.0, 1.0, 0.0]]
+
+    Source: Koenker and Bassett, 1978, Regression quantiles, doi:10.2307/1913643. The mean agrees
+    with `sklearn.metrics.mean_pinball_loss` of the real steps.
+    """
+
+    def loss(predictions: Array, targets: Array, quantile: Array) -> Array:
+        error = targets - predictions
+        below = jnp.where(error < 0, (quantile - 1) * error, 0 * error)  # nan stays nan
+        return jnp.where(error > 0, quantile * error, below)
+
+    return _per_step.elementwise(
+        "quantile_loss",
+        loss,
+        mask,
+        {"quantile": quantile},
+        present=where,
+        predictions=predictions,
+        targets=targets,
+    )
+
+
+def poisson_nll_loss(
+    log_predictions: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    *,
+    full: bool = False,
+    where: ArrayLike | None = None,
+) -> Pair:
+    """Negative log likelihood of counts under Poisson distributions.
+
+        y = exp(log_predictions) - targets log_predictions    [+ log targets! with `full`]
+
+    Args:
+      log_predictions: logarithms of the rates, `[batch, time, feature...]`, or `[batch,
+        feature...]` with a row mask; floating. A rate of 0 is -inf, and costs inf where the count
+        is not 0. Of rates, pass `jnp.log(rates)`.
+      mask: boolean, or `Segments`, or None.
+      targets: counts, at least 0, the shape of `log_predictions`; integer or floating.
+      full: static; add the term that does not depend on the predictions.
+      where: as in `squared_error`.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` in the shape of `log_predictions`, in nats, 0 in
+      padding.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> log_rates, counts = jnp.array([[0.0, jnp.nan]]), jnp.array([[3, -1]])
+      >>> jm.losses.poisson_nll_loss(log_rates, jnp.array([[True, False]]), counts)[0].tolist()
+      [[1.0, 0.0]]
+
+    Agrees with PyTorch's `poisson_nll_loss`, whose `full` term is Stirling's
+    approximation, and with Keras's `Poisson` of the rates, up to its epsilon.
+    """
+
+    def loss(log_predictions: Array, targets: Array) -> Array:
+        y = jnp.exp(log_predictions) - times(targets, log_predictions)
+        return y + jax.scipy.special.gammaln(targets + 1) if full else y
+
+    return _per_step.elementwise(
+        "poisson_nll_loss",
+        loss,
+        mask,
+        present=where,
+        log_predictions=log_predictions,
+        targets=targets,
+    )
 
 
 def cosine_similarity(

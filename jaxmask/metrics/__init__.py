@@ -5,21 +5,41 @@ hosts and devices merge into that of a single pass; inside `shard_map`, `jax.lax
 merges those of all devices. A metric of no real step computes 0.
 """
 
-from jaxmask.metrics._confusion import F1, ConfusionMatrix, Precision, Recall
+from jaxmask.metrics._accuracy import Accuracy, TopKAccuracy
+from jaxmask.metrics._confusion import ConfusionMatrix
 from jaxmask.metrics._curve import AUC
 from jaxmask.metrics._edit import TokenErrorRate, edit_distance
-from jaxmask.metrics._mean import Accuracy, Mean, MeanSquaredError, Perplexity, TopKAccuracy
+from jaxmask.metrics._exact import ExactAUC
+from jaxmask.metrics._mean import BitsPerByte, Mean, Perplexity
+from jaxmask.metrics._regression import (
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    R2Score,
+    RootMeanSquaredError,
+)
+from jaxmask.metrics._scores import F1, FBeta, IoU, Precision, Recall
+from jaxmask.metrics._spans import SpanF1
 
 __all__ = [
     "AUC",
     "F1",
     "Accuracy",
+    "BitsPerByte",
     "ConfusionMatrix",
+    "ExactAUC",
+    "FBeta",
+    "IoU",
     "Mean",
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanSquaredError",
     "Perplexity",
     "Precision",
+    "R2Score",
     "Recall",
+    "RootMeanSquaredError",
+    "SpanF1",
     "TokenErrorRate",
     "TopKAccuracy",
     "edit_distance",

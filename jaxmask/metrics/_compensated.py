@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmask._types import Array
 
@@ -27,6 +28,24 @@ class CompensatedSum:
         """The sum of one number, or of each number of an array."""
         return cls(value.astype(jnp.float32), jnp.zeros(value.shape, jnp.float32))
 
+    @classmethod
+    def over(cls, values: Array, rest: Array | float = 0.0) -> "CompensatedSum":
+        """The sum of `values + rest` along the first axis."""
+        high = values.astype(jnp.float32)
+        low = jnp.broadcast_to(jnp.asarray(rest, jnp.float32), high.shape)
+
+        def add(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+            both = cls(*one).add(cls(*other))
+            return both.high, both.low
+
+        zero = np.float32(0)
+        return cls(*jax.lax.reduce((high, low), (zero, zero), add, (0,)))
+
+    @classmethod
+    def of_products(cls, a: Array, b: Array) -> "CompensatedSum":
+        """The sum of `a * b` along the first axis, of products that are exact."""
+        return cls.over(*two_product(a.astype(jnp.float32), b.astype(jnp.float32)))
+
     def add(self, other: "CompensatedSum") -> "CompensatedSum":
         """Add two sums; their order changes no bit."""
         high, rest = _two_sum(self.high, other.high)
@@ -35,6 +54,21 @@ class CompensatedSum:
     def value(self) -> Array:
         """The sum, rounded to float32."""
         return self.high + self.low
+
+
+def two_product(a: Array, b: Array) -> tuple[Array, Array]:
+    """`a * b` rounded, and the exact rounding error."""
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    rest = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, jnp.where(jnp.isfinite(product), rest, 0)
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    """The upper and the lower 12 bits of the mantissa: products of halves are exact."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
+    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return high, x - high
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:

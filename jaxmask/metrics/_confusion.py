@@ -1,4 +1,4 @@
-"""The confusion matrix, and precision, recall and F1 of its counts."""
+"""The confusion matrix: counts of each target and prediction."""
 
 import dataclasses
 from typing import Self
@@ -8,14 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask import _check, _mask_ops
-from jaxmask._sums import divide
-from jaxmask._types import Array, ArrayLike, Mask, Scalar
+from jaxmask._types import Array, ArrayLike, Mask
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._reading import NO_CLASS, class_ids, same_kind
 
-__all__ = ["F1", "ConfusionMatrix", "Precision", "Recall"]
-
-_AVERAGES = ("binary", "macro", "micro")
+__all__ = ["ConfusionMatrix"]
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +52,14 @@ class ConfusionMatrix:
         """The number of classes."""
         return self.counts.high.shape[-1]
 
-    def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
+    def update(
+        self,
+        predictions: ArrayLike,
+        mask: Mask,
+        targets: ArrayLike,
+        *,
+        where: ArrayLike | None = None,
+    ) -> Self:
         """Take in a batch.
 
         Args:
@@ -63,6 +67,7 @@ class ConfusionMatrix:
             more axis, `[..., num_classes]`, floating, whose first maximum counts.
           mask: boolean, or `Segments`, or None: every step is real.
           targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask.
+          where: boolean, the shape of `targets`, False where a value is missing; None: none is.
 
         Returns:
           A new metric. A step with several targets counts each of them.
@@ -71,10 +76,9 @@ class ConfusionMatrix:
           ValueError: if shapes disagree, or a real id is not a class; under `jit`, where values are
             not known, the matrix is then nan.
         """
-        where, classes = f"{type(self).__name__}.update", self.num_classes
-        read = class_ids(predictions, mask, targets, where, classes)
-        real = _mask_ops.real_steps(mask, read.targets.shape)
-        real = jnp.broadcast_to(_mask_ops.expand(real, read.targets.ndim), read.targets.shape)
+        name, classes = f"{type(self).__name__}.update", self.num_classes
+        read = class_ids(predictions, mask, targets, name, classes, where)
+        real = _mask_ops.entries(mask, where, read.targets.shape, name)
         known = read.valid & (read.predictions != NO_CLASS)
         cell = jnp.where(real & known, read.targets * classes + read.predictions, 0)
         ones = (real & known).astype(jnp.float32)
@@ -100,121 +104,3 @@ class ConfusionMatrix:
     def compute(self) -> Float[Array, "target prediction"]:
         """The counts, float32 `[num_classes, num_classes]`, a row for each target."""
         return self.counts.value()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Score(ConfusionMatrix):
-    """A quotient of counts for each class, averaged to one number."""
-
-    average: str = dataclasses.field(default="binary", metadata={"static": True})
-
-    @classmethod
-    def empty(cls, num_classes: int = 2, average: str = "binary") -> Self:
-        """The metric of no step at all.
-
-        Args:
-          num_classes: static.
-          average: static. "binary": class 1 of two. "macro": the mean over the classes that occur
-            in targets or predictions. "micro": all classes counted together.
-        """
-        where = f"{cls.__name__}.empty"
-        _check.choice(average, _AVERAGES, where, "average")
-        if average == "binary" and num_classes != 2:
-            raise ValueError(
-                f"{where}: `average` of {num_classes} classes must be 'macro' or 'micro', got "
-                "'binary'."
-            )
-        return dataclasses.replace(super().empty(num_classes), average=average)
-
-    def compute(self) -> Scalar:
-        """The score, float32; 0 where nothing was counted to divide by."""
-        matrix = self.counts.value()
-        right, predicted, true = jnp.diagonal(matrix), jnp.sum(matrix, 0), jnp.sum(matrix, 1)
-        top, bottom = self._quotient(right, predicted, true)
-        if self.average == "micro":
-            return divide(jnp.sum(top), jnp.sum(bottom))
-        each = divide(top, bottom)
-        if self.average == "binary":
-            return each[1]
-        occurs = (predicted + true) != 0
-        return divide(jnp.sum(jnp.where(occurs, each, 0)), jnp.sum(occurs))
-
-    @staticmethod
-    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
-        raise NotImplementedError
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Precision(_Score):
-    """Fraction of the real steps predicted as a class that are of it.
-
-        compute() = number with prediction = target = k / number with prediction = k
-
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
-
-    Attributes:
-      counts: `[num_classes, num_classes]`, compensated.
-      average: static, how the classes become one number.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> predictions, targets = jnp.array([[1, 1, 1]]), jnp.array([[1, 0, 0]])
-      >>> mask = jnp.array([[True, True, False]])
-      >>> float(jm.metrics.Precision.empty().update(predictions, mask, targets).compute())
-      0.5
-
-    Agrees with `sklearn.metrics.precision_score(..., zero_division=0)` of the real steps.
-    """
-
-    @staticmethod
-    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
-        return right, predicted
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Recall(_Score):
-    """Fraction of the real steps of a class that are predicted as it.
-
-        compute() = number with prediction = target = k / number with target = k
-
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> predictions, targets = jnp.array([[1, 0, 0]]), jnp.array([[1, 1, 1]])
-      >>> mask = jnp.array([[True, True, False]])
-      >>> float(jm.metrics.Recall.empty().update(predictions, mask, targets).compute())
-      0.5
-
-    Agrees with `sklearn.metrics.recall_score(..., zero_division=0)` of the real steps.
-    """
-
-    @staticmethod
-    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
-        return right, true
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class F1(_Score):
-    """Harmonic mean of precision and recall.
-
-        compute() = 2 * number with prediction = target = k
-                    / (number with prediction = k + number with target = k)
-
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> predictions, targets = jnp.array([[1, 1, 0]]), jnp.array([[1, 0, 1]])
-      >>> float(jm.metrics.F1.empty().update(predictions, None, targets).compute())
-      0.5
-
-    Agrees with `sklearn.metrics.f1_score(..., zero_division=0)` of the real steps.
-    """
-
-    @staticmethod
-    def _quotient(right: Array, predicted: Array, true: Array) -> tuple[Array, Array]:
-        return 2 * right, predicted + true

@@ -6,11 +6,11 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, _mask_ops
-from jaxmask._sums import accumulator, divide
+from jaxmask import _check
+from jaxmask._sums import divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import same_kind
+from jaxmask.metrics._reading import binary_scores, same_kind
 
 __all__ = ["AUC"]
 
@@ -41,7 +41,7 @@ class AUC:
     1 (down to 1e-13), so that rare positives with small scores are ranked too. The area is exact
     for multiples of `1 / resolution`; other scores that share a level tie, which moves "roc" by at
     most half the fraction of such pairs. An immutable pytree, as `Mean`. A score outside [0, 1]
-    makes the area nan: pass `jax.nn.sigmoid(logits)`.
+    makes the area nan: pass `jax.nn.sigmoid(logits)`. `ExactAUC` keeps the scores themselves.
 
     Attributes:
       positives: `[resolution + 30001]`, number of positive steps at each level, compensated.
@@ -76,7 +76,14 @@ class AUC:
         positives, negatives = (CompensatedSum.of(jnp.zeros(levels)) for _ in range(2))
         return cls(positives, negatives, curve)
 
-    def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
+    def update(
+        self,
+        predictions: ArrayLike,
+        mask: Mask,
+        targets: ArrayLike,
+        *,
+        where: ArrayLike | None = None,
+    ) -> Self:
         """Take in a batch.
 
         Args:
@@ -84,6 +91,7 @@ class AUC:
             ...]` with a row mask; floating.
           mask: boolean, or `Segments`, or None: every step is real.
           targets: the shape of `predictions`; boolean, or integer, 0 or 1.
+          where: boolean, the shape of `predictions`, False where a value is missing; None: none is.
 
         Returns:
           A new metric. A step with several scores counts each of them.
@@ -92,25 +100,15 @@ class AUC:
           ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
             values are not known, the area is nan then.
         """
-        where = "AUC.update"
-        given, (predictions, mask) = mask, _check.pair(predictions, mask, where, name="predictions")
-        _check.floating(predictions, where, "predictions")
-        ids = _check.array(targets, "targets", where)
-        _check.shape(ids, predictions.shape, "the shape of `predictions`", where, "targets")
-        if jnp.issubdtype(ids.dtype, jnp.inexact):
-            raise TypeError(
-                f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {ids.dtype}."
-            )
-        ids, is_class = _class_ids.real_ids(targets, given, 2, where, "targets")
-        real = _mask_ops.real_steps(mask, predictions.shape)
-        real = jnp.broadcast_to(_mask_ops.expand(real, predictions.ndim), predictions.shape)
-        scores = jnp.where(real, predictions.astype(accumulator(predictions.dtype)), 0)
+        scores, positive, real, is_class = binary_scores(
+            predictions, mask, targets, "AUC.update", where
+        )
         levels = len(self.positives.high)
         # False for nan too.
         valid = (scores >= 0) & (scores <= 1)
         level = _level(jnp.where(valid, scores, 0), levels - 1 - _TAILS)
         sums = []
-        for held, belongs in ((self.positives, ids != 0), (self.negatives, ids == 0)):
+        for held, belongs in ((self.positives, positive), (self.negatives, ~positive)):
             ones = (real & belongs).astype(jnp.float32)
             counts = jnp.zeros(levels, jnp.float32).at[level.ravel()].add(ones.ravel())
             counts = jnp.where(jnp.all(valid & is_class), counts, jnp.nan)

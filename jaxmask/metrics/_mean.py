@@ -1,19 +1,20 @@
 """Metrics that are a total over a count of real steps."""
 
 import dataclasses
+import math
 from typing import Self
 
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, losses, ops
+from jaxmask import _check
 from jaxmask._reduction import total_and_count
-from jaxmask._sums import accumulator, divide
+from jaxmask._sums import divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import check_ids, check_logits, class_ids, same_kind
+from jaxmask.metrics._reading import same_kind
 
-__all__ = ["Accuracy", "Mean", "MeanSquaredError", "Perplexity", "TopKAccuracy"]
+__all__ = ["BitsPerByte", "Mean", "Perplexity"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,14 @@ class Mean(Ratio):
     Agrees with `jm.losses.reduce(..., by="step")` of all batches at once.
     """
 
-    def update(self, per_step: ArrayLike, mask: Mask, weights: ArrayLike | None = None) -> Self:
+    def update(
+        self,
+        per_step: ArrayLike,
+        mask: Mask,
+        weights: ArrayLike | None = None,
+        *,
+        where: ArrayLike | None = None,
+    ) -> Self:
         """Take in a batch.
 
         Args:
@@ -83,53 +91,10 @@ class Mean(Ratio):
             numbers. Features are averaged within their step.
           mask: boolean, or `Segments`, or None: every step is real.
           weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
+          where: boolean, the shape of `per_step`, False where a value is missing, as in
+            `jm.losses.reduce`; None: none is.
         """
-        return self._plus(*total_and_count(per_step, mask, weights, "step", "Mean.update"))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Accuracy(Ratio):
-    """Fraction of the real steps whose predicted class is the target.
-
-        compute() = number of real steps with prediction = target / number of real steps
-
-    An immutable pytree, as `Mean`.
-
-    Attributes:
-      total: number of right steps, compensated.
-      count: number of real steps, compensated.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> predictions, targets = jnp.array([[1, 2, 0]]), jnp.array([[1, 0, 0]])
-      >>> mask = jnp.array([[True, True, False]])
-      >>> float(jm.metrics.Accuracy.empty().update(predictions, mask, targets).compute())
-      0.5
-
-    Agrees with `sklearn.metrics.accuracy_score` of the real steps.
-    """
-
-    def update(self, predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
-        """Take in a batch.
-
-        Args:
-          predictions: class ids in the shape of `targets`, integer or boolean; or logits with one
-            more axis, `[..., classes]`, floating, whose first maximum counts. A step with a nan
-            logit is never right.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask; integer or
-            boolean. A step with several targets counts once, by the fraction that is right.
-
-        Raises:
-          ValueError: if shapes disagree, or a real id is below 0 or, of logits, no class; under
-            `jit`, where values are not known, the metric is then nan.
-        """
-        where = "Accuracy.update"
-        read = class_ids(predictions, mask, targets, where)
-        right = (read.predictions == read.targets).astype(jnp.float32)
-        right = _class_ids.nan_unless(read.valid, right)
-        return self._plus(*total_and_count(right, mask, None, "step", where))
+        return self._plus(*total_and_count(per_step, mask, weights, "step", "Mean.update", where))
 
 
 @jax.tree_util.register_dataclass
@@ -171,114 +136,52 @@ class Perplexity(Ratio):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class TopKAccuracy(Ratio):
-    """Fraction of the real steps whose target is among the `k` highest logits.
+class BitsPerByte(Ratio):
+    """Mean cross entropy in bits for each byte of text, whatever the tokens are.
 
-        compute() = number of real steps with rank of the target's logit < k / number of real steps
+        compute() = sum y / (log 2 * number of bytes)     over the real steps of all updates
 
-    An immutable pytree, as `Mean`. Of equal logits the first class wins, so `k=1` is `Accuracy`.
+    Unlike perplexity it compares models with different tokenizers. An immutable pytree, as `Mean`.
 
     Attributes:
-      total: number of right steps, compensated.
-      count: number of real steps, compensated.
-      k: static.
+      total: sum of the cross entropies in bits, compensated.
+      count: number of bytes, compensated.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
-      >>> logits = jnp.array([[[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 0.0]]])
-      >>> targets, mask = jnp.array([[1, 2, 0]]), jnp.array([[True, True, False]])
-      >>> float(jm.metrics.TopKAccuracy.empty(2).update(logits, mask, targets).compute())
-      0.5
+      >>> nats = jnp.log(2.0) * jnp.array([[3.0, 5.0, jnp.nan]])
+      >>> mask, num_bytes = jnp.array([[True, True, False]]), jnp.array([[1, 3, 0]])
+      >>> metric = jm.metrics.BitsPerByte.empty().update(nats, mask, num_bytes)
+      >>> round(float(metric.compute()), 4)
+      2.0
 
-    Agrees with `sklearn.metrics.top_k_accuracy_score` of the real steps.
+    Source: Gao et al., 2020, The Pile, arXiv:2101.00027, section 3.1.
     """
 
-    k: int = dataclasses.field(default=5, metadata={"static": True})
-
-    @classmethod
-    def empty(cls, k: int = 5) -> Self:
-        """The metric of no step at all, for a static `k` of at least 1."""
-        return dataclasses.replace(super().empty(), k=_check.count(k, "TopKAccuracy", "k", least=1))
-
-    def update(self, logits: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
+    def update(self, per_step: ArrayLike, mask: Mask, num_bytes: ArrayLike) -> Self:
         """Take in a batch.
 
         Args:
-          logits: `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row mask;
-            floating.
+          per_step: cross entropies in nats, `[batch, time]`, or `[batch]` with a row mask; real
+            numbers.
           mask: boolean, or `Segments`, or None: every step is real.
-          targets: class ids, the shape of `logits` without its last axis; integer or boolean.
-
-        Returns:
-          A new metric. A step with a nan logit is never right.
-
-        Raises:
-          ValueError: if shapes disagree, or a real target is not a class; under `jit`, where values
-            are not known, the metric is then nan.
+          num_bytes: how many bytes each token stands for, integer, the shape of `per_step`. A
+            token that is predicted and stands for none, as that of an end, counts 0.
         """
-        where = "TopKAccuracy.update"
-        logits, ids = _check.array(logits, "logits", where), _check.array(targets, "targets", where)
-        check_ids(ids, where, "targets")
-        check_logits(logits, ids, where, "logits")
-        _check.pair(ids, mask, where, name="targets")
-        logits, _ = ops.fill(logits, mask)
-        classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-        ids, valid = _class_ids.real_ids(targets, mask, logits.shape[-1], where, "targets")
-        is_target = classes == ids[..., None]
-        score = jnp.sum(jnp.where(is_target, logits, 0), axis=-1, keepdims=True)
-        ahead = (logits > score) | ((logits == score) & (classes < ids[..., None]))
-        # XLA may compute a logit twice, with two roundings: it must not be ahead of itself.
-        ahead &= ~is_target
-        # A nan is ahead of nothing; it must not make its step right.
-        has_nan = jnp.any(jnp.isnan(logits), axis=-1)
-        right = ((jnp.sum(ahead, axis=-1) < self.k) & ~has_nan).astype(jnp.float32)
-        right = _class_ids.nan_unless(valid, right)
-        return self._plus(*total_and_count(right, mask, None, "step", where))
+        where = "BitsPerByte.update"
+        values, mask = _check.pair(per_step, mask, where, name="per_step")
+        sizes = _check.array(num_bytes, "num_bytes", where)
+        _check.shape(sizes, values.shape, "the shape of `per_step`", where, "num_bytes")
+        if values.ndim > 2 or not jnp.issubdtype(sizes.dtype, jnp.integer):
+            raise TypeError(
+                f"{where}: `num_bytes` must be integers, one number for each step, got dtype "
+                f"{sizes.dtype} and shape {sizes.shape}."
+            )
+        nats, _ = total_and_count(values, mask, None, "step", where)
+        count, _ = total_and_count(sizes.astype(jnp.float32), mask, None, "step", where)
+        return self._plus(nats / math.log(2), count)
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class MeanSquaredError(Ratio):
-    """Mean of the squared errors of the real steps.
-
-        compute() = sum w (predictions - targets)^2 / sum w     over the real steps of all updates
-
-    An immutable pytree, as `Mean`. Its square root is the root mean squared error; a mean of the
-    roots of batches is not.
-
-    Attributes:
-      total: sum of the squared errors, compensated.
-      count: number of real steps, or sum of their weights, compensated.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> predictions, targets = jnp.array([[1.0, 5.0, jnp.nan]]), jnp.zeros((1, 3))
-      >>> mask = jnp.array([[True, True, False]])
-      >>> metric = jm.metrics.MeanSquaredError.empty().update(predictions, mask, targets)
-      >>> float(metric.compute())
-      13.0
-
-    Agrees with `sklearn.metrics.mean_squared_error` of the real steps.
-    """
-
-    def update(
-        self,
-        predictions: ArrayLike,
-        mask: Mask,
-        targets: ArrayLike,
-        weights: ArrayLike | None = None,
-    ) -> Self:
-        """Take in a batch.
-
-        Args:
-          predictions: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
-            floating. Features are averaged within their step.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: the shape of `predictions`.
-          weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
-        """
-        wide = _check.array(predictions, "predictions", "MeanSquaredError.update")
-        wide = wide.astype(accumulator(wide.dtype))  # a square may not fit in 16 bits
-        per_step, mask = losses.squared_error(wide, mask, targets)
-        where = "MeanSquaredError.update"
-        return self._plus(*total_and_count(per_step, mask, weights, "step", where))
+    def compute(self) -> Scalar:
+        """Bits over bytes, float32; 0 where there was neither, inf where only bits."""
+        only_bits = (self.count.value() == 0) & (self.total.value() > 0)
+        return jnp.where(only_bits, jnp.inf, super().compute())

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids
+from jaxmask import _check, _class_ids, _mask_ops
+from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask
 
 NO_CLASS = -1  # what a prediction of nan logits is
@@ -20,31 +21,69 @@ class ClassIds(NamedTuple):
 
 
 def class_ids(
-    predictions: ArrayLike, mask: Mask, targets: ArrayLike, where: str, classes: int | None = None
+    predictions: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    where: str,
+    classes: int | None = None,
+    present: ArrayLike | None = None,
 ) -> ClassIds:
     """Ids of one shape; logits, which have one axis more than the targets, become ids.
 
     Of equal logits the first wins; with a nan among them the id is `NO_CLASS`. With `classes`,
-    there must be that many logits, and ids must be below.
+    there must be that many logits, and ids must be below. `present` marks what is not missing.
     """
     said = _check.array(predictions, "predictions", where)
     ids = _check.array(targets, "targets", where)
     check_ids(ids, where, "targets")
     if said.ndim == ids.ndim + 1:
         check_logits(said, ids, where, "predictions", classes)
-        _check.pair(ids, mask, where, name="targets")
+        mask = _of_targets(ids, mask, present, where)
         ids, valid = _class_ids.real_ids(targets, mask, said.shape[-1], where, "targets")
         # argmax would take nan for the highest, and class 0 where all of a diverged model is nan.
         has_nan = jnp.any(jnp.isnan(said), axis=-1)
         return ClassIds(jnp.where(has_nan, NO_CLASS, jnp.argmax(said, axis=-1)), ids, valid)
     _check.shape(ids, said.shape, "the shape of `predictions`", where, "targets")
     check_ids(said, where, "predictions")
-    _check.pair(ids, mask, where, name="targets")
+    mask = _of_targets(ids, mask, present, where)
     # Where the number of classes is unknown, an id below 0 still is none.
     size = jnp.iinfo(jnp.int32).max if classes is None else classes
     said, said_valid = _class_ids.real_ids(predictions, mask, size, where, "predictions")
     ids, valid = _class_ids.real_ids(targets, mask, size, where, "targets")
     return ClassIds(said, ids, said_valid & valid)
+
+
+def _of_targets(ids: Array, mask: Mask, present: ArrayLike | None, where: str) -> Any:
+    _check.pair(ids, mask, where, name="targets")
+    return mask if present is None else _mask_ops.entries(mask, present, ids.shape, where)
+
+
+class BinaryScores(NamedTuple):
+    """Scores of a positive class, all of one shape."""
+
+    scores: Array  # in at least float32, 0 where there is none
+    positive: Array
+    real: Array
+    valid: Array  # where the target is a class, or there is none
+
+
+def binary_scores(
+    predictions: ArrayLike, mask: Mask, targets: ArrayLike, where: str, present: ArrayLike | None
+) -> BinaryScores:
+    """What the metrics of a curve read."""
+    scores, checked = _check.pair(predictions, mask, where, name="predictions")
+    _check.floating(scores, where, "predictions")
+    ids = _check.array(targets, "targets", where)
+    _check.shape(ids, scores.shape, "the shape of `predictions`", where, "targets")
+    if jnp.issubdtype(ids.dtype, jnp.inexact):
+        raise TypeError(
+            f"{where}: `targets` must be 0 or 1, boolean or integer, got dtype {ids.dtype}."
+        )
+    real = _mask_ops.entries(checked, present, scores.shape, where)
+    given: Any = mask if present is None else real
+    ids, valid = _class_ids.real_ids(targets, given, 2, where, "targets")
+    scores = jnp.where(real, scores.astype(accumulator(scores.dtype)), 0)
+    return BinaryScores(scores, ids != 0, real, valid)
 
 
 def check_logits(
@@ -75,11 +114,20 @@ def same_kind(metric: Any, other: Any) -> None:
     kind = type(metric).__name__
     if type(other) is not type(metric):
         raise TypeError(f"{kind}.merge: expected another {kind}, got {type(other).__name__}.")
+    ours, theirs = _options(metric), _options(other)
+    for name, value in ours.items():
+        if value != theirs[name]:
+            raise ValueError(
+                f"{kind}.merge: both metrics must have the same `{name}`, got {value!r} and "
+                f"{theirs[name]!r}."
+            )
+
+
+def _options(metric: Any) -> dict[str, Any]:
+    """The static fields; those of a NamedTuple one by one."""
+    options: dict[str, Any] = {}
     for field in dataclasses.fields(metric):
         if field.metadata.get("static"):
-            ours, theirs = (getattr(m, field.name) for m in (metric, other))
-            if ours != theirs:
-                raise ValueError(
-                    f"{kind}.merge: both metrics must have the same `{field.name}`, got {ours!r} "
-                    f"and {theirs!r}."
-                )
+            value = getattr(metric, field.name)
+            options |= value._asdict() if hasattr(value, "_asdict") else {field.name: value}
+    return options

@@ -377,6 +377,9 @@ _LOSSES = (
     ),
     Facts("losses.huber_loss", _keras_loss("Huber"), _OPTAX, f"blind: `HuberLoss`: {_BY_HAND}"),
     Facts("losses.log_cosh", _keras_loss("LogCosh"), _OPTAX),
+    Facts("losses.absolute_error", _keras_loss("MeanAbsoluteError"), torch="blind: `L1Loss`"),
+    Facts("losses.quantile_loss"),
+    Facts("losses.poisson_nll_loss", _keras_loss("Poisson"), torch="blind: `PoissonNLLLoss`"),
     Facts(
         "losses.cosine_similarity losses.cosine_distance",
         _keras_loss("CosineSimilarity"),
@@ -443,13 +446,20 @@ _METRICS = (
         "partly: `nnx.metrics.Accuracy(mask=)`: no real step is nan",
     ),
     Facts("metrics.TopKAccuracy", _keras_mean_metric("TopKCategoricalAccuracy")),
-    Facts("metrics.MeanSquaredError", _keras_mean_metric("MeanSquaredError")),
     Facts(
-        "metrics.Precision metrics.Recall metrics.F1 metrics.AUC",
-        "blind: `Precision`, `Recall`, `F1Score`, `AUC` read no mask",
+        "metrics.MeanSquaredError metrics.RootMeanSquaredError metrics.MeanAbsoluteError"
+        " metrics.MeanAbsolutePercentageError",
+        _keras_mean_metric("MeanSquaredError"),
     ),
     Facts(
-        "metrics.ConfusionMatrix metrics.Perplexity metrics.TokenErrorRate metrics.edit_distance"
+        "metrics.Precision metrics.Recall metrics.F1 metrics.FBeta metrics.AUC metrics.IoU"
+        " metrics.R2Score",
+        "blind: `Precision`, `Recall`, `F1Score`, `FBetaScore`, `AUC`, `IoU`, `R2Score` read no"
+        " mask",
+    ),
+    Facts(
+        "metrics.ConfusionMatrix metrics.Perplexity metrics.BitsPerByte metrics.TokenErrorRate"
+        " metrics.edit_distance metrics.SpanF1 metrics.ExactAUC"
     ),
 )
 

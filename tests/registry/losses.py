@@ -22,7 +22,14 @@ from tests.registry.entry import (
     against,
 )
 
-_ELEMENTWISE = ("squared_error", "l2_loss", "huber_loss", "log_cosh")
+_ELEMENTWISE = (
+    "squared_error",
+    "l2_loss",
+    "huber_loss",
+    "log_cosh",
+    "absolute_error",
+    "quantile_loss",
+)
 _VECTORS = ("softmax_cross_entropy", "safe_softmax_cross_entropy")
 _BINARY = ("sigmoid_binary_cross_entropy", "sigmoid_focal_loss")
 _DIVERGENCES = ("kl_divergence", "kl_divergence_with_log_targets")
@@ -68,6 +75,7 @@ def _reduce(by: str) -> Call:
 
 ENTRIES = [
     *_losses(_ELEMENTWISE, FLOATS),
+    *_losses(("poisson_nll_loss",), (Input(), Input(kind="positive"))),
     *_losses(("cosine_similarity", "cosine_distance"), FLOATS),
     *_losses(_VECTORS, (LOGITS, PROBABILITIES)),
     *_losses(("softmax_cross_entropy_with_integer_labels",), (LOGITS, LABELS)),

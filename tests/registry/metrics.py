@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from tests.registry.entry import LABELS, LOGITS, NO_SEGMENTS, SCALAR, Entry, Input
+from tests.registry.entry import FLOATS, LABELS, LOGITS, NO_SEGMENTS, SCALAR, Entry, Input
 
 
 def _computed(metric: Any, weights: Any = None) -> Callable:
@@ -20,20 +20,36 @@ def _computed(metric: Any, weights: Any = None) -> Callable:
     return call
 
 
+_SPANS = jm.metrics.SpanF1.empty(["O", "B-A", "I-A", "B-B", "I-B"], "macro")
 _CELLS = np.cos(np.arange(25.0, dtype=np.float32)).reshape(5, 5)
 _COUNTED = {
     "ConfusionMatrix": (_computed(jm.metrics.ConfusionMatrix.empty(5), _CELLS), (LOGITS, LABELS)),
     "Precision": (_computed(jm.metrics.Precision.empty(5, "macro")), (LOGITS, LABELS)),
     "Recall": (_computed(jm.metrics.Recall.empty(5, "macro")), (LABELS, LABELS)),
     "F1": (_computed(jm.metrics.F1.empty(5, "micro")), (LOGITS, LABELS)),
+    "FBeta": (_computed(jm.metrics.FBeta.empty(5, "weighted", beta=2.0)), (LOGITS, LABELS)),
+    "IoU": (_computed(jm.metrics.IoU.empty(5, None), np.cos(np.arange(5.0))), (LABELS, LABELS)),
+    "SpanF1": (_computed(_SPANS), (LOGITS, LABELS)),
     "TopKAccuracy": (_computed(jm.metrics.TopKAccuracy.empty(2)), (LOGITS, LABELS)),
-    "MeanSquaredError": (_computed(jm.metrics.MeanSquaredError.empty()), (Input(), Input())),
+    "MeanSquaredError": (_computed(jm.metrics.MeanSquaredError.empty()), FLOATS),
+    "RootMeanSquaredError": (_computed(jm.metrics.RootMeanSquaredError.empty()), FLOATS),
+    "MeanAbsoluteError": (_computed(jm.metrics.MeanAbsoluteError.empty()), FLOATS),
+    "MeanAbsolutePercentageError": (
+        _computed(jm.metrics.MeanAbsolutePercentageError.empty()),
+        FLOATS,
+    ),
+    "R2Score": (_computed(jm.metrics.R2Score.empty((3,))), FLOATS),
 }
 _SCORES = (Input(features=(), kind="probability"), Input(features=(), kind="ids", high=3))
 
 
 def _auc(params: Any, xs: list, masks: list, rows: Any) -> list:
     metric = jm.metrics.AUC.empty(50).update(xs[0], masks[0], xs[1] % 2)
+    return [(metric.compute(), None)]
+
+
+def _exact_auc(params: Any, xs: list, masks: list, rows: Any) -> list:
+    metric = jm.metrics.ExactAUC.empty(200).update(xs[0], masks[0], xs[1] % 2)
     return [(metric.compute(), None)]
 
 
@@ -45,12 +61,20 @@ ENTRIES = [
             f"metrics.{name}",
             call,
             inputs,
-            of_rows=True,
-            exempt=SCALAR | ({} if name == "MeanSquaredError" else _NO_NAN),
+            of_rows=name != "SpanF1",
+            exempt=SCALAR | ({} if inputs == FLOATS else _NO_NAN),
         )
         for name, (call, inputs) in _COUNTED.items()
     ),
     Entry("metrics.AUC", _auc, _SCORES, of_rows=True, exempt=SCALAR),
+    Entry("metrics.ExactAUC", _exact_auc, _SCORES, of_rows=True, exempt=SCALAR),
+    Entry(
+        "metrics.BitsPerByte",
+        _computed(jm.metrics.BitsPerByte.empty()),
+        (Input(features=()), LABELS),
+        of_rows=True,
+        exempt=SCALAR,
+    ),
     Entry(
         "metrics.edit_distance",
         lambda params, xs, masks, rows: [
