@@ -12,9 +12,11 @@ None of these libraries is imported before a model of it is converted.
 
 from jaxmask.interop._explain import explain
 from jaxmask.interop._flax import from_flax
+from jaxmask.interop._keras import from_keras
 from jaxmask.interop._packed import from_packed_sequence, to_packed_sequence
 from jaxmask.interop._plan import InteropWarning, Plan
 from jaxmask.interop._state_dict import Loaded, load_state_dict
+from jaxmask.interop._to_keras import to_keras
 from jaxmask.interop._to_torch import to_torch
 from jaxmask.interop._torch import from_torch
 
@@ -24,9 +26,11 @@ __all__ = [
     "Plan",
     "explain",
     "from_flax",
+    "from_keras",
     "from_packed_sequence",
     "from_torch",
     "load_state_dict",
+    "to_keras",
     "to_packed_sequence",
     "to_torch",
 ]

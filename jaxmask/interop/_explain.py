@@ -3,11 +3,11 @@
 from typing import Any
 
 from jaxmask import _check
-from jaxmask.interop import _flax, _torch
+from jaxmask.interop import _flax, _keras, _torch
 from jaxmask.interop._plan import NO_REPLACEMENTS, Plan, Replacements, plan_of
 
 # By the top module of a class of the source or of a class above it.
-_PLANNERS = {"flax": _flax.plan, "torch": _torch.plan}
+_PLANNERS = {"flax": _flax.plan, "keras": _keras.plan, "torch": _torch.plan}
 
 
 def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
