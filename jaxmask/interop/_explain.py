@@ -14,7 +14,7 @@ def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
     """Say what each layer of a model would become, and where values would differ and why.
 
     Args:
-      source: what `from_torch`, `from_keras` or `from_flax` takes.
+      source: a model of PyTorch or Flax; a pair `(module, variables)` for Linen.
       replace: as for those.
 
     Returns:
@@ -29,7 +29,8 @@ def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
       layer  class       becomes
       .      nnx.Linear  nnx.Linear
     """
-    for kind in type(source).__mro__:
+    module = source[0] if isinstance(source, tuple) and source else source
+    for kind in type(module).__mro__:
         library = kind.__module__.partition(".")[0]
         if library in _PLANNERS:
             return plan_of(_PLANNERS[library](source, replace))

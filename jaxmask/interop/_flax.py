@@ -1,77 +1,123 @@
-"""Flax modules as masked modules."""
+"""Flax modules, NNX and Linen, as masked modules. Linen is never imported."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
-from jaxmask import _check, nn
-from jaxmask.interop._plan import NO_REPLACEMENTS, At, Layer, Replacements, convert
-
-_PLANNERS: dict[type, Callable[[Any, At], Layer]] = {}
-
-
-def planner(*kinds: type) -> Callable[..., Any]:
-    """Register how modules of these classes are planned."""
-
-    def register(f: Callable[[Any, At], Layer]) -> Callable[[Any, At], Layer]:
-        _PLANNERS.update(dict.fromkeys(kinds, f))
-        return f
-
-    return register
+from jaxmask import _check
+from jaxmask.interop import _weights as weights
+from jaxmask.interop._flax_layers import CONTAINERS, PLANNERS, FlaxAt, plan_function
+from jaxmask.interop._plan import NO_REPLACEMENTS, Layer, Replacements, convert
 
 
-def from_flax(module: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Any:
-    """Convert a Flax NNX module to a masked module with the same weights, in evaluation mode.
+def from_flax(
+    module: Any,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    causal: bool = False,
+    replace: Replacements = NO_REPLACEMENTS,
+    rngs: nnx.Rngs | None = None,
+) -> Any:
+    """Convert a Flax module to a masked module with the same weights, in evaluation mode.
+
+    Each row gives what the source gives for that row alone, without its padding: a mask stands in
+    the place of `seq_lengths`. The weights are copies.
 
     Args:
-      module: an `nnx.Module`.
+      module: an NNX module, or a Linen module: recurrent layers and cells, `Bidirectional`,
+        attention, norms, `Conv` over time, `Embed`, `Linear` or `Dense`, `Dropout`, and
+        `Sequential` of them and of JAX's activations; `explain` says what each layer becomes. A
+        module with a `__call__` of its own is not covered; its parts are.
+      variables: of a Linen module, what its `init` returned.
+      causal: self-attention sees no later step. Flax passes that mask when a module is called.
       replace: masked layers to put in the place of some of the model's, by path, such as
         `{"layers.2": jm.nn.Passthrough(f)}`.
+      rngs: source of the noise of dropout in training; `nnx.Rngs(0)` where None.
 
     Returns:
       A module `(x, mask=None) -> (y, mask)`.
 
     Raises:
-      TypeError: if `module` is no Flax module.
+      TypeError: if `module` is no Flax module, or a Linen module comes without variables.
       ValueError: if a layer, or an option of one, is not covered; the text names all of them.
 
     Example:
       >>> import jaxmask as jm, flax.nnx as nnx
-      >>> model = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.relu)
+      >>> model = nnx.RNN(nnx.LSTMCell(3, 4, rngs=nnx.Rngs(0)))
       >>> y, mask = jm.interop.from_flax(model)(*jm.pad_sequences([[[1.0, 2, 3]], []]))
       >>> y.shape, mask.tolist()
       ((2, 1, 4), [[True], [False]])
     """
-    if not isinstance(module, nnx.Module):
-        raise TypeError(f"from_flax: expected an `nnx.Module`, got {_check.kind_of(module)}.")
-    covered = [f"nnx.{kind.__name__}" for kind in _PLANNERS]
-    return convert(plan(module, replace), "from_flax", covered, replace)
+    if is_linen(module) and not isinstance(variables, Mapping):
+        raise TypeError(
+            "from_flax: a Linen module holds no weights: pass its variables too, "
+            f"`from_flax(module, module.init(key, x))`, got {_check.kind_of(variables)}."
+        )
+    if not isinstance(module, nnx.Module) and not is_linen(module):
+        raise TypeError(
+            f"from_flax: expected a module of Flax, NNX or Linen, got {_check.kind_of(module)}."
+        )
+    source = module if variables is None else (module, variables)
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    return convert(plan(source, replace, causal, rngs), "from_flax", sorted(PLANNERS), replace)
 
 
-def plan(module: Any, replace: Replacements = NO_REPLACEMENTS) -> Layer:
-    """What the module becomes."""
-    return _plan(module, At("", "", _plan, replace))
+def plan(
+    source: Any,
+    replace: Replacements = NO_REPLACEMENTS,
+    causal: bool = False,
+    rngs: nnx.Rngs | None = None,
+) -> Layer:
+    """What an NNX module becomes, or a pair of a Linen module and its variables."""
+    module, variables = source if isinstance(source, tuple) else (source, {})
+    planned: dict[int, Layer] = {}
+
+    def each(module: Any, at: Any) -> Layer:
+        # A module that stands in two places stays one.
+        if not (isinstance(module, nnx.Module) or is_linen(module)):
+            return _plan(module, at)
+        if id(module) not in planned or at.path in replace:
+            planned[id(module)] = _plan(module, at)
+        return planned[id(module)]
+
+    held = {name: weights.as_dict(variables.get(name)) for name in ("params", "batch_stats")}
+    return each(module, FlaxAt("", "", each, replace, rngs, causal, **held))
 
 
-def _plan(module: Any, at: At) -> Layer:
-    at = at.of(f"nnx.{type(module).__name__}" if isinstance(module, nnx.Module) else "function")
+def is_linen(module: Any) -> bool:
+    """Whether it is a Linen module."""
+    return any(
+        kind.__module__ == "flax.linen.module" and kind.__name__ == "Module"
+        for kind in type(module).__mro__
+    )
+
+
+def _plan(module: Any, at: FlaxAt) -> Layer:
+    kind = type(module)
+    is_module = isinstance(module, nnx.Module) or is_linen(module)
+    library = "nn" if is_linen(module) else "nnx"
+    is_of_flax = kind.__module__.startswith(("flax.nnx.", "flax.linen."))
+    at = dataclasses.replace(at, source=f"{library}." * is_of_flax + kind.__name__)
     if (mine := at.replaced()) is not None:
         return mine
-    if not isinstance(module, nnx.Module):
-        name = getattr(module, "__name__", type(module).__name__)
-        return at.layer(name, lambda: module)
-    if type(module) in _PLANNERS:
-        return _PLANNERS[type(module)](module, at)
-    return at.refused("it is not covered.")
-
-
-@planner(nnx.Sequential)
-def _sequential(module: nnx.Sequential, at: At) -> Layer:
-    parts = (at.inside(f"layers.{i}", inside) for i, inside in enumerate(module.layers))
-    return at.layer("jm.nn.Sequential", nn.Sequential, parts=tuple(parts))
-
-
-@planner(nnx.Linear)
-def _as_it_is(module: Any, at: At) -> Layer:
-    return at.layer(f"nnx.{type(module).__name__}", lambda: nnx.clone(module))
+    if not is_module:
+        return plan_function(module, at)
+    if not (is_of_flax and kind.__name__ in PLANNERS):
+        return at.refused(
+            "it is not covered."
+            if is_of_flax
+            else "what its `__call__` does is unknown. Convert the modules in it, and write its "
+            "`__call__` for `(x, mask)`."
+        )
+    if isinstance(module, nnx.Module):
+        at = at.holding(module)
+    if kind.__name__ not in CONTAINERS:
+        for name, value in weights.flat(at.params).items():
+            if unfit := weights.unfit(value):
+                return at.refused(f"`{name}` {unfit}")
+    try:
+        return PLANNERS[kind.__name__](module, at)
+    except KeyError as error:
+        return at.refused(f"its variables have no {error}: are they those of this model?")

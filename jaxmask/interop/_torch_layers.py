@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxmask import nn
 from jaxmask.interop import _weights as weights
+from jaxmask.interop._conv import Windows, windows
 from jaxmask.interop._layers import EmbedWithPadding
 from jaxmask.interop._plan import At, Layer
 from jaxmask.interop._torch_weights import entries_of
@@ -195,30 +196,22 @@ def _conv(module: Any, at: At) -> Layer:
     if module.padding_mode != "zeros":
         return at.refused(f"`padding_mode={module.padding_mode!r}`: only zeros are covered.")
     pad = module.padding if isinstance(module.padding, str) else module.padding[0]
-    crop = 0
-    if pad in ("same", "valid"):
-        padding = pad
-    elif pad == 0:
-        padding = "valid"
-    elif 2 * pad == reach:
-        padding = "same"
-    elif pad <= reach and (reach - pad) % stride == 0:
-        padding, crop = "full", (reach - pad) // stride
-    else:
+    found = Windows(pad) if isinstance(pad, str) else windows(pad, pad, reach, stride)
+    if found is None:
         return at.refused(
             f"`padding={pad}` with `stride={stride}` and windows of {reach + 1} steps: windows "
             "would begin where jaxmask has none."
         )
-    more: dict[str, Any] = {"padding": padding, "strides": stride, "dilation": dilation}
-    more |= {"groups": module.groups, "use_bias": module.bias is not None}
+    more: dict[str, Any] = {"padding": found.padding, "strides": stride}
+    more |= {"dilation": dilation, "groups": module.groups}
+    more["use_bias"] = module.bias is not None
 
     def make() -> Any:
         made = options(module, "kernel_init") | more
         layer = filled(nn.Conv1D(module.in_channels, module.out_channels, size, **made), module, at)
-        return nn.Sequential(layer, nn.Crop((crop, crop))) if crop else layer
+        return found.around(layer)
 
-    words = f"jm.nn.Conv1D, padding {padding!r}" + ", and jm.nn.Crop" * bool(crop)
-    return at.layer(words, make, notes=(_CHANNELS_FIRST,))
+    return at.layer(found.words, make, notes=(_CHANNELS_FIRST,))
 
 
 @planner("Dropout", "Dropout1d")

@@ -1,5 +1,6 @@
 """Arrays of other libraries put into parameters, with every check before."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def unfit(value: Any) -> str:
     dtype = as_numpy(value).dtype
     if dtype in HALF:
         return (
-            f"holds {dtype}, whose sums the two libraries round differently. Convert the model in "
+            f"holds {dtype}, whose sums the two libraries round differently. Convert it in "
             "float32 (`model.float()` in PyTorch), then pass inputs in half precision."
         )
     if dtype == np.float64 != jax.dtypes.canonicalize_dtype(dtype):
@@ -51,3 +52,22 @@ def unfit(value: Any) -> str:
 def put(variable: nnx.Variable, value: Any, at: str) -> None:
     """Set a parameter to an array of its shape, in the precision of the array."""
     variable.set_value(jnp.asarray(checked(value, variable.shape, at)))
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """A tree of Linen's variables as plain dictionaries of arrays, without boxes of metadata."""
+    if value is None:
+        return {}
+    unbox = {name: getattr(part, "value", part) for name, part in value.items()}
+    return {n: as_dict(part) if isinstance(part, Mapping) else part for n, part in unbox.items()}
+
+
+def flat(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """Arrays of a tree by their names, joined by dots."""
+    found: dict[str, Any] = {}
+    for name, part in tree.items():
+        if isinstance(part, Mapping):
+            found |= {f"{name}.{inside}": array for inside, array in flat(part).items()}
+        else:
+            found[str(name)] = part
+    return found

@@ -1,0 +1,148 @@
+"""Converted models against Flax, which runs each row alone, without its padding."""
+
+import warnings
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxmask as jm
+from tests import flax_models as models
+from tests.rows import mask_of
+
+LENGTHS, TIME = (5, 2, 0), 5
+
+
+def converted(model, params):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jm.interop.InteropWarning)
+        return jm.interop.from_flax(*model.source(params), causal=model.causal)
+
+
+def alone(model, rows, readouts):
+    """What Flax gives for each row, and the gradients in it and in the parameters."""
+
+    def loss(params, x, readout):
+        y = model.run(params, x)[0]
+        return jnp.sum(y * readout[: y.shape[0], : y.shape[1]]), y
+
+    grad = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    found = [grad(model.params, x[None], r) for x, r in zip(rows, readouts, strict=True)]
+    summed = jax.tree.map(lambda *each: sum(each), *(grads[0] for grads, _ in found))
+    return [y for _, y in found], [grads[1][0] for grads, _ in found], summed
+
+
+def ours(module):
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+
+    @jax.jit
+    def run(x, mask, readout):
+        def loss(params, x):
+            y, new = nnx.merge(graph, params, rest)(x, mask)
+            rank = jnp.cumsum(new, axis=1) - 1
+            picked = jnp.take_along_axis(readout, jnp.maximum(rank, 0)[..., None], axis=1)
+            return jnp.sum(jnp.where(new[..., None], y * picked[..., : y.shape[-1]], 0)), (y, new)
+
+        return jax.grad(loss, (0, 1), has_aux=True)(params, x)
+
+    return run, params
+
+
+def inner(a, b):
+    return sum(float(jnp.vdot(x, y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+@pytest.mark.sampled(20)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_a_converted_model_is_flax_on_each_row_alone(name):
+    model, draw = models.draw(name), np.random.default_rng(0)
+    rows = [draw.normal(size=(n, models.FEATURES)).astype(np.float32) for n in LENGTHS if n]
+    readouts = draw.normal(size=(len(LENGTHS), 3 * TIME, 12)).astype(np.float32)
+    expected, grads_x, grad = alone(model, rows, readouts[: len(rows)])
+    made = converted(model, model.params)
+    run, params = ours(made)
+    # A conversion is linear in the parameters, so a direction there becomes one here.
+    direction = models.random_like(model.params, draw)
+    there = jax.tree.map(jnp.add, model.params, direction)
+    here = nnx.state(converted(model, there), nnx.Param)
+    here = jax.tree.map(jnp.subtract, here, params)
+    close = {"rtol": 3e-4, "atol": 3e-5}
+    for layout in model.layouts:
+        mask = mask_of(LENGTHS, layout, TIME)
+        x = np.full((*mask.shape, models.FEATURES), 77, np.float32)
+        x[mask] = np.concatenate(rows)
+        (sent, sent_x), (y, new) = run(x, mask, readouts)
+        for row, value in enumerate(expected):
+            np.testing.assert_allclose(y[row][np.asarray(new[row])], value, **close)
+            np.testing.assert_allclose(sent_x[row][mask[row]], grads_x[row], **close)
+        assert not new[2].any()
+        assert not np.asarray(sent_x)[~mask].any()
+        np.testing.assert_allclose(inner(sent, here), inner(grad, direction), rtol=1e-3, atol=1e-3)
+
+
+def test_ids_a_shared_layer_and_dropout():
+    rngs = nnx.Rngs(0, dropout=1)
+    linear = nnx.Linear(3, 3, rngs=rngs)
+    source = nnx.Sequential(nnx.Embed(5, 3, rngs=rngs), linear, nnx.Dropout(0.5, rngs=rngs), linear)
+    made = jm.interop.from_flax(source, rngs=nnx.Rngs(dropout=7))
+    ids, mask = jm.pad_sequences([[1, 2], [3]])
+    source.eval()
+    np.testing.assert_allclose(made(ids, mask)[0][0], source(ids)[0], rtol=1e-5)
+    assert made.layers[1] is made.layers[3]
+    made.train()
+    assert not np.allclose(made(ids, mask)[0][0], source(ids)[0])
+
+
+def refused(source, *variables, match, **options):
+    with pytest.raises(ValueError, match=match) as error:
+        jm.interop.from_flax(source, *variables, **options)
+    assert "Nothing was converted" in str(error.value)
+    assert not jm.interop.explain((source, *variables) if variables else source).ok
+
+
+def test_what_is_not_covered_is_named_with_a_way_out():
+    rngs = nnx.Rngs(0)
+
+    class Mine(nnx.Module):
+        def __call__(self, x):
+            return x
+
+    model = nnx.Sequential(nnx.Linear(3, 3, rngs=rngs), Mine(), lambda x: x)
+    refused(model, match=r"`layers\.1` \(Mine\).*\n.*`layers\.2`.*\n.*It converts: BatchNorm")
+    own = {"layers.1": jm.nn.DropMask(), "layers.2": jm.nn.Passthrough(lambda x: 2 * x)}
+    made = jm.interop.from_flax(model, replace=own)
+    assert [type(layer).__name__ for layer in made.layers[1:]] == ["DropMask", "Passthrough"]
+    with pytest.raises(ValueError, match=r"`layers\.7`, which is no layer of the model"):
+        jm.interop.from_flax(model, replace=own | {"layers.7": jm.nn.DropMask()})
+    half = nnx.Linear(3, 3, param_dtype=jnp.bfloat16, rngs=rngs)
+    refused(half, match="` holds bfloat16")
+    circular = nnx.Conv(3, 3, 3, padding="CIRCULAR", rngs=rngs)
+    refused(circular, match="`padding='CIRCULAR'`")
+    dense = linen.Sequential([linen.Dense(3)])
+    refused(dense, {"params": {}}, match="`layers_0` .*have no 'kernel'")
+    with pytest.raises(TypeError, match="pass its variables too"):
+        jm.interop.from_flax(dense)
+    for what in ({"w": 1}, "model.msgpack", None):
+        with pytest.raises(TypeError, match="expected a module of Flax"):
+            jm.interop.from_flax(what)
+        with pytest.raises(TypeError, match="expected a model of"):
+            jm.interop.explain(what)
+    wrong = {"params": {"layers_0": {"kernel": np.ones((2, 5), np.float32)}}}
+    with pytest.raises(ValueError, match=r"`layers_0` .*`kernel`: expected an array of shape"):
+        jm.interop.from_flax(dense, wrong)
+
+
+def test_deliberate_differences_are_said_once():
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(
+        nnx.Conv(3, 4, 3, strides=2, rngs=rngs), nnx.BatchNorm(4, rngs=rngs), nnx.relu
+    )
+    with pytest.warns(jm.interop.InteropWarning) as caught:
+        jm.interop.from_flax(model)
+    (warning,) = caught
+    assert "`layers.0` (nnx.Conv): padding SAME" in str(warning.message)
+    assert "`layers.1` (nnx.BatchNorm): in training" in str(warning.message)
+    assert warning.filename == __file__
