@@ -320,6 +320,19 @@ def optional_count(value: Any, where: str, name: str, *, least: int = 0) -> int 
     return None if value is None else count(value, where, name, least=least)
 
 
+def window(value: Any, where: str) -> Any:
+    """Of attention: one size, or one up to the query and one from it on; None is no bound."""
+    if not isinstance(value, tuple | list):
+        return optional_count(value, where, "window", least=1)
+    if len(value) != 2:
+        raise ValueError(
+            f"{where}: `window` must be an int or a pair (up to the query, from it on), got "
+            f"{value!r}."
+        )
+    left, right = (optional_count(n, where, "window", least=1) for n in value)
+    return None if left is None and right is None else (left, right)
+
+
 def static_number(value: Any, where: str, name: str) -> Any:
     """One number that is known while the function is traced."""
     number(value, where, name)

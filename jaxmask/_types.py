@@ -92,3 +92,5 @@ class Segments:
 
 Mask: TypeAlias = Bool[Array, "batch *time"] | Segments | None
 Pair: TypeAlias = tuple[Array, Mask]
+# Of attention: steps up to a query and from it on, its own counted in both, or one number of both.
+Window: TypeAlias = int | tuple[int | None, int | None] | None

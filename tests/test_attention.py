@@ -294,7 +294,7 @@ def test_attend_refuses():
     cases = [
         (ValueError, "divide", (x, mask, x[:, :, :3], x[:, :, :3], mask), {}),
         (ValueError, "head_features", (x, mask, x[..., :4], x[..., :4], mask), {}),
-        (ValueError, "`v` must be", (x, mask, x, x[..., :4], mask), {}),
+        (ValueError, "`v` must be", (x, mask, x, x[:, :, :2], mask), {}),
         (ValueError, "head_features", (x[:, :, 0], mask, x, x, mask), {}),
         (TypeError, "one dtype", (x, mask, x.astype(np.float16), x, mask), {}),
         (TypeError, "floating", (x.astype(int), mask, x, x, mask), {}),

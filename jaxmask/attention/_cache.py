@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxmask import _check, _mask_ops, masks
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
+from jaxmask.attention._choice import Choice
 from jaxmask.attention._dot_product import attend
+from jaxmask.attention._positions import PositionBias
 
 
 class KVCache(NamedTuple):
@@ -20,7 +22,7 @@ class KVCache(NamedTuple):
 
     Attributes:
       k: `[batch, slots, kv_heads, head_features]`, at least float32.
-      v: like `k`.
+      v: `[batch, slots, kv_heads, value_features]`, else like `k`.
       length: `[batch]`, int32: real steps so far, including those that did not fit.
 
     Example:
@@ -39,6 +41,11 @@ class KVCache(NamedTuple):
         """`[batch]`: True if a real step did not fit. Without meaning where a window forgets."""
         return self.length > self.k.shape[1]
 
+    @property
+    def mask(self) -> StepMask:
+        """`[batch, slots]`: the slots that hold a step."""
+        return jnp.arange(self.k.shape[1])[None] < self.length[:, None]
+
     def positions(self, x: Array, mask: Mask) -> Array:
         """`[batch, time]`: the positions of the real steps of the next chunk in their rows."""
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
@@ -54,6 +61,7 @@ def empty_cache(
     *,
     kv_heads: int,
     head_features: int,
+    value_features: int | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> KVCache:
     """The cache before the first step.
@@ -63,6 +71,7 @@ def empty_cache(
       slots: the most real steps that a row may have, or the window of windowed attention.
       kv_heads: heads of keys and values.
       head_features: features of a head.
+      value_features: features of a head of values; `head_features` where None.
       dtype: of keys and values.
 
     Returns:
@@ -77,9 +86,49 @@ def empty_cache(
       (2, 4, 1, 3)
     """
     slots = _check.count(slots, "empty_cache", "slots", least=1)
-    shape = (batch, slots, kv_heads, head_features)
+    sizes = head_features, head_features if value_features is None else value_features
     # Two arrays, since one buffer cannot be donated twice.
-    return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
+    k, v = (jnp.zeros((batch, slots, kv_heads, size), dtype) for size in sizes)
+    return KVCache(k, v, jnp.zeros(batch, jnp.int32))
+
+
+def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCache:
+    """Put the keys and values of the next chunk of a memory in a cache, for queries of any kind.
+
+    A memory that comes in chunks, such as audio that is still being recorded, is kept so, and
+    attended to by `attend(q, q_mask, cache.k, cache.v, cache.mask)`, cast to the dtype of `q`.
+    However it is split, its real steps stand in the cache as in one chunk. Mask class: any. A real
+    step that finds the cache full is not kept; `cache.overflowed` marks the rows.
+
+    Args:
+      cache: as the previous chunk returned it, or `empty_cache`.
+      k: `[batch, time, kv_heads, head_features]`, floating.
+      v: `[batch, time, kv_heads, value_features]`.
+      mask: `[batch, time]`, boolean, or None.
+
+    Returns:
+      The `KVCache`, whose `mask` says which slots hold a step.
+
+    Raises:
+      TypeError, ValueError, MaskError: if `cache`, `k` and `v` do not fit, or for `Segments`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> cache = jm.attention.empty_cache(1, 3, kv_heads=1, head_features=1)
+      >>> x, mask = jnp.array([2.0, 9.0, 4.0]).reshape(1, 3, 1, 1), jnp.array([[True, False, True]])
+      >>> cache = jm.attention.extend_cache(cache, x, x, mask)
+      >>> cache.k.ravel().tolist(), cache.mask.tolist()
+      ([2.0, 4.0, 0.0], [[True, True, False]])
+    """
+    where = "extend_cache"
+    _check.cache(cache, KVCache, where, "cache")
+    k, mask = _check.pair(k, mask, where, over_time=True, segments=False, name="k")
+    v, _ = _check.pair(v, mask, where, over_time=True, name="v")
+    slots = _check_fit(cache, k, v, None, where)
+    real = _mask_ops.real_steps(mask, k.shape[:2])
+    positions = cache.positions(k, mask)
+    keys, values = _stored(cache, k, v, real & (positions < slots), positions)
+    return KVCache(keys, values, cache.length + masks.lengths(real))
 
 
 def attend_cached(
@@ -90,7 +139,10 @@ def attend_cached(
     mask: Mask,
     *,
     window: int | None = None,
+    bias: PositionBias | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    method: str | Choice = "auto",
 ) -> tuple[KVCache, Pair]:
     """Causal self-attention of the next chunk to itself and to all that the cache holds.
 
@@ -105,14 +157,16 @@ def attend_cached(
       q: `[batch, time, heads, head_features]`, floating; rotate it and `k` with
         `rotary(..., positions=cache.positions(q, mask))`.
       k: `[batch, time, kv_heads, head_features]`.
-      v: like `k`.
+      v: `[batch, time, kv_heads, value_features]`.
       mask: `[batch, time]`, boolean, or None.
-      window: as in `attend`. The cache then holds the last `window` steps, whatever the length of
-        the row: it has as many slots and never overflows.
-      scale: as in `attend`.
+      window: one number, as in `attend`. The cache then holds the last `window` steps, whatever
+        the length of the row: it has as many slots and never overflows.
+      bias: a function of positions, as in `attend`; an array would have no place for a key that
+        the cache holds.
+      scale, softcap, method: as in `attend`.
 
     Returns:
-      `(cache, (y, mask))`, `y` like `q`.
+      `(cache, (y, mask))`, `y` as in `attend`.
 
     Raises:
       TypeError, ValueError, MaskError: as `attend`; if `cache` does not fit, or does not
@@ -131,7 +185,9 @@ def attend_cached(
     q, mask = _check.pair(q, mask, where, over_time=True, segments=False, name="q")
     k, _ = _check.pair(k, mask, where, over_time=True, name="k")
     v, _ = _check.pair(v, mask, where, over_time=True, name="v")
-    slots = _check_fit(cache, k, v, window)
+    slots = _check_fit(cache, k, v, window, where)
+    if bias is not None:
+        _check.function(bias, where, "bias")
     real = _mask_ops.real_steps(mask, q.shape[:2])
     positions, length = cache.positions(q, mask), cache.length + masks.lengths(real)
     if window is None:
@@ -146,7 +202,10 @@ def attend_cached(
         *(q, real, keys.astype(q.dtype), values.astype(q.dtype), kv_mask),
         causal=True,
         window=window,
+        bias=bias,
         scale=scale,
+        softcap=softcap,
+        method=method,
         q_positions=positions,
         kv_positions=kv_positions,
     )
@@ -177,8 +236,7 @@ def _as_wide(old: Array, x: Array) -> Array:
 def _slots(cache: KVCache) -> tuple[Array, Array, StepMask, Array]:
     """The keys and values of the cache, which are real, and their positions."""
     slot = jnp.arange(cache.k.shape[1])[None]
-    real = slot < cache.length[:, None]
-    return cache.k, cache.v, real, jnp.broadcast_to(slot, real.shape)
+    return cache.k, cache.v, cache.mask, jnp.broadcast_to(slot, cache.mask.shape)
 
 
 def _slots_and_chunk(
@@ -196,14 +254,14 @@ def _slots_and_chunk(
     return keys, values, kv_mask, jnp.concatenate([held, positions], axis=1)
 
 
-def _check_fit(cache: KVCache, k: Array, v: Array, window: int | None) -> int:
-    where, axes = "attend_cached", "[batch, time, kv_heads, head_features]"
-    batch, slots, *heads = cache.k.shape
-    for x, name in ((k, "k"), (v, "v")):
-        if x.ndim != 4 or (x.shape[0], *x.shape[2:]) != (batch, *heads):
+def _check_fit(cache: KVCache, k: Array, v: Array, window: int | None, where: str) -> int:
+    axes = "[batch, time, kv_heads, features]"
+    batch, slots = cache.k.shape[:2]
+    for x, held, name in ((k, cache.k, "k"), (v, cache.v, "v")):
+        if x.ndim != 4 or (x.shape[0], *x.shape[2:]) != (batch, *held.shape[2:]):
+            expected = (batch, "time", *held.shape[2:])
             raise ValueError(
-                f"{where}: `{name}` must be {axes} = {(batch, 'time', *heads)} as in the cache, "
-                f"got {x.shape}."
+                f"{where}: `{name}` must be {axes} = {expected} as in the cache, got {x.shape}."
             )
     if window is not None and _check.count(window, where, "window", least=1) != slots:
         raise ValueError(

@@ -8,7 +8,7 @@ import jax
 
 from jaxmask import _check
 from jaxmask._meshes import spreads_rows
-from jaxmask._types import Array
+from jaxmask._types import Array, Window
 
 METHODS = ("auto", "reference", "blocks")
 
@@ -61,14 +61,16 @@ def choose(
     where: str,
     *,
     narrow: bool = False,
+    return_weights: bool = False,
 ) -> Choice:
     """The method that runs and its sizes, by the first of these rules that holds.
 
     `narrow`: a window or packing lets a query see few keys.
 
-    1. What the caller asked for; but only the reference can have a symbolic dimension, and an empty
-       array is left to it.
-    2. The reference where a dimension is symbolic, so that a program exports for any size.
+    1. What the caller asked for; but only the reference can have a symbolic dimension or return the
+       weights, and an empty array is left to it.
+    2. The reference where a dimension is symbolic, so that a program exports for any size, and
+       where the weights are returned.
     3. The reference on anything but a CPU, where blocks were not measured.
     4. The reference under a mesh outside `shard_map`: blocks take row by row, so all rows would be
        gathered.
@@ -78,7 +80,7 @@ def choose(
     if not isinstance(method, Choice):
         _check.choice(method, METHODS, where, "method")
     asked = method if isinstance(method, Choice) else Choice(method)
-    cannot = _cannot(q, k)
+    cannot = _cannot(q, k, return_weights)
     if cannot is not None and asked.method == "blocks":
         raise ValueError(f'{where}: `method="blocks"` cannot run: {cannot}. Pass "auto".')
     if cannot is not None:
@@ -101,8 +103,9 @@ def explain(
     q_shape: Sequence[Any],
     k_shape: Sequence[Any] | None = None,
     *,
-    window: int | None = None,
+    window: Window = None,
     packed: bool = False,
+    return_weights: bool = False,
     method: str | Choice = "auto",
 ) -> Choice:
     """Say which method of `attend` runs here and now, with blocks of which size, and why.
@@ -112,6 +115,7 @@ def explain(
       k_shape: `[batch, key, kv_heads, head_features]`; `q_shape` where None.
       window: what is passed as `window` to `attend`.
       packed: the masks are `Segments`.
+      return_weights: what is passed as `return_weights` to `attend`.
       method: what is passed as `method` to `attend`.
 
     Returns:
@@ -135,7 +139,8 @@ def explain(
                 f"explain: `{name}` must be [batch, {time}, heads, head_features], got {shape}."
             )
     q, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in (q_shape, k_shape))
-    return choose(method, q, k, "explain", narrow=packed or window is not None)
+    narrow = packed or _check.window(window, "explain") is not None
+    return choose(method, q, k, "explain", narrow=narrow, return_weights=return_weights)
 
 
 def _block(time: int, narrow: bool) -> int:
@@ -143,7 +148,9 @@ def _block(time: int, narrow: bool) -> int:
     return BLOCK if narrow or time < LEAST_LARGE else LARGE_BLOCK
 
 
-def _cannot(q: Any, k: Any) -> str | None:
+def _cannot(q: Any, k: Any, return_weights: bool) -> str | None:
+    if return_weights:
+        return "the weights are returned, and blocks hold none of all pairs"
     if all(isinstance(size, int) for size in (*q.shape, *k.shape)):
         return None
     return "a dimension is symbolic, and blocks need its size when traced"

@@ -1,16 +1,19 @@
 """Scaled dot-product attention over real steps."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool
 
 from jaxmask import _check, random
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Segments, Window
+from jaxmask.attention._asked import asked
 from jaxmask.attention._blocks import transforms
 from jaxmask.attention._choice import Choice, choose
-from jaxmask.attention._reference import Given, Setting, reference
+from jaxmask.attention._positions import PositionBias
+from jaxmask.attention._reference import Given, Setting, reference, with_weights
 from jaxmask.attention._visible import check_masks, ranks
 from jaxmask.masks import AttentionPredicate
 
@@ -25,57 +28,71 @@ def attend(
     kv_mask: Mask,
     *,
     causal: bool = False,
-    window: int | None = None,
-    bias: ArrayLike | None = None,
+    window: Window = None,
+    bias: ArrayLike | PositionBias | None = None,
     predicate: AttentionPredicate | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
     q_positions: ArrayLike | None = None,
     kv_positions: ArrayLike | None = None,
     dropout_rate: float = 0.0,
     key: Array | None = None,
     row_ids: ArrayLike | None = None,
+    return_weights: bool = False,
     method: str | Choice = "auto",
-) -> Pair:
+) -> Any:
     """Scaled dot-product attention of each real query over the real keys that it may see.
 
         y[b, i, h] = sum_j softmax_j(scale q[b, i, h] . k[b, j, g] + bias[b, h, i, j]) v[b, j, g]
 
-    where g is the key-value head of h. A query that sees no key gives exactly 0 and passes no
+    where g is the key-value head of h. With `softcap` the product becomes
+    `softcap tanh(scale q . k / softcap)`. A query that sees no key gives exactly 0 and passes no
     gradient; its mask stays. Mask class: any. Distances count real steps, so padding between two
-    steps does not separate them. Only a `predicate` or a `bias` that measures distance is physical:
-    it counts columns of the arrays, so a hole keeps its place, and queries and keys whose rows
-    begin at different columns must first be moved to the left by `jm.ops.compact`.
+    steps does not separate them, also in a `bias` that is a function. Only a `predicate` or a
+    `bias` array that measures distance is physical: it counts columns of the arrays, so a hole
+    keeps its place, and queries and keys whose rows begin at different columns must first be moved
+    to the left by `jm.ops.compact`.
 
     Args:
       q: `[batch, query, heads, head_features]`, floating.
       q_mask: `[batch, query]`, boolean, or `Segments`, or None: every query is real.
       k: `[batch, key, kv_heads, head_features]` in the dtype of `q`; `kv_heads` divides `heads`,
         and query head h reads key head `h // (heads // kv_heads)`.
-      v: like `k`.
+      v: `[batch, key, kv_heads, value_features]`, else like `k`.
       kv_mask: `[batch, key]`, boolean, or `Segments` (with `q_mask`; equal ids see each other), or
         None: every key is real. Self-attention passes the same mask twice.
       causal: a query sees keys up to its own position.
       window: static; a query sees keys at most `window - 1` real steps away: with `causal` the
-        last `window` real steps, its own included, and with 1 only its own.
-      bias: `[batch or 1, heads or 1, query, key]`, added to the logits; -inf hides a key.
+        last `window` real steps, its own included, and with 1 only its own. A pair `(left, right)`
+        counts the steps up to the query and those from it on, its own in both, as
+        `jm.masks.window` does; None in it is no bound, so `(None, 1)` is `causal`.
+      bias: `[batch or 1, heads or 1, query, key]`, added to the logits after the cap; -inf hides a
+        key. Or a function `(query [batch or 1, 1, query, 1], key [batch or 1, 1, 1, key])` of
+        positions in real steps that returns that, such as `Alibi(heads)` or `nn.RelativeBias`.
       predicate: of *physical* positions, as in `jm.masks.to_attention_mask`.
       scale: of the logits; `1 / sqrt(head_features)` where None.
-      q_positions: `[batch, query]`, integer: what `causal` and `window` compare; the rank of each
-        real step in its row, or its segment, where None.
+      softcap: static and positive; the bound of the logits before the bias. None is no bound.
+      q_positions: `[batch, query]`, integer: what `causal`, `window` and a function as `bias`
+        compare; the rank of each real step in its row, or its segment, where None.
       kv_positions: `[batch, key]`, the same of the keys.
       dropout_rate: static, of attention weights, from 0 to below 1; needs `key`.
       key: a JAX random key. Noise is keyed by row, head and the ranks of query and key among the
         real steps, so padding changes none of it.
       row_ids: `[batch]`, integer: what keys the noise of each row; its batch index where None.
+      return_weights: return the softmax as well, as it is before dropout.
       method: how, never what. `"reference"` is an einsum over all pairs. `"blocks"` takes blocks of
         queries against the blocks of keys in which they see one, so its memory grows with the
-        length of a row and not with its square (but for a `bias` and a `predicate`, which are held
-        whole), and what padding, `causal`, `window`, `Segments`, `bias` and `predicate` hide costs
-        no time; it has no forward-mode derivative. `"auto"` chooses, and `explain` says what and
-        why. A `Choice` gives the sizes of blocks as well.
+        length of a row and not with its square (but for a `bias` array, which is held whole), and
+        what padding, `causal`, `window`, `Segments`, `bias` and `predicate` hide costs no time; it
+        has no forward-mode derivative and no weights. It asks functions as `predicate` and `bias`
+        for a block at a time where they are plainly functions of one pair, else for all at once.
+        `"auto"` chooses, and `explain` says what and why. A `Choice` gives the sizes of blocks too.
 
     Returns:
-      The pair `(y, q_mask)`, `y` like `q`. In packed rows a nan, inf or overflow of one sequence
+      The pair `(y, q_mask)`, `y [batch, query, heads, value_features]` in the dtype of `q`. With
+      `return_weights`, `((y, q_mask), weights)`: `weights [batch, heads, query, key]`, at least
+      float32, which sum to 1 over the keys that a query sees, and are 0 elsewhere, so at all keys
+      of a query that is padding or sees none. In packed rows a nan, inf or overflow of one sequence
       turns the queries that see it into nan and touches no other sequence, in values and gradients;
       in exchange, `jax.jvp` does not support packed rows.
 
@@ -103,12 +120,11 @@ def attend(
     _check_rate(dropout_rate, key)
     if scale is not None:
         _check.number(scale, where, "scale")
-    if bias is not None:
-        bias = _check_bias(bias, q, k)
+    window = _check.window(window, where)
     narrow = window is not None or isinstance(q_mask, Segments)
-    choice = choose(method, q, k, where, narrow=narrow)
-    setting = Setting(choice, 1.0, causal, _check.optional_count(window, where, "window", least=1))
-    if causal or window is not None:
+    choice = choose(method, q, k, where, narrow=narrow, return_weights=return_weights)
+    setting = Setting(choice, 1.0, causal, window, _check_cap(softcap))
+    if causal or window is not None or callable(bias):
         q_positions = _given_positions(q, q_positions, "q_positions")
         kv_positions = _given_positions(k, kv_positions, "kv_positions")
     else:
@@ -119,11 +135,37 @@ def attend(
         noise, impl = jax.random.key_data(keys), jax.random.key_impl(keys)
         setting = setting._replace(dropout_rate=dropout_rate, noise=impl)
     q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
-    given = Given(q, q_mask, k, v, kv_mask, bias, None, q_positions, kv_positions, noise)
+    given = Given(q, q_mask, k, v, kv_mask, None, None, q_positions, kv_positions, noise)
+    setting, given = _with_bias(setting, given, bias)
     with jax.named_scope("jaxmask.attend"):
         if choice.method == "blocks":
             return _in_blocks(setting, given, scale, predicate), q_mask
+        if return_weights:
+            y, weights = with_weights(setting, given, scale, predicate)
+            return (y, q_mask), weights
         return reference(setting, given, scale, predicate), q_mask
+
+
+def _with_bias(setting: Setting, given: Given, bias: Any) -> tuple[Setting, Given]:
+    """Check a bias; a function is asked for blocks of pairs if it can be, else for all at once."""
+    if bias is None:
+        return setting, given
+    q, k = given.q, given.k
+    if not callable(bias):
+        return setting, given._replace(bias=_check_bias(bias, q, k))
+    by_pair = asked(bias, 4) if setting.choice.method == "blocks" else None
+    if by_pair is not None and by_pair[0].lead in ((1, 1), (1, q.shape[2])):
+        arrays = tuple(_varying(a, q) for a in by_pair[1])
+        return setting._replace(bias=by_pair[0]), given._replace(bias=arrays)
+    query = ranks(q, given.q_mask, given.q_positions, "attend", "q_positions")
+    key = ranks(k, given.kv_mask, given.kv_positions, "attend", "kv_positions")
+    whole = jnp.asarray(bias(query[:, None, :, None], key[:, None, None, :]))
+    return setting, given._replace(bias=_check_bias(whole, q, k))
+
+
+def _varying(a: Array, x: Array) -> Array:
+    """In a `shard_map` an array that varies as `x` does, so that gradients are summed."""
+    return a + jnp.zeros_like(x, shape=(), dtype=a.dtype) if a.dtype != bool else a
 
 
 def _given_positions(x: Array, positions: ArrayLike | None, name: str) -> Array | None:
@@ -145,7 +187,7 @@ def _in_blocks(
         q = q.astype(wide) * jnp.asarray(scale, wide)
         given = given._replace(q=q, k=k.astype(wide), v=v.astype(wide))
     if predicate is not None:
-        given = given._replace(allowed=_allowed(predicate, q, k))
+        setting, given = _with_predicate(setting, given, predicate)
     try:
         return transforms.run(setting, given).astype(v.dtype)
     except TypeError as error:
@@ -157,13 +199,26 @@ def _in_blocks(
         ) from error
 
 
-def _allowed(
-    predicate: AttentionPredicate, q: Array, k: Array
-) -> Bool[Array, "batch_or_1 query key"]:
+def _with_predicate(
+    setting: Setting, given: Given, predicate: AttentionPredicate
+) -> tuple[Setting, Given]:
     _check.function(predicate, "attend", "predicate")
-    allowed = predicate(jnp.arange(q.shape[1])[:, None], jnp.arange(k.shape[1])[None])
+    (rows, queries), keys = given.q.shape[:2], given.k.shape[1]
+    by_pair = asked(predicate, 2)
+    if by_pair is not None and by_pair[0].lead in ((), (1,), (rows,)):
+        return setting._replace(predicate=by_pair[0]), given._replace(allowed=by_pair[1])
+    allowed = predicate(jnp.arange(queries)[:, None], jnp.arange(keys)[None])
     allowed = allowed if allowed.ndim > 2 else allowed[None]
-    return jnp.broadcast_to(allowed, (len(allowed), q.shape[1], k.shape[1]))
+    whole = jnp.broadcast_to(allowed, (len(allowed), queries, keys))
+    return setting, given._replace(allowed=whole)
+
+
+def _check_cap(softcap: float | None) -> float | None:
+    if softcap is None:
+        return None
+    if not _check.static_number(softcap, "attend", "softcap") > 0:
+        raise ValueError(f"attend: `softcap` must be positive, got {softcap}.")
+    return float(softcap)
 
 
 def _check_heads(q: Array, k: Array, v: ArrayLike) -> Array:
@@ -177,7 +232,8 @@ def _check_heads(q: Array, k: Array, v: ArrayLike) -> Array:
                 f"attend: `q`, `k` and `v` must have one dtype, got {q.dtype} and {name} "
                 f"{x.dtype}. Nothing is cast."
             )
-    _check.shape(v, k.shape, "[batch, key, kv_heads, head_features]", "attend", "v")
+    axes = "[batch, key, kv_heads, value_features]"
+    _check.shape(v, (*k.shape[:3], v.shape[3]), axes, "attend", "v")
     if k.shape[3] != q.shape[3]:
         raise ValueError(
             f"attend: `q` and `k` must have the same head_features, got {q.shape[3]} and "

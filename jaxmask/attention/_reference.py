@@ -8,37 +8,46 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt32
 
 from jaxmask import _mask_ops, masks
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, Mask, Segments, promotion_allowed
+from jaxmask._types import Array, Mask, Segments, Window, promotion_allowed
+from jaxmask.attention._asked import Asked
 from jaxmask.attention._choice import Choice
 from jaxmask.attention._packed import isolate, read_values
-from jaxmask.attention._visible import only_seen, softmax_over_keys, visible
+from jaxmask.attention._visible import only_seen, ranks, softmax_over_keys, visible
 from jaxmask.masks import AttentionPredicate
 
 
 class Setting(NamedTuple):
-    """What is static. `noise`: how the keys of dropout are implemented."""
+    """What is static. `noise`: how the keys of dropout are implemented.
+
+    `predicate` and `bias` are asked for the pairs of a block, with the arrays of `Given`.
+    """
 
     choice: Choice
     scale: float = 1.0
     causal: bool = False
-    window: int | None = None
+    window: Window = None
+    softcap: float | None = None
     dropout_rate: float = 0.0
     noise: Any = None
+    predicate: Asked | None = None
+    bias: Asked | None = None
 
 
 class Given(NamedTuple):
     """The arrays of a call, with 0 in the padding of queries, keys and values.
 
-    `allowed`: what a predicate says. `noise`: the data of one random key for each query.
+    `bias [batch or 1, heads or 1, query, key]` and `allowed [batch or 1, query, key]` are of all
+    pairs, or a tuple of the arrays that a function reads when it is asked. `noise`: the data of one
+    random key for each query.
     """
 
     q: Float[Array, "batch query heads feature"]
     q_mask: Mask
     k: Float[Array, "batch key kv_heads feature"]
-    v: Float[Array, "batch key kv_heads feature"]
+    v: Float[Array, "batch key kv_heads value_feature"]
     kv_mask: Mask
-    bias: Float[Array, "batch_or_1 heads_or_1 query key"] | None = None
-    allowed: Bool[Array, "batch_or_1 query key"] | None = None
+    bias: Any = None
+    allowed: Any = None
     q_positions: Int[Array, "batch query"] | None = None
     kv_positions: Int[Array, "batch key"] | None = None
     noise: UInt32[Array, "batch query data"] | None = None
@@ -51,7 +60,23 @@ def reference(
     predicate: AttentionPredicate | None = None,
 ) -> Array:
     """`[batch, query, heads, feature]`; `predicate` in the place of `given.allowed`."""
+    return with_weights(setting, given, scale, predicate, weighs=False)[0]
+
+
+def with_weights(
+    setting: Setting,
+    given: Given,
+    scale: Any,
+    predicate: AttentionPredicate | None = None,
+    *,
+    weighs: bool = True,
+) -> tuple[Array, Float[Array, "batch heads query key"] | None]:
+    """The result of `reference`, and what each query weighs each key with, 0 where unseen."""
     q, q_mask, k, v, kv_mask, bias, allowed, *positions, noise = given
+    if setting.predicate is not None:
+        allowed = _of_all_pairs(setting.predicate, allowed, q, k)
+    if setting.bias is not None:
+        bias = _bias_of_all_pairs(setting.bias, given)
     if allowed is not None:
         predicate = lambda *_: allowed  # noqa: E731
     seen = visible(
@@ -67,21 +92,60 @@ def reference(
     spoiled = None
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = isolate(q, k, v, seen)
-    # JAX's function lacks float16 on CPU, a softmax in float64, dropout, and isolation of the
-    # sequences of a packed row.
-    in_jax = q.dtype in (jnp.float32, jnp.bfloat16)
-    if noise is not None or not in_jax or spoiled is not None:
-        logits = _logits(q, k, scale)
-        logits = logits if bias is None else logits + bias.astype(logits.dtype)
-        weights = softmax_over_keys(logits, seen)
-        if noise is not None:
-            kept = _kept(setting, noise, k, kv_mask, q.shape[2])
-            weights = jnp.where(kept, weights / (1 - setting.dropout_rate), 0)
-        y = read_values(weights, v, seen, spoiled)
-    else:
+    # JAX's function lacks float16 on CPU, a softmax in float64, dropout, isolation of the sequences
+    # of a packed row, a cap, values of another size, and the weights.
+    in_jax = q.dtype in (jnp.float32, jnp.bfloat16) and v.shape == k.shape
+    if in_jax and noise is None and spoiled is None and setting.softcap is None and not weighs:
         with promotion_allowed():
             y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
-    return only_seen(y, q_mask, seen)
+        return only_seen(y, q_mask, seen), None
+    logits = capped(setting, _logits(q, k, scale), seen)
+    logits = logits if bias is None else logits + bias.astype(logits.dtype)
+    softmax = weights = softmax_over_keys(logits, seen)
+    if noise is not None:
+        kept = _kept(setting, noise, k, kv_mask, q.shape[2])
+        weights = jnp.where(kept, weights / (1 - setting.dropout_rate), 0)
+    y = only_seen(read_values(weights, v, seen, spoiled), q_mask, seen)
+    return y, _shown(softmax, q_mask, seen, spoiled) if weighs else None
+
+
+def _of_all_pairs(
+    predicate: Asked, arrays: Any, q: Array, k: Array
+) -> Bool[Array, "batch_or_1 query key"]:
+    arrays = tuple(array[0] for array in arrays)
+    allowed = predicate(arrays, jnp.arange(q.shape[1]), jnp.arange(k.shape[1]))
+    return allowed if predicate.lead else allowed[None]
+
+
+def _bias_of_all_pairs(
+    bias: Asked, given: Given
+) -> Float[Array, "batch_or_1 heads_or_1 query key"]:
+    arrays = tuple(array[0] for array in given.bias)
+    query = ranks(given.q, given.q_mask, given.q_positions, "attend", "q_positions")
+    key = ranks(given.k, given.kv_mask, given.kv_positions, "attend", "kv_positions")
+    if len(query) == len(key) == 1:
+        return bias(arrays, query[0], key[0])
+    query, key = (jnp.broadcast_to(x, (len(given.q), x.shape[1])) for x in (query, key))
+    return jax.vmap(bias, (None, 0, 0))(arrays, query, key)[:, 0]
+
+
+def capped(setting: Setting, logits: Array, seen: Array | None) -> Array:
+    """Logits between plus and minus `softcap`."""
+    if setting.softcap is None:
+        return logits
+    # The derivative at a nan would be nan, and 0 * nan is nan.
+    logits = logits if seen is None else jnp.where(seen, logits, 0)
+    return setting.softcap * jnp.tanh(logits / setting.softcap)
+
+
+def _shown(weights: Array, q_mask: Mask, seen: Array | None, spoiled: Array | None) -> Array:
+    """The weights as a result: 0 at keys and queries that are not seen."""
+    if q_mask is not None:
+        real = masks.as_bool(q_mask)[:, None, :, None]
+        seen = real if seen is None else seen & real
+    if spoiled is not None:
+        weights = jnp.where(jnp.moveaxis(spoiled, 1, 2), jnp.nan, weights)
+    return weights if seen is None else jnp.where(seen, weights, 0)
 
 
 def _split_bias(bias: Array, q_mask: Mask, seen: Array | None) -> tuple[Array, Array]:

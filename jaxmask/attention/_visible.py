@@ -1,11 +1,13 @@
 """Which keys each query sees, and 0 where it sees none."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
 from jaxmask import _check, _mask_ops, masks
-from jaxmask._types import Array, ArrayLike, Mask, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Segments, Window
 from jaxmask.masks import AttentionPredicate
 
 
@@ -35,6 +37,19 @@ def ranks(x: Array, mask: Mask, given: ArrayLike | None, where: str, name: str) 
     return jnp.arange(x.shape[1])[None] if mask is None else masks.positions(mask)
 
 
+def near(
+    causal: bool, window: Window, q_low: Array, q_high: Array, k_low: Array, k_high: Array
+) -> Any:
+    """Whether a query between two positions may see a key between two others; None: no bound."""
+    left, right = window if isinstance(window, tuple) else (window, window)
+    right = 1 if causal else right
+    ahead = None if right is None else k_low < q_high + right
+    if left is None:
+        return ahead
+    behind = k_high > q_low - left
+    return behind if ahead is None else behind & ahead
+
+
 def visible(
     q: Array,
     q_mask: Mask,
@@ -42,7 +57,7 @@ def visible(
     kv_mask: Mask,
     *,
     causal: bool = False,
-    window: int | None = None,
+    window: Window = None,
     predicate: AttentionPredicate | None = None,
     positions: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
     where: str,
@@ -62,8 +77,8 @@ def visible(
     elif kv_mask is not None:
         seen = masks.as_bool(kv_mask)[:, None, None, :]
     if causal or window is not None:
-        near = _near(q, q_mask, k, kv_mask, causal, window, positions, where)[:, None]
-        seen = near if seen is None else seen & near
+        close = _near(q, q_mask, k, kv_mask, causal, window, positions, where)[:, None]
+        seen = close if seen is None else seen & close
     return seen
 
 
@@ -73,18 +88,14 @@ def _near(
     k: Array,
     kv_mask: Mask,
     causal: bool,
-    window: int | None,
+    window: Window,
     positions: tuple[ArrayLike | None, ArrayLike | None],
     where: str,
 ) -> Bool[Array, "batch_or_1 query key"]:
     """`causal` and `window`, by distance in real steps: padding in between does not count."""
     query = ranks(q, q_mask, positions[0], where, "q_positions")[:, :, None]
     key = ranks(k, kv_mask, positions[1], where, "kv_positions")[:, None, :]
-    if window is None:
-        return key <= query
-    window = _check.count(window, where, "window", least=1)
-    after = 0 if causal else window - 1
-    return (key > query - window) & (key <= query + after)
+    return near(causal, window, query, query, key, key)
 
 
 def softmax_over_keys(logits: Array, seen: Array | None) -> Array:

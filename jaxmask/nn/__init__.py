@@ -35,6 +35,7 @@ from jaxmask.nn._position import LearnedPositions, SinusoidalPositions
 from jaxmask.nn._ragged import RaggedVmap
 from jaxmask.nn._random import Dropout, FeatureMasking, GaussianNoise, SpatialDropout, TimeMasking
 from jaxmask.nn._recurrent import GRU, LSTM, SimpleRNN, unit_forget_bias
+from jaxmask.nn._relative_bias import RelativeBias
 from jaxmask.nn._rnn import RNN
 from jaxmask.nn._seeded import SeededCarry
 from jaxmask.nn._sequential import Sequential, TimeDistributed
@@ -116,6 +117,7 @@ __all__ = [
     "ProjectedMemory",
     "RMSNorm",
     "RaggedVmap",
+    "RelativeBias",
     "Repeat",
     "Reshape",
     "Residual",

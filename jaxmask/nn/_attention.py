@@ -7,88 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, attention, ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.attention import AdditiveWeights, Choice, KVCache
-from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, check_sizes
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
+from jaxmask.attention import AdditiveWeights, KVCache, PositionBias
+from jaxmask.nn._base import MaskedModule, check_sizes
 from jaxmask.nn._memory import Memory, ProjectedMemory, memory_pair
-from jaxmask.nn._options import Given, NoiseCall, draw, opened
+from jaxmask.nn._options import NoiseCall, opened
+from jaxmask.nn._projections import AttentionOptions, Projections
 
 
-class AttentionOptions(ParamOptions, total=False):
-    """What `MultiHeadAttention` and `CrossAttention` take; the former documents each."""
-
-    num_kv_heads: int | None
-    dropout_rate: float
-    method: str | Choice
-    use_bias: bool
-    kernel_init: nnx.Initializer
-    bias_init: nnx.Initializer
-
-
-class _Projections(MaskedModule):
-    """The parameters of multi-head attention, under the names that Flax gives them."""
-
-    def __init__(
-        self,
-        num_heads: int,
-        in_features: int,
-        kv_features: int,
-        qkv_features: int | None,
-        out_features: int | None,
-        *,
-        num_kv_heads: int | None = None,
-        dropout_rate: float = 0.0,
-        method: str | Choice = "auto",
-        rngs: nnx.Rngs,
-        **options: Any,
-    ):
-        where = type(self).__name__
-        check_options(where, options, AttentionOptions)
-        heads = _check.count(num_heads, where, "num_heads", least=1)
-        kv_heads = heads if num_kv_heads is None else num_kv_heads
-        kv_heads = _check.count(kv_heads, where, "num_kv_heads", least=1)
-        _check.dropout_rate(dropout_rate, where)
-        if not isinstance(method, Choice):
-            Choice(method)  # raises where there is no such method
-        qkv = in_features if qkv_features is None else qkv_features
-        if qkv % heads or heads % kv_heads:
-            raise ValueError(
-                f"{where}: `num_heads` must divide `qkv_features`, and `num_kv_heads` divide "
-                f"`num_heads`, got {heads} heads, {kv_heads} for keys and {qkv} features."
-            )
-        options["rngs"] = rngs
-        size, out = qkv // heads, in_features if out_features is None else out_features
-        self.query = nnx.LinearGeneral(in_features, (heads, size), **options)
-        self.key = nnx.LinearGeneral(kv_features, (kv_heads, size), **options)
-        self.value = nnx.LinearGeneral(kv_features, (kv_heads, size), **options)
-        self.out = nnx.LinearGeneral((heads, size), out, axis=(-2, -1), **options)
-        self.dropout = nnx.Dropout(dropout_rate, rngs=rngs if dropout_rate else None)
-        self.in_features = in_features
-        self.kv_features = kv_features
-        self.head_features = size
-        self.num_kv_heads = kv_heads
-        self.method = method
-
-    def _features(self, x: Array, features: int, name: str) -> None:
-        axes, where = "[batch, time, features]", type(self).__name__
-        _check.shape(x, (*x.shape[:2], features), axes, where, name)
-
-    @property
-    def _is_noisy(self) -> bool:
-        return bool(self.dropout.rate) and not self.dropout.deterministic
-
-    def _noise(self, given: Given) -> dict[str, Any]:
-        if not self._is_noisy:
-            return {}
-        key = draw(self.dropout.rngs, given.get("rngs"), type(self).__name__)
-        return {"dropout_rate": self.dropout.rate, "key": key, "row_ids": given.get("row_ids")}
-
-    def _merge(self, y: Array, mask: Mask) -> Pair:
-        # The projection has put its bias in the padding.
-        return ops.fill(self.out(y), mask)
-
-
-class MultiHeadAttention(_Projections):
+class MultiHeadAttention(Projections):
     """Self-attention in several heads; the arithmetic is `jaxmask.attention.attend`.
 
     Mask class: any. Each real step attends to the real steps of its row (of its segment, with
@@ -101,7 +28,8 @@ class MultiHeadAttention(_Projections):
     overflows. A call has no such limit.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
-    `y [batch, time, out_features]` and the same mask.
+    `y [batch, time, out_features]` and the same mask, with `return_weights` `((y, mask), weights)`,
+    `weights [batch, num_heads, time, time]`.
 
     Args:
       num_heads: heads of the queries.
@@ -109,12 +37,20 @@ class MultiHeadAttention(_Projections):
       qkv_features: of all query heads together; `in_features` where None.
       out_features: size of the last axis of `y`; `in_features` where None.
       num_kv_heads: heads of keys and values, a divisor of `num_heads`; `num_heads` where None.
+      value_head_features: of a head of values; those of a query head where None.
       causal: a step attends only to itself and earlier steps.
-      window: a step sees steps at most `window - 1` real steps away.
+      window: a step sees steps at most `window - 1` real steps away, or a pair (up to the step,
+        from it on), as in `jaxmask.attention.attend`.
       rotary: rotate queries and keys by their positions, `jaxmask.attention.rotary`.
       rotary_base: base of the wavelengths of `rotary`.
+      rotary_features: features of a head that rotate; all where None.
+      normalize_qk: normalise each head of queries and keys, before they rotate: True (or "layer")
+        by a layer norm without bias, as Flax does, "rms" by its root mean square.
+      bias: a function of positions, such as `jaxmask.attention.Alibi` or `jaxmask.nn.RelativeBias`;
+        a call may be given another one, or an array.
+      scale, softcap: of the logits, as in `jaxmask.attention.attend`.
       dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
-      method: how a call attends, as in `jaxmask.attention.attend`; `run` always takes "auto".
+      method: how to attend, as in `jaxmask.attention.attend`.
       max_length: slots of the cache of `run`, for attention without `window`.
       use_bias: of the projections.
       kernel_init: of the projections; `nnx.with_partitioning` shards them.
@@ -125,7 +61,7 @@ class MultiHeadAttention(_Projections):
 
     Attributes:
       query, key, value, out: `nnx.LinearGeneral`, as in `nnx.MultiHeadAttention`, whose parameters
-        fit (`nnx.update(layer, nnx.state(theirs, nnx.Param))`).
+        fit (`nnx.update(layer, nnx.state(theirs, nnx.Param))`); query_ln, key_ln: the norms.
 
     Raises:
       ValueError: if heads do not divide, `dropout_rate` is not from 0 to below 1, `window` is below
@@ -151,21 +87,24 @@ class MultiHeadAttention(_Projections):
         out_features: int | None = None,
         *,
         causal: bool = False,
-        window: int | None = None,
+        window: Window = None,
         rotary: bool = False,
         rotary_base: float = 10000.0,
+        rotary_features: int | None = None,
         max_length: int | None = None,
         **options: Unpack[AttentionOptions],
     ):
         super().__init__(num_heads, in_features, in_features, qkv_features, out_features, **options)
-        _check.optional_count(window, "MultiHeadAttention", "window", least=1)
-        if rotary and self.head_features % 2:
+        self.window = _check.window(window, "MultiHeadAttention")
+        turned = self.head_features if rotary_features is None else rotary_features
+        if rotary and (turned % 2 or turned > self.head_features):
             raise ValueError(
-                "MultiHeadAttention: `rotary` rotates features in pairs, so the features of a head "
-                f"must be even, got {self.head_features}."
+                "MultiHeadAttention: `rotary` rotates features in pairs, so `rotary_features`, and "
+                f"without it the {self.head_features} features of a head, must be even, and no "
+                f"more than those, got {turned}."
             )
         self.causal = causal
-        self.window = window
+        self.rotary_features = rotary_features
         self.rotary = rotary
         self.rotary_base = rotary_base
         self.max_length = max_length
@@ -173,21 +112,33 @@ class MultiHeadAttention(_Projections):
     def _heads(self, x: Array, mask: Mask, positions: Array | None = None) -> tuple[Array, ...]:
         self._features(x, self.in_features, "x")
         safe, _ = ops.fill(x, mask)
-        q, k, v = self.query(safe), self.key(safe), self.value(safe)
+        q, k, v = self._queries(safe), self._keys(safe), self.value(safe)
         if self.rotary:
             options: dict[str, Any] = {"base": self.rotary_base, "positions": positions}
+            options["features"] = self.rotary_features
             q, _ = attention.rotary(q, mask, **options)
             k, _ = attention.rotary(k, mask, **options)
         return q, k, v
 
-    def __call__(self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]) -> Pair:
-        """Attend to the real steps of each row and return `(y, mask)`; options as `Sequential`."""
+    def __call__(
+        self,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        bias: ArrayLike | PositionBias | None = None,
+        return_weights: bool = False,
+        **options: Unpack[NoiseCall],
+    ) -> Any:
+        """Attend to the real steps of each row and return `(y, mask)`; options as `Sequential`.
+
+        `bias`: as in `jaxmask.attention.attend`, in the place of the layer's own.
+        """
         x, mask = _check.pair(x, mask, "MultiHeadAttention", over_time=True)
         layer, given = opened(self, options, resets=False)
         q, k, v = self._heads(x, mask)
-        how: dict[str, Any] = {"causal": self.causal, "window": self.window, "method": self.method}
-        y, _ = attention.attend(q, mask, k, v, mask, **how, **layer._noise(given))
-        return self._merge(y, mask)
+        how = {"causal": self.causal, "window": self.window, **layer._noise(given)}
+        how |= {"bias": bias, "return_weights": return_weights}
+        return self._attend(q, mask, k, v, mask, **how)
 
     def compute_mask(self, x: ArrayLike, mask: Mask = None) -> Mask:
         """The mask that calling the module gives, without running it."""
@@ -200,15 +151,18 @@ class MultiHeadAttention(_Projections):
                 "MultiHeadAttention: `run` needs `causal=True`: a step that sees later ones cannot "
                 "be streamed, whatever its mask."
             )
-        slots = self.max_length if self.window is None else self.window
+        slots = self.max_length if self._window is None else self._window
         if slots is None:
             raise ValueError(
                 "MultiHeadAttention: streaming keeps keys and values in a cache of static size. "
                 "Build the layer with `max_length=` (the most real steps of a row) or `window=`."
             )
-        return attention.empty_cache(
-            batch, slots, kv_heads=self.num_kv_heads, head_features=self.head_features
-        )
+        return self._cache(batch, slots)
+
+    @property
+    def _window(self) -> int | None:
+        """How many steps up to its own a step of a stream sees."""
+        return self.window[0] if isinstance(self.window, tuple) else self.window
 
     def run(
         self, carry: KVCache, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
@@ -218,20 +172,24 @@ class MultiHeadAttention(_Projections):
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         if not self.causal:
             self.initial_carry(x.shape[0])  # raises the error that says why
-        if opened(self, options, resets=False)[0]._is_noisy:
-            raise ValueError(f"{where}: `run` streams without dropout: call `model.eval()` first.")
+        self._refuse_noise(options)
         _check.cache(carry, KVCache, where, "carry")
         q, k, v = self._heads(x, mask, carry.positions(x, mask))
-        carry, (y, mask) = attention.attend_cached(carry, q, k, v, mask, window=self.window)
+        how = {"window": self._window, "bias": self.bias, **self._how}
+        carry, (y, mask) = attention.attend_cached(carry, q, k, v, mask, **how)
         return carry, self._merge(y, mask)
 
 
-class CrossAttention(_Projections):
+class CrossAttention(Projections):
     """Attention from one sequence to another; the arithmetic is `jaxmask.attention.attend`.
 
     It takes two pairs, `layer(x, mask, memory, memory_mask)`, so `Sequential` cannot hold it.
     Mask class: any, of both masks. Where the memory of a row is empty, attention gives 0, and the
     layer the bias of its last projection.
+
+    Streaming: a memory that does not change is projected once, `project`. One that comes in chunks
+    is kept in a cache of `max_length` steps: `run(carry, x, mask, memory, memory_mask)` adds a
+    chunk of it, or none where it is None, and attends from every step of `x` to all that it holds.
 
     Shapes: `x [batch, time, in_features]`, mask `[batch, time]`, `memory [batch, memory_time,
     memory_features]`, memory mask `[batch, memory_time]` to `y [batch, time, out_features]` and the
@@ -243,8 +201,10 @@ class CrossAttention(_Projections):
       memory_features: size of the last axis of `memory`; `in_features` where None.
       qkv_features: of all query heads together; `in_features` where None.
       out_features: size of the last axis of `y`; `in_features` where None.
-      **options: `num_kv_heads`, `dropout_rate`, `method`, `use_bias`, `kernel_init`, `bias_init`,
-        `dtype`, `param_dtype` and `rngs`, as in `MultiHeadAttention`.
+      max_length: slots of the cache of `run`.
+      **options: `num_kv_heads`, `value_head_features`, `normalize_qk`, `bias`, `scale`, `softcap`,
+        `dropout_rate`, `method`, `use_bias`, `kernel_init`, `bias_init`, `dtype`, `param_dtype` and
+        `rngs`, as in `MultiHeadAttention`.
 
     Raises:
       ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if
@@ -271,8 +231,11 @@ class CrossAttention(_Projections):
         memory_features: int | None = None,
         qkv_features: int | None = None,
         out_features: int | None = None,
+        *,
+        max_length: int | None = None,
         **options: Unpack[AttentionOptions],
     ):
+        self.max_length = max_length
         memory_features = in_features if memory_features is None else memory_features
         super().__init__(
             num_heads, in_features, memory_features, qkv_features, out_features, **options
@@ -284,11 +247,15 @@ class CrossAttention(_Projections):
         mask: Mask,
         memory: Memory,
         memory_mask: Mask = None,
+        *,
+        bias: ArrayLike | PositionBias | None = None,
+        return_weights: bool = False,
         **options: Unpack[NoiseCall],
-    ) -> Pair:
+    ) -> Any:
         """Attend to the real steps of the memory and return `(y, mask)`; None: all are real.
 
-        `memory` may be what `project` made of it; then its mask is in it. Options as `Sequential`.
+        `memory` may be what `project` made of it; then its mask is in it. Options as in
+        `MultiHeadAttention`.
         """
         x, mask = _check.pair(x, mask, "CrossAttention", over_time=True)
         layer, given = opened(self, options, resets=False)
@@ -300,10 +267,40 @@ class CrossAttention(_Projections):
                 "CrossAttention: a projected memory holds its mask; leave `memory_mask` None."
             )
         k, memory_mask = memory_pair(memory.k, memory.mask, mask, "CrossAttention")
-        q = self.query(ops.fill(x, mask)[0])
-        how: dict[str, Any] = {"method": self.method, **layer._noise(given)}
-        y, _ = attention.attend(q, mask, k, memory.v, memory_mask, **how)
-        return self._merge(y, mask)
+        q = self._queries(ops.fill(x, mask)[0])
+        how = {"bias": bias, "return_weights": return_weights, **layer._noise(given)}
+        return self._attend(q, mask, k, memory.v, memory_mask, **how)
+
+    def initial_carry(self, batch: int) -> KVCache:
+        """An empty cache, float32, for a memory that comes in chunks; needs `max_length`."""
+        if self.max_length is None:
+            raise ValueError(
+                "CrossAttention: a memory that comes in chunks is kept in a cache of static size. "
+                "Build the layer with `max_length=`, the most real steps of a memory."
+            )
+        return self._cache(batch, self.max_length)
+
+    def run(
+        self,
+        carry: KVCache,
+        x: ArrayLike,
+        mask: Mask = None,
+        memory: ArrayLike | None = None,
+        memory_mask: Mask = None,
+        **options: Unpack[NoiseCall],
+    ) -> tuple[KVCache, Pair]:
+        """Keep a chunk of the memory, attend to all that is kept; returns `(carry, (y, mask))`."""
+        self._refuse_noise(options)
+        _check.cache(carry, KVCache, "CrossAttention", "carry")
+        if memory is not None:
+            made = self.project(memory, memory_mask)
+            carry = attention.extend_cache(carry, made.k, made.v, made.mask)
+        x, mask = _check.pair(x, mask, "CrossAttention", over_time=True, segments=False)
+        self._features(x, self.in_features, "x")
+        q = self._queries(ops.fill(x, mask)[0])
+        k, v = (held.astype(q.dtype) for held in (carry.k, carry.v))
+        how = {"bias": None, "return_weights": False}
+        return carry, self._attend(q, mask, k, v, carry.mask, **how)
 
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
         """Keys and values of a memory, to reuse in many calls that attend to it."""
@@ -312,7 +309,7 @@ class CrossAttention(_Projections):
         )
         self._features(memory, self.kv_features, "memory")
         safe, _ = ops.fill(memory, memory_mask)
-        k, v = (ops.fill(part(safe), memory_mask)[0] for part in (self.key, self.value))
+        k, v = (ops.fill(part(safe), memory_mask)[0] for part in (self._keys, self.value))
         return ProjectedMemory(k, v, memory_mask)
 
     def compute_mask(  # type: ignore[override]

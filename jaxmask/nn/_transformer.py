@@ -9,8 +9,8 @@ from flax import nnx
 
 from jaxmask import _check, ops, random
 from jaxmask._steps import filled_with_copies
-from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.attention import Choice, KVCache
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
+from jaxmask.attention import Choice, KVCache, PositionBias
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
 from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
 from jaxmask.nn._memory import Memory, ProjectedMemory
@@ -25,8 +25,15 @@ class BlockOptions(ParamOptions, total=False):
     dropout_rate: float
     epsilon: float
     num_kv_heads: int | None
-    window: int | None
+    value_head_features: int | None
+    window: Window
     rotary: bool
+    rotary_base: float
+    rotary_features: int | None
+    normalize_qk: bool | str
+    bias: PositionBias | None
+    scale: float | None
+    softcap: float | None
     max_length: int | None
     method: str | Choice
 
@@ -125,7 +132,8 @@ class TransformerEncoderBlock(_Block):
       norm_first: pre-norm, or else post-norm.
       activation: of the network.
       dropout_rate: of attention weights and of both branches, in training mode.
-      num_kv_heads, window, rotary, max_length, method: as in `MultiHeadAttention`.
+      num_kv_heads, value_head_features, window, rotary, rotary_base, rotary_features, normalize_qk,
+        bias, scale, softcap, max_length, method: as in `MultiHeadAttention`.
       epsilon: of the norms.
       dtype: of the computation; that of `x` and the parameters where None.
       param_dtype: dtype in which parameters are stored.
@@ -191,7 +199,8 @@ class TransformerDecoderBlock(_Block):
       in_features: size of the last axis of `x` and `y`.
       mlp_features: hidden features of the network; `4 * in_features` where None.
       memory_features: size of the last axis of `memory`; `in_features` where None.
-      **options: as in `TransformerEncoderBlock`.
+      **options: as in `TransformerEncoderBlock`; `normalize_qk`, `scale`, `softcap` and `method`
+        are those of both attentions, the others of the first.
 
     Raises:
       TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
@@ -223,7 +232,9 @@ class TransformerDecoderBlock(_Block):
         shared = {name: given[name] for name in ParamOptions.__annotations__ if name in given}
         sizes = num_heads, in_features, memory_features
         rate, epsilon = given["dropout_rate"], given["epsilon"]
-        shared_attention = {"dropout_rate": rate, "method": given.get("method", "auto"), **shared}
+        both = ("normalize_qk", "scale", "softcap", "method")
+        shared_attention = {name: given[name] for name in both if name in given}
+        shared_attention |= {"dropout_rate": rate, **shared}
         self.cross_attention = CrossAttention(*sizes, **shared_attention)
         self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **shared)
 

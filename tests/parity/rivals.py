@@ -175,6 +175,7 @@ _ATTENTION = (
         "partly: `AdditiveAttention`: an empty row of keys is the mean of everything, and nan in"
         " the padding reaches real steps",
     ),
+    Facts("attention.extend_cache"),
     Facts(
         "attention.attend_cached",
         flax="partly: `nnx.MultiHeadAttention(decode=True)`: one place in the cache for all rows",

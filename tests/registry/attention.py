@@ -48,6 +48,31 @@ def attend_with_bias(params: Any, xs: list, masks: list, rows: Any) -> list:
     return [jm.attention.attend(q, masks[0], k, v, masks[0], bias=bias, scale=0.3)]
 
 
+def attend_with_weights(params: Any, xs: list, masks: list, rows: Any) -> list:
+    """And what the weights do to the keys: their own last axis grows with the padding."""
+    q, k, v = xs
+    options = {"window": (2, None), "bias": jm.attention.Alibi(4), "softcap": 2.0}
+    pair, weights = jm.attention.attend(q, masks[0], k, v, masks[0], **options, return_weights=True)
+    weights = jnp.moveaxis(weights, 1, 3)[..., None]  # [batch, query, key, heads, 1]
+    read = jnp.where(weights > 0, jnp.repeat(k, 2, axis=2)[:, None], 0)
+    return [pair, (jnp.sum(weights * read, axis=2), masks[0])]
+
+
+def relative_bias(query: jax.Array, key: jax.Array) -> jax.Array:
+    """A function as `bias` that reads an array."""
+    buckets = jm.attention.relative_buckets(key - query, num_buckets=4, max_distance=3)
+    table = jnp.arange(8, dtype=jnp.float32).reshape(4, 2) / 3
+    return jnp.repeat(jnp.moveaxis(table[buckets[:, 0]], -1, 1), 2, axis=1)
+
+
+def extended(params: Any, xs: list, masks: list, rows: Any) -> list:
+    """What the queries read of a cache that holds the keys."""
+    cache = jm.attention.empty_cache(len(xs[0]), 7, kv_heads=2, head_features=2)
+    cache = jm.attention.extend_cache(cache, xs[1], xs[2], masks[1])
+    k, v = (held.astype(xs[0].dtype) for held in (cache.k, cache.v))
+    return [jm.attention.attend(xs[0], masks[0], k, v, cache.mask)]
+
+
 def additive_weights() -> jm.attention.AdditiveWeights:
     keys = jax.random.split(jax.random.key(4), 3)
     shapes = (3, 4), (2, 4), (4,)
@@ -102,7 +127,13 @@ FUNCTIONS = [
         (*CROSS, Input((1,)), Input((1,), mask=1)),
         exempt={"segments": BY_ROW},
     ),
+    Entry("attention.attend:weights,softcap,alibi", attend_with_weights, SELF),
     Entry("attention.attend:blocks", attend(method=BLOCKS), SELF),
+    Entry(
+        "attention.attend:blocks,softcap,relative",
+        attend(method=BLOCKS, window=(2, 3), softcap=2.0, bias=relative_bias),
+        (HEADS, KV_HEADS, Input((2, 3))),
+    ),
     Entry(
         "attention.attend:blocks,causal,window",
         attend(causal=True, window=2, method=BLOCKS),
@@ -130,6 +161,12 @@ FUNCTIONS = [
         exempt={"segments": NO_SEGMENTS},
     ),
     Entry(
+        "attention.extend_cache",
+        extended,
+        CROSS,
+        exempt={"segments": NO_SEGMENTS},
+    ),
+    Entry(
         "attention.additive",
         additive,
         (Input((3,)), Input((2,), mask=1), Input((3,), mask=1)),
@@ -143,7 +180,18 @@ MODULES = [
         "nn.MultiHeadAttention",
         **module(
             lambda rngs: jm.nn.MultiHeadAttention(
-                *(4, 3, 8), num_kv_heads=2, causal=True, rotary=True, max_length=9, rngs=rngs
+                *(4, 3, 16),
+                num_kv_heads=2,
+                value_head_features=3,
+                causal=True,
+                rotary=True,
+                rotary_features=2,
+                normalize_qk="rms",
+                bias=jm.nn.RelativeBias(
+                    4, num_buckets=4, max_distance=5, bidirectional=False, rngs=rngs
+                ),
+                max_length=9,
+                rngs=rngs,
             ),
             streams=True,
         ),
@@ -187,10 +235,14 @@ ENTRIES: list[Entry] = [*FUNCTIONS, *MODULES]
 
 NOT_MASKED: dict[str, str] = {
     "attention.AdditiveWeights": "a container",
+    "attention.Alibi": "a function of positions, no mask; runs as `bias` of attend",
     "attention.Choice": "a container",
     "attention.KVCache": "a container",
     "nn.ProjectedMemory": "a container",
+    "nn.RelativeBias": "a function of positions, no mask; runs in nn.MultiHeadAttention",
+    "attention.PositionBias": "a type",
     "attention.empty_cache": "makes a carry",
     "attention.explain": "tells which method runs",
+    "attention.relative_buckets": "distances in, no mask; tested in test_attention_options.py",
     "attention.sinusoids": "positions in, no mask; tested in test_attention.py",
 }

@@ -1,6 +1,6 @@
 """The weights computed again, block by block, from the logarithms of their sums (Dao, 2023)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from jaxmask._sums import accumulator
 from jaxmask._types import Array
+from jaxmask.attention._asked import cotangents, floats
 from jaxmask.attention._blocks.forward import (
     Saved,
     finite_steps,
@@ -30,13 +31,15 @@ from jaxmask.attention._blocks.layout import (
 from jaxmask.attention._blocks.pairs import (
     Context,
     Place,
+    asked_bias,
     context,
     corner,
     dropped,
     kept,
+    own_arrays,
     seen_and_bias,
 )
-from jaxmask.attention._reference import Given, Setting
+from jaxmask.attention._reference import Given, Setting, capped
 
 
 class Queries(NamedTuple):
@@ -57,7 +60,7 @@ class Sums(NamedTuple):
     """The gradients that many blocks add to: `d_q` by feature, as its product comes."""
 
     d_q: Float[Array, "batch blocks kv_heads feature group_and_query"]
-    d_bias: Float[Array, "batch_or_1 heads_or_1 query key"] | None
+    d_bias: Any  # like `Context.bias`, or a list of the floating arrays there
 
 
 def backward(setting: Setting, given: Given, saved: Saved, d_y: Array) -> tuple:
@@ -98,7 +101,12 @@ def _no_sums(setting: Setting, given: Given, shared: Context) -> Sums:
     _, _, heads, feature = given.q.shape
     kv_heads, wide = given.k.shape[2], accumulator(given.q.dtype)
     shape = rows, blocks, kv_heads, feature, heads // kv_heads * size
-    d_bias = None if shared.bias is None else jnp.zeros_like(shared.bias, dtype=wide)
+    d_bias = shared.bias
+    if d_bias is not None:
+        zeros = [
+            jnp.zeros_like(a, dtype=jnp.promote_types(a.dtype, wide)) for a in floats(d_bias)[0]
+        ]
+        d_bias = zeros if setting.bias is not None else zeros[0]
     return Sums(jnp.zeros_like(given.q, shape=shape, dtype=wide), d_bias)
 
 
@@ -111,7 +119,11 @@ def _by_step(d_q: Array, q: Array) -> Array:
     return d_q[:, :time].astype(q.dtype)
 
 
-def _of_bias(given: Given, sums: Sums) -> Array | None:
+def _of_bias(given: Given, sums: Sums) -> Any:
+    if isinstance(given.bias, tuple):
+        given_floats, _ = floats(given.bias)
+        grads = [d.astype(a.dtype) for d, a in zip(sums.d_bias, given_floats, strict=True)]
+        return cotangents(given.bias, grads)
     if sums.d_bias is None or given.bias is None:
         return None
     d_bias = sums.d_bias[:, :, : given.q.shape[1], : given.k.shape[1]]
@@ -179,6 +191,9 @@ def _run(
         seen, bias = seen_and_bias(setting, shared, place, kv_heads)
         seen, bias = by_key(seen), None if bias is None else by_key(bias)
         logits = jnp.einsum("hkf,hqf->hkq", k, q).reshape(grouped)
+        logits, slope = capped(setting, logits, seen), None
+        if setting.softcap is not None:
+            slope = 1 - (logits / setting.softcap) ** 2
         logits = logits if bias is None else logits + bias.astype(logits.dtype)
         logits = jnp.where(seen, logits, low).reshape(kv_heads, size.keys, -1)
         weights = jnp.exp(logits - log_sums[:, None])
@@ -193,16 +208,15 @@ def _run(
             d_logits = only(seen, d_logits)
             bad = at_block(at_block(queries.bad, row), place.query)
             met |= jnp.any(seen & bad, axis=(0, 2, 3))
+        by_bias, d_logits = d_logits, _through(d_logits, slope)
         d_k += jnp.einsum("hkq,hqf->hkf", d_logits, q)
         d_v += jnp.einsum("hkq,hqf->hkf", dropped(setting, weights, keep), d_y)
         more = jnp.einsum("hfk,hkq->hfq", k_by_feature, d_logits) * setting.scale
         d_q = _added(d_q, more[None, None], start(row, place.query, 0, 0, 0))
-        if d_bias is not None:
-            by_query = jnp.transpose(d_logits.reshape(grouped), (0, 2, 3, 1))
-            by_query = by_query.reshape(1, -1, size.queries, size.keys)
-            if d_bias.shape[1] == 1:
-                by_query = jnp.sum(by_query, axis=1, keepdims=True)
-            d_bias = _added(d_bias, by_query, corner(setting, shared, d_bias, place))
+        if jax.tree.leaves(d_bias):
+            by_query = jnp.transpose(by_bias.reshape(grouped), (0, 2, 3, 1))
+            by_query = by_query.reshape(-1, size.queries, size.keys)
+            d_bias = _added_to_bias(setting, shared, d_bias, place, by_query)
         return d_k, d_v, met, Sums(d_q, d_bias)
 
     # Of packed rows, since another sequence may overflow, and 0 * inf is nan.
@@ -211,6 +225,32 @@ def _run(
     carry = jnp.zeros_like(k), jnp.zeros_like(v), met, sums
     d_k, d_v, met, sums = jax.lax.fori_loop(0, count, step, carry)
     return sums, d_k, d_v, met
+
+
+def _through(d: Array, slope: Array | None) -> Array:
+    """A cotangent of the logits before their cap."""
+    return d if slope is None else d * slope.reshape(d.shape)
+
+
+def _added_to_bias(
+    setting: Setting,
+    shared: Context,
+    total: Any,
+    place: Place,
+    d: Float[Array, "heads query key"],
+) -> Any:
+    """Add what a block gives to the gradient of the bias, or of the arrays that it reads."""
+    if setting.bias is None:
+        d = jnp.sum(d, axis=0, keepdims=True) if total.shape[1] == 1 else d
+        return _added(total, d[None], corner(setting, shared, total, place))
+    own, replaced = floats(own_arrays(shared, shared.bias, place))
+    block, pull = jax.vjp(lambda *new: asked_bias(setting, shared, place, replaced(new)), *own)
+    d = jnp.sum(d, axis=0, keepdims=True) if len(block) == 1 else d
+    row = place.row * len(total[0]) // len(shared.key.ids)  # `vmap` makes several of each
+    return [
+        _added(a, more[None].astype(a.dtype), start(row, *[0] * more.ndim))
+        for a, more in zip(total, pull(d.astype(block.dtype)), strict=True)
+    ]
 
 
 def by_key(x: Array) -> Array:

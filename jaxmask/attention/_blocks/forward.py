@@ -19,7 +19,7 @@ from jaxmask.attention._blocks.layout import (
     write,
 )
 from jaxmask.attention._blocks.pairs import Context, Place, context, dropped, kept, seen_and_bias
-from jaxmask.attention._reference import Given, Setting
+from jaxmask.attention._reference import Given, Setting, capped
 
 
 class Saved(NamedTuple):
@@ -81,7 +81,7 @@ def forward(setting: Setting, given: Given) -> Saved:
     numbers = jnp.divmod(jnp.arange(rows * blocks, dtype=jnp.int32), blocks)
     visits = seen_first(seen.reshape(rows * blocks, -1))
     # Wide: a loop over a buffer of bfloat16 was slower on a CPU.
-    zeros = jnp.zeros_like(q, dtype=accumulator(q.dtype))
+    zeros = jnp.zeros_like(q, shape=(*q.shape[:3], given.v.shape[3]), dtype=accumulator(q.dtype))
     y, (log_sums, met) = jax.lax.scan(block, zeros, (*numbers, *visits))
     y = y[:, : given.q.shape[1]].astype(given.v.dtype)
     log_sums = log_sums.reshape(rows, blocks, *log_sums.shape[1:])
@@ -115,6 +115,7 @@ def _run(
             read(x, row, place.key, size.keys, kv_heads).astype(q.dtype) for x in (k, v)
         )
         logits = jnp.einsum("hqf,hkf->hqk", q, keys).reshape(grouped)
+        logits = capped(setting, logits, seen)
         logits = logits if bias is None else logits + bias.astype(logits.dtype)
         logits = jnp.where(seen, logits, low).reshape(kv_heads, -1, size.keys)
         new_top = jnp.maximum(top, jnp.max(logits, axis=2))
@@ -131,7 +132,7 @@ def _run(
 
     zero = jnp.zeros_like(q[:, :, 0])
     met = None if bad is None else jnp.zeros_like(shared.query.ids[0, 0], bool)
-    carry = zero + least_top, zero, jnp.zeros_like(q), met
+    carry = zero + least_top, zero, jnp.zeros_like(q, shape=(*q.shape[:2], v.shape[3])), met
     top, total, y, met = jax.lax.fori_loop(0, count, step, carry)
     some = ~(total == 0)  # also where it is nan
     total = jnp.where(some, total, 1)

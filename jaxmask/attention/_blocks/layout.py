@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int, Shaped
 from jaxmask import _mask_ops
 from jaxmask._types import Array, Mask, Segments
 from jaxmask.attention._reference import Given, Setting
-from jaxmask.attention._visible import ranks
+from jaxmask.attention._visible import near, ranks
 
 LARGEST = jnp.iinfo(jnp.int32).max
 
@@ -82,11 +82,13 @@ def seen_blocks(
     if setting.causal or setting.window is not None:
         q_low, q_high = (x[:, :, None] for x in _bounds(query.order, query.ids > 0))
         k_low, k_high = (x[:, None, :] for x in _bounds(key.order, key.ids > 0))
-        seen &= _near(setting, q_low, q_high, k_low, k_high)
+        seen &= near(setting.causal, setting.window, q_low, q_high, k_low, k_high)
     size = setting.choice.queries, setting.choice.keys
-    if given.allowed is not None:
+    if setting.predicate is not None:
+        seen &= _some_asked(setting, given, seen.shape)
+    elif given.allowed is not None:
         seen &= _some(given.allowed, size, len(seen))
-    if given.bias is not None:
+    if given.bias is not None and setting.bias is None:
         seen &= _some(jnp.any(given.bias != -jnp.inf, axis=1), size, len(seen))
     return seen
 
@@ -98,18 +100,37 @@ def _bounds(x: Array, real: Array) -> tuple[Array, Array]:
     return low, jnp.max(jnp.where(real, x, -largest), axis=2)
 
 
-def _near(setting: Setting, q_low: Array, q_high: Array, k_low: Array, k_high: Array) -> Array:
-    if setting.window is None:
-        return k_low <= q_high
-    after = 0 if setting.causal else setting.window - 1
-    return (k_high > q_low - setting.window) & (k_low <= q_high + after)
-
-
 def _some(allowed: Array, size: tuple[int, int], rows: int) -> Array:
     """Whether any pair of each two blocks is allowed, for all rows."""
     cut = padded(padded(allowed, size[0], axis=1), size[1], axis=2)
     cut = cut.reshape(len(cut), cut.shape[1] // size[0], size[0], -1, size[1])
     return jnp.repeat(jnp.any(cut, axis=(2, 4)), rows // len(cut), axis=0)
+
+
+def _some_asked(
+    setting: Setting, given: Given, shape: tuple[int, ...]
+) -> Bool[Array, "batch query_blocks key_blocks"]:
+    """The same of a predicate, asked for a block of queries and all keys at a time."""
+    (rows, queries, keys), size, steps = shape, setting.choice, (given.q.shape[1], given.k.shape[1])
+    key, predicate = physical(0, keys * size.keys, steps[1]), setting.predicate
+    assert predicate is not None
+
+    def strip(number: Array) -> Array:
+        ask = lambda *arrays: predicate(  # noqa: E731
+            arrays, physical(number, size.queries, steps[0]), key
+        )
+        allowed = jax.vmap(ask)(*given.allowed) if given.allowed else ask()[None]
+        allowed = allowed if allowed.ndim > 3 else allowed[:, None]  # [copy, row, query, key]
+        allowed = allowed.reshape(*allowed.shape[:3], keys, size.keys)
+        return jnp.any(allowed, axis=(2, 4)).reshape(-1, keys)
+
+    some = jax.lax.map(strip, jnp.arange(queries, dtype=jnp.int32))
+    return jnp.repeat(jnp.swapaxes(some, 0, 1), rows // some.shape[1], axis=0)
+
+
+def physical(block: Array | int, size: int, steps: int) -> Int[Array, "size"]:
+    """The columns of a block; past the end of a row the last one, whose answer nobody reads."""
+    return jnp.minimum(block * size + jnp.arange(size, dtype=jnp.int32), steps - 1)
 
 
 def seen_pairs(
@@ -119,11 +140,8 @@ def seen_pairs(
     seen = q_ids[:, None] == k_ids[None, :]
     if not setting.causal and setting.window is None:
         return seen
-    distance = q_at[:, None] - k_at[None, :]
-    if setting.window is None:
-        return seen & (distance >= 0)
-    after = 0 if setting.causal else setting.window - 1
-    return seen & (distance < setting.window) & (distance >= -after)
+    query, key = q_at[:, None], k_at[None, :]
+    return seen & near(setting.causal, setting.window, query, query, key, key)
 
 
 def seen_first(seen: Bool[Array, "n blocks"]) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """What one block of queries sees in one block of keys, with which bias, and what dropout keeps."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +8,31 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from jaxmask import _mask_ops, masks
 from jaxmask._types import Array
-from jaxmask.attention._blocks.layout import Side, at_block, in_blocks, padded, seen_pairs, start
+from jaxmask.attention._blocks.layout import (
+    Side,
+    at_block,
+    in_blocks,
+    padded,
+    physical,
+    seen_pairs,
+    start,
+)
 from jaxmask.attention._reference import Given, Setting, kept_pairs
 
 
 class Context(NamedTuple):
-    """What all blocks share; a bias and what a predicate allows are padded to whole blocks."""
+    """What all blocks share; a bias and what a predicate allows are padded to whole blocks.
+
+    Where they are asked by block, the arrays that they read stand here.
+    """
 
     query: Side
     key: Side
-    allowed: Bool[Array, "batch_or_1 1 query key"] | None
-    bias: Float[Array, "batch_or_1 heads_or_1 query key"] | None
+    allowed: Any  # [batch or 1, 1, query, key]
+    bias: Any  # [batch or 1, heads or 1, query, key]
     noise: UInt32[Array, "batch query_blocks size data"] | None
     ranks: Int[Array, "batch key_blocks size"] | None
+    steps: tuple[int, int]
 
 
 class Place(NamedTuple):
@@ -33,13 +45,17 @@ class Place(NamedTuple):
 
 def context(setting: Setting, given: Given, query: Side, key: Side) -> Context:
     size = setting.choice.queries, setting.choice.keys
-    allowed = None if given.allowed is None else _whole(given.allowed[:, None], size)
-    bias = None if given.bias is None else _whole(given.bias, size)
+    allowed, bias = given.allowed, given.bias
+    if allowed is not None and not isinstance(allowed, tuple):
+        allowed = _whole(allowed[:, None], size)
+    if bias is not None and not isinstance(bias, tuple):
+        bias = _whole(bias, size)
+    steps = given.q.shape[1], given.k.shape[1]
     if given.noise is None:
-        return Context(query, key, allowed, bias, None, None)
+        return Context(query, key, allowed, bias, None, None, steps)
     noise = in_blocks(given.noise, size[0])
     ranks = masks.positions(_mask_ops.real_steps(given.kv_mask, given.k.shape[:2]))
-    return Context(query, key, allowed, bias, noise, in_blocks(ranks, size[1]))
+    return Context(query, key, allowed, bias, noise, in_blocks(ranks, size[1]), steps)
 
 
 def _whole(x: Array, size: tuple[int, int]) -> Array:
@@ -54,13 +70,47 @@ def seen_and_bias(
     q_ids, q_at = (at_block(at_block(x, row), place.query) for x in shared.query[:2])
     k_ids, k_at = (at_block(at_block(x, row), place.key) for x in shared.key[:2])
     seen = seen_pairs(setting, q_ids, q_at, k_ids, k_at)[None, None]
-    if shared.allowed is not None:
+    if setting.predicate is not None:
+        seen &= _allowed(setting, shared, place)
+    elif shared.allowed is not None:
         seen &= _cut(setting, shared, shared.allowed, place, kv_heads)
     if shared.bias is None:
         return seen, None
-    bias = _cut(setting, shared, shared.bias, place, kv_heads)
+    if setting.bias is None:
+        bias = _cut(setting, shared, shared.bias, place, kv_heads)
+    else:
+        bias = asked_bias(setting, shared, place, own_arrays(shared, shared.bias, place))
+        bias = bias.reshape(min(kv_heads, len(bias)), -1, *bias.shape[1:])
     seen &= bias != -jnp.inf
     return seen, jnp.where(seen, bias, 0)
+
+
+def _allowed(setting: Setting, shared: Context, place: Place) -> Bool[Array, "1 1 query key"]:
+    """What a predicate of physical positions says."""
+    assert setting.predicate is not None
+    arrays = own_arrays(shared, shared.allowed, place)
+    size = setting.choice.queries, setting.choice.keys
+    query, key = map(physical, place[1:], size, shared.steps)
+    return of_row(setting.predicate(arrays, query, key), place.row)[None, None]
+
+
+def of_row(allowed: Array, row: Array) -> Array:
+    """What a predicate says of one row, where its result has an axis of rows."""
+    return allowed if allowed.ndim == 2 else at_block(allowed, row % len(allowed))
+
+
+def asked_bias(
+    setting: Setting, shared: Context, place: Place, arrays: tuple[Array, ...]
+) -> Float[Array, "heads_or_1 query key"]:
+    assert setting.bias is not None
+    query = at_block(at_block(shared.query.at, place.row), place.query)
+    key = at_block(at_block(shared.key.at, place.row), place.key)
+    return setting.bias(arrays, query, key)[0]
+
+
+def own_arrays(shared: Context, arrays: tuple[Array, ...], place: Place) -> tuple[Array, ...]:
+    """The arrays that are asked for a row: `vmap` makes several of each."""
+    return tuple(at_block(a, place.row * len(a) // len(shared.key.ids)) for a in arrays)
 
 
 def corner(setting: Setting, shared: Context, x: Array, place: Place) -> tuple:

@@ -18,6 +18,7 @@ from jax.custom_batching import custom_vmap
 
 from jaxmask._derivatives import no_tangent, of_floats
 from jaxmask._types import Array, PyTree
+from jaxmask.attention._asked import cotangents, floats
 from jaxmask.attention._blocks import backward as backward_blocks
 from jaxmask.attention._blocks import forward as forward_blocks
 from jaxmask.attention._blocks.forward import Saved
@@ -67,11 +68,14 @@ def _backward(setting: Setting, given: Given, saved: Saved, d_y: Array) -> tuple
 @_backward.defjvp
 def _backward_jvp(setting: Setting, primals: Any, tangents: Any) -> Any:
     def pull(given: Given, d_y: Array) -> Any:
-        def plain(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
-            given_here = given._replace(q=q, k=k, v=v, bias=bias)
+        of_bias, replaced = floats(given.bias)
+
+        def plain(q: Array, k: Array, v: Array, of_bias: list[Array]) -> Array:
+            given_here = given._replace(q=q, k=k, v=v, bias=replaced(of_bias))
             return reference(setting, given_here, setting.scale)
 
-        return jax.vjp(plain, given.q, given.k, given.v, given.bias)[1](d_y)
+        *d_qkv, d_bias = jax.vjp(plain, given.q, given.k, given.v, of_bias)[1](d_y)
+        return *d_qkv, cotangents(given.bias, d_bias)
 
     read, d_read = ((tree[0], tree[2]) for tree in (primals, tangents))
     return _backward(setting, *primals), jax.jvp(*of_floats(pull, read, d_read))[1]

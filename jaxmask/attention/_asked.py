@@ -1,0 +1,118 @@
+"""Functions of a query's and a key's position, asked for some pairs at a time."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jaxtyping import Int, Shaped
+
+from jaxmask._types import Array, PyTree
+
+# What says of a pair the same whichever other pairs are asked with it.
+_BY_PAIR = """
+    abs acos acosh add and asin asinh atan atan2 atanh broadcast_in_dim cbrt ceil clamp concatenate
+    convert_element_type copy copy_p cos cosh custom_jvp_call div eq erf erf_inv erfc exp exp2
+    expand_dims expm1 floor gather ge gt integer_pow is_finite jit le log log1p logistic lt max min
+    mul ne neg nextafter not or pjit population_count pow rem round rsqrt select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square squeeze stop_gradient sub
+    tan tanh xor
+"""
+_PAIRWISE = frozenset(_BY_PAIR.split())
+_OF_SHAPES = ("broadcast_in_dim", "expand_dims", "squeeze")  # how many there are depends on sizes
+# Two sizes that nothing else has: what mixes up queries and keys does not broadcast.
+_SIZES = 3, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A function of positions that is static: the arrays that it reads are arguments.
+
+    Two of them are equal where their programs are, so that they share what is compiled.
+    """
+
+    program: Any = dataclasses.field(compare=False)
+    axes: int  # of a position
+    lead: tuple[int, ...]  # axes of the result before those of queries and keys
+    key: tuple
+
+    def __call__(
+        self, arrays: tuple[Array, ...], query: Int[Array, "query"], key: Int[Array, "key"]
+    ) -> Shaped[Array, "*lead query key"]:
+        shape = (1,) * self.axes
+
+        def pair(q: Array, k: Array) -> Array:
+            (out,) = jax.core.eval_jaxpr(self.program, arrays, q.reshape(shape), k.reshape(shape))
+            return out.reshape(self.lead)
+
+        by_key = jax.vmap(pair, (None, 0), -1)
+        return jax.vmap(by_key, (0, None), -2)(query, key)
+
+
+def asked(f: Callable, axes: int) -> tuple[Asked, tuple[Array, ...]] | None:
+    """`f` by pair, and the arrays that it closes over, each with an axis in front.
+
+    None where it is not plainly a function of a single pair: it must then be asked for all at once.
+    `axes`: those of the positions, `[..., query, 1]` and `[..., 1, key]`.
+    """
+    try:
+        one, many = (_traced(f, axes, *sizes) for sizes in ((1, 1), _SIZES))
+    except (TypeError, ValueError):  # as of a whole array that it closes over
+        return None
+    (out,), (out_of_many,) = one.out_avals, many.out_avals
+    fits = out.shape[-2:] == (1, 1) and out_of_many.shape == (*out.shape[:-2], *_SIZES)
+    if not fits or _outline(one.jaxpr) is None or _outline(one.jaxpr) != _outline(many.jaxpr):
+        return None
+    arrays = tuple(jnp.asarray(array)[None] for array in one.consts)
+    avals = tuple((array.shape, str(array.dtype)) for array in arrays)
+    key = str(one.jaxpr), avals
+    return Asked(one.jaxpr, axes, out.shape[:-2], key), arrays
+
+
+def _traced(f: Callable, axes: int, queries: int, keys: int) -> Any:
+    lead = (1,) * (axes - 2)
+    query, key = (
+        jax.ShapeDtypeStruct((*lead, *size), jnp.int32) for size in ((queries, 1), (1, keys))
+    )
+    return jax.make_jaxpr(lambda q, k: jnp.asarray(f(q, k)))(query, key)
+
+
+def _outline(program: Any) -> list | None:
+    """The operations and numbers of a program; None if one is not known to act by pair."""
+    found: list = []
+    for equation in program.eqns:
+        name = equation.primitive.name
+        literals = [v.val for v in equation.invars if isinstance(v, core.Literal)]
+        if name not in _PAIRWISE or any(np.ndim(value) for value in literals):
+            return None
+        closed = [p for p in equation.params.values() if isinstance(p, core.ClosedJaxpr)]
+        inner = [_outline(p.jaxpr) for p in closed]
+        if None in inner or any(p.consts for p in closed):
+            return None
+        if name not in _OF_SHAPES:
+            found.append((name, [np.asarray(value).item() for value in literals], inner))
+    return found
+
+
+def floats(arrays: PyTree) -> tuple[list[Array], Callable[[Any], PyTree]]:
+    """The floating arrays of a tree, and what makes a tree with others in their place."""
+    leaves, tree = jax.tree.flatten(arrays)
+    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+    def replaced(new: Any) -> PyTree:
+        changed = list(leaves)
+        for i, array in zip(moving, new, strict=True):
+            changed[i] = array
+        return jax.tree.unflatten(tree, changed)
+
+    return [leaves[i] for i in moving], replaced
+
+
+def cotangents(arrays: PyTree, of_floats: Any) -> PyTree:
+    """What belongs to the floating arrays of a tree, in its structure, and None elsewhere."""
+    given = iter(of_floats)
+    pick = lambda a: next(given) if jnp.issubdtype(a.dtype, jnp.inexact) else None  # noqa: E731
+    return jax.tree.map(pick, arrays)
