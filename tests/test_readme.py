@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from tests.parity import table
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -31,3 +33,9 @@ def test_pictures_exist():
     root = Path(__file__).parents[1]
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert all((root / picture).exists() for picture in pictures)
+
+
+def test_counts_are_those_of_the_page():
+    page = table.PAGE.read_text()
+    assert table.with_counts(README, page) == README, table.HOW_TO_WRITE
+    assert table.with_counts(README, page.replace("| right | ", "| right | 1")) != README

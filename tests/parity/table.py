@@ -1,9 +1,11 @@
 """docs/functions.md: every public masked function here and in Keras, Flax and PyTorch.
 
-`python -m tests.parity.table` writes the page; `--check` says whether it is up to date.
+`python -m tests.parity.table` writes the page, and its count into the README; `--check` says whether
+the page is up to date.
 """
 
 import argparse
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +14,7 @@ from tests.parity.rivals import RIVALS, VERDICTS, VERSIONS, Facts
 from tests.registry import NOT_MASKED_FUNCTIONS, REGISTRY, Entry
 
 PAGE = Path(__file__).parents[2] / "docs" / "functions.md"
+README = Path(__file__).parents[2] / "README.md"
 HOW_TO_WRITE = "regenerate it: python -m tests.parity.table"
 HEAD = """\
 # The functions, and what padding does to them elsewhere
@@ -111,12 +114,26 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def with_counts(readme: str, page: str) -> str:
+    """The README with the count of the page in the line of its table that begins `of N functions`."""
+    total = re.search(r"Of (\d+) functions", page)[1]
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    keras, flax, torch = (
+        " / ".join(row[column] for row in rows if row[0] != "not") for column in (1, 2, 3)
+    )
+    readme = re.sub(r"of \d+ functions on a padded", f"of {total} functions on a padded", readme)
+    cells = f"| {flax} | {keras} | {torch} |"
+    return re.sub(r"\| (\d+ / ){4}\d+ \| .*\|$", cells, readme, flags=re.MULTILINE)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     if not parser.parse_args().check:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(), encoding="utf-8")
+        readme = README.read_text(encoding="utf-8")
+        README.write_text(with_counts(readme, page()), encoding="utf-8")
     elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
         sys.exit(f"{PAGE.name} is not what the registry gives; {HOW_TO_WRITE}")
 
