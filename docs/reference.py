@@ -9,6 +9,7 @@ import jaxmask
 
 PACKAGE = Path(jaxmask.__file__).parent
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
+FIELDS = "_fields", "__dataclass_fields__"  # of named tuples, of dataclasses
 SECTION = re.compile(r"(Args|Returns|Raises|Yields|Examples?|Attributes):$")
 
 
@@ -42,7 +43,7 @@ def directive(value):
 
 def members(value):
     """The options of a class; its fields are described in its own docstring."""
-    fields = [*getattr(value, "_fields", ()), *getattr(value, "__dataclass_fields__", ())]
+    fields = [x for kind in FIELDS for x in getattr(value, kind, ()) if isinstance(x, str)]
     options = ["   :members:", "   :special-members: __call__"]
     return options + ([f"   :exclude-members: {', '.join(fields)}"] if fields else [])
 
@@ -63,7 +64,11 @@ def page_of_room(name):
         value = getattr(module, attribute)
         lines += [attribute, "-" * len(attribute), ""]
         if (first := first_home(value, attribute)) not in (None, name):
-            lines += [f".. py:class:: {attribute}", "", f"   :py:obj:`jaxmask.{first}.{attribute}`."]
+            lines += [
+                f".. py:class:: {attribute}",
+                "",
+                f"   :py:obj:`jaxmask.{first}.{attribute}`.",
+            ]
         else:
             lines.append(f".. {directive(value)}:: {attribute}")
             lines += members(value) if directive(value) == "autoclass" else []
@@ -105,7 +110,7 @@ def write(folder):
             (folder / name).write_text(text)
 
 
-# ------------------------------------------------------------------- docstrings, to reStructuredText
+# ----------------------------------------------------- docstrings, to reStructuredText
 
 
 def to_rst(app, what, name, value, options, lines):

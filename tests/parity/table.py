@@ -1,7 +1,7 @@
 """docs/functions.md: every public masked function here and in Keras, Flax and PyTorch.
 
-`python -m tests.parity.table` writes the page, and its count into the README; `--check` says whether
-the page is up to date.
+`python -m tests.parity.table` writes the page, and its count into the README; `--check` says
+whether the page is up to date.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def page() -> str:
 
 
 def with_counts(readme: str, page: str) -> str:
-    """The README with the count of the page in the line of its table that begins `of N functions`."""
+    """The README with the count of the page in its table."""
     total = re.search(r"Of (\d+) functions", page)[1]
     rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
     keras, flax, torch = (
