@@ -13,6 +13,7 @@ of a batch with each other.
 target. At the edge of a margin the gradient is 0.
 """
 
+from jaxmask.losses._accumulate import accumulate
 from jaxmask.losses._binary import (
     hinge_loss,
     sigmoid_binary_cross_entropy,
@@ -48,6 +49,7 @@ from jaxmask.losses._rows import dice_loss, ranking_softmax_loss
 
 __all__ = [
     "absolute_error",
+    "accumulate",
     "cosine_distance",
     "cosine_similarity",
     "crf",

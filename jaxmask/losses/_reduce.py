@@ -47,8 +47,8 @@ def reduce(
       >>> float(jm.losses.reduce(per_step, mask)), float(jm.losses.reduce(per_step, mask, by="row"))
       (2.0, 3.0)
 
-    Over devices and accumulated steps a mean of means is wrong: sum both numbers of
-    `sum_and_count`, and divide once.
+    Over devices and accumulated steps a mean of means is wrong: `accumulate` sums both numbers of
+    `sum_and_count`, and divides once.
     """
     _check.choice(by, ("step", "row", "sum"), "reduce", "by")
     step_or_row = "step" if by == "sum" else by
