@@ -146,3 +146,19 @@ def test_deliberate_differences_are_said_once():
     assert "`layers.0` (nnx.Conv): padding SAME" in str(warning.message)
     assert "`layers.1` (nnx.BatchNorm): in training" in str(warning.message)
     assert warning.filename == __file__
+
+
+def test_a_converted_model_trains_is_drawn_and_leaks_nothing():
+    rngs = nnx.Rngs(0)
+    source = nnx.Sequential(
+        nnx.Bidirectional(*(nnx.RNN(nnx.GRUCell(3, 2, rngs=rngs)) for _ in range(2))),
+        nnx.Linear(4, 2, rngs=rngs),
+    )
+    model = jm.interop.from_flax(source)
+    x, mask = jm.pad_sequences(np.random.default_rng(0).normal(size=(2, 3, 3)), dtype=np.float32)
+    mask = mask & mask_of((3, 1), "right", 3)
+    assert jm.leak.check(model, x, mask).ok
+    flow = str(jm.report.mask_flow(model, x, mask))
+    assert all(name in flow for name in ("Bidirectional", "GRU", "Linear"))
+    grads = nnx.grad(lambda model: jnp.sum(model(x, mask)[0] ** 2))(model)
+    assert all(np.any(g) for g in jax.tree.leaves(grads))
