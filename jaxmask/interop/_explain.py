@@ -1,5 +1,6 @@
 """What a conversion would do, without doing it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxmask import _check
@@ -7,14 +8,18 @@ from jaxmask.interop import _flax, _keras, _torch
 from jaxmask.interop._plan import NO_REPLACEMENTS, Plan, Replacements, plan_of
 
 # By the top module of a class of the source or of a class above it.
-_PLANNERS = {"flax": _flax.plan, "keras": _keras.plan, "torch": _torch.plan}
+_PLANNERS: dict[str, Callable[..., Any]] = {
+    "flax": _flax.plan,
+    "keras": _keras.plan,
+    "torch": _torch.plan,
+}
 
 
 def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
     """Say what each layer of a model would become, and where values would differ and why.
 
     Args:
-      source: a model of PyTorch or Flax; a pair `(module, variables)` for Linen.
+      source: a model of PyTorch, Flax or Keras; a pair `(module, variables)` for Linen.
       replace: as for those.
 
     Returns:

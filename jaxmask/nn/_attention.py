@@ -299,8 +299,8 @@ class CrossAttention(Projections):
         self._features(x, self.in_features, "x")
         q = self._queries(ops.fill(x, mask)[0])
         k, v = (held.astype(q.dtype) for held in (carry.k, carry.v))
-        how = {"bias": None, "return_weights": False}
-        return carry, self._attend(q, mask, k, v, carry.mask, **how)
+        attended = self._attend(q, mask, k, v, carry.mask, bias=None, return_weights=False)
+        return carry, attended
 
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
         """Keys and values of a memory, to reuse in many calls that attend to it."""
