@@ -9,9 +9,10 @@ from jaxmask import _check, random
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Segments, Window
+from jaxmask.attention import _kernels
 from jaxmask.attention._asked import asked
 from jaxmask.attention._blocks import transforms
-from jaxmask.attention._choice import Choice, choose
+from jaxmask.attention._choice import Asks, Choice, choose
 from jaxmask.attention._positions import PositionBias
 from jaxmask.attention._reference import Given, Setting, reference, with_weights
 from jaxmask.attention._visible import check_masks, ranks
@@ -86,7 +87,10 @@ def attend(
         what padding, `causal`, `window`, `Segments`, `bias` and `predicate` hide costs no time; it
         has no forward-mode derivative and no weights. It asks functions as `predicate` and `bias`
         for a block at a time where they are plainly functions of one pair, else for all at once.
-        `"auto"` chooses, and `explain` says what and why. A `Choice` gives the sizes of blocks too.
+        `"cudnn"` and `"splash"` are the kernels that JAX has for GPUs (`implementation=` of
+        `jax.nn.dot_product_attention`) and TPUs; the reference runs in their place where they have
+        none for what is asked, or on another device. `"auto"` chooses between the first two, and
+        `explain` says what and why. A `Choice` gives the sizes of blocks too.
 
     Returns:
       The pair `(y, q_mask)`, `y [batch, query, heads, value_features]` in the dtype of `q`. With
@@ -114,15 +118,23 @@ def attend(
     at queries that see a key. Sources: Vaswani et al., 2017, arXiv:1706.03762; of `"blocks"`: Rabe
     and Staats, 2021, arXiv:2112.05682, and Dao, 2023, arXiv:2307.08691.
     """
-    where = "attend"
+    where, is_one_mask = "attend", q_mask is kv_mask
     q, q_mask, k, kv_mask = check_masks(q, q_mask, k, kv_mask, where)
     v = _check_heads(q, k, v)
     _check_rate(dropout_rate, key)
     if scale is not None:
         _check.number(scale, where, "scale")
     window = _check.window(window, where)
-    narrow = window is not None or isinstance(q_mask, Segments)
-    choice = choose(method, q, k, where, narrow=narrow, return_weights=return_weights)
+    packed = isinstance(q_mask, Segments)
+    asks = Asks(
+        *(causal, window, packed, packed and not is_one_mask),
+        dense=predicate is not None or q_positions is not None or kv_positions is not None,
+        bias=bias is not None,
+        softcap=softcap is not None,
+        noise=bool(dropout_rate),
+        return_weights=return_weights,
+    )
+    choice = choose(method, q, k, v, where, asks)
     setting = Setting(choice, 1.0, causal, window, _check_cap(softcap))
     if causal or window is not None or callable(bias):
         q_positions = _given_positions(q, q_positions, "q_positions")
@@ -140,6 +152,8 @@ def attend(
     with jax.named_scope("jaxmask.attend"):
         if choice.method == "blocks":
             return _in_blocks(setting, given, scale, predicate), q_mask
+        if choice.method in ("cudnn", "splash"):
+            return _kernels.run(setting, given, scale, predicate, asks), q_mask
         if return_weights:
             y, weights = with_weights(setting, given, scale, predicate)
             return (y, q_mask), weights

@@ -72,23 +72,9 @@ def with_weights(
     weighs: bool = True,
 ) -> tuple[Array, Float[Array, "batch heads query key"] | None]:
     """The result of `reference`, and what each query weighs each key with, 0 where unseen."""
-    q, q_mask, k, v, kv_mask, bias, allowed, *positions, noise = given
-    if setting.predicate is not None:
-        allowed = _of_all_pairs(setting.predicate, allowed, q, k)
-    if setting.bias is not None:
-        bias = _bias_of_all_pairs(setting.bias, given)
-    if allowed is not None:
-        predicate = lambda *_: allowed  # noqa: E731
-    seen = visible(
-        *(q, q_mask, k, kv_mask),
-        causal=setting.causal,
-        window=setting.window,
-        predicate=predicate,
-        positions=(positions[0], positions[1]),
-        where="attend",
-    )
-    if bias is not None:
-        bias, seen = _split_bias(bias, q_mask, seen)
+    q, q_mask, k, v, kv_mask = given[:5]
+    seen, bias = seen_and_bias(setting, given, predicate)
+    noise = given.noise
     spoiled = None
     if isinstance(q_mask, Segments):
         q, k, v, spoiled = isolate(q, k, v, seen)
@@ -107,6 +93,30 @@ def with_weights(
         weights = jnp.where(kept, weights / (1 - setting.dropout_rate), 0)
     y = only_seen(read_values(weights, v, seen, spoiled), q_mask, seen)
     return y, _shown(softmax, q_mask, seen, spoiled) if weighs else None
+
+
+def seen_and_bias(
+    setting: Setting, given: Given, predicate: AttentionPredicate | None
+) -> tuple[Bool[Array, "batch_or_1 heads_or_1 query_or_1 key"] | None, Array | None]:
+    """Which keys each query sees, as `visible` has it, and the bias of those."""
+    q, q_mask, k, _, kv_mask, bias, allowed, *positions, _ = given
+    if setting.predicate is not None:
+        allowed = _of_all_pairs(setting.predicate, allowed, q, k)
+    if setting.bias is not None:
+        bias = _bias_of_all_pairs(setting.bias, given)
+    if allowed is not None:
+        predicate = lambda *_: allowed  # noqa: E731
+    seen = visible(
+        *(q, q_mask, k, kv_mask),
+        causal=setting.causal,
+        window=setting.window,
+        predicate=predicate,
+        positions=(positions[0], positions[1]),
+        where="attend",
+    )
+    if bias is not None:
+        bias, seen = _split_bias(bias, q_mask, seen)
+    return seen, bias
 
 
 def _of_all_pairs(
