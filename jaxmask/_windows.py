@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Int
 
 from jaxmask import _check, _mask_ops, ops
@@ -12,10 +14,12 @@ from jaxmask._steps import filled, gather, to_left
 from jaxmask._types import Array, Ids, Mask, Pair, Segments, StepMask
 
 Compute = Callable[[Array, StepMask | None], Array]
+Padding: TypeAlias = str | int | tuple[int, int]
 
 # The first rule is the default. By a rule that is not listed, the number of real outputs would
 # depend on how much padding there is: a `valid` window that is real if any step is, say, exists in
 # a padded row and not in the row alone.
+# Padding that is given in numbers has one rule, "row": what the row alone would have.
 RULES = {
     "same": ("anchor", "all"),
     "causal": ("anchor", "all"),
@@ -25,6 +29,21 @@ RULES = {
 }
 
 
+# How a row goes on beyond its ends: from the place in the row, counted from its first step, and its
+# length, to the step that stands there. For any length, as in NumPy.
+CONTINUATIONS: dict[str, Callable[[Array, Array], Array]] = {
+    "reflect": lambda at, size: _reflected(at, jnp.maximum(2 * (size - 1), 1)),
+    "replicate": lambda at, size: jnp.clip(at, 0, size - 1),
+    "circular": lambda at, size: at % size,
+}
+PADDING_MODES = ("zeros", *CONTINUATIONS)
+
+
+def _reflected(at: Array, period: Array) -> Array:
+    at = at % period
+    return jnp.minimum(at, period - at)
+
+
 @dataclass(frozen=True)
 class Window:
     """A window that slides over one axis; output i is anchored at step `i * stride`."""
@@ -32,8 +51,9 @@ class Window:
     size: int
     stride: int = 1
     dilation: int = 1
-    padding: str = "valid"
+    padding: str | tuple[int, int] = "valid"
     rule: str = "all"
+    ceil: bool = False  # a last window may reach past the end, if it begins before it
 
     @property
     def span(self) -> int:
@@ -43,30 +63,61 @@ class Window:
     @property
     def left(self) -> int:
         """Steps of a window before its anchor: the same for every length, unlike XLA's SAME."""
+        if isinstance(self.padding, tuple):
+            return self.padding[0]
         before = {"same": (self.span - 1) // 2, "causal": self.span - 1, "full": self.span - 1}
         return before.get(self.padding, 0)
 
     @property
+    def right(self) -> int:
+        """Steps after the end of a row that windows cover."""
+        if isinstance(self.padding, tuple):
+            return self.padding[1]
+        right = self.span - 1
+        return {"valid": 0, "full": right}.get(self.padding, right - self.left)
+
+    @property
+    def is_numeric(self) -> bool:
+        return isinstance(self.padding, tuple)
+
+    @property
+    def slack(self) -> int:
+        """Steps that a last window may reach further."""
+        return self.stride - 1 if self.ceil else 0
+
+    @property
     def keeps_time(self) -> bool:
         """True if output i belongs to step i."""
-        return self.stride == 1 and self.padding not in ("valid", "full")
+        return self.stride == 1 and self.padding in ("same", "causal", "reverse_causal")
 
     def steps_out(self, time: int) -> int:
         """How many windows an axis of `time` steps has; none where it has no step."""
-        extra = {"valid": 1 - self.span, "full": self.span - 1}.get(self.padding, 0)
-        return max(0, (time + extra - 1) // self.stride + 1) if time else 0
+        if not time:
+            return 0
+        extra = self.left + self.right + self.slack - self.span
+        count = max(0, (time + extra) // self.stride + 1)
+        if self.ceil and self.stride > self.span - self.right:  # else none begins after the end
+            count = min(count, (time + self.left - 1) // self.stride + 1)
+        return count
 
     @property
     def pads(self) -> tuple[int, int]:
         """Zeros before and after the steps, so that no window reaches past the array."""
-        right = self.span - 1
-        return self.left, {"valid": 0, "full": right}.get(self.padding, right - self.left)
+        return self.left, self.right + self.slack
 
     def total(self, values: Int[Array, "batch time"]) -> Int[Array, "batch window"]:
         """Sum of `values` over all steps from the first to the last of each window."""
         count, (left, right) = self.steps_out(values.shape[1]), self.pads
         before = jnp.cumsum(jnp.pad(values, ((0, 0), (left + 1, right))), axis=1, dtype=jnp.int32)
         return self.each(before, count, self.span) - self.each(before, count)
+
+    def taps(self, values: Int[Array, "batch time"]) -> Int[Array, "batch window"]:
+        """`total` of the steps that a window reads."""
+        if self.dilation == 1:
+            return self.total(values)
+        count, padded = self.steps_out(values.shape[1]), jnp.pad(values, ((0, 0), self.pads))
+        read = [self.each(padded, count, k * self.dilation) for k in range(self.size)]
+        return sum(read[1:], read[0].astype(jnp.int32))
 
     def each(self, x: Array, count: int, first: int = 0) -> Array:
         """The `count` columns of `x` at which windows are anchored, from column `first` on."""
@@ -80,41 +131,150 @@ class Window:
     def real_windows(self, mask: StepMask) -> StepMask:
         """Which windows are real, by the rule."""
         count = self.steps_out(mask.shape[1])
+        if self.rule == "row":
+            return self._of_row(mask, count)
         if self.rule == "anchor":
             return self.each(jnp.pad(mask, ((0, 0), (0, self.pads[1]))), count)
         steps = self.total(mask)
         return steps == self.span if self.rule == "all" else steps > 0
 
+    def _of_row(self, mask: StepMask, count: int) -> StepMask:
+        """The windows that the row alone has, from its first real step to its last."""
+        start = jnp.arange(count, dtype=jnp.int32)[None] * self.stride
+        first, end = (edge[:, None] for edge in edges(mask))
+        real = (start >= first) & (start + self.span <= end + self.left + self.right + self.slack)
+        return real & (start < end + self.left if self.ceil else True) & (first < end)
+
     def mask_out(self, mask: Mask, shape: tuple[int, ...]) -> StepMask | None:
         """The mask of the windows over `[batch, time]`; None for None where all are real."""
-        if mask is None and self.rule == RULES[self.padding][0]:
+        if mask is None and self.rule == rules_of(self.padding)[0]:
             return None
         return self.real_windows(_mask_ops.real_steps(mask, shape[:2]))
+
+
+def rules_of(padding: str | tuple[int, int]) -> tuple[str, ...]:
+    """The rules that go with a padding, the default first."""
+    return ("row",) if isinstance(padding, tuple) else RULES[padding]
+
+
+def edges(mask: StepMask) -> tuple[Array, Array]:
+    """The first real step of each row and the one after its last; equal, 0, in an empty row."""
+    step = jnp.arange(mask.shape[1], dtype=jnp.int32)[None]
+    end = jnp.max(jnp.where(mask, step + 1, 0), axis=1, initial=0)
+    return end - jnp.max(jnp.where(mask, end[:, None] - step, 0), axis=1, initial=0), end
+
+
+def extended(x: Array, real: StepMask | None, left: int, right: int, mode: str) -> Array:
+    """`[batch, left + time + right, ...]`: each row goes on beyond its own ends; `x` is filled."""
+    batch, time = x.shape[:2]
+    if real is None:
+        real = jnp.ones((1, time), bool)
+    first, end = (edge[:, None] for edge in edges(real))
+    at = jnp.arange(-left, time + right, dtype=jnp.int32)[None] - first
+    index = first + CONTINUATIONS[mode](at, jnp.maximum(end - first, 1))
+    return gather(x, jnp.broadcast_to(index, (batch, index.shape[1])))
+
+
+def checked_padding(padding: Padding, where: str, name: str) -> str | tuple[int, int]:
+    """One of the words, or numbers of steps: one for both ends, or one for each."""
+    if isinstance(padding, str):
+        _check.choice(padding, RULES, where, name)
+        return padding
+    if isinstance(padding, tuple | list):
+        return _check.two_counts(padding, where, name, "left, right")
+    if not isinstance(padding, int | np.integer) or isinstance(padding, bool):
+        _check.choice(padding, (*RULES, "a number", "(left, right)"), where, name)
+    width = _check.count(padding, where, name)
+    return width, width
 
 
 def window(
     size: int,
     stride: int,
-    padding: str,
+    padding: Padding,
     mask_rule: str | None,
     where: str,
     *,
     dilation: int = 1,
+    ceil: bool = False,
     names: tuple[str, str] = ("window", "strides"),
 ) -> Window:
     """A checked `Window`; `names` are what the caller calls its size and its stride."""
     size = _check.count(size, where, names[0], least=1)
     stride = _check.count(stride, where, names[1], least=1)
     dilation = _check.count(dilation, where, "dilation", least=1)
-    _check.choice(padding, RULES, where, "padding")
-    rule = RULES[padding][0] if mask_rule is None else mask_rule
-    if rule not in RULES[padding]:
-        allowed = ", ".join(repr(option) for option in RULES[padding])
+    padding = checked_padding(padding, where, "padding")
+    if ceil and padding == "valid":
+        padding = (0, 0)
+    if ceil and not isinstance(padding, tuple):
+        raise ValueError(
+            f'{where}: `ceil_mode` goes with padding="valid" or with numbers, got {padding!r}, '
+            "whose windows reach every step."
+        )
+    rules = rules_of(padding)
+    rule = rules[0] if mask_rule is None else mask_rule
+    if rule not in rules:
+        allowed = ", ".join(repr(option) for option in rules)
         raise ValueError(
             f"{where}: `mask_rule` with padding={padding!r} must be one of {allowed}, got "
             f"{mask_rule!r}. By another rule the mask would depend on how much padding there is."
         )
-    return Window(size, stride, dilation, padding, rule)
+    return Window(size, stride, dilation, padding, rule, ceil)
+
+
+class Spreading(NamedTuple):
+    """How the steps of one axis are spread by a transposed convolution."""
+
+    span: int
+    stride: int
+    dilation: int
+    cut: int
+    tail: int  # outputs besides `stride` for each step; may be negative
+    is_numeric: bool
+
+    def steps_out(self, steps: int) -> int:
+        return max(steps * self.stride + self.tail, 0) if steps else 0
+
+    def pads(self, steps: int) -> tuple[int, int]:
+        left = self.span - 1 - self.cut
+        right = self.steps_out(steps) - (steps - 1) * self.stride - 1 + self.span - 1 - left
+        return left, right
+
+
+def spreading(
+    size: int,
+    stride: int,
+    padding: str | int,
+    output_padding: int,
+    dilation: int,
+    where: str,
+    *,
+    name: str = "kernel.shape (its window)",
+) -> Spreading:
+    """A checked `Spreading`; `name` is what the caller calls its size."""
+    _check.count(size, where, name, least=1)
+    stride = _check.count(stride, where, "strides", least=1)
+    dilation = _check.count(dilation, where, "dilation", least=1)
+    span = (size - 1) * dilation + 1
+    further = _check.count(output_padding, where, "output_padding")
+    if isinstance(padding, str):
+        _check.choice(padding, ("same", "valid", "causal"), where, "padding")
+        if further:
+            raise ValueError(
+                f"{where}: `output_padding` goes with a number for `padding`, got {padding!r}, "
+                "which says how many outputs there are."
+            )
+        tail = max(span - stride, 0) if padding == "valid" else 0
+        cut = max((span - stride) // 2, 0) if padding == "same" else 0
+        return Spreading(span, stride, dilation, cut, tail, is_numeric=False)
+    cut = _check.count(padding, where, "padding")
+    if further >= max(stride, dilation):
+        raise ValueError(
+            f"{where}: `output_padding` must be below `strides` or `dilation`, got {further} with "
+            f"{stride} and {dilation}."
+        )
+    tail = span - stride - 2 * cut + further
+    return Spreading(span, stride, dilation, cut, tail, is_numeric=True)
 
 
 def inexact(x: Array, where: str) -> None:
@@ -130,6 +290,8 @@ def slide(compute: Compute, x: Array, mask: Mask, window: Window) -> Pair:
     of padding keeps the sequences of a packed row apart.
     """
     if isinstance(mask, Segments):
+        if window.is_numeric:
+            _check.refuse_segments("windows with padding in numbers or `ceil_mode`")
         return _slide_apart(compute, x, mask, window)
     if mask is not None and window.stride > 1:  # strides count from the first step of the row
         x, mask = to_left(x, mask)

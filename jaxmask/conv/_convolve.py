@@ -1,5 +1,7 @@
 """Convolution over time, and over time and frequency."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -7,8 +9,8 @@ from jaxmask import _check
 from jaxmask import _windows as windows
 from jaxmask._loops import convolve
 from jaxmask._steps import filled
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
-from jaxmask._windows import Window, slide
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
+from jaxmask._windows import Padding, Window, slide
 
 KERNEL_NAMES = ("kernel.shape (its window)", "strides")
 OVER_TIME = "[batch, time, feature]"
@@ -21,7 +23,8 @@ def conv1d(
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
     *,
-    padding: str = "same",
+    padding: Padding = "same",
+    padding_mode: str = "zeros",
     strides: int = 1,
     dilation: int = 1,
     groups: int = 1,
@@ -39,7 +42,8 @@ def conv1d(
         "reverse_causal"  0                 ceil(n / strides)                    its anchor is
         "valid"           0                 (n - span) // strides + 1, or 0      all of it is
         "full"            span - 1          (n + span - 2) // strides + 1, or 0  any of it is
-
+        (left, right)     left              (n + left + right - span) // strides + 1, or 0
+                                                                                 always
     The anchor of output i is step `i * strides`. `left` is the same for every length, as in
     PyTorch; XLA's SAME (Keras, Flax) moves with the padded length where `strides > 1`.
     Mask class: contiguous. Holes are physical: a missing step keeps its place and contributes
@@ -56,7 +60,12 @@ def conv1d(
       kernel: `[window, feature // groups, features_out]`, floating. Inputs multiply in the common
         dtype of `x` and `kernel`.
       bias: `[features_out]`, or None.
-      padding: see above.
+      padding: see above; a number is that for both ends. Numbers refuse `Segments`, and a hole is
+        no hole in their result.
+      padding_mode: what stands beyond the ends of each row, `"zeros"`, or steps of the row itself:
+        `"reflect"` (about the first and the last step, which are not repeated), `"replicate"` or
+        `"circular"`. Rows that are shorter than their padding go on as in `numpy.pad`; PyTorch
+        refuses them. Others than `"zeros"` refuse `Segments`.
       strides: static, at least 1.
       dilation: static, at least 1.
       groups: static; divides `feature` and `features_out`.
@@ -82,7 +91,7 @@ def conv1d(
     window = windows.window(
         kernel.shape[0], strides, padding, mask_rule, where, dilation=dilation, names=KERNEL_NAMES
     )
-    return _slide(x, mask, kernel, bias, (window,), groups)
+    return _slide(x, mask, kernel, bias, (window,), groups, padding_mode, where)
 
 
 def depthwise(
@@ -91,7 +100,8 @@ def depthwise(
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
     *,
-    padding: str = "same",
+    padding: Padding = "same",
+    padding_mode: str = "zeros",
     strides: int = 1,
     dilation: int = 1,
     mask_rule: str | None = None,
@@ -106,7 +116,7 @@ def depthwise(
     Args:
       kernel: `[window, feature, multiplier]`, floating.
       bias: `[feature * multiplier]`, or None.
-      x, mask, padding, strides, dilation, mask_rule: as in `conv1d`.
+      x, mask, padding, padding_mode, strides, dilation, mask_rule: as in `conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature * multiplier]` in the dtype of `x`.
@@ -135,7 +145,7 @@ def depthwise(
     window = windows.window(
         kernel.shape[0], strides, padding, mask_rule, where, dilation=dilation, names=KERNEL_NAMES
     )
-    return _slide(x, mask, kernel, bias, (window,), features)
+    return _slide(x, mask, kernel, bias, (window,), features, padding_mode, where)
 
 
 def conv2d(
@@ -144,8 +154,9 @@ def conv2d(
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
     *,
-    padding: str = "same",
-    frequency_padding: str = "same",
+    padding: Padding = "same",
+    frequency_padding: Padding = "same",
+    padding_mode: str = "zeros",
     strides: tuple[int, int] = (1, 1),
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
@@ -161,6 +172,7 @@ def conv2d(
       kernel: `[window, bins, channel // groups, channels_out]`, floating.
       bias: `[channels_out]`, or None.
       frequency_padding: over frequency, with the same options.
+      padding_mode: as in `conv1d`, on both axes.
       strides: static, over time and over frequency.
       dilation: static, over time and over frequency.
       groups: static; divides `channel` and `channels_out`.
@@ -191,7 +203,121 @@ def conv2d(
         dilation=d_bins,
         names=KERNEL_NAMES,
     )
-    return _slide(x, mask, kernel, bias, (window, bins), groups)
+    return _slide(x, mask, kernel, bias, (window, bins), groups, padding_mode, where)
+
+
+def conv3d(
+    x: ArrayLike,
+    mask: Mask,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    padding: Padding = "same",
+    space_padding: Padding = "same",
+    padding_mode: str = "zeros",
+    strides: tuple[int, int, int] = (1, 1, 1),
+    dilation: tuple[int, int, int] = (1, 1, 1),
+    groups: int = 1,
+    mask_rule: str | None = None,
+) -> Pair:
+    """Convolve each row over time and two axes of space, as those of video; the mask is over time.
+
+    Over time, padding, masks and mask class are those of `conv1d`. Space has no padding to mask.
+
+    Args:
+      x: `[batch, time, height, width, channel]`, floating or complex.
+      kernel: `[window, height, width, channel // groups, channels_out]`, floating.
+      bias: `[channels_out]`, or None.
+      space_padding: over height and over width, with the same options as `padding`.
+      padding_mode: as in `conv1d`, on all axes.
+      strides: static, over time, height and width.
+      dilation: static, over time, height and width.
+      groups: static; divides `channel` and `channels_out`.
+      mask, padding, mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, height_out, width_out, channels_out]` in the dtype
+      of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((1, 3, 2, 2, 1)), jnp.array([[True, True, False]])
+      >>> y, _ = jm.conv.conv3d(x, mask, jnp.ones((3, 1, 1, 1, 1)))
+      >>> y[0, :, 0, 0, 0].tolist()
+      [2.0, 2.0, 0.0]
+
+    Agrees with `torch.nn.Conv3d` of the unpadded row.
+    """
+    where = "conv3d"
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    axes_of_x = "[batch, time, height, width, channel]"
+    kernel, bias = checked_weights(x, kernel, bias, groups, where, axes_of_x)
+    for value, name in ((strides, "strides"), (dilation, "dilation")):
+        if not isinstance(value, tuple | list) or len(value) != 3:
+            raise TypeError(
+                f"{where}: `{name}` must be three ints (time, height, width), got {value!r}."
+            )
+    rules = (padding, mask_rule), (space_padding, None), (space_padding, None)
+    axes = tuple(
+        windows.window(size, stride, *rule, where, dilation=gap, names=KERNEL_NAMES)
+        for size, stride, rule, gap in zip(kernel.shape[:3], strides, rules, dilation, strict=True)
+    )
+    return _slide(x, mask, kernel, bias, axes, groups, padding_mode, where)
+
+
+def separable(
+    x: ArrayLike,
+    mask: Mask,
+    depthwise_kernel: ArrayLike,
+    pointwise_kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    padding: Padding = "same",
+    padding_mode: str = "zeros",
+    strides: int = 1,
+    dilation: int = 1,
+    mask_rule: str | None = None,
+) -> Pair:
+    """Convolve each feature over time, then mix the features of each step.
+
+        y[b, i] = bias + depthwise(x)[b, i] @ pointwise_kernel
+
+    Padding, masks and mask class are those of `conv1d`.
+
+    Args:
+      depthwise_kernel: `[window, feature, multiplier]`, floating.
+      pointwise_kernel: `[feature * multiplier, features_out]`, floating. Keras has an axis of 1
+        before these.
+      bias: `[features_out]`, or None.
+      x, mask, padding, padding_mode, strides, dilation, mask_rule: as in `conv1d`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x = jnp.array([[[1.0, 10.0], [2.0, 20.0]]])
+      >>> y, _ = jm.conv.separable(x, None, jnp.ones((2, 2, 1)), jnp.ones((2, 1)), padding="causal")
+      >>> y.tolist()
+      [[[11.0], [33.0]]]
+
+    Agrees with `keras.layers.SeparableConv1D` (strided "same" apart) of the unpadded row.
+    """
+    y, mask = depthwise(
+        *(x, mask, depthwise_kernel),
+        padding=padding,
+        padding_mode=padding_mode,
+        strides=strides,
+        dilation=dilation,
+        mask_rule=mask_rule,
+    )
+    pointwise = _check.array(pointwise_kernel, "pointwise_kernel", "separable")
+    if pointwise.ndim != 2:
+        raise ValueError(
+            "separable: `pointwise_kernel` must be [feature * multiplier, features_out], got shape "
+            f"{pointwise.shape}."
+        )
+    return conv1d(y, mask, pointwise[None], bias)
 
 
 def both_axes(value: tuple[int, int], where: str, name: str) -> tuple[int, int]:
@@ -239,22 +365,42 @@ def _slide(
     bias: Array | None,
     axes: tuple[Window, ...],
     groups: int,
+    mode: str,
+    where: str,
 ) -> Pair:
+    _check.choice(mode, windows.PADDING_MODES, where, "padding_mode")
+    if mode != "zeros" and isinstance(mask, Segments):
+        _check.refuse_segments(f"{where} with `padding_mode`")
+
     def compute(x: Array, real: StepMask | None) -> Array:
-        y = _convolve(filled(x, real), kernel, axes, groups)
+        y = _convolve(*_continued(filled(x, real), real, axes, mode), kernel, groups)
         return (y if bias is None else y + bias).astype(x.dtype)
 
     with jax.named_scope("jaxmask.conv"):
         return slide(compute, x, mask, axes[0])
 
 
-def _convolve(x: Array, kernel: Array, axes: tuple[Window, ...], groups: int) -> Array:
+def _continued(
+    x: Array, real: StepMask | None, axes: tuple[Window, ...], mode: str
+) -> tuple[Array, tuple[Window, ...]]:
+    """The array with its own steps beyond the ends of each axis, and windows that need no more."""
+    if mode == "zeros" or 0 in x.shape:
+        return x, axes
+    for position, axis in enumerate(axes, start=1):
+        at_end = x.swapaxes(1, position)
+        of_rows = real if position == 1 else None
+        at_end = windows.extended(at_end, of_rows, axis.left, axis.right, mode)
+        x = at_end.swapaxes(1, position)
+    return x, tuple(dataclasses.replace(axis, padding="valid", rule="all") for axis in axes)
+
+
+def _convolve(x: Array, axes: tuple[Window, ...], kernel: Array, groups: int) -> Array:
     sizes = x.shape[1:-1]
     shape = (x.shape[0], *map(Window.steps_out, axes, sizes), kernel.shape[-1])
     dtype = common_dtype(x.dtype, kernel.dtype)
     if 0 in shape or 0 in x.shape:  # not every backend convolves nothing
         return jnp.zeros(shape, dtype)
-    spatial = "HW"[-len(sizes) :]
+    spatial = "DHW"[-len(sizes) :]
     return convolve(
         x.astype(dtype),
         kernel.astype(dtype),

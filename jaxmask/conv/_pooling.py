@@ -14,7 +14,7 @@ from jaxmask import _windows as windows
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
-from jaxmask._windows import Window, slide
+from jaxmask._windows import Padding, Window, slide
 from jaxmask.conv._convolve import both_axes
 
 Axes = tuple[Window, ...]
@@ -33,19 +33,25 @@ def max_pool1d(
     window: int,
     *,
     strides: int | None = None,
-    padding: str = "valid",
+    padding: Padding = "valid",
+    dilation: int = 1,
+    ceil_mode: bool = False,
     mask_rule: str | None = None,
 ) -> Pair:
     """Largest value of the real steps of each window.
 
-    Padding, masks and mask class are those of `conv1d`; steps outside the row do not count.
+    Padding, masks and mask class are those of `conv1d`; steps outside the row do not count. A
+    window that reads no real step gives 0.
 
     Args:
       x: `[batch, time, feature...]`, real numbers.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       window: static number of steps, at least 1.
       strides: static; `window` where None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: as in `conv1d`; in numbers, below the span of a window.
+      dilation: static, at least 1: steps from one that a window reads to the next.
+      ceil_mode: static; with padding `"valid"` or in numbers, a last window that begins in the row
+        may reach past its end. Refuses `Segments`.
       mask_rule: as in `conv1d`.
 
     Returns:
@@ -59,9 +65,11 @@ def max_pool1d(
       >>> y.tolist(), mask.tolist()
       ([[-1.0, 0.0]], [[True, False]])
 
-    Agrees with `keras.layers.MaxPooling1D` (strided "same" apart) and `torch.nn.MaxPool1d`.
+    Agrees with `keras.layers.MaxPooling1D` (strided "same" apart) and `torch.nn.MaxPool1d`, also
+    its `padding`, `dilation` and `ceil_mode`.
     """
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "max_pool1d", _MAX)
+    options = (strides, padding, dilation, ceil_mode, mask_rule)
+    return _pool1d(x, mask, window, *options, "max_pool1d", _MAX)
 
 
 def min_pool1d(
@@ -70,7 +78,9 @@ def min_pool1d(
     window: int,
     *,
     strides: int | None = None,
-    padding: str = "valid",
+    padding: Padding = "valid",
+    dilation: int = 1,
+    ceil_mode: bool = False,
     mask_rule: str | None = None,
 ) -> Pair:
     """Smallest value of the real steps of each window.
@@ -85,7 +95,8 @@ def min_pool1d(
       >>> jm.conv.min_pool1d(x, mask, 2, padding="reverse_causal")[0].tolist()
       [[1.0, 3.0]]
     """
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "min_pool1d", _MIN)
+    options = (strides, padding, dilation, ceil_mode, mask_rule)
+    return _pool1d(x, mask, window, *options, "min_pool1d", _MIN)
 
 
 def avg_pool1d(
@@ -94,7 +105,9 @@ def avg_pool1d(
     window: int,
     *,
     strides: int | None = None,
-    padding: str = "valid",
+    padding: Padding = "valid",
+    dilation: int = 1,
+    ceil_mode: bool = False,
     mask_rule: str | None = None,
 ) -> Pair:
     """Average of the real steps of each window.
@@ -113,9 +126,10 @@ def avg_pool1d(
       [[2.0, 5.0]]
 
     Agrees with `keras.layers.AveragePooling1D` (strided "same" apart), and with
-    `torch.nn.AvgPool1d(count_include_pad=False)`.
+    `torch.nn.AvgPool1d(count_include_pad=False)`; by default PyTorch counts its padding.
     """
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "avg_pool1d", _AVERAGE)
+    options = (strides, padding, dilation, ceil_mode, mask_rule)
+    return _pool1d(x, mask, window, *options, "avg_pool1d", _AVERAGE)
 
 
 def lp_pool1d(
@@ -125,7 +139,9 @@ def lp_pool1d(
     *,
     p: float = 2,
     strides: int | None = None,
-    padding: str = "valid",
+    padding: Padding = "valid",
+    dilation: int = 1,
+    ceil_mode: bool = False,
     mask_rule: str | None = None,
 ) -> Pair:
     """The p-norm of the real steps of each window.
@@ -138,7 +154,7 @@ def lp_pool1d(
     Args:
       x: `[batch, time, feature...]`, floating; 16-bit floats are summed in float32.
       p: static, finite, at least 1.
-      mask, window, strides, padding, mask_rule: as in `max_pool1d`.
+      mask, window, strides, padding, dilation, ceil_mode, mask_rule: as in `max_pool1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, feature...]` in the dtype of `x`.
@@ -157,7 +173,8 @@ def lp_pool1d(
             "largest size, is `max_pool1d` of `abs(x)`."
         )
     norm = Reduction(functools.partial(_norm, p=p), _check.floating)
-    return _pool1d(x, mask, window, strides, padding, mask_rule, "lp_pool1d", norm)
+    options = (strides, padding, dilation, ceil_mode, mask_rule)
+    return _pool1d(x, mask, window, *options, "lp_pool1d", norm)
 
 
 def max_pool2d(
@@ -166,8 +183,10 @@ def max_pool2d(
     window: tuple[int, int],
     *,
     strides: tuple[int, int] | None = None,
-    padding: str = "valid",
-    frequency_padding: str = "valid",
+    padding: Padding = "valid",
+    frequency_padding: Padding = "valid",
+    dilation: tuple[int, int] = (1, 1),
+    ceil_mode: bool = False,
     mask_rule: str | None = None,
 ) -> Pair:
     """Largest value of the real steps of each window of time and frequency.
@@ -179,7 +198,8 @@ def max_pool2d(
       window: static, over time and over frequency.
       strides: static, over time and over frequency; `window` where None.
       frequency_padding: over frequency, with the same options.
-      mask, padding, mask_rule: as in `max_pool1d`.
+      dilation: static, over time and over frequency.
+      mask, padding, ceil_mode, mask_rule: as in `max_pool1d`; `ceil_mode` is for both axes.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, feature...]` in the dtype of `x`.
@@ -191,7 +211,7 @@ def max_pool2d(
 
     Agrees with `keras.layers.MaxPooling2D` of the unpadded row.
     """
-    options = (strides, padding, frequency_padding, mask_rule)
+    options = (strides, padding, frequency_padding, dilation, ceil_mode, mask_rule)
     return _pool2d(x, mask, window, *options, "max_pool2d", _MAX)
 
 
@@ -201,8 +221,10 @@ def avg_pool2d(
     window: tuple[int, int],
     *,
     strides: tuple[int, int] | None = None,
-    padding: str = "valid",
-    frequency_padding: str = "valid",
+    padding: Padding = "valid",
+    frequency_padding: Padding = "valid",
+    dilation: tuple[int, int] = (1, 1),
+    ceil_mode: bool = False,
     mask_rule: str | None = None,
 ) -> Pair:
     """Average of the real steps of each window of time and frequency.
@@ -219,7 +241,7 @@ def avg_pool2d(
 
     Agrees with `keras.layers.AveragePooling2D` of the unpadded row.
     """
-    options = (strides, padding, frequency_padding, mask_rule)
+    options = (strides, padding, frequency_padding, dilation, ceil_mode, mask_rule)
     return _pool2d(x, mask, window, *options, "avg_pool2d", _AVERAGE)
 
 
@@ -228,14 +250,17 @@ def _pool1d(
     mask: Mask,
     size: int,
     strides: int | None,
-    padding: str,
+    padding: Padding,
+    dilation: int,
+    ceil_mode: bool,
     mask_rule: str | None,
     where: str,
     reduction: Reduction,
 ) -> Pair:
     x, mask = _check.pair(x, mask, where, over_time=True)
     stride = size if strides is None else strides
-    axes = (windows.window(size, stride, padding, mask_rule, where),)
+    options: dict[str, Any] = {"dilation": dilation, "ceil": ceil_mode}
+    axes = (windows.window(size, stride, padding, mask_rule, where, **options),)
     return _pool(x, mask, axes, where, reduction)
 
 
@@ -244,8 +269,10 @@ def _pool2d(
     mask: Mask,
     sizes: tuple[int, int],
     strides: tuple[int, int] | None,
-    padding: str,
-    frequency_padding: str,
+    padding: Padding,
+    frequency_padding: Padding,
+    dilation: tuple[int, int],
+    ceil_mode: bool,
     mask_rule: str | None,
     where: str,
     reduction: Reduction,
@@ -253,17 +280,25 @@ def _pool2d(
     x, mask = _check.pair(x, mask, where, over_time=True)
     if x.ndim < 3:
         raise ValueError(f"{where}: `x` must be [batch, time, frequency, ...], got {x.shape}.")
-    steps, bins = both_axes(sizes, where, "window")
+    sizes = both_axes(sizes, where, "window")
     strides = both_axes(sizes if strides is None else strides, where, "strides")
-    axes = (
-        windows.window(steps, strides[0], padding, mask_rule, where),
-        windows.window(bins, strides[1], frequency_padding, None, where),
+    dilation = both_axes(dilation, where, "dilation")
+    rules = (padding, mask_rule), (frequency_padding, None)
+    axes = tuple(
+        windows.window(size, stride, *rule, where, dilation=gap, ceil=ceil_mode)
+        for size, stride, rule, gap in zip(sizes, strides, rules, dilation, strict=True)
     )
     return _pool(x, mask, axes, where, reduction)
 
 
 def _pool(x: Array, mask: Mask, axes: Axes, where: str, reduction: Reduction) -> Pair:
     reduction.check(x, where)
+    for axis in axes:
+        if max(axis.left, axis.right) >= axis.span and axis.is_numeric:
+            raise ValueError(
+                f"{where}: padding in numbers must be below the span of a window, {axis.span}, so "
+                f"that each window meets the row, got {axis.padding}."
+            )
 
     def compute(x: Array, real: StepMask | None) -> Array:
         return reduction.reduce(x, real, axes).astype(x.dtype)
@@ -283,36 +318,65 @@ def _reduce_window(x: Array, start: Any, join: Callable, axes: Axes) -> Array:
     shape = (x.shape[0], *map(Window.steps_out, axes, sizes), *rest)
     if 0 in shape:
         return jnp.zeros(shape, x.dtype)
+    start = np.asarray(start, x.dtype)
+    if any(axis.dilation > 1 for axis in axes):
+        for position, axis in enumerate(axes, start=1):
+            x = _reduce_dilated(x.swapaxes(1, position), start, join, axis).swapaxes(1, position)
+        return x
     ones = (1,) * len(rest)
-    return jax.lax.reduce_window(
-        x,
-        np.asarray(start, x.dtype),
-        join,
+    y = jax.lax.reduce_window(
+        *(x, start, join),
         (1, *(axis.size for axis in axes), *ones),
         (1, *(axis.stride for axis in axes), *ones),
         [(0, 0), *(axis.pads for axis in axes), *((0, 0) for _ in rest)],
     )
+    if not any(axis.ceil for axis in axes):
+        return y
+    return jax.lax.slice(y, (0,) * y.ndim, shape)  # a window that begins after the end
+
+
+def _reduce_dilated(x: Array, start: Any, join: Callable, axis: Window) -> Array:
+    """Over axis 1, as windows without gaps over each of `dilation` phases.
+
+    JAX does not differentiate extremes over windows with gaps.
+    """
+    batch, time, *rest = x.shape
+    (left, right), gap = axis.pads, axis.dilation
+    count = (left + time + right + gap - 1) // gap
+    right = gap * count - time - left
+    edges = ((0, 0), (left, right), *((0, 0) for _ in rest))
+    padded = jnp.pad(x, edges, constant_values=start)
+    phases = padded.reshape(batch, count, gap, *rest)
+    ones = (1,) * (len(rest) + 1)
+    y = jax.lax.reduce_window(
+        phases, start, join, (1, axis.size, *ones), (1, 1, *ones), [(0, 0)] * phases.ndim
+    )
+    y = y.reshape(batch, (count - axis.size + 1) * gap, *rest)
+    return axis.each(y, axis.steps_out(time))
 
 
 def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> Array:
-    # JAX differentiates the reduction only if it starts from the exact identity. No result is that
-    # identity, since every window overlaps the array.
+    # JAX differentiates the reduction only if it starts from the exact identity.
     is_float = jnp.issubdtype(x.dtype, jnp.floating)
     limits = jnp.finfo(x.dtype) if is_float else jnp.iinfo(x.dtype)
     limit = limits.min if highest else limits.max
     infinity = -jnp.inf if highest else jnp.inf
     join = jax.lax.max if highest else jax.lax.min
     start = infinity if is_float else limit
-    if real is None:
+    has_gaps = any(axis.dilation > 1 for axis in axes)
+    if real is None and not has_gaps:  # each window meets the array
         return _reduce_window(x, start, join, axes)
+    has_step = _counts(real, axes, x.shape) > 0
+    if real is None:
+        return jnp.where(has_step, _reduce_window(x, start, join, axes), 0)
     real = _mask_ops.expand(real, x.ndim)
     # A finite identity in the padding, since an infinite one trips `jax_debug_infs`; a window whose
     # real steps are all infinite is corrected afterwards.
     y = _reduce_window(jnp.where(real, x, jnp.asarray(limit, x.dtype)), start, join, axes)
+    y = jnp.where(has_step, y, 0)
     if not is_float:
         return y
     infinite = jnp.where(real, x == infinity, True).astype(jnp.int8)
-    has_step = _mask_ops.expand(axes[0].total(real.reshape(real.shape[:2])) > 0, x.ndim)
     all_infinite = _reduce_window(infinite, 1, jax.lax.min, axes) == 1
     return jnp.where(has_step & all_infinite, infinity, y)
 
@@ -320,9 +384,9 @@ def _extreme(x: Array, real: StepMask | None, axes: Axes, *, highest: bool) -> A
 def _counts(real: StepMask | None, axes: Axes, shape: tuple[int, ...]) -> Array:
     """Real values of each window, in a shape that broadcasts against its sum."""
     steps = jnp.ones((1, shape[1]), bool) if real is None else real
-    count = _mask_ops.expand(axes[0].total(steps), len(shape))
+    count = _mask_ops.expand(axes[0].taps(steps), len(shape))
     for position, axis in enumerate(axes[1:], start=2):
-        inside = axis.total(jnp.ones((1, shape[position]), bool))
+        inside = axis.taps(jnp.ones((1, shape[position]), bool))
         count = count * inside.reshape([-1 if i == position else 1 for i in range(len(shape))])
     return count
 

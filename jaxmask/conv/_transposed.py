@@ -6,8 +6,17 @@ from jaxmask import _check
 from jaxmask._loops import convolve
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
-from jaxmask._windows import Compute, Window, close_up, scatter, spread
-from jaxmask.conv._convolve import OVER_TIME, checked_weights
+from jaxmask._windows import (
+    Compute,
+    Spreading,
+    Window,
+    close_up,
+    edges,
+    scatter,
+    spread,
+    spreading,
+)
+from jaxmask.conv._convolve import OVER_TIME, OVER_TIME_AND_FREQUENCY, both_axes, checked_weights
 
 
 def conv1d_transpose(
@@ -17,30 +26,40 @@ def conv1d_transpose(
     bias: ArrayLike | None = None,
     *,
     strides: int = 1,
-    padding: str = "same",
+    padding: str | int = "same",
+    output_padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> Pair:
     """Spread each step over the next steps of a longer row: the adjoint of `conv1d` in `x`.
 
-        y[b, o] = bias + sum_t x[b, t] @ kernel[o + cut - t * strides]   over 0 <= ... < window
+        y[b, o] = bias + sum_(t, k) x[b, t] @ kernel[k]   over t * strides + k * dilation = o + cut
 
-        padding    cut                             outputs of n real steps
-        "valid"    0                               n * strides + max(window - strides, 0), or 0
-        "same"     max((window - strides) // 2, 0)  n * strides
-        "causal"   0                               n * strides
+    with `span = (window - 1) * dilation + 1`, and
+
+        padding   cut                            outputs of n real steps, where there is one
+        "valid"   0                              n * strides + max(span - strides, 0)
+        "same"    max((span - strides) // 2, 0)  n * strides
+        "causal"  0                              n * strides
+        a number  the number                     (n - 1) * strides + span - 2 cut + output_padding
 
     An output is real if the row alone would have it. Mask class: contiguous. Holes are physical: a
     missing step keeps its place and contributes nothing, and its outputs are holes, except those
-    that an earlier step reaches where padding is "valid".
+    that an earlier step reaches where padding is "valid" or a number.
 
     Args:
       x: `[batch, time, feature]`, floating or complex.
-      mask: `[batch, time]`, boolean, or `Segments` (with "valid", sequences close up to the left),
-        or None.
-      kernel: `[window, feature, features_out]`, floating. Keras has the last two axes swapped,
-        PyTorch has `[feature, features_out, window]`.
+      mask: `[batch, time]`, boolean, or `Segments` (with "valid", sequences close up to the left;
+        not with a number), or None.
+      kernel: `[window, feature // groups, features_out]`, floating. Keras has the last two axes
+        swapped, PyTorch has `[feature, features_out // groups, window]`.
       bias: `[features_out]`, or None.
       strides: static, at least 1: outputs per step.
-      padding: see above.
+      padding: see above. A number is PyTorch's, which cuts off outputs at both ends.
+      output_padding: static, below `strides` or `dilation`: further outputs at the end; only with a
+        number.
+      dilation: static, at least 1.
+      groups: static; divides `feature` and `features_out`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`.
@@ -52,32 +71,105 @@ def conv1d_transpose(
       >>> y[..., 0].tolist(), mask.tolist()
       ([[1.0, 1.0, 5.0, 5.0, 0.0, 0.0]], [[True, True, True, True, False, False]])
 
-    Agrees with `keras.layers.Conv1DTranspose`; with `torch.nn.ConvTranspose1d` of
-    `output_padding = max(strides - window, 0)` where padding is "valid".
+    Agrees with `keras.layers.Conv1DTranspose`, and with `torch.nn.ConvTranspose1d` where padding is
+    a number (PyTorch's default is 0, which "valid" is too where `span >= strides`).
     """
     where = "conv1d_transpose"
     x, mask = _check.pair(x, mask, where, over_time=True)
-    kernel, bias = checked_weights(x, kernel, bias, 1, where, OVER_TIME)
-    size = _check.count(kernel.shape[0], where, "kernel.shape (its window)", least=1)
-    strides = _check.count(strides, where, "strides", least=1)
-    _check.choice(padding, ("same", "valid", "causal"), where, "padding")
-    tail = max(size - strides, 0) if padding == "valid" else 0
-    cut = max((size - strides) // 2, 0) if padding == "same" else 0
+    kernel, bias = checked_weights(x, kernel, bias, groups, where, OVER_TIME)
+    axis = spreading(kernel.shape[0], strides, padding, output_padding, dilation, where)
+    return _transposed(x, mask, kernel, bias, (axis,), groups, where)
 
+
+def conv2d_transpose(
+    x: ArrayLike,
+    mask: Mask,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: str | int = "same",
+    frequency_padding: str | int = "same",
+    output_padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Pair:
+    """Spread each step and frequency bin over a longer row with more bins; the mask is over time.
+
+    Over time, padding, masks and mask class are those of `conv1d_transpose`.
+
+    Args:
+      x: `[batch, time, frequency, channel]`, floating or complex.
+      kernel: `[window, bins, channel // groups, channels_out]`, floating.
+      bias: `[channels_out]`, or None.
+      strides: static, over time and over frequency.
+      frequency_padding: over frequency, with the same options as `padding`.
+      output_padding: static, over time and over frequency.
+      dilation: static, over time and over frequency.
+      groups: static; divides `channel` and `channels_out`.
+      mask, padding: as in `conv1d_transpose`.
+
+    Returns:
+      The pair `(y, mask)`, `y [batch, time_out, frequency_out, channels_out]` in the dtype of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.ones((1, 2, 3, 1)), jnp.array([[True, False]])
+      >>> y, mask = jm.conv.conv2d_transpose(x, mask, jnp.ones((2, 2, 1, 4)), strides=(2, 2))
+      >>> y.shape, mask.tolist()
+      ((1, 4, 6, 4), [[True, True, False, False]])
+
+    Agrees with `keras.layers.Conv2DTranspose`, and with `torch.nn.ConvTranspose2d` where padding is
+    a number.
+    """
+    where = "conv2d_transpose"
+    x, mask = _check.pair(x, mask, where, over_time=True)
+    kernel, bias = checked_weights(x, kernel, bias, groups, where, OVER_TIME_AND_FREQUENCY)
+    options = zip(
+        kernel.shape[:2],
+        both_axes(strides, where, "strides"),
+        (padding, frequency_padding),
+        both_axes(output_padding, where, "output_padding"),
+        both_axes(dilation, where, "dilation"),
+        strict=True,
+    )
+    axes = tuple(spreading(*each, where) for each in options)
+    return _transposed(x, mask, kernel, bias, axes, groups, where)
+
+
+def _transposed(
+    x: Array,
+    mask: Mask,
+    kernel: Array,
+    bias: Array | None,
+    axes: tuple[Spreading, ...],
+    groups: int,
+    where: str,
+) -> Pair:
     def compute(x: Array, mask: StepMask | None) -> Array:
-        y = _transpose(filled(x, mask), kernel, strides, cut, tail)
+        y = _transpose(filled(x, mask), kernel, axes, groups)
         return (y if bias is None else y + bias).astype(x.dtype)
 
     if isinstance(mask, Segments):
-        return _apart(compute, x, mask, size, strides, tail)
-    new = None if mask is None else _longer(mask, strides, tail)
+        if axes[0].is_numeric:
+            _check.refuse_segments(f"{where} with padding in numbers")
+        return _apart(compute, x, mask, axes[0])
+    new = None if mask is None else _real_outputs(mask, axes[0])
     return filled(compute(x, mask), new), new
 
 
-def _apart(
-    compute: Compute, x: Array, segments: Segments, size: int, strides: int, tail: int
-) -> Pair:
-    reach = -(-max(size - strides, 0) // strides)
+def _real_outputs(mask: StepMask, axis: Spreading) -> StepMask:
+    if axis.tail >= 0:
+        return _longer(mask, axis.stride, axis.tail)
+    _, end = edges(mask)
+    real = jnp.repeat(mask, axis.stride, axis=1)[:, : axis.steps_out(mask.shape[1])]
+    index = jnp.arange(real.shape[1], dtype=jnp.int32)[None]
+    return real & (index < end[:, None] * axis.stride + axis.tail)
+
+
+def _apart(compute: Compute, x: Array, segments: Segments, axis: Spreading) -> Pair:
+    strides, tail = axis.stride, axis.tail
+    reach = -(-max(axis.span - strides, 0) // strides)
     ids, max_segments = segments.ids, segments.max_segments
     target, time = spread(ids, max(max_segments, 1), reach)
     y = compute(scatter(filled(x, segments), target, time), scatter(ids > 0, target, time))
@@ -85,8 +177,8 @@ def _apart(
         ids = _longer(scatter(ids, target, time), strides, tail)
         return close_up(y, Segments(ids, max_segments), x.shape[1] * strides + max_segments * tail)
     # Outputs of a step stay together, so they move back as one.
-    grouped = y.reshape(y.shape[0], time, strides * y.shape[2])
-    y = gather(grouped, target).reshape(y.shape[0], x.shape[1] * strides, y.shape[2])
+    shape = (y.shape[0], x.shape[1] * strides, *y.shape[2:])
+    y = gather(y.reshape(y.shape[0], time, strides, *y.shape[2:]), target).reshape(shape)
     new = Segments(_longer(ids, strides, 0), max_segments)
     return filled(y, new), new
 
@@ -102,20 +194,20 @@ def _longer(values: Array, strides: int, tail: int) -> Array:
     return (total // jnp.maximum(count, 1)).astype(values.dtype)
 
 
-def _transpose(x: Array, kernel: Array, strides: int, cut: int, tail: int) -> Array:
-    batch, time, _ = x.shape
-    size, _, features = kernel.shape
+def _transpose(x: Array, kernel: Array, axes: tuple[Spreading, ...], groups: int) -> Array:
+    sizes = x.shape[1:-1]
+    shape = (x.shape[0], *map(Spreading.steps_out, axes, sizes), kernel.shape[-1])
     dtype = common_dtype(x.dtype, kernel.dtype)
-    steps = time * strides + tail if time else 0
-    if 0 in (batch, steps, *kernel.shape):
-        return jnp.zeros((batch, steps, features), dtype)
-    left = size - 1 - cut
-    right = steps - (time - 1) * strides - 1 + size - 1 - left
+    if 0 in shape or 0 in kernel.shape:
+        return jnp.zeros(shape, dtype)
+    spatial = "HW"[-len(sizes) :]
     return convolve(
         x.astype(dtype),
-        jnp.flip(kernel, axis=0).astype(dtype),
-        window_strides=(1,),
-        padding=((left, right),),
-        lhs_dilation=(strides,),
-        dimension_numbers=("NHC", "HIO", "NHC"),
+        jnp.flip(kernel, axis=tuple(range(len(sizes)))).astype(dtype),
+        window_strides=(1,) * len(sizes),
+        padding=tuple(map(Spreading.pads, axes, sizes)),
+        lhs_dilation=tuple(axis.stride for axis in axes),
+        rhs_dilation=tuple(axis.dilation for axis in axes),
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
     )

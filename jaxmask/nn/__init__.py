@@ -4,7 +4,9 @@ from jaxmask.nn._attention import AdditiveAttention, CrossAttention, MultiHeadAt
 from jaxmask.nn._audio import Frames, LogMelSpectrogram
 from jaxmask.nn._bidirectional import Bidirectional
 from jaxmask.nn._cells import ConvLSTMCell, LayerNormLSTMCell
-from jaxmask.nn._conv import Conv1D, Conv2D, ConvTranspose1D, DepthwiseConv1D
+from jaxmask.nn._conv import Conv1D, DepthwiseConv1D, SeparableConv1D
+from jaxmask.nn._conv_space import Conv2D, Conv3D
+from jaxmask.nn._conv_transpose import ConvTranspose1D, ConvTranspose2D
 from jaxmask.nn._crf import CRF
 from jaxmask.nn._embed import Embed, Masking
 from jaxmask.nn._join import Consume, DropMask, Passthrough, register
@@ -74,8 +76,10 @@ __all__ = [
     "Consume",
     "Conv1D",
     "Conv2D",
+    "Conv3D",
     "ConvLSTMCell",
     "ConvTranspose1D",
+    "ConvTranspose2D",
     "Crop",
     "CrossAttention",
     "DepthwiseConv1D",
@@ -122,6 +126,7 @@ __all__ = [
     "Reshape",
     "Residual",
     "SeededCarry",
+    "SeparableConv1D",
     "Sequential",
     "SimpleRNN",
     "SinusoidalPositions",

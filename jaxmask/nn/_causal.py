@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxmask import _check, _mask_ops
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask, common_dtype
+from jaxmask._windows import Padding
 from jaxmask.nn._base import MaskedModule
 
 Past: TypeAlias = tuple[Array, StepMask]
@@ -17,7 +18,7 @@ Past: TypeAlias = tuple[Array, StepMask]
 class Causal(MaskedModule):
     """A windowed module that runs chunk by chunk if it is causal and has stride 1."""
 
-    padding: str
+    padding: Padding
     strides: int
     mask_rule: str | None
     dtype: jax.typing.DTypeLike | None = None  # what a call casts `x` to, and so a chunk

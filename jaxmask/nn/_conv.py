@@ -9,10 +9,11 @@ from flax import nnx
 
 from jaxmask import _check, _windows, conv
 from jaxmask._types import Array, ArrayLike, Mask, Pair
+from jaxmask._windows import Padding
 from jaxmask.nn._base import NOTHING, ParamOptions, Weighted, check_sizes
 from jaxmask.nn._causal import Causal
 
-_NAMES = ("kernel_size", "strides")
+NAMES = ("kernel_size", "strides")
 
 
 class ConvOptions(ParamOptions, total=False):
@@ -25,7 +26,7 @@ class ConvOptions(ParamOptions, total=False):
     bias_metadata: Mapping[str, Any]
 
 
-class _Conv(Weighted):
+class Conv(Weighted):
     """A kernel and a bias."""
 
     def _make_weights(
@@ -49,32 +50,50 @@ class _Conv(Weighted):
         self.dtype = dtype
 
 
-class _WindowedConv(_Conv, Causal):
+class _WindowedConv(Conv, Causal):
     """A convolution over windows of time, which runs chunk by chunk if it is causal."""
 
     _function: ClassVar[Callable[..., Pair]]
     in_features: int
 
     def _set_windows(
-        self, kernel_size: int, padding: str, strides: int, dilation: int, mask_rule: str | None
+        self,
+        kernel_size: int,
+        padding: Padding,
+        strides: int,
+        dilation: int,
+        mask_rule: str | None,
+        padding_mode: str,
     ) -> None:
         where = type(self).__name__
+        _check.choice(padding_mode, _windows.PADDING_MODES, where, "padding_mode")
         _windows.window(
-            *(kernel_size, strides, padding, mask_rule, where), dilation=dilation, names=_NAMES
+            *(kernel_size, strides, padding, mask_rule, where), dilation=dilation, names=NAMES
         )
         self.padding = padding
         self.strides = strides
         self.dilation = dilation
         self.mask_rule = mask_rule
+        self.padding_mode = padding_mode
 
     def _options(self) -> dict[str, Any]:
-        return {"strides": self.strides, "dilation": self.dilation}
+        names = ("strides", "dilation", "padding_mode")
+        return {name: getattr(self, name) for name in names}
+
+    def _require_causal(self) -> None:
+        super()._require_causal()
+        if self.padding_mode != "zeros":
+            raise _check.MaskError(
+                f"{type(self).__name__}: with padding_mode={self.padding_mode!r} the first results "
+                'of a row need steps of later chunks. Use padding_mode="zeros" to run chunk by '
+                "chunk."
+            )
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Convolve and return `(y, mask)`."""
         return self._convolve(x, mask, self.padding, self.mask_rule)
 
-    def _convolve(self, x: ArrayLike, mask: Mask, padding: str, mask_rule: str | None) -> Pair:
+    def _convolve(self, x: ArrayLike, mask: Mask, padding: Padding, mask_rule: str | None) -> Pair:
         x, kernel, bias = self._cast(x, self.kernel, self.bias)
         options = self._options() | {"padding": padding, "mask_rule": mask_rule}
         return type(self)._function(x, mask, kernel, bias, **options)
@@ -103,7 +122,8 @@ class Conv1D(_WindowedConv):
       in_features: size of the last axis of `x`.
       out_features: size of the last axis of `y`.
       kernel_size: steps of a window.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"`, `"full"`, or numbers of steps.
+      padding_mode: `"zeros"`, `"reflect"`, `"replicate"` or `"circular"`, at the ends of each row.
       strides: steps from one window to the next.
       dilation: steps from one tap of a window to the next.
       groups: divides `in_features` and `out_features`.
@@ -133,15 +153,16 @@ class Conv1D(_WindowedConv):
         out_features: int,
         kernel_size: int,
         *,
-        padding: str = "same",
+        padding: Padding = "same",
+        padding_mode: str = "zeros",
         strides: int = 1,
         dilation: int = 1,
         groups: int = 1,
         mask_rule: str | None = None,
         **options: Unpack[ConvOptions],
     ):
-        _check_features("Conv1D", groups, in_features, out_features)
-        self._set_windows(kernel_size, padding, strides, dilation, mask_rule)
+        check_features("Conv1D", groups, in_features, out_features)
+        self._set_windows(kernel_size, padding, strides, dilation, mask_rule, padding_mode)
         shape = (kernel_size, in_features // groups, out_features)
         self._make_weights(shape, out_features, **options)
         self.in_features = in_features
@@ -163,7 +184,7 @@ class DepthwiseConv1D(_WindowedConv):
       in_features: size of the last axis of `x`.
       kernel_size: steps of a window.
       multiplier: output features per input feature.
-      padding, strides, dilation, mask_rule: as in `Conv1D`.
+      padding, padding_mode, strides, dilation, mask_rule: as in `Conv1D`.
       **options: as in `Conv1D`. `kernel_init` makes `[kernel_size, 1, in_features * multiplier]`,
         so that it sees the right fan-in, reshaped to `[kernel_size, in_features, multiplier]`.
 
@@ -182,14 +203,15 @@ class DepthwiseConv1D(_WindowedConv):
         kernel_size: int,
         multiplier: int = 1,
         *,
-        padding: str = "same",
+        padding: Padding = "same",
+        padding_mode: str = "zeros",
         strides: int = 1,
         dilation: int = 1,
         mask_rule: str | None = None,
         **options: Unpack[ConvOptions],
     ):
         check_sizes("DepthwiseConv1D", in_features=in_features, multiplier=multiplier)
-        self._set_windows(kernel_size, padding, strides, dilation, mask_rule)
+        self._set_windows(kernel_size, padding, strides, dilation, mask_rule, padding_mode)
         init = options.get("kernel_init", nnx.initializers.lecun_normal())
         options["kernel_init"] = _each_feature(init)
         shape = (kernel_size, in_features, multiplier)
@@ -197,8 +219,10 @@ class DepthwiseConv1D(_WindowedConv):
         self.in_features = in_features
 
 
-class ConvTranspose1D(_Conv):
-    """Transposed convolution over time; the arithmetic is `jaxmask.conv.conv1d_transpose`.
+class SeparableConv1D(_WindowedConv):
+    """A convolution of each feature, then a mixture; the arithmetic is `jaxmask.conv.separable`.
+
+    With `padding="causal"` and `strides=1` it runs chunk by chunk, as `Conv1D` does.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
     `y [batch, time_out, out_features]` and mask `[batch, time_out]`.
@@ -206,16 +230,17 @@ class ConvTranspose1D(_Conv):
     Args:
       in_features: size of the last axis of `x`.
       out_features: size of the last axis of `y`.
-      kernel_size: outputs to which a step contributes.
-      strides: outputs per step.
-      padding: `"same"`, `"valid"` or `"causal"`, see `jaxmask.conv.conv1d_transpose`.
-      **options: as in `Conv1D`; the kernel is `[kernel_size, in_features, out_features]`.
+      kernel_size: steps of a window.
+      multiplier: features between the two, per input feature.
+      padding, padding_mode, strides, dilation, mask_rule: as in `Conv1D`.
+      **options: as in `Conv1D`. `kernel_init` makes both `kernel`, as in `DepthwiseConv1D`, and
+        `pointwise [in_features * multiplier, out_features]`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
-      >>> layer = jm.nn.ConvTranspose1D(3, 4, 5, strides=2, rngs=nnx.Rngs(0))
+      >>> layer = jm.nn.SeparableConv1D(3, 4, 5, rngs=nnx.Rngs(0))
       >>> layer(jnp.ones((2, 6, 3)), jnp.ones((2, 6), bool))[0].shape
-      (2, 12, 4)
+      (2, 6, 4)
     """
 
     def __init__(
@@ -223,96 +248,36 @@ class ConvTranspose1D(_Conv):
         in_features: int,
         out_features: int,
         kernel_size: int,
+        multiplier: int = 1,
         *,
+        padding: Padding = "same",
+        padding_mode: str = "zeros",
         strides: int = 1,
-        padding: str = "same",
-        **options: Unpack[ConvOptions],
-    ):
-        sizes = {"in_features": in_features, "out_features": out_features}
-        check_sizes("ConvTranspose1D", **sizes, kernel_size=kernel_size, strides=strides)
-        _check.choice(padding, ("same", "valid", "causal"), "ConvTranspose1D", "padding")
-        self._make_weights((kernel_size, in_features, out_features), out_features, **options)
-        self.strides = strides
-        self.padding = padding
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        options: dict[str, Any] = {"strides": self.strides, "padding": self.padding}
-        return conv.conv1d_transpose(x, mask, kernel, bias, **options)
-
-
-class Conv2D(_Conv):
-    """Convolution over time and frequency; the arithmetic is `jaxmask.conv.conv2d`.
-
-    Shapes: `x [batch, time, frequency, in_features]` and mask `[batch, time]` to
-    `y [batch, time_out, frequency_out, out_features]` and mask `[batch, time_out]`.
-
-    Args:
-      in_features: channels, the last axis of `x`.
-      out_features: channels, the last axis of `y`.
-      kernel_size: steps and frequency bins of a window.
-      padding: over time; `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
-      frequency_padding: over frequency, by the same words.
-      strides: over time and over frequency.
-      dilation: over time and over frequency.
-      groups: divides `in_features` and `out_features`.
-      mask_rule: see `jaxmask.conv.conv1d`.
-      **options: as in `Conv1D`; the kernel is
-        `[*kernel_size, in_features // groups, out_features]`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
-      >>> layer = jm.nn.Conv2D(1, 4, (3, 3), strides=(2, 2), rngs=nnx.Rngs(0))
-      >>> layer(jnp.ones((2, 6, 8, 1)), jnp.ones((2, 6), bool))[0].shape
-      (2, 3, 4, 4)
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: tuple[int, int],
-        *,
-        padding: str = "same",
-        frequency_padding: str = "same",
-        strides: tuple[int, int] = (1, 1),
-        dilation: tuple[int, int] = (1, 1),
-        groups: int = 1,
+        dilation: int = 1,
         mask_rule: str | None = None,
         **options: Unpack[ConvOptions],
     ):
-        _check_features("Conv2D", groups, in_features, out_features)
-        axes = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
-        for name, value in axes.items():
-            _check.two_counts(value, "Conv2D", name, "time, frequency", least=1)
-        rules = (padding, mask_rule), (frequency_padding, None)
-        for size, stride, gap, rule in zip(kernel_size, strides, dilation, rules, strict=True):
-            _windows.window(size, stride, *rule, "Conv2D", dilation=gap, names=_NAMES)
-        shape = (*kernel_size, in_features // groups, out_features)
-        self._make_weights(shape, out_features, **options)
-        self.padding = padding
-        self.frequency_padding = frequency_padding
-        self.strides = strides
-        self.dilation = dilation
-        self.groups = groups
-        self.mask_rule = mask_rule
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        return conv.conv2d(
-            *(x, mask, kernel, bias),
-            padding=self.padding,
-            frequency_padding=self.frequency_padding,
-            strides=self.strides,
-            dilation=self.dilation,
-            groups=self.groups,
-            mask_rule=self.mask_rule,
+        sizes = {"in_features": in_features, "out_features": out_features}
+        check_sizes("SeparableConv1D", **sizes, multiplier=multiplier)
+        self._set_windows(kernel_size, padding, strides, dilation, mask_rule, padding_mode)
+        init = options.get("kernel_init", nnx.initializers.lecun_normal())
+        self.pointwise = self._param(
+            *(init, (in_features * multiplier, out_features)),
+            options.get("kernel_metadata", NOTHING),
+            options["rngs"],
+            options.get("param_dtype", jnp.float32),
         )
+        options["kernel_init"] = _each_feature(init)
+        self._make_weights((kernel_size, in_features, multiplier), out_features, **options)
+        self.in_features = in_features
+
+    def _convolve(self, x: ArrayLike, mask: Mask, padding: Padding, mask_rule: str | None) -> Pair:
+        arrays = self._cast(x, self.kernel, self.pointwise, self.bias)
+        options = self._options() | {"padding": padding, "mask_rule": mask_rule}
+        return conv.separable(arrays[0], mask, *arrays[1:], **options)
 
 
-def _check_features(where: str, groups: int, in_features: int, out_features: int) -> None:
+def check_features(where: str, groups: int, in_features: int, out_features: int) -> None:
     check_sizes(where, in_features=in_features, out_features=out_features, groups=groups)
     if in_features % groups or out_features % groups:
         raise ValueError(

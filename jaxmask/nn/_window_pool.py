@@ -1,9 +1,11 @@
 """Pooling modules over windows of time; the arithmetic is `jaxmask.conv`."""
 
 import dataclasses
+from typing import Any
 
 from jaxmask import _check, _windows, conv
 from jaxmask._types import Array
+from jaxmask._windows import Padding
 from jaxmask.nn._base import Configured, checked, configured
 from jaxmask.nn._causal import Causal
 
@@ -14,7 +16,9 @@ class _WindowPool(Configured, Causal):
     window: int
     _: dataclasses.KW_ONLY
     strides: int = None  # type: ignore[assignment]
-    padding: str = "valid"
+    padding: Padding = "valid"
+    dilation: int = 1
+    ceil_mode: bool = False
     mask_rule: str | None = None
     in_features: int | None = None
 
@@ -22,10 +26,11 @@ class _WindowPool(Configured, Causal):
         super().__post_init__()
         self.strides = self.window if self.strides is None else self.strides
         windows = self.window, self.strides, self.padding, self.mask_rule
-        _windows.window(*windows, type(self).__name__)
+        options: dict[str, Any] = {"dilation": self.dilation, "ceil": self.ceil_mode}
+        _windows.window(*windows, type(self).__name__, **options)
 
     def _reach(self) -> int:
-        return self.window - 1
+        return (self.window - 1) * self.dilation
 
     def _past_features(self) -> tuple[int, ...]:
         return () if self.in_features is None else (self.in_features,)
@@ -45,7 +50,9 @@ class MaxPool1D(_WindowPool):
     Args:
       window: number of steps.
       strides: steps from one window to the next; `window` where None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"` or `"full"`.
+      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"`, `"full"`, or numbers of steps.
+      dilation: steps from one that a window reads to the next.
+      ceil_mode: a last window may reach past the end of a row, see `jaxmask.conv.max_pool1d`.
       mask_rule: see `jaxmask.conv.conv1d`.
       in_features: size of the last axis of `x`, for a carry that has its final shape from the start
         (as `lax.scan` over chunks needs it); where None, the first chunk determines it.

@@ -207,6 +207,19 @@ _CONV = (
         f"blind: `Conv2d`: {_WINDOW}",
     ),
     Facts(
+        "conv.conv3d nn.Conv3D",
+        f"blind: `Conv3D` {_DROPS}; {_WINDOW}",
+        f"blind: `nnx.Conv`: its `mask=` is one of weights; {_WINDOW}",
+        f"blind: `Conv3d`: {_WINDOW}",
+    ),
+    Facts("conv.separable nn.SeparableConv1D", f"blind: `SeparableConv1D` {_DROPS}; {_WINDOW}"),
+    Facts(
+        "conv.conv2d_transpose nn.ConvTranspose2D",
+        f"blind: `Conv2DTranspose` {_DROPS}; {_WINDOW}",
+        f"blind: `nnx.ConvTranspose`: its `mask=` is one of weights; {_WINDOW}",
+        f"blind: `ConvTranspose2d`: {_WINDOW}",
+    ),
+    Facts(
         "conv.depthwise nn.DepthwiseConv1D",
         f"blind: `DepthwiseConv1D` {_DROPS}; {_WINDOW}",
         f"blind: `nnx.Conv(feature_group_count=)`: {_WINDOW}",

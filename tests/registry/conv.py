@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import jaxmask as jm
 from tests.registry.entry import Call, Entry, Input, module, simple
@@ -20,6 +21,15 @@ def weights(*shape: int, bias: int = 0) -> tuple[jax.Array, ...]:
     return (kernel, jax.random.normal(keys[1], (bias,))) if bias else (kernel,)
 
 
+def _separable(params: Any, xs: list, masks: list, rows: Any) -> list:
+    kernel, bias = params
+    mixed = jnp.cos(jnp.arange(36.0)).reshape(6, 6).astype(kernel.dtype)
+    return [jm.conv.separable(xs[0], masks[0], kernel, mixed, bias, dilation=2)]
+
+
+_OPTIONS = {
+    "segments": "an option refuses them: padding in numbers, a padding mode, or `ceil_mode`",
+}
 IMAGE = (Input(features=(4, 2)),)
 STEPS = "contiguous"
 
@@ -58,10 +68,33 @@ CONVOLUTION = [
         mask_class=STEPS,
     ),
     Entry(
+        "conv.conv1d:reflect",
+        weighted(jm.conv.conv1d, padding=(2, 1), padding_mode="reflect", strides=2),
+        params=weights(3, 3, 4, bias=4),
+        mask_class=STEPS,
+        exempt=_OPTIONS,
+    ),
+    Entry(
         "conv.depthwise",
         weighted(jm.conv.depthwise, padding="reverse_causal"),
         params=weights(3, 3, 2, bias=6),
         mask_class=STEPS,
+    ),
+    Entry("conv.separable", _separable, params=weights(3, 3, 2, bias=6), mask_class=STEPS),
+    Entry(
+        "conv.conv3d",
+        weighted(jm.conv.conv3d, strides=(1, 2, 1)),
+        (Input(features=(2, 3, 2)),),
+        params=weights(2, 2, 2, 2, 3, bias=3),
+        mask_class=STEPS,
+    ),
+    Entry(
+        "conv.conv2d_transpose",
+        weighted(jm.conv.conv2d_transpose, padding=1, output_padding=(1, 0), strides=(2, 2)),
+        IMAGE,
+        params=weights(3, 2, 2, 3, bias=3),
+        mask_class=STEPS,
+        exempt=_OPTIONS,
     ),
     Entry(
         "conv.conv1d_transpose",
@@ -90,6 +123,12 @@ POOLING = [
         "conv.max_pool1d",
         simple(jm.conv.max_pool1d, 3, strides=1, padding="same"),
         mask_class=STEPS,
+    ),
+    Entry(
+        "conv.max_pool1d:ceil",
+        simple(jm.conv.max_pool1d, 2, strides=3, padding=1, dilation=2, ceil_mode=True),
+        mask_class=STEPS,
+        exempt=_OPTIONS,
     ),
     Entry("conv.min_pool1d", simple(jm.conv.min_pool1d, 2), mask_class=STEPS),
     Entry(
@@ -139,6 +178,26 @@ MODULES = [
     Entry(
         "nn.ConvTranspose1D",
         **module(lambda rngs: jm.nn.ConvTranspose1D(3, 2, 3, strides=2, rngs=rngs)),
+        mask_class=STEPS,
+    ),
+    Entry(
+        "nn.SeparableConv1D",
+        **module(
+            lambda rngs: jm.nn.SeparableConv1D(3, 4, 3, 2, padding="causal", rngs=rngs),
+            streams=True,
+        ),
+        mask_class=STEPS,
+    ),
+    Entry(
+        "nn.ConvTranspose2D",
+        **module(lambda rngs: jm.nn.ConvTranspose2D(2, 4, (3, 2), groups=2, rngs=rngs)),
+        inputs=IMAGE,
+        mask_class=STEPS,
+    ),
+    Entry(
+        "nn.Conv3D",
+        **module(lambda rngs: jm.nn.Conv3D(2, 3, (2, 1, 2), rngs=rngs)),
+        inputs=(Input(features=(2, 3, 2)),),
         mask_class=STEPS,
     ),
     Entry(
