@@ -10,6 +10,7 @@ import jaxmask
 PACKAGE = Path(jaxmask.__file__).parent
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
 FIELDS = "_fields", "__dataclass_fields__"  # of named tuples, of dataclasses
+LONG_HEAD = re.compile(r"^(  (?:\w+, )*\w+,)\n +", re.MULTILINE)  # more names in the next line
 SECTION = re.compile(r"(Args|Returns|Raises|Yields|Examples?|Attributes):$")
 
 
@@ -115,7 +116,8 @@ def write(folder):
 
 def to_rst(app, what, name, value, options, lines):
     """Docstrings are written as Markdown: code in single backticks, blocks by indentation."""
-    lines[:] = convert(lines)
+    text = LONG_HEAD.sub(r"\1 ", "\n".join(lines))
+    lines[:] = convert(text.split("\n"))
 
 
 def convert(lines):

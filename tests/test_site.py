@@ -101,7 +101,7 @@ def test_search(tab, address, asked, found):
 
 def test_code_can_be_copied(tab, address):
     tab.goto(f"{address}/start.html")
-    block = tab.locator("div.highlight-ipython3, div.highlight-python").first
+    block = tab.locator("div.highlight").nth(1)  # after the command that installs
     block.hover()
     block.locator("button.copybtn").click()
     copied = tab.evaluate("navigator.clipboard.readText()")
