@@ -32,11 +32,11 @@ def safe(x, mask):
 
 
 def whats(report):
-    return {finding.what for finding in report.findings}
+    return {finding.what for finding in report.witnesses}
 
 
 def moves_of(report):
-    return {finding.move for finding in report.findings}
+    return {finding.move for finding in report.witnesses}
 
 
 def right_mean(x, mask):
@@ -201,7 +201,7 @@ def together(fns, moves=()):
 
 def findings_of(report, fn):
     """Those in the values and masks that one of many functions returned."""
-    return [f for f in report.findings if f.where.startswith(f"output['{fn.__name__}']")]
+    return [f for f in report.witnesses if f.where.startswith(f"output['{fn.__name__}']")]
 
 
 @functools.cache
@@ -225,7 +225,7 @@ def test_only_appended_padding_shows_what_depends_on_its_amount(fn):
 def test_ordinary_values_are_tried():
     x = np.where(MASK[..., None], X, 0)
     report = leak.check(only_ordinary_values_show_it, x, MASK)
-    found = {f.under for f in report.findings if f.what == "value"}
+    found = {f.under for f in report.witnesses if f.what == "value"}
     assert {"noise in the padding", "real values in the padding"} <= found
     assert "nan in the padding" not in found
 
@@ -238,7 +238,7 @@ def test_the_padding_as_given_is_tried_too():
         return (jnp.where(x == marker, 1.0, 0.0).sum(1), mask.any(1))
 
     report = leak.check(knows_the_marker, x, MASK)
-    assert {finding.under for finding in report.findings} == {"the padding as given"}
+    assert {finding.under for finding in report.witnesses} == {"the padding as given"}
 
 
 def test_a_full_mask_is_tested_by_what_is_appended():
@@ -246,7 +246,7 @@ def test_a_full_mask_is_tested_by_what_is_appended():
         return {"naive": naive_mean(x, mask), "right": right_mean(x, mask)}
 
     report = leak.check(both, X, np.ones((3, 5), bool))
-    assert {f.where for f in report.findings if f.what == "value"} == {"output['naive'][0]"}
+    assert {f.where for f in report.witnesses if f.what == "value"} == {"output['naive'][0]"}
     assert "not tested: padding at the given shape: the mask has none" in str(report)
 
 
@@ -357,13 +357,13 @@ def test_layer_norm_is_right_as_a_closure_and_its_parameter_gradients_are_not():
     assert leak.check(lambda x, mask: (norm(x), mask), X, MASK).ok
     report = leak.check(Wrapped(norm), X, MASK)
     assert whats(report) == {"gradient in params"}
-    assert {finding.where for finding in report.findings} >= {"params['layer']['scale']"}
+    assert {finding.where for finding in report.witnesses} >= {"params['layer']['scale']"}
 
 
 def test_a_flax_convolution_is_caught_as_a_module():
     report = leak.check(Wrapped(CONVOLUTION), X, MASK)
     assert "value" in whats(report)
-    assert "params['layer']['kernel']" in {finding.where for finding in report.findings}
+    assert "params['layer']['kernel']" in {finding.where for finding in report.witnesses}
 
 
 def test_gradients_in_params_are_compared():
@@ -372,7 +372,7 @@ def test_gradients_in_params_are_compared():
 
     params = {"kernel": KERNEL, "bias": np.zeros(2, np.float32)}
     report = leak.check(dense, X, MASK, params=params)
-    assert {finding.where for finding in report.findings} == {"params['kernel']"}
+    assert {finding.where for finding in report.witnesses} == {"params['kernel']"}
 
     def filled(params, x, mask):
         return dense(params, safe(x, mask), mask)
@@ -500,7 +500,7 @@ def test_nan_in_a_real_step_is_no_leak_and_hides_none():
         }
 
     report = leak.check(both, x, MASK)
-    assert {f.where for f in report.findings if f.what == "value"} == {"output['leak'][0]"}
+    assert {f.where for f in report.witnesses if f.what == "value"} == {"output['leak'][0]"}
     assert leak.check(lambda x, mask: (x * x, mask), x, MASK).ok
 
 
@@ -631,7 +631,7 @@ def test_integer_ids():
         pooled = table[ids].mean(1), mask.any(1)
         return {"mean": pooled, "mask": (ids, ids != 0), "max": (ids.max(1), mask.any(1))}
 
-    found = {finding.where for finding in leak.check(leaks, IDS, MASK).findings}
+    found = {finding.where for finding in leak.check(leaks, IDS, MASK).witnesses}
     assert found >= {"output['mean'][0]", "output['mask'][1]", "output['max'][0]"}
 
 
@@ -644,7 +644,7 @@ def test_ids_that_are_out_of_range_reach_the_gradients_of_a_table():
 
     params = {"table": np.ones((5, 2), np.float32), "kernel": KERNEL}
     report = leak.check(embed, IDS, MASK, params=params)
-    assert {finding.where for finding in report.findings} == {"params['kernel']"}
+    assert {finding.where for finding in report.witnesses} == {"params['kernel']"}
 
 
 def test_booleans_and_mixed_pytrees():
@@ -659,7 +659,7 @@ def test_booleans_and_mixed_pytrees():
         flags, ids = inputs["flag"], inputs["x"][1]
         return {"flags": (flags.any(1), mask.any(1)), "ids": (ids.sum(1), mask.any(1))}
 
-    found = {finding.where for finding in leak.check(leaks, inputs, MASK).findings}
+    found = {finding.where for finding in leak.check(leaks, inputs, MASK).witnesses}
     assert found == {"output['flags'][0]", "output['ids'][0]"}
 
 
@@ -727,7 +727,7 @@ def test_a_result_of_a_smaller_rank_than_its_mask_is_read_whole():
 
 def test_a_carry_is_compared_whole():
     report = leak.check(carry_runs_on, X, MASK)
-    assert {finding.where for finding in report.findings if finding.what == "value"} == {
+    assert {finding.where for finding in report.witnesses if finding.what == "value"} == {
         "output[0]"
     }
 
@@ -795,7 +795,7 @@ def test_a_module_in_training_mode_is_left_as_it_was():
     jax.tree.map(np.testing.assert_array_equal, before, after)
     assert int(module.dropout.rngs.count[...]) == count
     # Copies of real steps count twice in the statistics, and so does what is appended.
-    assert {f.where for f in report.findings if f.what == "statistics"} == {
+    assert {f.where for f in report.witnesses if f.what == "statistics"} == {
         "statistics['norm']['mean']",
         "statistics['norm']['var']",
     }
@@ -846,17 +846,20 @@ def test_the_report_says_where_and_by_how_much():
     x = np.arange(1, 7, dtype=np.float32).reshape(1, 6)
     mask = np.arange(6)[None] < 3
     report = leak.check(lambda x, mask: (x.sum(1), mask.any(1)), x, mask)
-    found = [f for f in report.findings if f.under == "zeros in the padding" and f.what == "value"]
+    found = [f for f in report.witnesses if f.under == "zeros in the padding" and f.what == "value"]
     # 1 + 2 + 3, and three copies of 1 in the padding; zeros there take the copies away.
     assert [(f.where, f.index, f.expected, f.got) for f in found] == [("output[0]", (0,), 9.0, 6.0)]
     text = str(report)
     assert "value of output[0] at (0,): expected 9, got 21, under the padding as given" in text
-    assert "Padding takes part in the result" in text
+    assert "A sum or mean over an axis with padding; alone it moves output[0] by up to " in text
     assert "input: x float32 [1, 6]; mask [1, 6], 3 of 6 steps real" in text
 
 
 def test_a_pass_states_its_scope():
     text = str(leak.check(jm.pool.mean, X, MASK, moves=("left",)))
+    assert "proved at the given shape, whatever padding holds: mask of output[1]" in text
+    assert "nan in the padding" not in text
+    text = str(leak.check(jm.pool.mean, X, MASK, moves=("left",), poison="all"))
     assert "no leak found" in text
     assert "This holds for these shapes, this mask and what was tried." in text
     for tried in ("nan in the padding", "3 steps of padding appended", "moved to the left"):
@@ -869,7 +872,7 @@ def test_a_pass_states_its_scope():
         (times_mask, "0 * nan is nan"),
         (root_with_where_after, "jm.ops.each_step"),
         (mask_of_its_own, "A mask is made from the mask that came in"),
-        (divides_by_padded_length, "The result depends on the padded length"),
+        (divides_by_padded_length, "A number that follows from the padded length"),
         (backward_pass_reaches_padding, "custom_vjp"),
         (mask_lost, "No mask came with this array"),
     ],

@@ -24,7 +24,9 @@ def checked(entry, moves=(), lengths=(5, 3, 1, 2)):
         pairs = entry.call(params, xs, [mask], ROWS)
         return [pair[0] if pair[1] is None else pair for pair in pairs]
 
-    return jm.leak.check(function, xs, jnp.asarray(masks[0]), moves=moves, params=entry.params)
+    return jm.leak.check(
+        function, xs, jnp.asarray(masks[0]), moves=moves, params=entry.params, poison="all"
+    )
 
 
 def obey(law, entry):

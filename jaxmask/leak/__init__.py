@@ -7,8 +7,8 @@ A proof says what it claims, and a test which shapes, masks and contents of the 
 """
 
 from jaxmask._report import Report
-from jaxmask.leak._checker import assert_padding_invariant, check
-from jaxmask.leak._findings import Finding, LeakError
+from jaxmask.leak._checking import assert_padding_invariant, check
+from jaxmask.leak._findings import Finding, LeakError, LeakReport, Witness
 from jaxmask.leak._locating import Location, locate
 from jaxmask.leak._proof.causes import Place
 from jaxmask.leak._proof.proof import Cause, ClaimReport, Link, Proof
@@ -19,11 +19,13 @@ __all__ = [
     "ClaimReport",
     "Finding",
     "LeakError",
+    "LeakReport",
     "Link",
     "Location",
     "Place",
     "Proof",
     "Report",
+    "Witness",
     "assert_causal",
     "assert_padding_invariant",
     "assert_rows_independent",

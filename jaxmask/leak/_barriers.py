@@ -60,24 +60,32 @@ def run_with_barriers(program: Any, factors: Factors, *args: Array) -> list[Any]
 
     `factors` is what the function of that name returns for a seed.
     """
-    return _Run(factors).closed(program, *args)
+    return Run(factors).closed(program, *args)
 
 
-class _Run:
-    def __init__(self, factors: Factors):
-        self._factors = factors
-        self._operations = itertools.count(1)
+class Run:
+    """One run, which numbers its operations from `first`, so that each rounds in another way."""
+
+    def __init__(self, factors: Factors, first: Any = 1):
+        self._factors, self._first = factors, first
+        self._operations = itertools.count()
 
     def closed(self, program: Any, *args: Any) -> list[Any]:
-        return [value for value, _ in self._run(program, [(arg, _is_whole(arg)) for arg in args])]
+        """The results of a program."""
+        return [value for value, _ in self.run(program, [(arg, _is_whole(arg)) for arg in args])]
 
-    def _run(self, program: Any, args: Sequence[Known]) -> list[Known]:
+    def operation(self, equation: Any, known: list[Known]) -> list[Any]:
+        """The results of an equation."""
+        return [value for value, _ in self._equation(equation, known)]
+
+    def run(self, program: Any, args: Sequence[Known]) -> list[Known]:
+        """The results of a program, and whether they are whole numbers."""
         jaxpr = getattr(program, "jaxpr", program)
         consts = [(const, _is_whole(const)) for const in getattr(program, "consts", ())]
         known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
         def read(atom: Any) -> Known:
-            return (atom.val, _is_whole(atom.val)) if hasattr(atom, "val") else known[atom]
+            return _literal(atom) if hasattr(atom, "val") else known[atom]
 
         for equation in jaxpr.eqns:
             with equation.ctx.manager:
@@ -89,18 +97,15 @@ class _Run:
         name, params = equation.primitive.name, equation.params
         if name in CALLS:
             inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
-            return self._run(inner, known)
+            return self.run(inner, known)
         values = [value for value, _ in known]
         whole = name in MOVING | EXACT | RING and all(whole for _, whole in known)
         if name in SUMS and not whole:  # their partial sums round too
             values = [self._rounded(value) for value in values]
         if name in CONTROL:
-            results = CONTROL[name](self.closed, params, values)
+            results = self._control(equation, values)
             return [(result, _is_whole(result)) for result in results]
-        bound = equation.primitive.get_bind_params(params)
-        functions, bound = bound if isinstance(bound, tuple) else ((), bound)
-        results = equation.primitive.bind(*functions, *values, **bound)
-        results = results if equation.primitive.multiple_results else [results]
+        results = self._bind(equation, values)
         exact = whole or name in MOVING or (name in EXACT and not _narrows(equation))
         if not exact:
             results = [self._rounded(result) for result in results]
@@ -108,24 +113,52 @@ class _Run:
             results = [_behind_a_barrier(result) for result in results]
         return [(result, whole or _is_whole(result)) for result in results]
 
+    def _control(self, equation: Any, values: list[Any]) -> list[Any]:
+        return CONTROL[equation.primitive.name](self.closed, equation.params, values)
+
+    def _bind(self, equation: Any, values: list[Any]) -> list[Any]:
+        return bind(equation, values)
+
     def _rounded(self, x: Any) -> Any:
-        if not _is_inexact(x) or (name := jnp.finfo(x.dtype).dtype.name) not in self._factors:
+        if not is_inexact(x) or (name := jnp.finfo(x.dtype).dtype.name) not in self._factors:
             return x
         if jnp.iscomplexobj(x):
-            return jax.lax.complex(self._rounded(x.real), self._rounded(x.imag))
-        return x * _drawn(self._factors[name], x.shape, next(self._operations))
+            return self._rounded(x.real) + 1j * self._rounded(x.imag)
+        return x * _drawn(self._factors[name], x.shape, self._first + next(self._operations))
 
 
-def _is_inexact(x: Any) -> bool:
+def bind(equation: Any, values: list[Any]) -> list[Any]:
+    """The results of an equation, without what is inside of it."""
+    bound = equation.primitive.get_bind_params(equation.params)
+    functions, bound = bound if isinstance(bound, tuple) else ((), bound)
+    results = equation.primitive.bind(*functions, *values, **bound)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """No LLVM optimisations: for few runs on small arrays they would take most of the time."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether an array holds floating point or complex numbers."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
+def _literal(atom: Any) -> Known:
+    value = atom.val
+    if isinstance(value, bool | int | float | complex):
+        value = np.asarray(value, atom.aval.dtype)
+    return value, _is_whole(value)
+
+
 def _behind_a_barrier(x: Any) -> Any:
-    return jax.lax.optimization_barrier(x) if _is_inexact(x) else x
+    traced = isinstance(x, jax.core.Tracer)
+    return jax.lax.optimization_barrier(x) if traced and is_inexact(x) else x
 
 
 def _is_whole(x: Any) -> bool:
-    if not _is_inexact(x):
+    if not is_inexact(x):
         return True
     if isinstance(x, jax.core.Tracer) or np.size(x) > 1:
         return False
@@ -144,10 +177,10 @@ def _narrows(equation: Any) -> bool:
 
 # ------------------------------------------------------------------------- loops and branches
 
-Run = Callable[..., list[Any]]
+Closed = Callable[..., list[Any]]
 
 
-def _scan(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
+def _scan(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
     consts, carry, xs = _split(values, params["num_consts"], params["num_carry"])
 
     def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -159,7 +192,7 @@ def _scan(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
     return [*carry, *ys]
 
 
-def _while(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
+def _while(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
     conditions, consts, carry = _split(values, params["cond_nconsts"], params["body_nconsts"])
     return jax.lax.while_loop(
         lambda carry: run(params["cond_jaxpr"], *conditions, *carry)[0],
@@ -168,7 +201,7 @@ def _while(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
     )
 
 
-def _cond(run: Run, params: dict[str, Any], values: list[Any]) -> list[Any]:
+def _cond(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
     branches = [lambda *args, branch=b: run(branch, *args) for b in params["branches"]]
     return jax.lax.switch(values[0], branches, *values[1:])
 
@@ -188,17 +221,23 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @functools.cache
 def factors(seed: int) -> Factors:
-    """For each floating point type, factors 1 + k ε of results with |k| <= 2, or 1 for seed 0."""
-    rng = np.random.default_rng(seed)
+    """For each floating point type, factors 1 + k ε of results with |k| <= 2; none for seed 0."""
+    if not seed:
+        return {}
     # With only two levels, half of all differences of two results would not change.
-    steps = rng.integers(-2, 3, size=_LENGTH) if seed else np.zeros(_LENGTH)
+    steps = np.random.default_rng(seed).integers(-2, 3, size=_LENGTH)
     types = {name: jnp.dtype(name) for name in _FLOATS}
     return {n: (1 + steps * float(jnp.finfo(t).eps)).astype(t) for n, t in types.items()}
 
 
-def _drawn(table: Array, shape: tuple[int, ...], operation: int) -> Array:
+def _drawn(table: Any, shape: tuple[int, ...], operation: Any) -> Any:
     """Factors for the entries of an array, which differ by operation."""
     size, start = math.prod(shape), operation * 257 % _LENGTH
+    if not isinstance(start, int):
+        return table[(start + jnp.arange(size, dtype=jnp.uint32)) % _LENGTH].reshape(shape)
     if start + size <= _LENGTH:
         return table[start : start + size].reshape(shape)
-    return jnp.resize(jnp.concatenate([table[start:], table[:start]]), shape)
+    both = (table[start:], table[:start])
+    if isinstance(table, np.ndarray):
+        return np.resize(np.concatenate(both), shape)
+    return jnp.resize(jnp.concatenate(both), shape)

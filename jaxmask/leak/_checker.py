@@ -2,172 +2,68 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import jax
 import numpy as np
 
-from jaxmask import _check
-from jaxmask._report import Report
-from jaxmask._types import PyTree
-from jaxmask.leak._findings import BY_OPERATION, Finding, LeakError, text_of
-from jaxmask.leak._layouts import MOVES, Layout, layouts
+from jaxmask.leak._blaming import Blame
+from jaxmask.leak._findings import (
+    BY_OPERATION,
+    LeakReport,
+    Witness,
+    findings_of,
+    text_of,
+)
+from jaxmask.leak._layouts import Layout, layouts
 from jaxmask.leak._outputs import attributable, is_inexact
 from jaxmask.leak._padding import Padding, copies, is_constant, paddings, plausible
-from jaxmask.leak._program import Program, Result, first_line
-from jaxmask.leak._proof.prove import prove
+from jaxmask.leak._program import Result
+from jaxmask.leak._proof.proof import ClaimReport, Proof
+from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._reading import Part, difference, emptiness, no_gradient, parts, with_tolerance
-from jaxmask.leak._scope import misshapen, scope
-from jaxmask.leak._subject import WHERE, Subject, make_subject
+from jaxmask.leak._scope import Scope, misshapen, scope
+from jaxmask.leak._subject import WHERE, Subject, first_line
+from jaxmask.leak._tracing import traced
 
-
-def check(
-    fn: Any, x: PyTree, mask: Any, *, moves: tuple[str, ...] = (), params: PyTree = None
-) -> Report[Finding]:
-    """Test whether padding changes the results of a function, in value or in gradient.
-
-    The padding is filled with nan, infinities, huge and ordinary values, sentinels such as 0 and
-    -1, and copies of real steps; 1, 2 and 3 steps of padding are appended on the right, and as many
-    as the input has. Values and masks at real steps must not change. Nor must the gradients for a
-    fixed random cotangent at real steps, in `x` at real steps and in the parameters; in `x` at
-    padded steps they must be 0 while the padding is finite and of unit scale.
-
-    XLA may hide a leak: under jit it turns a product with a mask into a select, so that nan stays
-    in the padding; in another program, or op by op, it spreads. So every content of the
-    padding is tried in two programs, and a leak in either is reported: compiled whole, as XLA
-    optimises it by default (on CPU without LLVM's optimisations, which do not change what is
-    computed), and, at the smallest shape with padding, with a barrier after each operation, also
-    within loops, branches and backward passes (not within Pallas kernels and foreign calls).
-
-    At the same shape results must agree bit for bit. Between shapes each entry may differ by
-
-        4 * spread + 4 ε |entry|
-
-    where ε is that of its type, and `spread` is how far the entry moves at most in twelve runs in
-    which the result of each rounding operation moves by up to two units in the last place at
-    random. Matrix products run at the highest precision unless JAX is configured otherwise.
-
-    This is a test and not a proof. It does not cover: padding beyond twice the length (buckets,
-    blocks); leaks that only other real values show (a maximum that takes 0 for padding is right if
-    all of `x` is above 0, so include both signs); second derivatives and forward mode; state of a
-    module other than batch statistics; results that are wrong for any padding; changes below the
-    tolerance.
-
-    Args:
-      fn: any function that `jax.jit` can trace, from jaxmask or not: `fn(x, mask)`, or
-        `fn(params, x, mask)` with `params`, or an `nnx.Module` called as `module(x, mask)`, whose
-        parameters are `params` and whose batch statistics after the call are one more result. The
-        module itself does not change. Arrays that `fn` closes over are constants.
-      x: `[batch, time, ...]`, floating, integer or boolean, or a pytree of such arrays; `[batch,
-        ...]` under a row mask. The padding of integers is filled with 0, -1, -100, the lowest and
-        the highest integer of the dtype, and values in the range of the real ones.
-      mask: `[batch, time]`, boolean; or a row mask `[batch]`, whose padding is rows; or `Segments`,
-        in which case each sequence is also checked against the others in its row.
-      moves: layouts to try in addition, for functions that promise to take them. `"left"`: padding
-        on the left. `"holes"`: padding between real steps. `"empty"`: rows without real steps,
-        which must give 0 and False if pooled, else False and finite values, and change no other
-        row. `"permute"`: rows in another order, and rows replaced by others, which must change no
-        other row.
-      params: a pytree of arrays.
-
-    Returns:
-      A `Report`: `.ok`, `.findings`, and a text that says what was and was not tried. In a tuple
-      `(values, boolean mask)`, anywhere in the output, entries count where the mask is True. Of any
-      other array (a loss, a carry) all entries count; with more padding it may grow by zeros only.
-
-    Raises:
-      TypeError, ValueError, MaskError: if an argument is not as above, or the mask marks nothing
-        as real. Errors of `fn` at the given shapes are raised; at longer ones they are reported as
-        not tested.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
-      >>> jm.leak.check(lambda x, mask: (jnp.where(mask, x, 0).mean(1), mask.any(1)), x, mask).ok
-      False
-      >>> jm.leak.check(jm.pool.mean, x, mask, moves=("left", "holes", "empty")).ok
-      True
-    """
-    for move in moves:
-        _check.choice(move, MOVES, WHERE, "moves")
-    subject = make_subject(fn, x, mask, params)
-    of_steps = [move for move in moves if move != "permute"]
-    if subject.marks.ndim == 1 and of_steps:
-        raise ValueError(
-            f"{WHERE}: the moves {of_steps} need a mask [batch, time], got a row mask [batch]."
-        )
-    # The nan and inf in the padding are deliberate.
-    with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
-        report = _Checker(subject).report(tuple(dict.fromkeys(moves)))
-    if report.ok:
-        return report
-    lines = report.text.splitlines()
-    first = next(k for k, line in enumerate(lines) if line.startswith("  input: "))
-    located = _located(fn, x, mask, params)
-    return replace(report, text="\n".join([*lines[:first], *located, *lines[first:]]))
-
-
-def _located(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Iterator[str]:
-    """The operations that let padding in at the given shape, if a proof finds some."""
-    try:
-        proof = prove(fn, x, mask, params=params, witness=False)
-    except Exception:  # no padding at this shape, or a function that is not the same twice
-        return
-    for cause in proof.blame:
-        yield f"  let in by {cause}"
-
-
-def assert_padding_invariant(
-    fn: Any, x: PyTree, mask: Any, *, moves: tuple[str, ...] = (), params: PyTree = None
-) -> None:
-    """Raise a `LeakError` with the text of the report if `check` finds a leak, for use in tests.
-
-    Args:
-      fn: as in `check`.
-      x: as in `check`.
-      mask: as in `check`.
-      moves: as in `check`.
-      params: as in `check`.
-
-    Raises:
-      LeakError: an `AssertionError`, if padding leaks. Other errors as in `check`.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
-      >>> jm.leak.assert_padding_invariant(jm.ops.softmax, x, mask)
-    """
-    report = check(fn, x, mask, moves=moves, params=params)
-    if not report.ok:
-        raise LeakError(str(report))
-
-
+NO_PADDING = (
+    "padding at the given shape: the mask has none, so that nothing could be concluded from it; "
+    "some was appended"
+)
 SAMPLES = 13  # runs that measure rounding: one that rounds as usual, and twelve at random
 
 
-class _Checker:
-    def __init__(self, subject: Subject):
-        self.subject = subject
-        self.program = _traced(subject)
+class Checker:
+    """Compares a function with itself on other layouts and contents of the padding."""
+
+    def __init__(self, subject: Subject, proofs: Proofs, *, everything: bool):
+        self.subject, self.proofs = subject, proofs
+        self.program = traced(subject, proofs)
         self.given = Layout("", "", subject.x.arrays, subject.marks)
         self.batch = len(subject.marks)
-        self.findings: list[Finding] = []
+        self.witnesses: list[Witness] = []
+        self.judged: dict[str, Proof | None] = {}
+        self.undecided: dict[tuple[str, str], ClaimReport] = {}
+        self.undecided_at_first = False
         self.notes: dict[str, None] = {}
         self.tried: dict[str, None] = {}
+        self.poisoned: dict[str, None] = {}
         self.baseline = [copies(leaf, self.given.real) for leaf in subject.x.arrays]
+        self.everything = everything
+        self.by_operation = self._runs_by_operation()
+        self.whole = everything or not self.by_operation
         # Some devices do not sum in the same order twice.
         once, again = (self._read(self.given, self.baseline) for _ in range(2))
         self.repeats = all(difference(a, b, 0.0) is None for a, b in zip(once, again, strict=True))
-        self.has_barriers = self._runs_with_barriers()
         self.references: dict[tuple[tuple[int, ...], int, bool], list[Part]] = {}
 
-    def report(self, moves: tuple[str, ...]) -> Report[Finding]:
+    def report(self, moves: tuple[str, ...]) -> LeakReport:
+        """Try everything, and find the lines that are to blame."""
         self._check_something_is_real()
         padded = False
         for layout in layouts(self.given.x, self.given.marks, self.subject.max_segments, moves):
             examined = self._examine(layout)
             padded |= examined and not layout.real.all()
         self._note_limits_of_x("permute" in moves)
+        self._note_other_masks()
         if not padded:
             notes = "; ".join(self.notes)
             raise ValueError(
@@ -176,10 +72,32 @@ class _Checker:
             )
         if self.program.why_no_gradients:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
-        at = self._smallest_with_padding if self.has_barriers else None
-        tried = scope(self.program, tuple(self.tried), repeats=self.repeats, barriers_at=at)
-        fields = self.subject.name, tuple(self.findings), tuple(tried), tuple(self.notes)
-        return Report(*fields, text=text_of(*fields))
+        witnesses = tuple(self.witnesses)
+        proof = next(iter(self.judged.values()), None)
+        report = LeakReport(
+            self.subject.name,
+            findings_of(witnesses, Blame(self.subject, self.proofs, proof)),
+            tuple(scope(self.program, self._scope())),
+            tuple(self.notes),
+            proved=self._proved(proof),
+            undecided=tuple(self.undecided.values()),
+            witnesses=witnesses,
+        )
+        return replace(report, text=text_of(report))
+
+    def _proved(self, proof: Proof | None) -> tuple[ClaimReport, ...]:
+        seen = {(w.what, w.where) for w in self.witnesses if not w.move}
+        claims = proof.claims if proof else ()
+        return tuple(c for c in claims if c.verdict == "proved" and (c.what, c.where) not in seen)
+
+    def _scope(self) -> Scope:
+        return Scope(
+            layouts=tuple(self.tried),
+            poisoned=tuple(self.poisoned),
+            repeats=self.repeats,
+            whole=self.whole,
+            by_operation_at=self._smallest_with_padding if self.by_operation else None,
+        )
 
     # --------------------------------------------------------------------- one layout
 
@@ -190,39 +108,85 @@ class _Checker:
         given = layout.move == ""
         self._note_unattributable(layout)
         x = [copies(leaf, layout.real) for leaf in layout.x]
-        result = self.program.run(layout, x)
+        result = self._run(layout, x)
         if not given:
             want, got = self._reference(layout), self._parts(layout, result)
-            self.findings += self._compared(want, got, layout, layout.name, across=True)
+            self.witnesses += self._compared(want, got, layout, layout.name, across=True)
             self.tried[layout.name] = None
         under = layout.name or "copies of real steps in the padding"
-        self.findings += _unequal(no_gradient(result, self.subject, layout), layout, under)
+        self.witnesses += _unequal(no_gradient(result, self.subject, layout), layout, under)
         if layout.emptied:
             pairs = emptiness(result, self.subject, layout, self.program.by_row)
-            self.findings += _unequal(pairs, layout, under)
+            self.witnesses += _unequal(pairs, layout, under)
         if layout.real.all():
             if given:
-                self.notes["padding at the given shape: the mask has none"] = None
+                self.notes[NO_PADDING] = None
             return True
-        found = self._poisoned(layout, x)
-        if self.has_barriers and layout.marks.shape == self._smallest_with_padding:
-            # One finding per array is enough, and the one without barriers says more.
-            known = {(finding.what, finding.where) for finding in found}
-            more = self._poisoned(layout, x, seed=0)
-            found += [finding for finding in more if (finding.what, finding.where) not in known]
-        self.findings += found
+        open_claims = self._open_claims(layout)
+        if not self.everything and open_claims == {}:
+            return True
+        self.poisoned[layout.name or "the given padding"] = None
+        found = self._poisoned(layout, x, None if self.whole else 0)
+        if self.whole and self.by_operation and layout.marks.shape == self._smallest_with_padding:
+            # One witness per array is enough, and the one without barriers says more.
+            known = {(w.what, w.where) for w in found}
+            more = self._poisoned(layout, x, 0)
+            found += [w for w in more if (w.what, w.where) not in known]
+        self.witnesses += found
+        self._note_undecided(open_claims or {})
         return True
+
+    def _open_claims(self, layout: Layout) -> dict[tuple[str, str], ClaimReport] | None:
+        """What is not proved on a layout; empty if nothing need be tried, None if all must be.
+
+        A proof is asked for at the given shape, and once for each move. What more padding does,
+        the comparison with the given layout shows.
+        """
+        asked = layout.move
+        if layout.focus:
+            return None
+        if asked == "append" and self.undecided_at_first:
+            longest = layout.marks.shape[-1] == 2 * self.given.marks.shape[-1]
+            return None if longest else {}  # more padding holds more draws of each content
+        if asked in self.judged or (asked in ("permute", "append") and self.judged):
+            return {}
+        proof = None
+        if layout.real.any():
+            try:
+                proof = self.proofs.of(layout.x, layout.marks)
+            except Exception as error:
+                self.notes[f"proof: {first_line(error)}"] = None
+            self.judged[asked] = proof
+        if proof is None:
+            return None
+        # What is proved in finite mode may fail where an intermediate is infinite: sqrt at 0.
+        found = {
+            (c.what, c.where): c
+            for c in proof.claims
+            if c.verdict != "proved" or c.assumed == "finite"
+        }
+        self.undecided_at_first |= len(self.judged) == 1 and bool(found)
+        return found
+
+    def _note_undecided(self, claims: dict[tuple[str, str], ClaimReport]) -> None:
+        seen = {(w.what, w.where) for w in self.witnesses}
+        values = any(not w.of_gradient for w in self.witnesses)
+        for key, claim in claims.items():
+            follows = values and key[0].startswith("gradient")
+            if claim.verdict != "proved" and key not in seen and not follows:
+                self.undecided.setdefault(key, claim)
 
     def _poisoned(
         self, layout: Layout, baseline: list[np.ndarray], seed: int | None = None
-    ) -> list[Finding]:
+    ) -> list[Witness]:
         """Differences between each content of the padding and copies of real steps, `baseline`."""
         want = (self._read if self.repeats else self._measured)(layout, baseline, seed)
-        found: list[Finding] = []
+        prefix = BY_OPERATION if seed is not None and self.whole else ""
+        found: list[Witness] = []
         for padding in self._contents(layout):
-            names = ("" if seed is None else BY_OPERATION, layout.name, padding.name)
+            names = (prefix, layout.name, padding.name)
             under = ", ".join(filter(None, names))
-            result = self.program.run(layout, padding.x, seed)
+            result = self._run(layout, padding.x, seed)
             got = self._parts(layout, result)
             found += self._compared(want, got, layout, under, across=False)
             if padding.moderate:
@@ -250,8 +214,8 @@ class _Checker:
             return False
         shape = misshapen(self.program.slots, slots)
         if shape:
-            finding = Finding("output", "output", layout.name, layout.move, text=shape)
-            self.findings.append(finding)
+            finding = Witness("output", "output", layout.name, layout.move, text=shape)
+            self.witnesses.append(finding)
         return not shape
 
     def _reference(self, layout: Layout) -> list[Part]:
@@ -265,7 +229,7 @@ class _Checker:
 
     def _compared(
         self, want: list[Part], got: list[Part], layout: Layout, under: str, *, across: bool
-    ) -> Iterator[Finding]:
+    ) -> Iterator[Witness]:
         other_masks = set()
         for a, b in self._comparable(want, got, layout, across=across):
             if a.mask_where in other_masks:
@@ -276,7 +240,7 @@ class _Checker:
                 what = "mask" if a.what == "count" else a.what
                 other_masks |= {a.where} if what == "mask" else set()
                 unmasked = a.what == "value" and a.where in self.program.in_time
-                yield Finding(what, a.where, under, layout.move, *worst, unmasked=unmasked)
+                yield Witness(what, a.where, under, layout.move, *worst, unmasked=unmasked)
 
     def _comparable(
         self, want: list[Part], got: list[Part], layout: Layout, *, across: bool
@@ -312,7 +276,7 @@ class _Checker:
                 "nothing in it is real, so nothing could be compared. Is the mask right, or are "
                 "the rows too short?"
             )
-            self.findings.append(Finding("output", "output", "", "", text=text))
+            self.witnesses.append(Witness("output", "output", "", "", text=text))
 
     def _note_unattributable(self, layout: Layout) -> None:
         for slot in self.program.slots if layout.focus else ():
@@ -320,6 +284,18 @@ class _Checker:
             if slot.what == "value" and not attributable(slot, pooled_rows):
                 text = f"{slot.where} does not say which sequence an entry belongs to"
                 self.notes[f"{layout.name}: {text}"] = None
+
+    def _note_other_masks(self) -> None:
+        unmasked = {slot.where: slot.array for slot in self.program.slots if slot.mask is None}
+        for where, mask in unmasked.items():
+            values = unmasked.get(f"{where[:-3]}[0]")
+            is_mask = mask.dtype == np.bool_ and mask.ndim in (1, 2)
+            if where.endswith("[1]") and values is not None and is_mask:
+                self.notes[
+                    f"padding of {where[:-3]}[0] {list(values.shape)}: {where} is not read as the "
+                    f"mask of {where[:-3]}[0], since its shape {list(mask.shape)} is not that of "
+                    "its leading axes; every entry counts"
+                ] = None
 
     def _note_limits_of_x(self, permuted: bool) -> None:
         if permuted and self.batch == 1:
@@ -339,20 +315,23 @@ class _Checker:
 
     # --------------------------------------------------------------------- running
 
+    def _run(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> Result:
+        return self.program.run(layout, x, seed if self.whole else seed or 0)
+
     def _read(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> list[Part]:
-        return self._parts(layout, self.program.run(layout, x, seed))
+        return self._parts(layout, self._run(layout, x, seed))
 
     def _parts(self, layout: Layout, result: Result) -> list[Part]:
         return parts(result, self.subject, layout, self.program.by_row)
 
     def _measured(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> list[Part]:
         """The results of a layout, with the tolerance of each entry."""
-        seeds = range(SAMPLES) if self.has_barriers else ()
+        seeds = range(SAMPLES) if self.by_operation else ()
         return with_tolerance(
             self._read(layout, x, seed), [self._read(layout, x, s) for s in seeds]
         )
 
-    def _runs_with_barriers(self) -> bool:
+    def _runs_by_operation(self) -> bool:
         try:
             self.program.run(self.given, self.baseline, 0)
         except Exception as error:
@@ -361,23 +340,7 @@ class _Checker:
         return True
 
 
-def _unequal(pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> Iterator[Finding]:
+def _unequal(pairs: Iterator[tuple[Part, Part]], layout: Layout, under: str) -> Iterator[Witness]:
     for want, got in pairs:
         if (worst := difference(want, got, 0.0)) is not None:
-            yield Finding(got.what, got.where, under, layout.move, *worst)
-
-
-def _precision() -> str:
-    # Off the CPU, float32 products may round like shorter types, differently for each shape.
-    return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
-
-
-def _traced(subject: Subject) -> Program:
-    try:
-        program = Program(subject)
-    except Exception as error:
-        error.add_note(f"{WHERE} traces the function with `jax.jit`; this is what it raised.")
-        raise
-    if not program.slots:
-        raise ValueError(f"{WHERE}: `fn` must return at least one array, got none.")
-    return program
+            yield Witness(got.what, got.where, under, layout.move, *worst)

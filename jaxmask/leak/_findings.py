@@ -1,7 +1,15 @@
 """What `leak.check` found, and its text."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from jaxmask._report import Report
+from jaxmask.leak._layouts import MOVES
+from jaxmask.leak._proof.causes import Place
+from jaxmask.leak._proof.proof import ClaimReport, source_of
+
+Locate: TypeAlias = "Callable[[str, list[Witness]], list[Finding]]"
 NON_FINITE = {"nan", "inf", "-inf"}
 BY_OPERATION = "operation by operation"  # begins `under` where only the program with barriers leaks
 
@@ -21,7 +29,7 @@ class LeakError(AssertionError):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Witness:
     """An array that padding changed, at the entry that changed most.
 
     Attributes:
@@ -38,7 +46,7 @@ class Finding:
       unmasked: whether the array has a time axis and no mask, so that every entry counts.
 
     Example:
-      >>> print(Finding("value", "output[0]", "nan in the padding", "", (0,), 1.0, float("nan")))
+      >>> print(Witness("value", "output[0]", "nan in the padding", "", (0,), 1.0, float("nan")))
       value of output[0] at (0,): expected 1, got nan, under nan in the padding
     """
 
@@ -53,6 +61,11 @@ class Finding:
     text: str = ""
     unmasked: bool = False
 
+    @property
+    def of_gradient(self) -> bool:
+        """Whether it is a gradient that changed."""
+        return self.what.startswith("gradient")
+
     def __str__(self) -> str:
         subject = SUBJECTS.get(self.what, "{}").format(self.where)
         if self.text:
@@ -60,6 +73,66 @@ class Finding:
         at = f" at {self.index}" if self.index else ""
         numbers = f"expected {_short(self.expected)}, got {_short(self.got)}"
         return f"{subject}{at}: {numbers}, under {self.under}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mistake: an operation that lets padding in, or a way in which results depend on it.
+
+    Attributes:
+      what: in words.
+      mend: what to do instead.
+      place: the line of the user's code; None where it could not be found.
+      moved: how far this mistake alone moves the results.
+      reaches: the paths of these results.
+      witnesses: the arrays that changed; empty where those of another finding show it too.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
+      >>> (finding,) = jm.leak.check(lambda x, mask: (x.max(1), mask.any(1)), x, mask).findings
+      >>> finding.what
+      'an extreme over an axis with padding'
+    """
+
+    what: str
+    mend: str
+    place: Place | None = None
+    moved: str = ""
+    reaches: tuple[str, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
+
+    def __str__(self) -> str:
+        at = f"{self.place}{source_of(self.place)}: " if self.place else ""
+        moved = f"; alone it moves {self.moved}" if self.moved else ""
+        return f"{at}{self.what[:1].upper()}{self.what[1:]}{moved}. {self.mend}"
+
+
+@dataclass(frozen=True)
+class LeakReport(Report[Finding]):
+    """What `leak.check` proved, tried and found; `str()` of it is the text.
+
+    Attributes:
+      name: the function that was checked.
+      findings: one for each mistake; empty if none was found.
+      tried: what was tried.
+      not_tested: what could not be tried, and why.
+      text: all of that for people to read.
+      proved: the results that were proved, at the given shapes and mask.
+      undecided: the results that were neither proved nor seen to change.
+      witnesses: each array that changed, with what was done to the padding.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
+      >>> report = jm.leak.check(jm.pool.mean, x, mask)
+      >>> report.ok, len(report.proved), report.undecided
+      (True, 4, ())
+    """
+
+    proved: tuple[ClaimReport, ...] = ()
+    undecided: tuple[ClaimReport, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
 
 
 SUBJECTS = {
@@ -71,35 +144,71 @@ SUBJECTS = {
 }
 
 
-def text_of(
-    name: str, findings: tuple[Finding, ...], tried: tuple[str, ...], not_tested: tuple[str, ...]
-) -> str:
+def findings_of(witnesses: tuple[Witness, ...], locate: Locate) -> tuple[Finding, ...]:
+    """One finding for each mistake: those with a line, and what these do not explain.
+
+    A gradient follows its value, and what is seen at the given shape is seen at others too.
+    """
+    values = [witness for witness in witnesses if not witness.of_gradient]
+    by_array = _by_array(values or list(witnesses))
+    found: dict[Any, Finding] = {}
+    for move in ("", "append", *MOVES, "segments"):
+        groups = [group for group in by_array.values() if group[0].move == move]
+        if not groups:
+            continue
+        located = locate(move, [w for group in groups for w in group if w.move == move])
+        explained = {name for finding in located for name in finding.reaches}
+        left = [group for group in groups if group[0].where not in explained]
+        for finding in (*located, *_by_hint(left)):
+            found.setdefault(finding.place or finding.what, finding)
+    return tuple(found.values())
+
+
+def _by_array(witnesses: list[Witness]) -> dict[tuple[str, str], list[Witness]]:
+    """The witnesses by array, in each those of the given shape and of finite numbers first."""
+    found: dict[tuple[str, str], list[Witness]] = {}
+    for witness in witnesses:
+        found.setdefault((witness.what, witness.where), []).append(witness)
+    order = ("", "append", *MOVES, "segments").index
+    for group in found.values():
+        group.sort(key=lambda w: (order(w.move), w.difference == float("inf")))
+    return dict(sorted(found.items(), key=lambda item: RANK.get(item[0][0], len(RANK))))
+
+
+def _by_hint(groups: list[list[Witness]]) -> list[Finding]:
+    """A finding for each kind of change."""
+    found: dict[str, list[Witness]] = {}
+    for group in groups:
+        found.setdefault(hint_of(group), []).extend(group)
+    return [Finding(*HINTS[hint], witnesses=tuple(group)) for hint, group in found.items()]
+
+
+def text_of(report: LeakReport) -> str:
     """The text of a report."""
-    lines = [f"leak.check of {name}: {'padding leaks' if findings else 'no leak found'}."]
-    for group in _groups(findings):
-        lines.append(f"- {group[0]}")
-        if len(group) > 1:
-            lines.append(f"  Also under: {_listed([f.under for f in group[1:]])}.")
-        lines.append(f"  {_hint(group, findings)}")
-    lines += [f"  {line}" for line in tried]
-    lines += [f"  not tested: {line}" for line in not_tested]
-    if not findings:
+    verdict = "padding leaks" if report.findings else "no leak found"
+    lines = [f"leak.check of {report.name}: {verdict}."]
+    for finding in report.findings:
+        lines.append(f"- {finding}")
+        lines += [f"  {line}" for line in _seen(finding.witnesses)]
+    lines += [f"  undecided: {claim}" for claim in report.undecided]
+    if report.proved:
+        names = list(dict.fromkeys(f"{claim.what} of {claim.where}" for claim in report.proved))
+        lines.append(f"  proved at the given shape, whatever padding holds: {_listed(names, 8)}")
+    lines += [f"  {line}" for line in report.tried]
+    lines += [f"  not tested: {line}" for line in report.not_tested]
+    if report.ok:
         lines.append("  This holds for these shapes, this mask and what was tried.")
     return "\n".join(lines)
 
 
+def _seen(witnesses: tuple[Witness, ...]) -> Iterator[str]:
+    for group in _by_array(list(witnesses)).values():
+        yield f"seen: {group[0]}"
+        if len(group) > 1:
+            yield f"  also under: {_listed([w.under for w in group[1:]])}"
+
+
 RANK = {"output": 0, "mask": 1, "value": 2, "statistics": 3}
-
-
-def _groups(findings: tuple[Finding, ...]) -> list[list[Finding]]:
-    """The findings by array, in each the most informative one first."""
-    found: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        found.setdefault((finding.what, finding.where), []).append(finding)
-    # A finite change says more than nan.
-    groups = [sorted(g, key=lambda f: f.difference == float("inf")) for g in found.values()]
-    # Gradients last: if a value is wrong, so is its gradient.
-    return sorted(groups, key=lambda g: RANK.get(g[0].what, len(RANK)))
 
 
 def _listed(names: list[str], most: int = 6) -> str:
@@ -112,91 +221,91 @@ def _short(value: complex) -> str:
     return f"{value:.6g}"
 
 
-def _hint(group: list[Finding], findings: tuple[Finding, ...]) -> str:
-    first, moves = group[0], [finding.move for finding in group]
+def hint_of(group: list[Witness]) -> str:
+    """What is to be said about the changes of one array."""
+    first, moves = group[0], [witness.move for witness in group]
     if first.what == "output":
-        return HINTS["output"]
-    if first.what.startswith("gradient"):
-        return HINTS[_gradient_hint(first, findings)]
+        return "output"
+    if first.of_gradient:
+        if all(w.under.startswith(BY_OPERATION) for w in group):
+            return "barriers"
+        return "gradient" if first.difference == float("inf") else "backward"
     if first.unmasked:
-        return HINTS["unmasked"]
+        return "unmasked"
     if first.what == "mask" and moves[0] in ("", "append"):
-        return HINTS["mask"]
+        return "mask"
     if "" not in moves:
-        return HINTS[moves[0]]
-    if all(f.under.startswith(BY_OPERATION) for f in group):
-        return HINTS["barriers"]
-    contents = {f.under.split(", ")[-1].removesuffix(" in the padding") for f in group}
-    return HINTS["multiply" if contents <= NON_FINITE else "value"]
-
-
-def _gradient_hint(first: Finding, findings: tuple[Finding, ...]) -> str:
-    if any(not finding.what.startswith("gradient") for finding in findings):
-        return "follows"
-    if first.under.startswith(BY_OPERATION):
+        return moves[0]
+    if all(w.under.startswith(BY_OPERATION) for w in group):
         return "barriers"
-    return "gradient" if first.difference == float("inf") else "backward"
+    contents = {w.under.split(", ")[-1].removesuffix(" in the padding") for w in group}
+    return "multiply" if contents <= NON_FINITE else "value"
 
 
-HINTS = {
+HINTS: dict[str, tuple[str, str]] = {
     "value": (
-        "Padding takes part in the result. Before anything mixes steps, replace it by the identity "
-        "of what follows, `jm.ops.fill(x, mask, value)`, or use `jm.pool` and `jm.ops`."
+        "padding takes part in the result",
+        "Before anything mixes steps, replace it by the identity of what follows, `jm.ops.fill(x, "
+        "mask, value)`, or use `jm.pool` and `jm.ops`.",
     ),
     "multiply": (
-        "Finite padding is ignored, nan and inf are not: 0 * nan is nan. Select instead of "
-        "multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
+        "finite padding is ignored, nan and inf are not: 0 * nan is nan",
+        "Select instead of multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`.",
     ),
     "barriers": (
-        "This is right only because XLA turned a product with a mask into a select; elsewhere it "
-        "may remain a product, and 0 * nan is nan. Select instead of multiplying: "
-        "`jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`."
+        "this is right only because XLA turned a product with a mask into a select; elsewhere it "
+        "may remain a product, and 0 * nan is nan",
+        "Select instead of multiplying: `jnp.where(mask, x, 0)`, or `jm.ops.fill(x, mask)`.",
     ),
     "gradient": (
-        "The value is right. Masking the result is not enough for its gradient: nan times a zero "
-        "cotangent is nan. Replace the padding before the function runs: "
-        "`jm.ops.each_step(f, x, mask)` shows `f` copies of real steps."
+        "the value is right and its gradient is not: nan times a zero cotangent is nan",
+        "Masking the result is not enough. Replace the padding before the function runs: "
+        "`jm.ops.each_step(f, x, mask)` shows `f` copies of real steps.",
     ),
     "backward": (
-        "The value is right and its gradient is not: look for a `custom_vjp` whose backward pass "
-        "ignores the mask, or for padding that cancels out in the value only."
+        "the value is right and its gradient is not",
+        "Look for a `custom_vjp` whose backward pass ignores the mask, or for padding that cancels"
+        " out in the value only.",
     ),
-    "follows": "Fix the value first: its gradient follows.",
     "mask": (
+        "a mask depends on padding",
         "A mask is made from the mask that came in, never from values in the padding or from the "
-        "padded length."
+        "padded length.",
     ),
     "unmasked": (
-        "No mask came with this array, so every entry counts. Return the pair `(y, mask)` if some "
-        "of it is padding; if not, padding takes part in it: `jm.ops.fill(x, mask)` first."
+        "no mask came with this array, so every entry counts",
+        "Return the pair `(y, mask)` if some of it is padding; if not, padding takes part in it: "
+        "`jm.ops.fill(x, mask)` first.",
     ),
     "output": (
+        "the output cannot be compared",
         "In a tuple `(values, boolean mask)` entries count where the mask is True; of any other "
-        "array all count. See `jm.leak.check`."
+        "array all count. See `jm.leak.check`.",
     ),
     "append": (
-        "The result depends on the padded length. Count real steps (`mask.sum(1)`, "
-        "`jm.masks.positions`), not `x.shape[1]`; a window or stride must not start from the "
-        "padded end."
+        "the result depends on the padded length",
+        "Count real steps (`mask.sum(1)`, `jm.masks.positions`), not `x.shape[1]`; a window or "
+        "stride must not start from the padded end.",
     ),
     "segments": (
-        "Sequences of a packed row see each other. Separate them by their ids: "
-        "`jm.masks.same_segment`, or `jm.pool` and `jm.ops` with `Segments` in place of the mask."
+        "sequences of a packed row see each other",
+        "Separate them by their ids: `jm.masks.same_segment`, or `jm.pool` and `jm.ops` with "
+        "`Segments` in place of the mask.",
     ),
     "left": (
-        "The result depends on where in the row the real steps are. Use `jm.masks.positions(mask)` "
-        "for positions, or `jm.ops.compact(x, mask)` first."
+        "the result depends on where in the row the real steps are",
+        "Use `jm.masks.positions(mask)` for positions, or `jm.ops.compact(x, mask)` first.",
     ),
     "holes": (
-        "Padding between real steps is not skipped: a mask is not a length. Use "
-        "`jm.masks.positions(mask)`, or `jm.ops.compact(x, mask)` first."
+        "padding between real steps is not skipped: a mask is not a length",
+        "Use `jm.masks.positions(mask)`, or `jm.ops.compact(x, mask)` first.",
     ),
     "empty": (
-        "A row without a real step must give 0 and False, and change no other row: guard the "
-        "division (`jnp.maximum(count, 1)`) and replace the maximum of nothing."
+        "a row without a real step must give 0 and False, and change no other row",
+        "Guard the division (`jnp.maximum(count, 1)`) and replace the maximum of nothing.",
     ),
     "permute": (
-        "The result of a row depends on other rows or on its index in the batch. Batch statistics "
-        "do so by definition; anything else mixes the batch axis."
+        "the result of a row depends on other rows or on its index in the batch",
+        "Batch statistics do so by definition; anything else mixes the batch axis.",
     ),
 }

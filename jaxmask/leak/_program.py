@@ -1,7 +1,7 @@
 """The program that is run: values, and gradients for a fixed random cotangent.
 
-Each shape is compiled once for all contents of the padding, in two ways: whole, as XLA optimises
-it, and with barriers between its operations.
+Each shape is traced once for all contents of the padding. It runs operation by operation, and, if
+that is asked for, compiled whole, as XLA optimises it.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,13 @@ import jax
 import numpy as np
 
 from jaxmask._types import Array, PyTree
-from jaxmask.leak._barriers import factors, run_with_barriers
+from jaxmask.leak._barriers import compiler_options, factors
 from jaxmask.leak._cotangents import Compared, cotangent
 from jaxmask.leak._layouts import Layout
 from jaxmask.leak._outputs import Slot, is_inexact, real_entries, slots
-from jaxmask.leak._subject import Subject
+from jaxmask.leak._proof.prove import Proofs
+from jaxmask.leak._stepwise import Stepwise
+from jaxmask.leak._subject import Subject, first_line
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Result:
 
 
 class Program:
-    """The function under test, compiled once per shape.
+    """The function under test, traced once per shape.
 
     Attributes:
       slots: the abstract arrays of the output at the given shape.
@@ -45,44 +47,41 @@ class Program:
       why_no_gradients: "" if gradients are taken.
     """
 
-    def __init__(self, subject: Subject):
-        self.subject = subject
-        self._traces: dict[Any, list[Slot]] = {}
+    def __init__(self, subject: Subject, proofs: Proofs):
+        self.subject, self.proofs = subject, proofs
+        self._traces: dict[Any, tuple[Stepwise, Any]] = {}
         self.slots = self.trace(subject.x.arrays, subject.marks)
         self.by_row, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
         self.why_no_gradients = self._not_differentiable()
-        program = self._values if self.why_no_gradients else self._values_and_gradients
-        self._run = jax.jit(program, compiler_options=_compiler_options())
-        self._run_with_barriers = jax.jit(self._with_barriers, compiler_options=_compiler_options())
+        self._program = self._values if self.why_no_gradients else self._values_and_gradients
+        self._whole = jax.jit(self._program, compiler_options=compiler_options())
 
     def trace(self, x: list[np.ndarray], marks: np.ndarray) -> list[Slot]:
         """The output at a shape; raises what the function raises."""
-        key = tuple(array.shape for array in (*x, marks))
-        if key not in self._traces:
-            weights, mask = self.subject.params.arrays, self.subject.mask_of(marks)
-            self._traces[key] = slots(*jax.eval_shape(self.subject.call, weights, x, mask))
-        return self._traces[key]
+        return self.proofs.values(x, marks).slots
 
     def run(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> Result:
         """Run on `x`, which is laid out as in `layout` with any content of its padding.
 
-        With a seed there are barriers between operations, and above 0 their rounding is perturbed.
+        With a seed it runs operation by operation, and above 0 their rounding is perturbed.
         """
         weights, mask = self.subject.params.arrays, self.subject.mask_of(layout.marks)
         args = weights, x, mask, Compared.of(layout)
-        results = (
-            self._run(*args) if seed is None else self._run_with_barriers(factors(seed), *args)
-        )
+        results = self._whole(*args) if seed is None else self._stepwise(seed, args)
         output, real, *gradients = results
         for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
         lists = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in lists]
         return Result(slots(*jax.tree.map(np.asarray, output)), *host)
 
-    def _with_barriers(self, rounding: dict[str, Any], *args: Any) -> Any:
-        traced = self._run.trace(*args)
-        results = run_with_barriers(traced.jaxpr, rounding, *jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
+    def _stepwise(self, seed: int, args: Any) -> Any:
+        leaves = jax.tree.leaves(args)
+        key = tuple(np.shape(leaf) for leaf in leaves)
+        if key not in self._traces:
+            closed, shapes = jax.make_jaxpr(self._program, return_shape=True)(*args)
+            self._traces[key] = Stepwise(closed), jax.tree.structure(shapes)
+        stepwise, structure = self._traces[key]
+        return jax.tree.unflatten(structure, stepwise(factors(seed), *leaves))
 
     def _values(
         self, params: list[Any], x: list[Any], mask: Any, compared: Compared
@@ -163,17 +162,6 @@ class Program:
         except Exception as error:
             return f"they cannot be taken: {first_line(error)}"
         return ""
-
-
-def _compiler_options() -> dict[str, Any] | None:
-    """No LLVM optimisations: for few runs on small arrays they would take most of the time."""
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-
-
-def first_line(error: Exception) -> str:
-    """The type of an error and the first line of its text."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -1,6 +1,7 @@
 """The text of a report on its scope: what was checked, and how the output was read."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from jaxmask.leak._outputs import Slot
@@ -8,13 +9,26 @@ from jaxmask.leak._padding import paddings
 from jaxmask.leak._program import Program
 
 
-def scope(
-    program: Program,
-    layouts: tuple[str, ...],
-    *,
-    repeats: bool,
-    barriers_at: tuple[int, ...] | None,
-) -> Iterator[str]:
+@dataclass(frozen=True)
+class Scope:
+    """What was tried.
+
+    Attributes:
+      layouts: names of the layouts that were compared with the given one.
+      poisoned: names of those in whose padding all contents were tried.
+      repeats: whether two runs give the same.
+      whole: whether the program was also compiled whole.
+      by_operation_at: the shape of the mask at which it ran operation by operation.
+    """
+
+    layouts: tuple[str, ...]
+    poisoned: tuple[str, ...]
+    repeats: bool
+    whole: bool
+    by_operation_at: tuple[int, ...] | None
+
+
+def scope(program: Program, tried: Scope) -> Iterator[str]:
     """The inputs, how the output was read, and what was tried."""
     subject = program.subject
     marks, inputs = subject.marks, subject.x
@@ -27,21 +41,23 @@ def scope(
     yield f"input: {'; '.join(shapes)}; mask {list(marks.shape)}, {real}"
     values = [slot.describe() for slot in program.slots if slot.what != "mask"]
     yield f"output: {'; '.join(values)}"
-    names = [padding.name for padding in paddings(inputs.arrays, marks > 0, as_given=True)]
-    yield f"tried: {'; '.join(names)}"
-    if layouts:
-        yield f"each of these also with: {'; '.join(layouts)}"
+    if tried.poisoned:
+        names = [padding.name for padding in paddings(inputs.arrays, marks > 0, as_given=True)]
+        yield f"tried: {'; '.join(names)}; in: {'; '.join(tried.poisoned)}"
+    if tried.layouts:
+        yield f"compared with the given layout: {'; '.join(tried.layouts)}"
     gradients = [] if program.why_no_gradients else ["gradients in x"]
     gradients += ["gradients in params"] if gradients and subject.params.arrays else []
     yield f"compared: {', '.join(['values', 'masks', *gradients])}"
-    yield "compiled whole, as XLA optimises it"
-    if barriers_at:
-        at = f"under a mask {list(barriers_at)}, for each of these contents of the padding"
-        yield f"compiled again with a barrier behind each operation: {at}"
+    if tried.whole:
+        yield "compiled whole, as XLA optimises it"
+    if tried.by_operation_at:
+        at = f" under a mask {list(tried.by_operation_at)}" if tried.whole else ""
+        yield f"run operation by operation{at}"
     measured = "4 times as far as an entry moves when operations round at random, and 4 ε of it"
-    if not barriers_at:
+    if not tried.by_operation_at:
         measured = "an estimate of rounding, which could not be measured"
-    exact = "bit for bit at one shape" if repeats else "never bit for bit, as repeated runs differ"
+    exact = "bit for bit at one shape" if tried.repeats else "never bit for bit: runs differ"
     yield f"tolerance: {exact}; between shapes {measured}"
 
 

@@ -155,3 +155,9 @@ def callable_of(
     if params is None:
         return (), lambda _, x, mask: (fn(x, mask), ())
     return params, lambda params, x, mask: (fn(params, x, mask), ())
+
+
+def first_line(error: Exception) -> str:
+    """The type of an error and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -6,6 +6,7 @@ recurrence). Each such operation gets a bit of its own, in place of the bit of t
 the bits at the real entries of a result say all operations that are to blame.
 """
 
+import itertools
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +82,11 @@ class Causes:
         return np.uint64(1) << np.uint64(min(self.found.index(key), MOST - 1) + RAW)
 
     def place(self) -> Place | None:
-        """The innermost line of the user's own code, or of any but JAX's if there is none."""
-        for equation in reversed(self.calls):
-            own = [p for p in _places(equation) if not p.file.startswith(_INSTALLED)]
-            if own:
-                return own[0]
-        return next((p for call in reversed(self.calls) for p in _places(call)), None)
+        """The innermost line of the user's own code; else that of the layer that was called."""
+        places = [place for call in reversed(self.calls) for place in _places(call)]
+        own = (p for p in places if not p.file.startswith(_INSTALLED))
+        layers = (p for p in places if p.function == "__call__" and not p.file.startswith(_HERE))
+        return next(own, None) or next(layers, None) or next(iter(places), None)
 
     def found_in(self, bits: int) -> list[tuple[int, str, Place | None]]:
         """The operations whose bits are among `bits`, with the bit of each."""
@@ -98,20 +98,30 @@ class Causes:
 
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "jaxmask", "numpy")
-_INSTALLED = tuple(
-    f"{path}/{name}/"
-    for path in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}
-    for name in _LIBRARIES
-) + tuple(f"{Path(__file__).parents[3]}/{name}/" for name in ("jaxmask",))
+_LEAK = f"{Path(__file__).parents[1]}/"
+_HERE = f"{Path(__file__).parents[2]}/"
+_INSTALLED = (
+    *(
+        f"{path}/{name}/"
+        for path in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}
+        for name in _LIBRARIES
+    ),
+    _HERE,
+)
 _JAX = tuple(path for path in _INSTALLED if path.rstrip("/").endswith(("jax", "jaxlib")))
 
 
 def _places(equation: Any) -> list[Place]:
-    """The lines from which an equation was traced, innermost first, without those of JAX."""
+    """The lines from which an equation was traced, innermost first, without those of JAX.
+
+    What called this module is not among them.
+    """
     traceback = equation.source_info.traceback
+    frames = traceback.frames if traceback is not None else ()
+    inside = itertools.takewhile(lambda frame: not frame.file_name.startswith(_LEAK), frames)
     return [
         Place(frame.file_name, frame.line_num, frame.function_name)
-        for frame in (traceback.frames if traceback is not None else ())
+        for frame in inside
         if not frame.file_name.startswith((*_JAX, "<")) and not _is_standard(frame.file_name)
     ]
 

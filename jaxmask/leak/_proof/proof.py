@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxmask.leak._proof.causes import Place
-from jaxmask.leak._proof.words import WORDS
+from jaxmask.leak._proof.words import in_words
 
 VERDICTS = ("proved", "undecided", "not proved")
 
@@ -45,8 +45,8 @@ class Cause:
     Example:
       >>> import jaxmask as jm
       >>> place = jm.leak.Place("model.py", 12, "forward")
-      >>> print(jm.leak.Cause("rev", place, ("value of output",)))
-      rev at model.py:12 (forward); it reaches value of output
+      >>> print(jm.leak.Cause("sign", place, ("value of output",)))
+      sign at model.py:12 (forward); it reaches value of output
     """
 
     primitive: str
@@ -62,22 +62,23 @@ class Cause:
     @property
     def what(self) -> str:
         """What the operation is, in words; "" where there are none for it."""
-        return WORDS.get(self.primitive, ("", ""))[0]
+        return in_words([self.primitive])[0]
 
     @property
     def mend(self) -> str:
         """What to use instead."""
-        return WORDS.get(self.primitive, ("", ""))[1]
+        return in_words([self.primitive])[1]
 
     def __str__(self) -> str:
         at = f" at {self.place}" if self.place else ""
         what = f", {self.what}" if self.what else ""
         mend = f". Instead: {self.mend}" if self.mend else ""
-        where = f"{self.primitive}{at}{_source(self.place)}{what}"
+        where = f"{self.primitive}{at}{source_of(self.place)}{what}"
         return f"{where}; it reaches {_few(self.reaches)}{mend}"
 
 
-def _source(place: Place | None) -> str:
+def source_of(place: Place | None) -> str:
+    """The text of a line."""
     if place is None:
         return ""
     try:

@@ -1,7 +1,10 @@
 """`leak.prove`: trace, interpret, convict what is refused, and say who is to blame."""
 
+import functools
+from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmask import _check
@@ -84,7 +87,49 @@ def prove(
     question = QUESTIONS[of](inputs, of=of, of_gradients=of != "time")
     _refuse_empty(question)
     finite = (assume or ("strict" if of == "padding" else "finite")) == "finite"
-    return _Prover(inputs, question, finite=finite, witness=witness).proof()
+    return _Prover(inputs, question, _Programs(inputs), finite=finite, witness=witness).proof()
+
+
+class Proofs:
+    """Proofs of one function under several masks; each shape is traced once.
+
+    Attributes:
+      inputs: the function with its arguments as they were given.
+    """
+
+    def __init__(self, fn: Any, x: PyTree, mask: Any, params: PyTree, where: str):
+        self.inputs = make_inputs(fn, x, mask, params, where)
+        self._programs: dict[Any, _Programs] = {}
+
+    def at(self, x: list[np.ndarray], marks: np.ndarray) -> Inputs:
+        """The function with other arguments."""
+        leaves = replace(self.inputs.x, arrays=x)
+        return replace(self.inputs, x=leaves, masks=replace(self.inputs.masks, marks=[marks]))
+
+    def values(self, x: list[np.ndarray], marks: np.ndarray) -> Traced:
+        """The program of the values; raises what the function raises."""
+        return self._traced(x, marks).values
+
+    def varies(self, x: list[np.ndarray], marks: np.ndarray) -> bool:
+        """Whether tracing the function once more gives another program."""
+        once, again = self.values(x, marks).closed, trace_values(self.at(x, marks)).closed
+        if str(once.jaxpr) != str(again.jaxpr) or len(once.consts) != len(again.consts):
+            return True
+        pairs = zip(once.consts, again.consts, strict=True)
+        return not all(a is b or _equal(a, b) for a, b in pairs)
+
+    def of(self, x: list[np.ndarray], marks: np.ndarray) -> Proof:
+        """The proof that padding is ignored."""
+        inputs = self.at(x, marks)
+        question = QUESTIONS["padding"](inputs)
+        _refuse_empty(question)
+        return _Prover(inputs, question, self._traced(x, marks)).proof()
+
+    def _traced(self, x: list[np.ndarray], marks: np.ndarray) -> "_Programs":
+        key = tuple(array.shape for array in (*x, marks))
+        if key not in self._programs:
+            self._programs[key] = _Programs(self.at(x, marks))
+        return self._programs[key]
 
 
 def assert_causal(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> None:
@@ -144,16 +189,35 @@ def _refuse_empty(question: Question) -> None:
         raise ValueError(f"{WHERE}: there are no two {question.of} to keep apart.")
 
 
+class _Programs:
+    """The programs of the values and of the gradients at one shape."""
+
+    def __init__(self, inputs: Inputs):
+        self.inputs, self.values = inputs, trace_values(inputs)
+
+    @functools.cached_property
+    def gradients(self) -> Traced | str:
+        return trace_gradients(self.inputs, self.values)
+
+
 class _Prover:
-    def __init__(self, inputs: Inputs, question: Question, *, finite: bool, witness: bool):
-        self.inputs, self.question = inputs, question
+    def __init__(
+        self,
+        inputs: Inputs,
+        question: Question,
+        programs: _Programs,
+        *,
+        finite: bool = False,
+        witness: bool = False,
+    ):
+        self.inputs, self.question, self.programs = inputs, question, programs
         self.finite, self.witness = finite, witness
         self.unknown: dict[str, None] = {}
         self.trusted: dict[str, None] = {}
         self.notes: dict[str, None] = {}
 
     def proof(self) -> Proof:
-        values = trace_values(self.inputs)
+        values = self.programs.values
         if not values.slots:
             raise ValueError(f"{WHERE}: `fn` must return at least one array, got none.")
         claims = self._reports(values, of_gradient=False)
@@ -162,10 +226,11 @@ class _Prover:
         if not claims:
             raise ValueError(f"{WHERE}: nothing can be asked: {'; '.join(self.notes)}.")
         if self.question.of_gradients:
-            gradients = trace_gradients(self.inputs, values)
+            gradients = self.programs.gradients
             if isinstance(gradients, str):
                 self.notes[f"gradients: {gradients}"] = None
             else:
+                gradients.masks = values.masks
                 claims += self._reports(gradients, of_gradient=True)
         return Proof(
             self.inputs.name,
@@ -273,3 +338,9 @@ def _shapes(inputs: Inputs) -> str:
     masks = inputs.masks.marks
     real = ", ".join(f"{int((marks > 0).sum())} of {marks.size}" for marks in masks)
     return f"{x} with {real} {'rows' if masks[0].ndim == 1 else 'steps'} real"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if jax.dtypes.issubdtype(jax.dtypes.result_type(a), jax.dtypes.prng_key):
+        a, b = (jax.random.key_data(key) for key in (a, b))
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()

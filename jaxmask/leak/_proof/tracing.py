@@ -10,9 +10,9 @@ from jax._src.interpreters import partial_eval
 
 from jaxmask._types import Array, PyTree, Segments
 from jaxmask.leak._outputs import Slot, is_inexact, slots
-from jaxmask.leak._program import first_line
 from jaxmask.leak._proof.domain import Value
 from jaxmask.leak._proof.inputs import Inputs
+from jaxmask.leak._subject import first_line
 
 
 @dataclass
@@ -37,13 +37,14 @@ def trace_values(inputs: Inputs) -> Traced:
     found: list[Slot] = []
 
     def program(params: list[Any], x: list[Any], marks: list[Any]) -> list[Any]:
-        found[:] = slots(*inputs.call(params, x, marks))
-        masks = [_mask_array(slot.mask) for slot in found if slot.mask is not None]
-        return [slot.array for slot in found] + masks
+        results = slots(*inputs.call(params, x, marks))
+        found[:] = map(_abstract, results)
+        masks = [_mask_array(slot.mask) for slot in results if slot.mask is not None]
+        return [slot.array for slot in results] + masks
 
     closed = _traced(program, inputs.params.arrays, inputs.x.arrays, inputs.masks.marks)
     masked = [slot.mask is not None for slot in found]
-    return Traced(closed, [_abstract(slot) for slot in found], masked)
+    return Traced(closed, found, masked)
 
 
 def trace_gradients(inputs: Inputs, values: Traced) -> Traced | str:

@@ -1,22 +1,22 @@
 """Convict: run the program twice, with different contents of what must not be seen.
 
-A refused claim is only "undecided" until two runs differ. Operations are kept apart by barriers, so
-that XLA does not hide a product of nan and 0.
+A refused claim is only "undecided" until two runs differ. Operations run one at a time, so that XLA
+does not hide a product of nan and 0.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask.leak._barriers import factors, run_with_barriers
+from jaxmask.leak._barriers import factors
 from jaxmask.leak._outputs import is_inexact
 from jaxmask.leak._padding import copies
 from jaxmask.leak._proof.domain import NONE
 from jaxmask.leak._proof.tracing import Traced
 from jaxmask.leak._proof.verdict import AT_PADDING, Claim, Run, expanded
+from jaxmask.leak._stepwise import Stepwise
 
 MOST_LABELS = 4
 
@@ -26,7 +26,7 @@ class Witness:
 
     def __init__(self, run: Run, traced: Traced, *, of_gradients: bool):
         self.run, self.traced, self.of_gradients = run, traced, of_gradients
-        self._compiled: Any = None
+        self._program = Stepwise(traced.closed)
 
     def of(self, claims: list[Claim]) -> dict[int, str]:
         """For each convicted claim, by its number, what its result depends on."""
@@ -96,13 +96,7 @@ class Witness:
     def _results(self, x: list[Any], sent: list[Any]) -> list[np.ndarray]:
         inputs = self.run.inputs
         args = [*inputs.params.arrays, *x, *inputs.masks.marks, *sent]
-        if self._compiled is None:
-            closed = self.traced.closed
-            self._compiled = jax.jit(
-                lambda rounding, *args: run_with_barriers(closed, rounding, *args),
-                compiler_options=_compiler_options(),
-            )
-        return [np.asarray(result) for result in self._compiled(factors(0), *args)]
+        return [np.asarray(result) for result in self._program(factors(0), *args)]
 
 
 def _cotangent(slot: Any, part: int, bits: Any, name: str) -> np.ndarray:
@@ -113,10 +107,6 @@ def _cotangent(slot: Any, part: int, bits: Any, name: str) -> np.ndarray:
         return np.where(there, np.zeros((), dtype), drawn) if part else drawn
     other = _filled(drawn, "other values", np.random.default_rng(3))
     return np.where(there, other, drawn)
-
-
-def _compiler_options() -> dict[str, Any] | None:
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def _has(claim: Claim, label: Any) -> bool:

@@ -1,30 +1,70 @@
-"""What an operation that let padding in is, in words, and what to use instead."""
+"""What operations that let padding in are, in words, and what to use instead."""
 
+from collections.abc import Collection
+
+_FILL = "`jm.ops.fill` before it"
+_SOFTMAX = (
+    "a softmax over time without a mask",
+    "`jm.nn.MultiHeadAttention`, `jm.attention.attend`, `jm.ops.softmax`",
+)
+_BATCH = ("batch statistics over padding", "`jm.nn.BatchNorm`, `jm.norm.batch`")
 _SUM = (
     "a sum or mean over an axis with padding",
-    "`jm.pool`, `jm.norm`, or `where=` of the reduction; fill with `jm.ops.fill` where 0 * nan is",
+    "`jm.pool.mean`, `jm.nn.GlobalMeanPool`, `jm.norm`, or `where=` of the reduction",
 )
-_EXTREME = (
-    "an extreme over an axis with padding, as in a softmax",
-    "`jm.ops.softmax`, `jm.pool.max`, `jm.pool.min`",
+_EXTREME = ("an extreme over an axis with padding", "`jm.pool.max`, `jm.pool.min`")
+_WINDOW = (
+    "a window over the edge of the padding",
+    f"`jm.nn.Conv1D`, `jm.nn.MaxPool1D`, `jm.conv`, or {_FILL}",
 )
-_WINDOW = ("a window over the edge of the padding", "`jm.conv`, or `jm.ops.fill` before it")
-_LOOP = ("a loop that carries padding from one step to the next", "`jm.recurrent`, `jm.nn.RNN`")
-_RUNNING = ("running values that include padding", "`jm.ops.cumsum`, or `jm.ops.fill` before it")
+_LOOP = (
+    "a loop that carries padding from one step to the next",
+    "`jm.nn.RNN`, `jm.nn.LSTM`, `jm.recurrent`",
+)
+_RUNNING = ("running values that include padding", f"`jm.ops.cumsum`, or {_FILL}")
 _ORDER = ("an order in which padding takes part", "`jm.ops.fill` with what sorts last")
+_LENGTH = (
+    "a number that follows from the padded length",
+    "count real steps: `mask.sum(1)`, `jm.pool.mean`, `jm.masks.positions`",
+)
+_PLACE = (
+    "an index that counts from the padded end, or points into the padding",
+    "`jm.ops.flip`, `jm.pool.last`, `jm.shape`, `jm.masks.positions`",
+)
+
+_MOVES = (
+    *("gather", "rev", "slice", "dynamic_slice", "iota", "squeeze", "concatenate", "pad"),
+    *("transpose", "reshape"),
+)
 
 WORDS: dict[str, tuple[str, str]] = {
     "dot_general": (
         "a product that sums over padding, where 0 * nan is nan",
-        "`jm.attention.attend`, `jm.nn.MultiHeadAttention`, or `jm.ops.fill` before it",
+        f"`jm.attention.attend`, `jm.nn.MultiHeadAttention`, or {_FILL}",
     ),
     "conv_general_dilated": _WINDOW,
-    "gather": ("an index that may point into the padding", "`jm.shape.take`, `jm.pool.last`"),
     "fft": ("a transform over an axis with padding", "`jm.audio.stft`"),
     **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_or", "reduce_and"), _SUM),
     **dict.fromkeys(("reduce_max", "reduce_min", "argmax", "argmin", "top_k"), _EXTREME),
     **dict.fromkeys(("reduce_window", "reduce_window_sum", "reduce_window_max"), _WINDOW),
     **dict.fromkeys(("scan", "while"), _LOOP),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _RUNNING),
+    **dict.fromkeys(_MOVES, _PLACE),
+    **dict.fromkeys(("div", "mul", "broadcast_in_dim"), _LENGTH),
     "sort": _ORDER,
 }
+
+
+def in_words(
+    primitives: Collection[str], beside: Collection[str] = (), *, of_batch: bool = False
+) -> tuple[str, str]:
+    """What operations on one line are, and what to use instead; empty where there are no words.
+
+    `beside` names all operations of the line, `of_batch` says that some run over the batch too.
+    """
+    found = [name for name in primitives if name in WORDS]
+    if {"reduce_max", "reduce_sum"} & set(found) and "exp" in beside:
+        return _SOFTMAX
+    if of_batch:
+        return _BATCH
+    return WORDS[found[0]] if found else ("", "")

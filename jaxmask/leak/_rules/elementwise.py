@@ -255,7 +255,8 @@ def convert(step: Step) -> list[Value]:
         return computed(step, lambda a: np.real(a).astype(new), certain)
     if np.iscomplexobj(old) and new.kind != "c":
         return computed(step, np.real, whole(old))
-    back = old.astype(new).astype(old.dtype)
+    there = old.astype(new)
+    back = (there if np.iscomplexobj(old) else there.real).astype(old.dtype)
     certain = same_bits(back, old)
     if not is_float(old):
         certain = certain & whole(old.astype(new))

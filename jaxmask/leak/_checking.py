@@ -1,0 +1,150 @@
+"""`leak.check` and its assertion."""
+
+from typing import Any
+
+import jax
+
+from jaxmask import _check
+from jaxmask._types import PyTree
+from jaxmask.leak._checker import Checker
+from jaxmask.leak._findings import LeakError, LeakReport
+from jaxmask.leak._layouts import MOVES
+from jaxmask.leak._proof.prove import Proofs
+from jaxmask.leak._subject import WHERE, make_subject
+
+POISON = ("unproved", "all")
+
+
+def check(
+    fn: Any,
+    x: PyTree,
+    mask: Any,
+    *,
+    moves: tuple[str, ...] = (),
+    params: PyTree = None,
+    poison: str = "unproved",
+) -> LeakReport:
+    """Prove or test that padding changes no result of a function, in value or in gradient.
+
+    First `prove` is asked, at the given shape and for each of `moves`. Where something is not
+    proved, the padding is filled with nan, infinities, huge and ordinary values, sentinels such as
+    0 and -1, and copies of real steps: a difference convicts; without one the result is undecided.
+    Then, always, 1, 2 and 3 steps of padding are appended on the right, and as many as the input
+    has, and it is moved as `moves` say. Values and masks at real steps must not change. Nor must
+    the gradients for a fixed random cotangent at real steps, in `x` at real steps and in the
+    parameters; in `x` at padded steps they must be 0 while the padding is finite and of unit scale.
+
+    Each mistake is one finding: the line of your file at which padding comes in, what stands there,
+    and how far it alone moves the results. To find it, two runs that differ in their padding go
+    through the program side by side; where real elements differ after an operation, it is to blame,
+    and the second run goes on with the elements of the first, as if it were mended.
+
+    The function runs operation by operation, since XLA may hide a leak: it turns a product with a
+    mask into a select, so that nan stays in the padding; in another program it spreads. With
+    `poison="all"` every content of the padding is tried, proved or not, in two programs: compiled
+    whole, as XLA optimises it by default (on CPU without LLVM's optimisations, which do not change
+    what is computed), and, at the smallest shape with padding, operation by operation.
+
+    At the same shape results must agree bit for bit. Between shapes each entry may differ by
+
+        4 * spread + 4 ε |entry|
+
+    where ε is that of its type, and `spread` is how far the entry moves at most in twelve runs in
+    which the result of each rounding operation moves by up to two units in the last place at
+    random. Matrix products run at the highest precision unless JAX is configured otherwise.
+
+    A test does not cover: padding beyond twice the length (buckets, blocks); leaks that only other
+    real values show (a maximum that takes 0 for padding is right if all of `x` is above 0, so
+    include both signs); second derivatives and forward mode; state of a module other than batch
+    statistics; results that are wrong for any padding; changes below the tolerance.
+
+    Args:
+      fn: any function that `jax.jit` can trace, from jaxmask or not: `fn(x, mask)`, or
+        `fn(params, x, mask)` with `params`, or an `nnx.Module` called as `module(x, mask)`, whose
+        parameters are `params` and whose batch statistics after the call are one more result. The
+        module itself does not change. Arrays that `fn` closes over are constants.
+      x: `[batch, time, ...]`, floating, integer or boolean, or a pytree of such arrays; `[batch,
+        ...]` under a row mask. The padding of integers is filled with 0, -1, -100, the lowest and
+        the highest integer of the dtype, and values in the range of the real ones.
+      mask: `[batch, time]`, boolean; or a row mask `[batch]`, whose padding is rows; or `Segments`,
+        in which case each sequence is also checked against the others in its row.
+      moves: layouts to try in addition, for functions that promise to take them. `"left"`: padding
+        on the left. `"holes"`: padding between real steps. `"empty"`: rows without real steps,
+        which must give 0 and False if pooled, else False and finite values, and change no other
+        row. `"permute"`: rows in another order, and rows replaced by others, which must change no
+        other row.
+      params: a pytree of arrays.
+      poison: `"unproved"`: what is proved is not tried again. `"all"`: it is.
+
+    Returns:
+      A `LeakReport`: `.ok` without findings, `.findings`, `.proved`, `.undecided`, the `.witnesses`
+      array by array, and a text that says what was and was not tried. In a tuple
+      `(values, boolean mask)`, anywhere in the output, entries count where the mask is True. Of any
+      other array (a loss, a carry) all entries count; with more padding it may grow by zeros only.
+
+    Raises:
+      TypeError, ValueError, MaskError: if an argument is not as above, the mask marks nothing as
+        real, or `fn` differs from call to call, or changes a module that it closes over.
+        Errors of `fn` at the given shapes are raised; at longer ones they are reported as
+        not tested.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
+      >>> jm.leak.check(lambda x, mask: (jnp.where(mask, x, 0).mean(1), mask.any(1)), x, mask).ok
+      False
+      >>> jm.leak.check(jm.pool.mean, x, mask, moves=("left", "holes", "empty")).ok
+      True
+    """
+    for move in moves:
+        _check.choice(move, MOVES, WHERE, "moves")
+    _check.choice(poison, POISON, WHERE, "poison")
+    subject = make_subject(fn, x, mask, params)
+    of_steps = [move for move in moves if move != "permute"]
+    if subject.marks.ndim == 1 and of_steps:
+        raise ValueError(
+            f"{WHERE}: the moves {of_steps} need a mask [batch, time], got a row mask [batch]."
+        )
+    # The nan and inf in the padding are deliberate.
+    with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
+        proofs = Proofs(fn, x, mask, params, WHERE)
+        return Checker(subject, proofs, everything=poison == "all").report(
+            tuple(dict.fromkeys(moves))
+        )
+
+
+def assert_padding_invariant(
+    fn: Any,
+    x: PyTree,
+    mask: Any,
+    *,
+    moves: tuple[str, ...] = (),
+    params: PyTree = None,
+    poison: str = "unproved",
+) -> None:
+    """Raise a `LeakError` with the text of the report if `check` finds a leak, for use in tests.
+
+    Args:
+      fn: as in `check`.
+      x: as in `check`.
+      mask: as in `check`.
+      moves: as in `check`.
+      params: as in `check`.
+      poison: as in `check`.
+
+    Raises:
+      LeakError: an `AssertionError`, if padding leaks. Other errors as in `check`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
+      >>> jm.leak.assert_padding_invariant(jm.ops.softmax, x, mask)
+    """
+    report = check(fn, x, mask, moves=moves, params=params, poison=poison)
+    if not report.ok:
+        raise LeakError(str(report))
+
+
+def _precision() -> str:
+    # Off the CPU, float32 products may round like shorter types, differently for each shape.
+    return jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
