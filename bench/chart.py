@@ -13,17 +13,17 @@ from bench.workloads import SHAPES
 COLOURS = {
     "jaxmask": "#c1121f",
     "jaxmask scan": "#e9a3a8",
-    "flax": "#2a6f97",
-    "keras": "#61a5c2",
-    "sequence-layers": "#a9d6e5",
-    "torch packed": "#606c38",
-    "torch padded": "#a3b18a",
+    "flax": "#1f77b4",
+    "keras": "#e07b00",
+    "sequence-layers": "#8e5ea2",
+    "torch packed": "#4f7a28",
+    "torch padded": "#9bbf6b",
     "cudnn": "#3c3c3c",
     "jaxmask, skip_padding": "#6a040f",
     "jaxmask reference": "#e9a3a8",
-    "torch": "#606c38",
-    "torch nested": "#a3b18a",
-    "jax.nn": "#2a6f97",
+    "torch": "#4f7a28",
+    "torch nested": "#9bbf6b",
+    "jax.nn": "#1f77b4",
 }
 PASSES = {"forward": "forward", "train": "forward and backward"}
 
@@ -125,5 +125,7 @@ def finish(figure: Any, axes: Any, path: Path) -> None:
     for panel in axes.flat:
         labels.update(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     if labels:
-        figure.legend(labels.values(), labels, loc="outside lower center", ncols=4, frameon=False)
+        about = "bands: from the lower to the upper quartile of the samples"
+        where = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend(labels.values(), labels, title=about, title_fontsize=8, **where)
     figure.savefig(path, dpi=120)

@@ -81,6 +81,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 def draw_one(rows: list[store.Row], path: Path) -> None:
     """Four panels, milliseconds along each axis."""
+    from matplotlib.ticker import LogLocator
 
     def x_of(row: store.Row) -> float:
         return 1 / row["at"] if row["axis"] == "padding" else row["at"]
@@ -93,8 +94,10 @@ def draw_one(rows: list[store.Row], path: Path) -> None:
         panel.set(xscale="log", yscale="log", xlabel=LABELS[axis])
         ticks = [x_of(row) for row in along]
         panel.set_xticks(ticks, [f"{round(tick, 2):g}" for tick in ticks], fontsize=8)
-        panel.minorticks_off()
         panel.set_ylim(*_decade(along))
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.minorticks_off()
     panels[0, 0].set_ylabel("ms")
     chart.finish(figure, panels, path)
 

@@ -171,7 +171,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure, axes = chart.panels(1, len(names), found["machine"]["processor"], size=(5.5, 2.6))
     for axis, name in zip(axes.flat, names, strict=True):
         by_arm = {(row["library"], row["kind"]): row for row in rows if row["task"] == name}
-        arms = [arm for arm in ARMS if arm in by_arm]
+        arms = sorted(filter(by_arm.get, ARMS), key=lambda arm: LIBRARIES.index(arm[0]))
         spreads = [by_arm[arm]["real_steps_per_second"] for arm in arms]
         medians = [spread["median"] / 1e3 for spread in spreads]
         errors = [

@@ -1,4 +1,4 @@
-"""Configuration of the site: `python -m sphinx -W -n docs site`."""
+"""Configuration of the site: `python -m sphinx -W -n docs build/site`."""
 
 import sys
 from pathlib import Path

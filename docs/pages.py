@@ -8,7 +8,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
-NAME = re.compile(r"(?<!`)`jm((?:\.[A-Za-z]\w*)+)(?:\(\))?`(?!`)")
+NAME = re.compile(r"(?<!`)`jm((?:\.[A-Za-z]\w*)+)(?:\([^`<>]*\))?`(?!`)")
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)#]+)(?:#[^)]*)?\)")
 NOTEBOOK = f"""---
 file_format: mystnb

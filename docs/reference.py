@@ -131,6 +131,8 @@ def convert(lines):
         if literal is not None and indent >= literal:
             result.append(line)
             continue
+        if literal is not None and result[-1]:
+            result.append("")
         literal = None
         if SECTION.match(line):
             base = 2

@@ -1,4 +1,4 @@
-"""The built site in a real browser: `python -m sphinx -W -n docs site`, then this file.
+"""The built site in a real browser: `python -m sphinx -W -n docs build/site`, then this file.
 
 Skipped where the site is not built, or Playwright or a Chromium is not installed.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-SITE = Path(__file__).parents[1] / "site"
+SITE = Path(__file__).parents[1] / "build" / "site"
 if not (SITE / "index.html").exists():
     pytest.skip("the site is not built", allow_module_level=True)
 PAGES = sorted(
