@@ -135,8 +135,9 @@ _RULES: dict[type, Rule] = {
         _norm,
     ),
     **dict.fromkeys((nn.BatchNorm, nnx.BatchNorm), _batch_norm),
-    nn.Conv1D: _linear,
-    nn.MultiHeadAttention: _attention,
+    nnx.GroupNorm: _norm,
+    **dict.fromkeys((nn.Conv1D, nnx.Conv), _linear),
+    **dict.fromkeys((nn.MultiHeadAttention, nnx.MultiHeadAttention), _attention),
     nn.CrossAttention: _cross_attention,
     nn.TransformerEncoderBlock: _encoder_block,
 }
@@ -145,6 +146,8 @@ _RULES: dict[type, Rule] = {
 def entries_of(layer: Any) -> list[Entry] | None:
     """What PyTorch calls each parameter of a layer; None where it has no such layer."""
     parts: Any = ()
+    if isinstance(layer, nnx.Conv) and layer.kernel.ndim != 3:
+        return None  # over images, whose axes are in another order
     if type(layer) is nn.Bidirectional:
         parts = layer.forward, layer.backward
     elif type(layer) is nn.StackedRNN:

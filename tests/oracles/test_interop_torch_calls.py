@@ -100,6 +100,24 @@ def test_differences_are_warned_of_and_explained():
     assert "frozen in the source" in str(jm.interop.explain(model))
 
 
+def test_a_batch_norm_trains_on_real_steps_with_the_momentum_of_the_source():
+    theirs = T.BatchNorm1d(3, momentum=0.3)
+    with pytest.warns(jm.interop.InteropWarning):
+        made = jm.interop.from_torch(theirs)
+    x, mask = (
+        np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32),
+        np.ones((2, 4), bool),
+    )
+    mask[1, 1:] = False
+    made.train()
+    y, _ = made(x, mask)
+    expected = theirs.train()(torch.tensor(x[mask])).detach()
+    np.testing.assert_allclose(y[mask], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made.mean[...], theirs.running_mean, rtol=1e-5)
+    biased = 0.7 + (theirs.running_var - 0.7) * 4 / 5  # what the warning says
+    np.testing.assert_allclose(made.var[...], biased, rtol=1e-5)
+
+
 def test_a_bias_that_the_source_does_not_have_is_no_parameter():
     made = jm.interop.from_torch(T.LSTM(3, 2, bias=False))
     assert set(nnx.to_pure_dict(nnx.state(made, nnx.Param))) == {"w_x", "w_h"}
@@ -139,6 +157,50 @@ def test_a_converted_tagger_trains_is_drawn_and_leaks_nothing():
 
     losses = [float(step(model, optimizer)) for _ in range(40)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(("kdim", "bias"), [(None, True), (3, True), (6, False)])
+def test_attention_to_another_sequence_is_filled_by_name(kdim, bias):
+    torch.manual_seed(0)
+    theirs = T.MultiheadAttention(4, 2, kdim=kdim, vdim=kdim, bias=bias, batch_first=True)
+    for value in theirs.parameters():
+        T.init.normal_(value)
+    width = kdim or 4
+    layer = jm.nn.CrossAttention(2, 4, width, use_bias=bias, rngs=nnx.Rngs(0))
+    jm.interop.load_state_dict(layer, theirs.state_dict())
+    draw = np.random.default_rng(0)
+    x, memory = (draw.normal(size=shape).astype(np.float32) for shape in ((2, 3, 4), (2, 5, width)))
+    mask, memory_mask = mask_of((3, 2), "right", 3), mask_of((2, 5), "holes", 5)
+    y, _ = layer(x, mask, memory, memory_mask)
+    for row in range(2):
+        key = torch.tensor(memory[row, memory_mask[row]])[None]
+        expected, _ = theirs(torch.tensor(x[row, mask[row]])[None], key, key)
+        np.testing.assert_allclose(y[row, mask[row]], expected[0].detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_flaxs_own_layers_are_filled_by_name():
+    torch.manual_seed(0)
+    rngs = nnx.Rngs(0)
+    pairs = [
+        (T.Conv1d(4, 3, 2), nnx.Conv(4, 3, 2, padding="VALID", rngs=rngs)),
+        (T.GroupNorm(2, 4), nnx.GroupNorm(4, 2, epsilon=1e-5, rngs=rngs)),
+        (T.Linear(4, 2), nnx.Linear(4, 2, rngs=rngs)),
+    ]
+    x = np.random.default_rng(0).normal(size=(1, 5, 4)).astype(np.float32)
+    for theirs, layer in pairs:
+        for value in theirs.parameters():
+            T.init.normal_(value)
+        jm.interop.load_state_dict(layer, theirs.state_dict())
+        given = torch.tensor(x)
+        if isinstance(theirs, T.Linear):
+            expected = theirs(given)
+        else:
+            expected = theirs(given.transpose(1, 2)).transpose(1, 2)
+        np.testing.assert_allclose(layer(x), expected.detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"kernel \(looked for `kernel`\)"):
+        jm.interop.load_state_dict(
+            nnx.Conv(1, 1, (2, 2), rngs=rngs), T.Conv2d(1, 1, 2).state_dict()
+        )
 
 
 @pytest.mark.parametrize("sort", [False, True])
