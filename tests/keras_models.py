@@ -102,7 +102,7 @@ class Draw:
         made = {
             "layer": lambda: layers.LayerNormalization(),
             "batch": lambda: layers.BatchNormalization(),
-            "group": lambda: layers.GroupNormalization(2),
+            "group": lambda: layers.GroupNormalization(1),
             "unit": lambda: layers.UnitNormalization(),
             "rms": lambda: layers.RMSNormalization(),
             "instance": lambda: layers.GroupNormalization(-1),
@@ -220,7 +220,7 @@ class Draw:
         layers = self.layers
         kind = self.one("recurrent", "dense", "attend", "additive", "dot", "conv", "norm", "noise")
         if kind == "attend":
-            heads = layers.MultiHeadAttention(2, 3, value_dim=self.one(None, 2))
+            heads = layers.MultiHeadAttention(2, 3, value_dim=self.one(None, 3))
             return heads(x, x, use_causal_mask=bool(self.draw.integers(2)))
         if kind == "additive":
             return layers.AdditiveAttention(use_scale=bool(self.draw.integers(2)))([x, x])

@@ -1,5 +1,6 @@
 """What the conversions of Keras's layers share: what a converter is told, and what it returns."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -115,7 +116,9 @@ def streams() -> nnx.Rngs:
 
 def array(variable: Any) -> np.ndarray:
     """The values of a weight, whatever Keras's backend."""
-    return np.asarray(variable.numpy() if hasattr(variable, "numpy") else variable)
+    if hasattr(variable, "numpy"):
+        variable = sys.modules["keras"].ops.convert_to_numpy(variable.value)
+    return np.asarray(variable)
 
 
 def put(parameter: Any, value: Any) -> None:
