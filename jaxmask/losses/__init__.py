@@ -5,9 +5,9 @@ other loss. The first argument is called what it holds: `predictions`, `logits` 
 `log_predictions`. Each step is on its own, wherever the padding lies (mask class: any); `Segments`
 and row masks pass. Nothing is broadcast: a target has the shape of its prediction. Losses of
 vectors compare along the last axis and reduce it; the others keep it. The arithmetic is in at least
-float32, the result in the dtype of the floating arguments. `ctc_loss`, `crf`, `dice_loss` and
-`ranking_softmax_loss` give one value for each row; `info_nce` and `ntxent` compare all real items
-of a batch with each other.
+float32, the result in the dtype of the floating arguments. `ctc_loss`, `rnnt_loss`, `crf`,
+`soft_dtw`, `dice_loss`, `tversky_loss` and `ranking_softmax_loss` give one value for each row;
+`info_nce`, `ntxent` and `circle_loss` compare all real items of a batch with each other.
 
 0 log 0 is 0. A class that a logit of -inf rules out counts as absent, and costs inf where it is the
 target. At the edge of a margin the gradient is 0.
@@ -25,7 +25,7 @@ from jaxmask.losses._classification import (
     softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels,
 )
-from jaxmask.losses._contrastive import info_nce, ntxent, triplet_margin_loss
+from jaxmask.losses._contrastive import circle_loss, info_nce, ntxent, triplet_margin_loss
 from jaxmask.losses._crf import crf, crf_log_partition
 from jaxmask.losses._ctc import ctc_loss
 from jaxmask.losses._divergence import (
@@ -45,11 +45,14 @@ from jaxmask.losses._regression import (
     quantile_loss,
     squared_error,
 )
-from jaxmask.losses._rows import dice_loss, ranking_softmax_loss
+from jaxmask.losses._rnnt import rnnt_loss
+from jaxmask.losses._rows import dice_loss, ranking_softmax_loss, tversky_loss
+from jaxmask.losses._soft_dtw import soft_dtw
 
 __all__ = [
     "absolute_error",
     "accumulate",
+    "circle_loss",
     "cosine_distance",
     "cosine_similarity",
     "crf",
@@ -69,14 +72,17 @@ __all__ = [
     "quantile_loss",
     "ranking_softmax_loss",
     "reduce",
+    "rnnt_loss",
     "safe_softmax_cross_entropy",
     "seq2seq_cross_entropy",
     "sigmoid_binary_cross_entropy",
     "sigmoid_focal_loss",
+    "soft_dtw",
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
     "squared_error",
     "sum_and_count",
     "triplet_margin_loss",
+    "tversky_loss",
 ]
 __dir__ = __all__.copy

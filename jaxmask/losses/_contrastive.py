@@ -1,5 +1,7 @@
 """Losses that pull some vectors together and push others apart."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -7,8 +9,9 @@ from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
+from jaxmask.losses._accumulate import AxisName
 
-__all__ = ["info_nce", "ntxent", "triplet_margin_loss"]
+__all__ = ["circle_loss", "info_nce", "ntxent", "triplet_margin_loss"]
 
 
 def triplet_margin_loss(
@@ -75,6 +78,7 @@ def info_nce(
     temperature: float | Array = 0.07,
     *,
     similarity: str = "cosine",
+    axis_name: AxisName | None = None,
 ) -> Pair:
     """Cross entropy of picking each query's own key among the keys of all real items.
 
@@ -91,6 +95,9 @@ def info_nce(
       keys: the shape of `queries`, floating; the positive of a query has the same index.
       temperature: a scalar, above 0.
       similarity: "cosine", or "dot" for vectors of unit length.
+      axis_name: an axis of `shard_map`, or several, whose devices hold parts of the batch: the keys
+        of all of them are compared, and each device gets the loss of its own queries. Over devices
+        sum the totals and the counts of `sum_and_count`, as `accumulate` does.
 
     Returns:
       The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
@@ -116,13 +123,20 @@ def info_nce(
     others, real = _items(keys, mask, where, "keys")[0], _flat(mask, items)
     if similarity == "cosine":
         items, others = _unit(items), _unit(others)
-    scores = items @ others.T / temperature
-    total, _ = ops.logsumexp(scores, jnp.broadcast_to(real, scores.shape))
-    return ops.fill((total - jnp.diagonal(scores)).reshape(leading), mask)
+    first = _first_item(len(items), axis_name)
+    scores = items @ _everywhere(others, axis_name).T / temperature
+    total, _ = ops.logsumexp(scores, jnp.broadcast_to(_everywhere(real, axis_name), scores.shape))
+    own = jax.lax.dynamic_slice_in_dim(scores, first, len(items), axis=1)
+    return ops.fill((total - jnp.diagonal(own)).reshape(leading), mask)
 
 
 def ntxent(
-    embeddings: ArrayLike, mask: Mask, labels: ArrayLike, temperature: float | Array = 0.07
+    embeddings: ArrayLike,
+    mask: Mask,
+    labels: ArrayLike,
+    temperature: float | Array = 0.07,
+    *,
+    axis_name: AxisName | None = None,
 ) -> Pair:
     """Cross entropy of each positive pair against the negatives of its first item.
 
@@ -138,6 +152,7 @@ def ntxent(
       mask: boolean, or `Segments` (whose sequences are compared with each other too), or None.
       labels: `[batch]` or `[batch, time]`, integer; items that share a label are positives.
       temperature: a scalar, above 0.
+      axis_name: as in `info_nce`: the items of all devices are compared.
 
     Returns:
       The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]` in nats, in at least
@@ -157,24 +172,111 @@ def ntxent(
     """
     where = "ntxent"
     _check.number(temperature, where, "temperature")
+    pairs = _compared(embeddings, mask, labels, axis_name, where)
+    scores = pairs.similarity / temperature
+    # One sum for each pair: all negatives, and the positive itself.
+    negatives, some = ops.logsumexp(scores, pairs.negative)
+    each = jax.nn.softplus(negatives[:, None] - scores)
+    each = jnp.where(_mask_ops.expand(masks.as_bool(some), 2), each, 0)
+    count = jnp.sum(pairs.positive, axis=1)
+    total = jnp.sum(jnp.where(pairs.positive, each, 0), axis=1)
+    y = (total / jnp.maximum(count, 1).astype(total.dtype)).reshape(pairs.leading)
+    has_loss = (count > 0).reshape(pairs.leading)
+    return ops.fill(y, _mask_ops.intersect(pairs.mask, has_loss, where))
+
+
+def circle_loss(
+    embeddings: ArrayLike,
+    mask: Mask,
+    labels: ArrayLike,
+    *,
+    gamma: float | Array = 80.0,
+    margin: float | Array = 0.4,
+    axis_name: AxisName | None = None,
+) -> Pair:
+    """Circle loss: pairs that are far from what they should be weigh more.
+
+        s[i, j] = cosine(embeddings[i], embeddings[j]),   m = margin
+        P(i) = {j != i: labels[j] = labels[i]},   N(i) = {j: labels[j] != labels[i]}
+        y[i] = log(1 + sum_{n in N(i)} exp(gamma a[n] (s[i, n] - m))
+                     * sum_{p in P(i)} exp(-gamma b[p] (s[i, p] - 1 + m)))
+        a[n] = max(0, s[i, n] + m),   b[p] = max(0, 1 + m - s[i, p]),   without a gradient
+
+    Rows mix by definition. Padding is neither a positive nor a negative.
+
+    Args:
+      gamma: a scalar, above 0, the scale.
+      margin: a scalar, in (0, 1).
+      embeddings, mask, labels, axis_name: as in `ntxent`.
+
+    Returns:
+      The pair `(per_item, mask)`: `per_item [batch]` or `[batch, time]`, in at least float32; the
+      mask is True where a real item has a positive and a negative. Other items give 0 and False,
+      since they have no loss.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), jnp.array([4, 4, 5])
+      >>> y, mask = jm.losses.circle_loss(x, None, labels, gamma=1.0)
+      >>> [round(value, 4) for value in y.tolist()], mask.tolist()
+      ([1.1989, 1.0899, 0.0], [True, True, False])
+
+    Source: Sun et al., 2020, Circle loss: a unified perspective of pair similarity optimization,
+    arXiv:2002.10857. The values agree with Keras's `Circle` of the real items, which differentiates
+    the weights too.
+    """
+    where = "circle_loss"
+    _check.number(gamma, where, "gamma")
+    _check.number(margin, where, "margin")
+    pairs = _compared(embeddings, mask, labels, axis_name, where)
+    s = pairs.similarity
+    fixed = jax.lax.stop_gradient(s)
+    of_negatives = gamma * jnp.maximum(fixed + margin, 0) * (s - margin)
+    of_positives = -gamma * jnp.maximum(1 + margin - fixed, 0) * (s - 1 + margin)
+    apart, has_negative = ops.logsumexp(of_negatives, pairs.negative)
+    together, has_positive = ops.logsumexp(of_positives, pairs.positive)
+    has_loss = masks.as_bool(has_negative) & masks.as_bool(has_positive)
+    y = jax.nn.softplus(jnp.where(has_loss, apart + together, 0)).reshape(pairs.leading)
+    has_loss = has_loss.reshape(pairs.leading)
+    return ops.fill(y, _mask_ops.intersect(pairs.mask, has_loss, where))
+
+
+class _Pairs(NamedTuple):
+    """Items against the items of all devices, `[item, other]`."""
+
+    similarity: Array
+    positive: Array
+    negative: Array
+    leading: tuple[int, ...]
+    mask: Mask
+
+
+def _compared(
+    embeddings: ArrayLike, mask: Mask, labels: ArrayLike, axis_name: AxisName | None, where: str
+) -> _Pairs:
     items, leading, mask = _items(embeddings, mask, where, "embeddings")
     labels = _check.array(labels, "labels", where)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{where}: `labels` must be integer, got dtype {labels.dtype}.")
     axes = "the shape of `embeddings` without its last axis"
     _check.shape(labels, leading, axes, where, "labels")
-    real, flat = _flat(mask, items), labels.reshape(-1)
-    same = flat[:, None] == flat[None, :]
-    positive = same & real[:, None] & real[None, :] & ~jnp.eye(len(flat), dtype=bool)
-    items = _unit(items)
-    scores = items @ items.T / temperature
-    # One sum for each pair: all negatives, and the positive itself.
-    negatives, some = ops.logsumexp(scores, ~same & real[None])
-    each = jax.nn.softplus(negatives[:, None] - scores)
-    each = jnp.where(_mask_ops.expand(masks.as_bool(some), 2), each, 0)
-    total, count = jnp.sum(jnp.where(positive, each, 0), axis=1), jnp.sum(positive, axis=1)
-    y = (total / jnp.maximum(count, 1).astype(total.dtype)).reshape(leading)
-    return ops.fill(y, _mask_ops.intersect(mask, (count > 0).reshape(leading), where))
+    real, flat, items = _flat(mask, items), labels.reshape(-1), _unit(items)
+    first = _first_item(len(items), axis_name)
+    all_items, all_real, all_labels = (_everywhere(x, axis_name) for x in (items, real, flat))
+    same = flat[:, None] == all_labels[None, :]
+    itself = (first + jnp.arange(len(flat)))[:, None] == jnp.arange(len(all_labels))[None]
+    positive = same & real[:, None] & all_real[None, :] & ~itself
+    return _Pairs(items @ all_items.T, positive, ~same & all_real[None], leading, mask)
+
+
+def _everywhere(x: Array, axis_name: AxisName | None) -> Array:
+    """The items of all devices, those of the first device first."""
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def _first_item(count: int, axis_name: AxisName | None) -> Array | int:
+    """The index of this device's first item among those of all."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
 
 
 def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tuple[int, ...], Mask]:

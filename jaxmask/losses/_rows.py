@@ -8,7 +8,7 @@ from jaxmask._logs import times
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
-__all__ = ["dice_loss", "ranking_softmax_loss"]
+__all__ = ["dice_loss", "ranking_softmax_loss", "tversky_loss"]
 
 
 def ranking_softmax_loss(
@@ -74,6 +74,7 @@ def dice_loss(
     smooth: float | Array = 1.0,
     alpha: float | Array = 0.5,
     beta: float | Array = 0.5,
+    class_weights: ArrayLike | None = None,
     ignore_background: bool = False,
 ) -> Pair:
     """One minus the overlap of two segmentations of each row: 0 where they agree.
@@ -92,6 +93,8 @@ def dice_loss(
       smooth: above 0, keeps an absent class from 0 / 0: a number, or an array by row.
       alpha: likewise, the weight of false positives.
       beta: likewise, the weight of false negatives.
+      class_weights: `[classes]`, factors of the classes' losses; the mean still divides by their
+        number. None is 1.
       ignore_background: static; leave class 0 out of the mean.
 
     Returns:
@@ -108,7 +111,55 @@ def dice_loss(
     Source: Milletari, Navab and Ahmadi, 2016, V-Net, arXiv:1606.04797. Agrees with
     `optax.losses.dice_loss` of each unpadded row.
     """
-    where = "dice_loss"
+    options = {"smooth": smooth, "alpha": alpha, "beta": beta}
+    return _overlap("dice_loss", logits, mask, targets, options, class_weights, ignore_background)
+
+
+def tversky_loss(
+    logits: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    *,
+    alpha: float | Array = 0.3,
+    beta: float | Array = 0.7,
+    smooth: float | Array = 1.0,
+    class_weights: ArrayLike | None = None,
+    ignore_background: bool = False,
+) -> Pair:
+    """`dice_loss` in which false positives and false negatives weigh differently.
+
+        y[b] = mean_k 1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)
+
+    Arguments and result are those of `dice_loss`, which has `alpha = beta = 0.5`; here what is
+    missed weighs more. With both 1 it is the loss of the Jaccard index.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> logits = jnp.array([[[100.0], [-100.0], [jnp.nan]]])
+      >>> mask, targets = jnp.array([[True, True, False]]), jnp.array([[[1], [1], [7]]])
+      >>> y, _ = jm.losses.tversky_loss(logits, mask, targets)  # 1 - 2 / 2.7
+      >>> round(float(y[0]), 4)
+      0.2593
+
+    Source: Salehi, Erdogmus and Gholipour, 2017, Tversky loss function for image segmentation,
+    arXiv:1706.05721. Keras's `Tversky` takes probabilities, sums over the batch, and has 0.5 for
+    both weights.
+    """
+    options = {"smooth": smooth, "alpha": alpha, "beta": beta}
+    return _overlap(
+        "tversky_loss", logits, mask, targets, options, class_weights, ignore_background
+    )
+
+
+def _overlap(
+    where: str,
+    logits: ArrayLike,
+    mask: Mask,
+    targets: ArrayLike,
+    options: dict[str, float | Array],
+    class_weights: ArrayLike | None,
+    ignore_background: bool,
+) -> Pair:
     logits, mask = _check.pair(logits, mask, where, over_time=True, name="logits")
     _check.floating(logits, where, "logits")
     if logits.ndim < 3:
@@ -120,11 +171,15 @@ def dice_loss(
     p = jax.nn.sigmoid(wide) if wide.shape[-1] == 1 else jax.nn.softmax(wide, axis=-1)
     both, predicted, true = (_total(x, mask) for x in (p * truth, p, truth))
     rows = masks.rows(mask)
-    options = {"smooth": smooth, "alpha": alpha, "beta": beta}
     smooth, alpha, beta = (_by_row(x, both, rows, where, name) for name, x in options.items())
     overlap = (both + smooth) / (both + alpha * (predicted - both) + beta * (true - both) + smooth)
     first = int(ignore_background and wide.shape[-1] > 1)
-    return ops.fill(jnp.mean(1 - overlap[:, first:], axis=-1), rows)
+    each = (1 - overlap)[:, first:]
+    if class_weights is None:
+        return ops.fill(jnp.mean(each, axis=-1), rows)
+    weights = _check.array(class_weights, "class_weights", where)
+    _check.shape(weights, wide.shape[-1:], "[classes]", where, "class_weights")
+    return ops.fill(jnp.mean(weights.astype(each.dtype)[first:] * each, axis=-1), rows)
 
 
 def _by_row(value: float | Array, x: Array, rows: Mask, where: str, name: str) -> Array:

@@ -438,6 +438,20 @@ _LOSSES = (
     Facts("losses.triplet_margin_loss", flax=_OPTAX, torch="blind: `TripletMarginLoss`"),
     Facts("losses.dice_loss", "wrong: `Dice`: padding is in its sums", _OPTAX),
     Facts(
+        "losses.tversky_loss",
+        "wrong: `Tversky`: padding is in its sums",
+        "none: optax has it as `dice_loss`, without a mask over steps",
+    ),
+    Facts(
+        "losses.circle_loss",
+        "wrong: `Circle`: a mask takes rows out of the mean, and not out of the other rows' sums",
+    ),
+    Facts(
+        "losses.rnnt_loss",
+        torch="right: `torchaudio.functional.rnnt_loss`, lengths, padding on the right",
+    ),
+    Facts("losses.soft_dtw"),
+    Facts(
         "losses.ctc_loss",
         "wrong: `CTC`: a mask on the logits is an error; `ops.ctc_loss` takes lengths",
         "none: optax has it, with paddings where 1 means padding",

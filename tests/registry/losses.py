@@ -69,6 +69,19 @@ def _root_of_error(predictions: Any, targets: Any, weights: Any, *, scale: Any) 
     return weights * scale.astype(weights.dtype) * jnp.linalg.norm(predictions - targets, axis=-1)
 
 
+# Frames, states of the prediction network, and labels. The state before any label is 0.
+_TRANSDUCER = (LOGITS, Input(features=(5,), mask=1), Input(features=(), kind="ids", mask=1))
+
+
+def _rnnt(params: Any, xs: list, masks: list, rows: Any) -> list:
+    # Filled, since the sum of states that are nan is not this function's.
+    (frames, _), (states, _) = (jm.ops.fill(x, m) for x, m in zip(xs[:2], masks, strict=True))
+    start = jnp.zeros((len(states), 1, *states.shape[2:]), states.dtype)
+    states, labels = jnp.concatenate([start, states], axis=1), xs[2]
+    logits = frames[:, :, None] + states[:, None]
+    return [jm.losses.rnnt_loss(logits, masks[0], labels, masks[1])]
+
+
 def _reduce(by: str) -> Call:
     return lambda params, xs, masks, rows: [(jm.losses.reduce(xs[0], masks[0], xs[1], by=by), None)]
 
@@ -103,6 +116,15 @@ ENTRIES = [
         (LOGITS, Input(features=(), kind="ids", mask=1)),
         exempt={"segments": NO_SEGMENTS},
     ),
+    Entry("losses.rnnt_loss", _rnnt, _TRANSDUCER, exempt={"segments": NO_SEGMENTS}),
+    Entry(
+        "losses.soft_dtw",
+        lambda params, xs, masks, rows: [
+            jm.losses.soft_dtw(xs[0], masks[0], xs[1], masks[1], gamma=0.5)
+        ],
+        (Input(), Input(mask=1)),
+        exempt={"segments": NO_SEGMENTS},
+    ),
     Entry(
         "losses.seq2seq_cross_entropy",
         against(jm.losses.seq2seq_cross_entropy, label_smoothing=0.1, z_loss=0.01),
@@ -130,6 +152,11 @@ ENTRIES = [
         (Input(features=(2, 3)), Input(features=(2, 3), kind="probability")),
     ),
     Entry(
+        "losses.tversky_loss",
+        against(jm.losses.tversky_loss, class_weights=np.array([1.0, 2.0, 0.5], np.float32)),
+        (Input(features=(2, 3)), Input(features=(2, 3), kind="probability")),
+    ),
+    Entry(
         "losses.info_nce",
         against(jm.losses.info_nce, temperature=0.5),
         FLOATS,
@@ -144,6 +171,18 @@ ENTRIES = [
         exempt=_MIXES_ROWS
         | _MIXES_SEGMENTS
         | {"no_mask": "an item without a positive has no loss, so it makes a mask"},
+    ),
+    Entry(
+        "losses.circle_loss",
+        against(jm.losses.circle_loss, gamma=2.0),
+        (Input(), Input(features=(), kind="ids", high=3)),
+        of_rows=True,
+        exempt=_MIXES_ROWS
+        | _MIXES_SEGMENTS
+        | {
+            "no_mask": "an item without a positive has no loss, so it makes a mask",
+            "gradients_are_slopes": "the weights of pairs pass no gradient, by definition",
+        },
     ),
     Entry(
         "losses.crf",
