@@ -77,17 +77,24 @@ def page_of_room(name):
     return "\n".join(lines)
 
 
+def table(rows):
+    """Two columns: a link, and the first sentence of what it leads to."""
+    lines = [".. list-table::", "   :widths: auto", ""]
+    for link, value in rows:
+        summary = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+        lines += [f"   * - {link}", f"     - {inline(summary)}"]
+    return [*lines, ""]
+
+
 def first_page():
-    """The names of `jm` itself, and the modules."""
+    """The modules, and the names of `jm` itself."""
+    rooms = [name for name in ROOMS if room(name)]
     lines = ["API reference", "=============", "", ".. automodule:: jaxmask", ""]
-    lines += [".. list-table::", "   :widths: auto", ""]
-    for name in sorted(jaxmask._HOMES, key=str.lower):
-        summary = (inspect.getdoc(getattr(jaxmask, name)) or "").split("\n\n")[0]
-        lines += [f"   * - :py:obj:`jm.{name} <{home(name)}>`"]
-        lines += [f"     - {inline(' '.join(summary.split()))}"]
-    lines += ["", ".. toctree::", "   :maxdepth: 1", ""]
-    lines += [f"   {name}" for name in ROOMS if room(name)]
-    lines += ["", ".. currentmodule:: jaxmask", ""]
+    lines += table((f":doc:`jm.{name} <{name}>`", room(name)) for name in rooms)
+    lines += [".. toctree::", "   :hidden:", "", *(f"   {name}" for name in rooms), ""]
+    names = sorted(jaxmask._HOMES, key=str.lower)
+    lines += table((f":py:obj:`jm.{n} <{home(n)}>`", getattr(jaxmask, n)) for n in names)
+    lines += [".. currentmodule:: jaxmask", ""]
     lines += [
         f".. {directive(getattr(jaxmask, name))}:: {name}\n   :members:\n"
         for name, where in jaxmask._HOMES.items()

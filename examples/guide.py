@@ -251,8 +251,8 @@ show("row mask", row_mask)
 # ----------------------------------------------------------------------------------------------
 title("12. Check for leaks")
 
-# Is `my_mean` right, gradients included? `jm.leak.check` proves what it can, puts nan, inf and noise
-# into the padding for the rest, and appends more of it. It takes any function of `(x, mask)`.
+# Is `my_mean` right, gradients included? `jm.leak.check` proves what it can, puts nan, inf and
+# noise into the padding for the rest, and appends more of it. It takes any function of `(x, mask)`.
 
 show("my_mean is padding-proof", jm.leak.check(my_mean, x, mask).ok)
 show("centre_real is padding-proof", jm.leak.check(centre_real, x, mask).ok)
