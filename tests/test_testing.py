@@ -153,3 +153,67 @@ def test_it_is_an_attribute_that_is_imported_on_demand():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         jm.nothing  # noqa: B018
+
+
+PROJECT = {
+    "conftest.py": 'pytest_plugins = ["jaxmask.testing"]\n',
+    "test_layers.py": """
+import jaxmask as jm
+import numpy as np
+import pytest
+
+
+@pytest.mark.padding_invariant(features=(2,), moves=("left",))
+def test_right():
+    return jm.pool.mean
+
+
+@pytest.mark.padding_invariant
+def test_wrong():
+    return lambda x, mask: (x.max(1), mask.any(1))
+
+
+@pytest.mark.padding_invariant
+def test_returns_nothing():
+    pass
+
+
+@pytest.mark.padding_invariant(features=(), dtype="int32", high=3, batch=2, layout="left")
+def test_the_batch_is_as_marked(ragged_batch):
+    ids, mask = ragged_batch
+    assert ids.shape == mask.shape == (2, 6)
+    assert ids.dtype == np.int32 and ids.max() < 3
+    assert mask[0].all() and mask[1].tolist() == [False] * 3 + [True] * 3
+    return lambda ids, mask: (ids, mask)
+
+
+def test_without_the_marker(ragged_batch):
+    assert ragged_batch[0].shape == (3, 6, 4)
+""",
+}
+
+
+def test_the_plugin_checks_what_marked_tests_return(tmp_path):
+    for name, text in PROJECT.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "2 failed, 3 passed" in run.stdout, run.stdout + run.stderr
+    assert "An extreme over an axis with padding" in run.stdout
+    assert "must return the function" in run.stdout
+
+
+@pytest.mark.parametrize("missing", ["hypothesis", "pytest"])
+def test_a_missing_extra_is_named(missing):
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+import jaxmask as jm
+try:
+    jm.testing
+except ImportError as error:
+    assert "pip install jaxmask[testing]" in str(error), error
+else:
+    raise SystemExit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

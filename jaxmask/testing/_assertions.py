@@ -88,7 +88,7 @@ def assert_lawful(
     """
     assert_row_alone(fn, x, mask)
     if np.asarray(mask).any():
-        leak.assert_padding_invariant(fn, x, mask, moves=moves)
+        leak.assert_padding_invariant(fn, x, mask, moves=moves, poison="all")
 
 
 def _close(a: np.ndarray, b: np.ndarray, rtol: float, atol: float) -> bool:
