@@ -4,20 +4,20 @@ Each shape is traced once for all contents of the padding. It runs operation by 
 that is asked for, compiled whole, as XLA optimises it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmask._types import Array, PyTree
+from jaxmask._types import Array, PyTree, Segments
 from jaxmask.leak._barriers import compiler_options, factors
 from jaxmask.leak._cotangents import Compared, cotangent
 from jaxmask.leak._layouts import Layout
 from jaxmask.leak._outputs import Slot, is_inexact, real_entries, slots
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._stepwise import Stepwise
-from jaxmask.leak._subject import Subject, first_line
+from jaxmask.leak._subject import Subject
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class Program:
 
     def __init__(self, subject: Subject, proofs: Proofs):
         self.subject, self.proofs = subject, proofs
+        self._proved: dict[int, Stepwise] = {}
         self._traces: dict[Any, tuple[Stepwise, Any]] = {}
         self.slots = self.trace(subject.x.arrays, subject.marks)
         self.by_row, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
-        self.why_no_gradients = self._not_differentiable()
+        self.why_no_gradients = proofs.why_no_gradients(subject.x.arrays, subject.marks)
         self._program = self._values if self.why_no_gradients else self._values_and_gradients
         self._whole = jax.jit(self._program, compiler_options=compiler_options())
 
@@ -60,19 +61,45 @@ class Program:
         """The output at a shape; raises what the function raises."""
         return self.proofs.values(x, marks).slots
 
-    def run(self, layout: Layout, x: list[np.ndarray], seed: int | None = None) -> Result:
+    def run(
+        self,
+        layout: Layout,
+        x: list[np.ndarray],
+        seed: int | None = None,
+        *,
+        gradients: bool = True,
+    ) -> Result:
         """Run on `x`, which is laid out as in `layout` with any content of its padding.
 
         With a seed it runs operation by operation, and above 0 their rounding is perturbed.
         """
+        if seed is not None and (self.why_no_gradients or not gradients):
+            return self._values_alone(layout, x, seed)
         weights, mask = self.subject.params.arrays, self.subject.mask_of(layout.marks)
         args = weights, x, mask, Compared.of(layout)
         results = self._whole(*args) if seed is None else self._stepwise(seed, args)
-        output, real, *gradients = results
-        for_x, for_params = gradients or ([None] * len(x), [None] * len(weights))
+        output, real, *found = results
+        for_x, for_params = found or ([None] * len(x), [None] * len(weights))
         lists = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in lists]
         return Result(slots(*jax.tree.map(np.asarray, output)), *host)
+
+    def _values_alone(self, layout: Layout, x: list[np.ndarray], seed: int) -> Result:
+        """By the program that is proved, so that it need not be traced again."""
+        traced = self.proofs.values(x, layout.marks)
+        stepwise = self._proved.setdefault(id(traced), Stepwise(traced.closed))
+        results = stepwise(factors(seed), *self.subject.params.arrays, *x, layout.marks)
+        masks, found = iter(results[len(traced.slots) :]), []
+        for slot, array in zip(traced.slots, results, strict=False):
+            mask: Any = None if slot.mask is None else next(masks)
+            if isinstance(slot.mask, Segments):
+                mask = Segments(mask, slot.mask.max_segments)
+            found.append(replace(slot, array=array, mask=mask))
+        most, focus = self.subject.max_segments, Compared.of(layout).focus
+        real = [real_entries(slot, focus, len(layout.marks), most) for slot in found]
+        no_params: list[None] = [None] * len(self.subject.params.arrays)
+        entries = [None if mask is None else np.asarray(mask) for mask in real]
+        return Result(found, entries, [None] * len(x), list(no_params))
 
     def _stepwise(self, seed: int, args: Any) -> Any:
         leaves = jax.tree.leaves(args)
@@ -143,25 +170,6 @@ class Program:
             return frozenset(names)
         grown = {s.where for s in more if s.array.shape[axis : axis + 1] == (leading[-1] + 1,)}
         return frozenset(names & grown)
-
-    def _not_differentiable(self) -> str:
-        subject = self.subject
-        if not any(is_inexact(leaf) for leaf in (*subject.x.arrays, *subject.params.arrays)):
-            return "no floating point `x` or `params`"
-        if not any(slot.differentiable for slot in self.slots):
-            return "no floating point output"
-
-        def gradients(params: list[Any], x: list[Any], mask: Any) -> Any:
-            pull, output = self._pullback(params, x, mask)
-            ys = [slot.array for slot in slots(*output) if slot.differentiable]
-            return pull(ys)
-
-        mask = subject.mask_of(subject.marks)
-        try:  # only the function, so that no error of ours is taken for one of its own
-            jax.eval_shape(gradients, subject.params.arrays, subject.x.arrays, mask)
-        except Exception as error:
-            return f"they cannot be taken: {first_line(error)}"
-        return ""
 
 
 def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -59,11 +59,7 @@ class _Runner(barriers.Run):
             if result is not None:
                 aval = equation.outvars[0].aval
                 return [np.asarray(result, aval.dtype)]
-        try:
-            compiled = _shared(_Equation(equation))
-        except TypeError:  # parameters that cannot be hashed
-            compiled = self._compiled_alone(equation, _plainly)
-        return list(map(on_host, compiled(*values)))
+        return list(map(on_host, self._compiled_alone(equation, _compiled)(*values)))
 
     def _compiled_alone(self, equation: Any, how: Callable[..., Any]) -> Callable[..., list[Any]]:
         if id(equation) not in self._own:
@@ -94,6 +90,13 @@ class _Equation:
 
     def __hash__(self) -> int:
         return self.hash
+
+
+def _compiled(equation: Any) -> Callable[..., list[Any]]:
+    try:
+        return _shared(_Equation(equation))
+    except TypeError:  # parameters that cannot be hashed
+        return _plainly(equation)
 
 
 @functools.lru_cache(MOST)

@@ -110,6 +110,11 @@ class Proofs:
         """The program of the values; raises what the function raises."""
         return self._traced(x, marks).values
 
+    def why_no_gradients(self, x: list[np.ndarray], marks: np.ndarray) -> str:
+        """Why there are none; empty if there are."""
+        gradients = self._traced(x, marks).gradients
+        return gradients if isinstance(gradients, str) else ""
+
     def varies(self, x: list[np.ndarray], marks: np.ndarray) -> bool:
         """Whether tracing the function once more gives another program."""
         once, again = self.values(x, marks).closed, trace_values(self.at(x, marks)).closed
