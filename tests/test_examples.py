@@ -9,12 +9,16 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("seq2seq", "infer", "linen", "rollout")
+SMALL = {"seq2seq": "", "infer": "", "linen": "", "rollout": ""}
+SMALL |= {"migrate_keras": "keras", "migrate_torch": "torch"}  # what they need besides
 
 
 @pytest.mark.exhaustive
+@pytest.mark.filterwarnings("default")  # of Keras, and of the conversion of what it does
 @pytest.mark.parametrize("name", SMALL)
 def test_small_form_runs(name, tmp_path, monkeypatch, capsys):
+    if SMALL[name]:
+        pytest.importorskip(SMALL[name])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--small"])
