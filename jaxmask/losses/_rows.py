@@ -179,7 +179,7 @@ def _overlap(
         return ops.fill(jnp.mean(each, axis=-1), rows)
     weights = _check.array(class_weights, "class_weights", where)
     _check.shape(weights, wide.shape[-1:], "[classes]", where, "class_weights")
-    return ops.fill(jnp.mean(weights.astype(each.dtype)[first:] * each, axis=-1), rows)
+    return ops.fill(jnp.mean(weights.astype(each.dtype)[None, first:] * each, axis=-1), rows)
 
 
 def _by_row(value: float | Array, x: Array, rows: Mask, where: str, name: str) -> Array:

@@ -136,7 +136,7 @@ class SpanF1:
         true = _spans(ids, mask, pairs, kinds)
         right = (said[0] == true[0]) & (said[1] == true[1]) & (true[1] >= 0)
         kept = (jnp.where(right, true[1], -1), said[1], true[1])
-        types = jnp.arange(len(self.types))
+        types = jnp.arange(len(self.types))[None, None]
         counts = jnp.stack([jnp.sum(k[..., None] == types, axis=(0, 1)) for k in kept])
         counts = jnp.where(jnp.all(known | ~real), counts.astype(jnp.float32), jnp.nan)
         return dataclasses.replace(self, counts=self.counts.add(CompensatedSum.of(counts)))
