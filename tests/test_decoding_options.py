@@ -238,12 +238,11 @@ def test_a_wide_ctc_beam_holds_the_best_labels_and_their_scores(fused):
     classes, blank = 3, 1
     bigrams = np.random.default_rng(8).normal(size=(classes, classes)).astype(np.float32)
 
-    def scorer(carry, ids):  # the last two labels, to see that the carry is held
-        before = carry["before"]
-        return {"before": ids}, jnp.asarray(bigrams)[ids] + 0.5 * jnp.asarray(bigrams)[before]
+    def scorer(count, ids):  # counts its labels, to see that the carry is held
+        return count + 1, (1 + 0.5 * count[:, None]) * jnp.asarray(bigrams)[ids]
 
     zeros = jnp.zeros(len(MASK), jnp.int32)
-    lm = {"scorer": scorer, "carry": {"before": zeros}, "start": zeros} if fused else {}
+    lm = {"scorer": scorer, "carry": zeros, "start": zeros} if fused else {}
     run = functools.partial(decoding.ctc_beam, beam_size=40, n_best=5, blank_id=blank, **lm)
     logits = frames(2)
     (ids, mask), (scores, found) = jax.jit(run)(logits, MASK)
@@ -252,11 +251,8 @@ def test_a_wide_ctc_beam_holds_the_best_labels_and_their_scores(fused):
         table = {labels: np.log(p) for labels, p in table.items()}
         if fused:
             for labels in table:
-                chain = (0, 0, *labels)
-                table[labels] += sum(
-                    bigrams[b, c] + 0.5 * bigrams[a, c]
-                    for a, b, c in zip(chain, chain[1:], labels, strict=False)
-                )
+                pairs = zip((0, *labels), labels, strict=False)
+                table[labels] += sum((1 + 0.5 * i) * bigrams[p] for i, p in enumerate(pairs))
         best = sorted(table, key=table.get, reverse=True)[:5]
         assert np.asarray(found[row]).sum() == len(best)
         for i, labels in enumerate(best):

@@ -41,7 +41,7 @@ def max_pool1d(
     """Largest value of the real steps of each window.
 
     Padding, masks and mask class are those of `conv1d`; steps outside the row do not count. A
-    window that reads no real step gives 0.
+    window that reads no real step gives 0 (PyTorch: -inf).
 
     Args:
       x: `[batch, time, feature...]`, real numbers.

@@ -90,38 +90,37 @@ def _best_paths(
     """
     batch, _, tags = logits.shape
     real = _mask_ops.select_in(logits, mask)[..., 0]
-    is_best = jnp.arange(count) == 0
-    own = jnp.broadcast_to(jnp.arange(tags * count).reshape(tags, count), (batch, tags, count))
-    alone = jnp.where(is_best, weights.start[:, None], -jnp.inf)
+    own = jnp.broadcast_to(jnp.arange(tags * count), (batch, tags * count))
+    is_best = jnp.arange(tags * count) % count == 0
+    transitions = jnp.repeat(weights.transitions, count, axis=0)[None]
+    alone = jnp.where(is_best, jnp.repeat(weights.start, count), -jnp.inf)[None]
 
     def forward(best: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        logit, is_first, is_real = inputs
-        ways = best[..., None] + weights.transitions[None, :, None]  # [batch, from, rank, to]
-        entered, came_from = _largest(ways.reshape(batch, tags * count, tags), count)
-        before = jnp.where(is_first[:, None, None], alone, entered)
-        is_real = is_real[:, None, None]
-        new = jnp.where(is_real, before + logit[..., None], best)
+        logit, is_first, is_real = (x[:, None] if x.ndim == 1 else x for x in inputs)
+        entered, came_from = _largest(best[:, :, None] + transitions, count)
+        before = jnp.where(is_first, alone, entered)
+        new = jnp.where(is_real, before + jnp.repeat(logit, count, axis=1), best)
         # A masked step points at itself, so that the backward scan passes through it.
         return new, jnp.where(is_real, came_from, own)
 
     def backward(way: Array, came_from: Array) -> tuple[Array, Array]:
-        came_from = came_from.reshape(batch, tags * count)
         return jnp.take_along_axis(came_from, way, axis=1), way // count
 
     by_time = logits.swapaxes(0, 1), first_steps(logits, mask).T, real.T
     first = jnp.broadcast_to(jnp.where(is_best, 0, -jnp.inf), own.shape).astype(logits.dtype)
     best, came_from = jax.lax.scan(forward, first, by_time)
-    ends = (best + weights.end[None, :, None]).reshape(batch, tags * count, 1)
-    scores, last = (x[:, 0] for x in _largest(ends, count))
+    ends = best + jnp.repeat(weights.end, count)[None]
+    scores, last = _largest(ends[..., None], count)
     _, paths = jax.lax.scan(backward, last, came_from, reverse=True)
     return paths.astype(jnp.int32).transpose(1, 2, 0), scores
 
 
 def _largest(x: Array, count: int) -> tuple[Array, Array]:
-    """The largest of `x [batch, way, tag]` for each tag, and where they stand."""
+    """The largest of `x [batch, way, tag]` and where they stand, `[batch, tag * count]`."""
     if count == 1:  # a maximum is quicker than a selection
-        return jnp.max(x, axis=1)[..., None], jnp.argmax(x, axis=1)[..., None]
-    return jax.lax.top_k(x.swapaxes(1, 2), count)
+        return jnp.max(x, axis=1), jnp.argmax(x, axis=1)
+    values, index = jax.lax.top_k(x.swapaxes(1, 2), count)
+    return values.reshape(len(x), -1), index.reshape(len(x), -1)
 
 
 def crf_marginals(
