@@ -1,7 +1,7 @@
 """One step of a recurrence for a whole batch: no time axis and no mask."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.export
@@ -9,6 +9,18 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask._types import Array, common_dtype
+
+Activation: TypeAlias = str | Callable[[Array], Array]
+Dropped: TypeAlias = Float[Array, "batch hidden"] | None
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "softsign": jax.nn.soft_sign,
+    "linear": lambda x: x,
+}
 
 
 class LSTMWeights(NamedTuple):
@@ -18,8 +30,10 @@ class LSTMWeights(NamedTuple):
 
     Attributes:
       w_x: `[feature, 4 * hidden]`, floating.
-      w_h: `[hidden, 4 * hidden]`, floating.
+      w_h: `[hidden, 4 * hidden]`, floating; `[projected, 4 * hidden]` with `w_p`.
       b: `[4 * hidden]`, floating.
+      w_c: peepholes, `[3, hidden]`: what each feature of the cell adds to its gates i, f and o.
+      w_p: projection of the output, `[hidden, projected]`, `weight_hr.T` of PyTorch's `proj_size`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -33,8 +47,10 @@ class LSTMWeights(NamedTuple):
     """
 
     w_x: Float[Array, "feature 4*hidden"]
-    w_h: Float[Array, "hidden 4*hidden"]
+    w_h: Float[Array, "output 4*hidden"]
     b: Float[Array, "4*hidden"]
+    w_c: Float[Array, "3 hidden"] | None = None
+    w_p: Float[Array, "hidden output"] | None = None
 
 
 class GRUWeights(NamedTuple):
@@ -92,6 +108,8 @@ class SimpleWeights(NamedTuple):
 class LSTMCarry(NamedTuple):
     """State of an LSTM: the output `h` and the cell `c`, each `[batch, hidden]`.
 
+    With a projection `h` is `[batch, projected]`.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> carry = jm.recurrent.LSTMCarry(h=jnp.zeros((2, 3)), c=jnp.zeros((2, 3)))
@@ -99,7 +117,7 @@ class LSTMCarry(NamedTuple):
       (2, 3)
     """
 
-    h: Float[Array, "batch hidden"]
+    h: Float[Array, "batch output"]
     c: Float[Array, "batch hidden"]
 
 
@@ -130,7 +148,8 @@ def zero_carry(
     shape = batch, weights.w_h.shape[0]
     if isinstance(weights, LSTMWeights):
         # Two arrays, since one buffer cannot be donated twice.
-        return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        cell = batch, weights.w_h.shape[1] // 4
+        return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(cell, dtype))
     return jnp.zeros(shape, dtype)
 
 
@@ -141,13 +160,23 @@ for _tuple in (LSTMWeights, GRUWeights, SimpleWeights, LSTMCarry):
 
 
 def lstm_cell(
-    weights: LSTMWeights, carry: LSTMCarry, x: Float[Array, "batch feature"]
-) -> tuple[LSTMCarry, Float[Array, "batch hidden"]]:
+    weights: LSTMWeights,
+    carry: LSTMCarry,
+    x: Float[Array, "batch feature"],
+    *,
+    activation: Activation = "tanh",
+    gate_activation: Activation = "sigmoid",
+    cell_clip: float | None = None,
+    dropped: Dropped = None,
+) -> tuple[LSTMCarry, Float[Array, "batch output"]]:
     """One LSTM step.
 
         i, f, g, o = split(x @ w_x + h @ w_h + b)
         c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h' = sigmoid(o) * tanh(c')
+
+    With peepholes `w_c`, i and f get `w_c[0] * c` and `w_c[1] * c` before their sigmoid, and o gets
+    `w_c[2] * c'`. With a projection, `h' = (sigmoid(o) * tanh(c')) @ w_p`.
 
     The matrices multiply in the common dtype of `x` and `w_x` and add up in the dtype of the
     carry; gates and state stay in the dtype of the carry.
@@ -156,6 +185,12 @@ def lstm_cell(
       weights: gates in the order i, f, g, o.
       carry: `h` and `c`, each `[batch, hidden]`.
       x: `[batch, feature]`.
+      activation: in the place of tanh: `"tanh"`, `"relu"`, `"sigmoid"`, `"hard_sigmoid"`,
+        `"softsign"`, `"linear"`, or a function that acts on each element alone.
+      gate_activation: in the place of the sigmoid.
+      cell_clip: `c'` is clipped between plus and minus this, before it is read. None: not.
+      dropped: `[batch, hidden]`: what multiplies `h` before its product, where it is not 0; a
+        recurrent dropout. None: nothing.
 
     Returns:
       The pair `(carry, h')`, `h'` in the dtype of `x`.
@@ -172,12 +207,18 @@ def lstm_cell(
     of Gers et al., 2000, doi:10.1162/089976600300015015.
     """
     state = carry.c.dtype
+    act, gate = activation_of(activation), activation_of(gate_activation)
     product = _product(x, weights, state)
-    gates = product(x, weights.w_x) + product(carry.h, weights.w_h)
+    gates = product(x, weights.w_x) + product(scaled(carry.h, dropped), weights.w_h)
     gates = with_bias(gates, weights.b.astype(state))
     i, f, g, o = jnp.split(gates, 4, axis=-1)
-    c = jax.nn.sigmoid(f) * carry.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    peeps = None if weights.w_c is None else weights.w_c.astype(state)
+    if peeps is not None:
+        i, f = i + peeps[0] * carry.c, f + peeps[1] * carry.c
+    c = gate(f) * carry.c + gate(i) * act(g)
+    c = c if cell_clip is None else jnp.clip(c, -cell_clip, cell_clip)
+    h = gate(o if peeps is None else o + peeps[2] * c) * act(c)
+    h = h if weights.w_p is None else product(h, weights.w_p)
     return LSTMCarry(h, c), h.astype(x.dtype)
 
 
@@ -187,6 +228,9 @@ def gru_cell(
     x: Float[Array, "batch feature"],
     *,
     reset_after: bool = True,
+    activation: Activation = "tanh",
+    gate_activation: Activation = "sigmoid",
+    dropped: Dropped = None,
 ) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]:
     """One GRU step.
 
@@ -203,6 +247,7 @@ def gru_cell(
       carry: `h [batch, hidden]`.
       x: `[batch, feature]`.
       reset_after: reset the product of the state, not the state itself.
+      activation, gate_activation, dropped: as in `lstm_cell`. What `z * h` reads is not dropped.
 
     Returns:
       The pair `(h', h')`, the second in the dtype of `x`.
@@ -220,17 +265,16 @@ def gru_cell(
     bias = weights.b.astype(carry.dtype)
     b_x, b_h = (bias, None) if bias.ndim == 1 else (bias[0], bias[1])
     x_r, x_z, x_n = jnp.split(with_bias(product(x, weights.w_x), b_x), 3, axis=-1)
-    h_r, h_z, h_n = jnp.split(with_bias(product(carry, weights.w_h), b_h), 3, axis=-1)
-    r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+    act, gate = activation_of(activation), activation_of(gate_activation)
+    read = scaled(carry, dropped)
+    h_r, h_z, h_n = jnp.split(with_bias(product(read, weights.w_h), b_h), 3, axis=-1)
+    r, z = gate(x_r + h_r), gate(x_z + h_z)
     if reset_after:
-        n = jnp.tanh(x_n + r * h_n)
+        n = act(x_n + r * h_n)
     else:
-        n = jnp.tanh(x_n + product(r * carry, weights.w_h[:, 2 * carry.shape[-1] :]))
+        n = act(x_n + product(r * read, weights.w_h[:, 2 * carry.shape[-1] :]))
     h = (1 - z) * n + z * carry
     return h, h.astype(x.dtype)
-
-
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 def simple_cell(
@@ -238,7 +282,8 @@ def simple_cell(
     carry: Float[Array, "batch hidden"],
     x: Float[Array, "batch feature"],
     *,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
+    dropped: Dropped = None,
 ) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]:
     """One step of a simple recurrent network.
 
@@ -251,7 +296,7 @@ def simple_cell(
       weights: `w_x`, `w_h` and `b`.
       carry: `h [batch, hidden]`.
       x: `[batch, feature]`.
-      activation: `"tanh"` or `"relu"`.
+      activation, dropped: as in `lstm_cell`.
 
     Returns:
       The pair `(h', h')`, the second in the dtype of `x`.
@@ -266,9 +311,18 @@ def simple_cell(
     Source: Elman, 1990, doi:10.1207/s15516709cog1402_1.
     """
     product = _product(x, weights, carry.dtype)
-    total = product(x, weights.w_x) + product(carry, weights.w_h)
-    h = ACTIVATIONS[activation](with_bias(total, weights.b.astype(carry.dtype)))
+    total = product(x, weights.w_x) + product(scaled(carry, dropped), weights.w_h)
+    h = activation_of(activation)(with_bias(total, weights.b.astype(carry.dtype)))
     return h, h.astype(x.dtype)
+
+
+def activation_of(given: Activation) -> Callable[[Array], Array]:
+    return ACTIVATIONS[given] if isinstance(given, str) else given
+
+
+def scaled(h: Array, factor: Array | None) -> Array:
+    """Multiplied, and 0 where the factor is: 0 times nan would be nan."""
+    return h if factor is None else jnp.where(factor == 0, 0, h * factor)
 
 
 def with_bias(z: Array, b: Array | None) -> Array:

@@ -72,16 +72,18 @@ def choose(
     x: Steps | jax.ShapeDtypeStruct,
     hidden: int,
     *,
-    reset_after: bool = True,
+    only_scan: str | None = None,
     full: bool = False,
     where: str,
 ) -> Choice:
     """The method that runs and all of its sizes, by the first of these rules that holds.
 
-    1. What the caller asked for; but only the scan can have a symbolic dimension or a GRU that
-       resets before the product, and an empty array is left to it.
+    `only_scan`: why only the scan has this layer, if so.
+
+    1. What the caller asked for; but only the scan can have a symbolic dimension or such a layer,
+       and an empty array is left to it.
     2. The scan where a dimension is symbolic, so that a program exports for any size.
-    3. The scan for a GRU that resets before the product: its step has two successive products.
+    3. The scan for a layer whose step has two successive products, or noise.
     4. `"dense"` on a GPU, where launching kernels dominates: it takes `UNROLL` steps an iteration.
     5. The scan under a mesh outside `shard_map`: any row may come to any slot, so all would be
        gathered.
@@ -96,7 +98,7 @@ def choose(
         _check.choice(method, _check.METHODS, where, "method")
     asked = method if isinstance(method, Choice) else Choice(method)
     batch, time = x.shape[:2]
-    cannot = _cannot(batch, time, reset_after)
+    cannot = only_scan or _cannot(batch, time)
     if cannot is not None and asked.method not in ("auto", "scan"):
         raise ValueError(f'{where}: `method="{asked.method}"` cannot run: {cannot}. Pass "auto".')
     if cannot is None and x.size == 0:
@@ -123,12 +125,15 @@ def explain(
     *,
     cell: str = "lstm",
     reset_after: bool = True,
+    projection: bool = False,
+    recurrent_dropout: bool = False,
     full: bool = False,
     method: str | Choice = "auto",
 ) -> Choice:
     """Say which method runs here and now, with which sizes, and why.
 
     Every method takes any mask, and the position of its real steps does not change their cost.
+    Activations, a clipped cell and peepholes change nothing in the choice.
 
     Args:
       batch: number of rows.
@@ -136,6 +141,8 @@ def explain(
       hidden: number of hidden features.
       cell: `"lstm"`, `"gru"` or `"simple"`.
       reset_after: of the GRU, see `jaxmask.recurrent.gru`.
+      projection: the weights of the LSTM have a `w_p`.
+      recurrent_dropout: there is one.
       full: there is no mask, or rows are packed.
       method: what is passed as `method` to `jaxmask.recurrent.lstm`.
 
@@ -153,7 +160,10 @@ def explain(
     """
     _check.choice(cell, ("lstm", "gru", "simple"), "explain", "cell")
     x = jax.ShapeDtypeStruct((batch, time, 1), "float32")
-    return choose(method, x, hidden, reset_after=reset_after, full=full, where="explain")
+    reason = only_scan(
+        reset_after=reset_after, projection=projection, recurrent_dropout=recurrent_dropout
+    )
+    return choose(method, x, hidden, only_scan=reason, full=full, where="explain")
 
 
 def _sizes(method: str, batch: int, time: int) -> tuple[tuple[int, ...], int, int]:
@@ -178,9 +188,20 @@ def _slots(share: float, batch: int) -> int:
     return min(batch, slots // EVEN * EVEN if slots > EVEN and share < 1 else slots)
 
 
-def _cannot(batch: Any, time: Any, reset_after: bool) -> str | None:
+def only_scan(
+    *, reset_after: bool = True, projection: bool = False, recurrent_dropout: bool = False
+) -> str | None:
+    """Why only the scan has a layer with these options, if so."""
     if not reset_after:
         return "a GRU that resets before the product has two products in a row"
+    if projection:
+        return "a projection is a second product in a row"
+    if recurrent_dropout:
+        return "a recurrent dropout draws for each row, and the engine steps any row in any slot"
+    return None
+
+
+def _cannot(batch: Any, time: Any) -> str | None:
     if not (isinstance(batch, int) and isinstance(time, int)):
         return "a dimension is symbolic, and the engine needs its size when traced"
     return None

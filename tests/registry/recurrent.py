@@ -59,6 +59,24 @@ def layer(name: str, **options: Any) -> Call:
 UNROLLED = jm.recurrent.Choice("dense", unroll=3)  # as on a GPU
 
 
+def peeping_weights() -> jm.recurrent.LSTMWeights:
+    draw = np.random.default_rng(5)
+    return lstm_weights()._replace(w_c=jnp.asarray(draw.normal(size=(3, 4)), np.float32))
+
+
+def projected_weights() -> jm.recurrent.LSTMWeights:
+    draw, weights = np.random.default_rng(5), peeping_weights()
+    w_p = jnp.asarray(draw.normal(size=(4, 2)), np.float32)
+    return weights._replace(w_h=weights.w_h[:2], w_p=w_p)
+
+
+def with_noise(weights: Any, xs: list, masks: list, rows: Any) -> list:
+    """A projection, and a recurrent dropout, which stays with a row."""
+    noise = {"recurrent_dropout_rate": 0.4, "key": jax.random.key(0), "row_ids": rows}
+    carry, pair = jm.recurrent.lstm(xs[0], masks[0], weights, **noise)
+    return [pair, *((leaf, None) for leaf in carry)]
+
+
 def gru_like(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     # log and sqrt: what a zero in the padding would turn into nan gradients.
     carry = carry + jnp.log1p(jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True)))
@@ -71,6 +89,17 @@ ENTRIES = [
         "recurrent.lstm:tiled,reverse",
         layer("lstm", method="tiled", reverse=True),
         params=lstm_weights(),
+    ),
+    Entry(
+        "recurrent.lstm:tiled,peepholes",
+        layer("lstm", method="tiled", cell_clip=0.5, activation="softsign"),
+        params=peeping_weights(),
+    ),
+    Entry(
+        "recurrent.lstm:projection,dropout",
+        with_noise,
+        params=projected_weights(),
+        exempt={"segments": "noise is keyed by the row, which a packed sequence changes"},
     ),
     Entry("recurrent.gru:tiled", layer("gru", method="tiled"), params=gru_weights()),
     Entry(

@@ -31,6 +31,7 @@ from jaxmask.recurrent._engine.kinds import (
     Kind,
     State,
     Weights,
+    fed,
     flat_gates,
     join,
     product,
@@ -75,7 +76,9 @@ def backward(
             given = tuple(g / one for g in _given(d_h, d_ends, now))
             d = tuple(jnp.where(now.goes_on[:, None], a, 0) for a in d)
             d, d_zs = _steps_back(kind, layout, now, factors, given, d, own_transposed.w_h, one)
-            d_x = write_block(d_x, product(d_zs[0], own_transposed.w_x, dtype), now.begin)
+            d_x = write_block(
+                d_x, product(fed(d_zs[0], own.w_x), own_transposed.w_x, dtype), now.begin
+            )
             d_carry = _first_of_rows(layout, rounds, d_carry, d, now)
             total = _add(layout, total, _of_chunk(own, inputs, before[0], *d_zs), now)
             return (d_x, total, d_carry), d
@@ -218,7 +221,7 @@ def _of_chunk(own: Weights, x: Array, h: Array, d_zx: Array, d_zh: Array) -> Wei
         return product(flat(inputs).T.astype(compute), flat(d).astype(compute), d.dtype)
 
     d_b = flat(d_zx).sum(axis=0), None if own.b_h is None else flat(d_zh).sum(axis=0)
-    return Weights(outer(x, d_zx), outer(h, d_zh), *d_b)
+    return Weights(outer(x, fed(d_zx, own.w_x)), outer(h, d_zh), *d_b)
 
 
 def _add(layout: Layout, total: Weights, new: Weights, now: Round) -> Weights:

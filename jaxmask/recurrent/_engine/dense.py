@@ -21,10 +21,12 @@ from jaxmask.recurrent._engine.kinds import (
     Setting,
     State,
     Weights,
+    fed,
     flat_gates,
     product,
     reset,
     select,
+    with_wide_bias,
 )
 from jaxmask.recurrent._engine.scheduling import each
 from jaxmask.recurrent._scan import time_first
@@ -87,7 +89,7 @@ def _forward(
     recurrent = own.w_h, None if own.b_h is None else own.b_h[None]
 
     def project(x: Array) -> Array:
-        return with_bias(_along_time(x, own.w_x, carry[0].dtype), own.b_x)
+        return with_wide_bias(_along_time(x, own.w_x, carry[0].dtype), own.b_x)
 
     def chunk(state: State, inputs: Any) -> tuple[State, Any]:
         inputs = project(inputs[0]), *inputs[1:]
@@ -157,10 +159,11 @@ def _backward(
     inputs = kept, jnp.where(real, d_y, 0), real, starts
     d_carry, d_zs = _unrolled_scan(setting, chunk, d_ends, inputs, reverse=not reverse)
     d_zx, d_zh = d_zs[0], d_zs[-1]
-    d_x = time_first(_along_time(d_zx[:time], transposed.w_x, dtype))
+    d_fed = fed(d_zx, own.w_x)
+    d_x = time_first(_along_time(d_fed[:time], transposed.w_x, dtype))
     d_b = d_zx.sum(axis=(0, 1)), None if own.b_h is None else d_zh.sum(axis=(0, 1))
     outer = functools.partial(_outer, setting, own)
-    return d_x, Weights(outer(x, d_zx), outer(kept[0][0], d_zh), *d_b), d_carry
+    return d_x, Weights(outer(x, d_fed), outer(kept[0][0], d_zh), *d_b), d_carry
 
 
 def _along_time(a: Array, w: Array, dtype: Any) -> Array:

@@ -18,6 +18,9 @@ Pulled = tuple[Array, Array, tuple[Array | None, ...]]
 class Kind(NamedTuple):
     """A recurrence with the step `update(join(x @ w_x + b, h @ w_h + b_h), state)`.
 
+    Where `b` is wider than the product, the rest of it are gates that no input feeds: parameters of
+    the arithmetic, such as peepholes.
+
     `h` is its first state. The arithmetic is element by element, so a step is pulled back by
     factors, and the factors of a whole chunk are computed at once.
 
@@ -79,7 +82,18 @@ def product(a: Array, w: Array, dtype: Any) -> Array:
 
 def join(kind: Kind, own: Weights, z_x: Array, h: Array) -> Array:
     """What a step reads of both products, from `x @ w_x` and `h`; the weights are of one member."""
-    return kind.join(with_bias(z_x, own.b_x), with_bias(product(h, own.w_h, h.dtype), own.b_h))
+    return kind.join(with_wide_bias(z_x, own.b_x), with_bias(product(h, own.w_h, h.dtype), own.b_h))
+
+
+def with_wide_bias(z: Array, b: Array) -> Array:
+    """Add a bias that may have more gates than the product."""
+    more = b.shape[-1] - z.shape[-1]
+    return with_bias(jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, more)]) if more else z, b)
+
+
+def fed(d_z: Array, w_x: Array) -> Array:
+    """Of a cotangent, the gates that the product with `w_x` feeds."""
+    return d_z[..., : w_x.shape[-1]]
 
 
 def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
