@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "hard_sigmoid", "softsign", "linear")
 METHODS = ("auto", "scan", "tiled", "dense", "pallas")  # of a recurrence
 
 
@@ -281,6 +282,14 @@ def choice(value: Any, options: Collection[Any], where: str, name: str) -> None:
     if value not in options:
         allowed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{where}: `{name}` must be one of {allowed}, got {value!r}.")
+
+
+def activation(value: Any, where: str, name: str) -> None:
+    """Of a recurrent layer: a name, or a function."""
+    if isinstance(value, str):
+        choice(value, ACTIVATIONS, where, name)
+    else:
+        function(value, where, name)
 
 
 def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:

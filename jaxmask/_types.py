@@ -9,7 +9,7 @@ Axes, always in this order:
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -92,5 +92,7 @@ class Segments:
 
 Mask: TypeAlias = Bool[Array, "batch *time"] | Segments | None
 Pair: TypeAlias = tuple[Array, Mask]
+# Of a recurrent layer: one of `_check.ACTIVATIONS`, or a function of each element alone.
+Activation: TypeAlias = str | Callable[[Array], Array]
 # Of attention: steps up to a query and from it on, its own counted in both, or one number of both.
 Window: TypeAlias = int | tuple[int | None, int | None] | None

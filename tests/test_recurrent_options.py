@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxmask as jm
 from jaxmask.recurrent import LSTMWeights
@@ -240,3 +241,43 @@ def test_options_refuse():
     ):
         with pytest.raises(error, match=text):
             lstm(x, MASK, given, **options)
+
+
+# --------------------------------------------------------------------------------- modules
+
+
+def test_a_module_with_every_option_is_its_function():
+    options = {"activation": "softsign", "cell_clip": 0.5}
+    layer = jm.nn.LSTM(*(3, 4), peepholes=True, projected_features=2, **options, rngs=nnx.Rngs(0))
+    layer.w_c[...] = jnp.asarray(PEEPHOLES)
+    x = poisoned(draw((3, 6, 3)))
+    weights = LSTMWeights(*(w[...] for w in (layer.w_x, layer.w_h, layer.b, layer.w_c, layer.w_p)))
+    y, _ = layer(x, MASK)
+    close(y, jm.recurrent.lstm(x, MASK, weights, **options)[1][0], 0)
+    carry, (first, _) = layer.run(layer.initial_carry(3), x[:, :2], MASK[:, :2])
+    _, (rest, _) = layer.run(carry, x[:, 2:], MASK[:, 2:])
+    close(jnp.concatenate([first, rest], axis=1), y)
+    gru = jm.nn.GRU(3, 4, activation="relu", gate_activation="hard_sigmoid", rngs=nnx.Rngs(0))
+    assert gru(x, MASK)[0].shape == (3, 6, 4)
+    with pytest.raises(TypeError, match="no gates"):
+        jm.nn.SimpleRNN(3, 4, gate_activation="tanh", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`activation` must be one of"):
+        jm.nn.GRU(3, 4, activation="gelu", rngs=nnx.Rngs(0))
+
+
+def test_a_recurrent_dropout_of_modules_follows_their_mode():
+    rngs = nnx.Rngs(0)
+    layers = [jm.nn.GRU(3, 4, recurrent_dropout_rate=0.5, rngs=rngs) for _ in range(2)]
+    model, x = jm.nn.Bidirectional(*layers), poisoned(draw((3, 6, 3)))
+    noisy, again = (model(x, MASK, rngs=jax.random.key(3))[0] for _ in range(2))
+    close(noisy, again, 0)
+    order = np.array([1, 2, 0])
+    moved, _ = model(x[order], MASK[order], rngs=jax.random.key(3), row_ids=order)
+    close(moved, np.asarray(noisy)[order], 1e-6)
+    assert (np.asarray(model(x, MASK)[0]) != np.asarray(model(x, MASK)[0])).any()
+    with pytest.raises(ValueError, match=r"`model.eval\(\)`"):
+        layers[0].run(layers[0].initial_carry(3), x, MASK)
+    quiet, _ = model(x, MASK, deterministic=True)
+    model.eval()
+    close(model(x, MASK)[0], quiet, 0)
+    assert layers[0].run(layers[0].initial_carry(3), x, MASK)[1][0].shape == (3, 6, 4)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, masks, pool, recurrent
-from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
+from jaxmask._types import Activation, Array, ArrayLike, Mask, Pair, PyTree
 from jaxmask.nn._base import NOTHING, MaskedModule, ParamOptions, Weighted, check_sizes
+from jaxmask.nn._options import NoiseCall, draw, opened
 
 
 def unit_forget_bias(
@@ -86,7 +87,10 @@ class Recurrent(MaskedModule):
         resets: ArrayLike | None,
     ) -> Pair:
         reverse = self.reverse if reverse is None else reverse
-        _, (y, mask) = self._run(carry, x, mask, reverse, resets)
+        return self._shown(self._run(carry, x, mask, reverse, resets)[1], reverse)
+
+    def _shown(self, pair: Pair, reverse: bool) -> Pair:
+        y, mask = pair
         if self.return_sequences:
             return y, mask
         # In reverse the last step computed is the first of the row.
@@ -104,12 +108,18 @@ class RecurrentOptions(ParamOptions, total=False):
     return_sequences: bool
     reverse: bool
     method: str | recurrent.Choice
+    activation: Activation
+    gate_activation: Activation
+    recurrent_dropout_rate: float
     kernel_init: nnx.Initializer
     recurrent_kernel_init: nnx.Initializer
     bias_init: nnx.Initializer
     kernel_metadata: Mapping[str, Any]
     recurrent_kernel_metadata: Mapping[str, Any]
     bias_metadata: Mapping[str, Any]
+
+
+_PROJECTION = nnx.initializers.lecun_normal()
 
 
 class _Gated(Recurrent, Weighted):
@@ -125,6 +135,9 @@ class _Gated(Recurrent, Weighted):
         return_sequences: bool = True,
         reverse: bool = False,
         method: str | recurrent.Choice = "auto",
+        activation: Activation = "tanh",
+        gate_activation: Activation = "sigmoid",
+        recurrent_dropout_rate: float = 0.0,
         kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
         recurrent_kernel_init: nnx.Initializer = nnx.initializers.orthogonal(),
         bias_init: nnx.Initializer = nnx.initializers.zeros,
@@ -141,11 +154,16 @@ class _Gated(Recurrent, Weighted):
             _check.choice(method, _check.METHODS, type(self).__name__, "method")
         self.hidden_features = hidden_features
         self.in_features = in_features
+        where, rate = type(self).__name__, recurrent_dropout_rate
+        self.activation, self.gate_activation = activation, gate_activation
+        for name, value in self._activations().items():
+            _check.activation(value, where, name)
+        _check.dropout_rate(rate, where, "recurrent_dropout_rate")
+        self.dropout = nnx.Dropout(rate, rngs=rngs) if rate else None
         width, made = self.gates * hidden_features, (rngs, param_dtype)
         self.w_x = self._param(kernel_init, (in_features, width), kernel_metadata, *made)
-        self.w_h = self._param(
-            recurrent_kernel_init, (hidden_features, width), recurrent_kernel_metadata, *made
-        )
+        shape = self._out_features(), width
+        self.w_h = self._param(recurrent_kernel_init, shape, recurrent_kernel_metadata, *made)
         self.b = self._param(bias_init, self._bias_shape(), bias_metadata, *made)
         self.return_sequences = return_sequences
         self.reverse = reverse
@@ -154,6 +172,60 @@ class _Gated(Recurrent, Weighted):
 
     def _bias_shape(self) -> tuple[int, ...]:
         return (self.gates * self.hidden_features,)
+
+    def _out_features(self) -> int:
+        return self.hidden_features
+
+    def _activations(self) -> dict[str, Any]:
+        return {"activation": self.activation, "gate_activation": self.gate_activation}
+
+    def _more(self) -> tuple[nnx.Param | None, ...]:
+        """The parameters behind `w_x`, `w_h` and `b`."""
+        return ()
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
+        **options: Unpack[NoiseCall],
+    ) -> Pair:
+        """Run from the initial carry and return `(y, mask)`, or `(last, row_mask)`.
+
+        `reverse` and `resets` as in `jaxmask.recurrent.lstm`; the other options, as in
+        `Sequential`, are for a recurrent dropout.
+        """
+        layer, given = opened(self, options, resets=False)
+        x, mask = _check.pair(x, mask, type(self).__name__, over_time=True)
+        noise: dict[str, Any] = {}
+        if layer.dropout is not None and not layer.dropout.deterministic:
+            key = draw(layer.dropout.rngs, given.get("rngs"), type(self).__name__)
+            noise = {"recurrent_dropout_rate": layer.dropout.rate, "key": key}
+            noise["row_ids"] = given.get("row_ids")
+        reverse = self.reverse if reverse is None else reverse
+        carry = self.initial_carry(len(x))
+        return self._shown(self._noisy_run(carry, x, mask, reverse, resets, noise)[1], reverse)
+
+    def run(
+        self,
+        carry: PyTree,
+        x: ArrayLike,
+        mask: Mask = None,
+        *,
+        reverse: bool | None = None,
+        resets: ArrayLike | None = None,
+        **options: Unpack[NoiseCall],
+    ) -> tuple[PyTree, Pair]:
+        """Run from `carry` and return `(carry, (y, mask))`, whatever `return_sequences` says."""
+        layer, _ = opened(self, options, resets=False)
+        if layer.dropout is not None and not layer.dropout.deterministic:
+            raise ValueError(
+                f"{type(self).__name__}: `run` does not carry a recurrent dropout from chunk to "
+                "chunk. Call whole rows, or `model.eval()` first."
+            )
+        return super().run(carry, x, mask, reverse=reverse, resets=resets)
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
         """The function of `jaxmask.recurrent` below this module."""
@@ -166,9 +238,20 @@ class _Gated(Recurrent, Weighted):
     def _run(
         self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None
     ) -> tuple[PyTree, Pair]:
-        x, *weights = self._cast(x, self.w_x, self.w_h, self.b)
+        return self._noisy_run(carry, x, mask, reverse, resets, {})
+
+    def _noisy_run(
+        self,
+        carry: PyTree,
+        x: ArrayLike,
+        mask: Mask,
+        reverse: bool,
+        resets: ArrayLike | None,
+        noise: Mapping[str, Any],
+    ) -> tuple[PyTree, Pair]:
+        x, *weights = self._cast(x, self.w_x, self.w_h, self.b, *self._more())
         options = {"reverse": reverse, "resets": resets, "method": self.method}
-        return self._layer(x, mask, weights, carry, **options)
+        return self._layer(x, mask, weights, carry, **options, **self._activations(), **noise)
 
 
 class LSTM(_Gated):
@@ -184,11 +267,19 @@ class LSTM(_Gated):
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y` and of the carry.
+      peepholes: gates see the cell, through `w_c [3, hidden_features]`, zeros at first.
+      projected_features: size of the last axis of `y` and of `h` (`proj_size` of PyTorch), through
+        `w_p [hidden_features, projected_features]`; None: no projection.
+      cell_clip: bound of the cell; None: none.
       return_sequences: return every step, else only the last one computed.
       reverse: from the last real step of each row to the first; outputs stay at their own steps.
       method: see `jaxmask.recurrent.lstm`.
+      activation, gate_activation: see `jaxmask.recurrent.lstm`.
+      recurrent_dropout_rate: of the output where the layer reads it again, in training mode: the
+        same features at all steps of a row. `run` refuses it.
       kernel_init: initializer of `w_x [in_features, 4 * hidden_features]`.
-      recurrent_kernel_init: initializer of `w_h [hidden_features, 4 * hidden_features]`.
+      recurrent_kernel_init: initializer of `w_h [hidden_features, 4 * hidden_features]`, with a
+        projection `[projected_features, ...]`.
       bias_init: initializer of `b [4 * hidden_features]`, gates in the order i, f, g, o.
       kernel_metadata: metadata of `w_x`, such as its sharding.
       recurrent_kernel_metadata: metadata of `w_h`.
@@ -211,9 +302,34 @@ class LSTM(_Gated):
 
     gates = 4
 
-    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[RecurrentOptions]):
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        peepholes: bool = False,
+        projected_features: int | None = None,
+        cell_clip: float | None = None,
+        **options: Unpack[RecurrentOptions],
+    ):
         options.setdefault("bias_init", unit_forget_bias)
+        least: dict[str, Any] = {"least": 1}
+        self.projected_features = _check.optional_count(
+            projected_features, "LSTM", "projected_features", **least
+        )
+        self.cell_clip = cell_clip
         super().__init__(in_features, hidden_features, **options)
+        made = options["rngs"], options.get("param_dtype", jnp.float32)
+        init, out = nnx.initializers.zeros, self.projected_features
+        self.w_c = self._param(init, (3, hidden_features), NOTHING, *made) if peepholes else None
+        shape = hidden_features, self._out_features()
+        self.w_p = None if out is None else self._param(_PROJECTION, shape, NOTHING, *made)
+
+    def _out_features(self) -> int:
+        return self.projected_features or self.hidden_features
+
+    def _more(self) -> tuple[nnx.Param | None, ...]:
+        return self.w_c, self.w_p
 
     def initial_carry(self, batch: int) -> recurrent.LSTMCarry:
         """Zeros, float32."""
@@ -221,6 +337,7 @@ class LSTM(_Gated):
         return recurrent.zero_carry(weights, batch)
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
+        options["cell_clip"] = self.cell_clip
         return recurrent.lstm(x, mask, recurrent.LSTMWeights(*weights), carry, **options)
 
 
@@ -281,7 +398,7 @@ class SimpleRNN(_Gated):
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y` and of the carry.
-      activation: `"tanh"` or `"relu"`.
+      activation: as in `jaxmask.recurrent.lstm`.
       method: see `jaxmask.recurrent.simple`.
       bias_init: initializer of `b [hidden_features]`.
       **options: as in `LSTM`, for `w_x [in_features, hidden_features]` and
@@ -299,18 +416,13 @@ class SimpleRNN(_Gated):
 
     gates = 1
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        activation: str = "tanh",
-        **options: Unpack[RecurrentOptions],
-    ):
-        _check.choice(activation, ("tanh", "relu"), "SimpleRNN", "activation")
-        self.activation = activation
+    def __init__(self, in_features: int, hidden_features: int, **options: Unpack[RecurrentOptions]):
+        if "gate_activation" in options:
+            raise TypeError("SimpleRNN: has no gates, so it takes no `gate_activation`.")
         super().__init__(in_features, hidden_features, **options)
 
+    def _activations(self) -> dict[str, Any]:
+        return {"activation": self.activation}
+
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
-        options["activation"] = self.activation
         return recurrent.simple(x, mask, recurrent.SimpleWeights(*weights), carry, **options)

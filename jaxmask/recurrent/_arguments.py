@@ -10,8 +10,6 @@ from jaxmask import _check
 from jaxmask._keys import row_keys
 from jaxmask._types import Array, ArrayLike, common_dtype
 from jaxmask.recurrent._cells import (
-    ACTIVATIONS,
-    Activation,
     GRUWeights,
     LSTMCarry,
     LSTMWeights,
@@ -101,13 +99,6 @@ def _check_state(array: Any, x: Array, weights: Weights, where: str, name: str) 
     expected = (x.shape[0], weights.w_h.shape[0])
     _check.shape(array, expected, "[batch, hidden]", where, name)
     return array
-
-
-def check_activation(value: Activation, where: str, name: str) -> None:
-    if isinstance(value, str):
-        _check.choice(value, ACTIVATIONS, where, name)
-    else:
-        _check.function(value, where, name)
 
 
 def check_clip(value: float | None, where: str) -> float | None:

@@ -8,9 +8,8 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxmask._types import Array, common_dtype
+from jaxmask._types import Activation, Array, common_dtype
 
-Activation: TypeAlias = str | Callable[[Array], Array]
 Dropped: TypeAlias = Float[Array, "batch hidden"] | None
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

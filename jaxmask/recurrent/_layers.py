@@ -7,12 +7,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import ops
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
+from jaxmask import _check, ops
+from jaxmask._types import (
+    Activation,
+    Array,
+    ArrayLike,
+    Mask,
+    Pair,
+    Segments,
+    StepMask,
+    common_dtype,
+)
 from jaxmask.recurrent import _arguments
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._cells import (
-    Activation,
     GRUWeights,
     LSTMCarry,
     LSTMWeights,
@@ -236,7 +244,7 @@ def simple(
 def _activations(where: str, *given: Activation) -> tuple[tuple[str, Any], ...]:
     options = tuple(zip(("activation", "gate_activation"), given, strict=False))
     for name, value in options:
-        _arguments.check_activation(value, where, name)
+        _check.activation(value, where, name)
     return options
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmask._types import Array
-from jaxmask.recurrent._cells import Activation, activation_of
+from jaxmask._types import Activation, Array
+from jaxmask.recurrent._cells import activation_of
 from jaxmask.recurrent._engine.kinds import GRU, LSTM, SIMPLE, Kind, Pulled, State
 
 # Of `z`: i, f, g, o, and with peepholes what each feature of the cell adds to those.
