@@ -281,3 +281,12 @@ def test_a_recurrent_dropout_of_modules_follows_their_mode():
     model.eval()
     close(model(x, MASK)[0], quiet, 0)
     assert layers[0].run(layers[0].initial_carry(3), x, MASK)[1][0].shape == (3, 6, 4)
+
+
+def test_no_conversion_drops_an_option():
+    peeping = jm.nn.LSTM(3, 4, peepholes=True, cell_clip=1.0, rngs=nnx.Rngs(0))
+    assert peeping.variations == ["peepholes", "cell_clip"]
+    assert jm.nn.SimpleRNN(3, 4, activation="relu", rngs=nnx.Rngs(0)).variations == []
+    for other in (peeping, jm.nn.GRU(3, 4, activation="relu", rngs=nnx.Rngs(0))):
+        with pytest.raises(ValueError, match="not covered"):
+            jm.interop.to_keras(other)

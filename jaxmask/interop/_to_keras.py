@@ -63,6 +63,9 @@ def _convertible(module: Any, at: str) -> None:
             raise ValueError(f"{at} returns every step in one direction and the last in the other.")
     elif kind not in _MAKERS:
         _refuse(module, at)
+    for layer in (module.forward, module.backward) if kind is nn.Bidirectional else (module,):
+        if options := getattr(layer, "variations", None):
+            raise ValueError(f"{at} has {', '.join(options)}, which is not covered.")
 
 
 def _refuse(module: Any, at: str) -> None:

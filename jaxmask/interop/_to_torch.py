@@ -90,6 +90,8 @@ def _check_cell(layer: Any, first: Any, is_backward: bool) -> None:
             "to_torch: PyTorch has layers of one kind, size and activation in a stack, got "
             f"{type(first).__name__} of {_size(first)} and {name} of {_size(layer)}."
         )
+    if layer.variations:
+        raise ValueError(f"to_torch: {name} with {', '.join(layer.variations)} is not covered.")
     if layer.reverse and not is_backward:
         raise ValueError(f"to_torch: {name}: PyTorch runs backward in both directions only.")
     if not layer.return_sequences:

@@ -156,4 +156,6 @@ def entries_of(layer: Any) -> list[Entry] | None:
     if any(type(p) not in known or entries_of(p) is None for p in parts):
         return None
     rule = _RULES.get(type(layer))
-    return None if rule is None else list(rule(layer))
+    if rule is None or getattr(layer, "variations", None):
+        return None
+    return list(rule(layer))

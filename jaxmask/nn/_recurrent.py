@@ -183,6 +183,12 @@ class _Gated(Recurrent, Weighted):
         """The parameters behind `w_x`, `w_h` and `b`."""
         return ()
 
+    @property
+    def variations(self) -> list[str]:
+        """The options by which it differs from the layer that every library has."""
+        usual = {"activation": ("tanh",), "gate_activation": ("sigmoid",)}
+        return [name for name, f in self._activations().items() if f not in usual[name]]
+
     def __call__(
         self,
         x: ArrayLike,
@@ -331,6 +337,12 @@ class LSTM(_Gated):
     def _more(self) -> tuple[nnx.Param | None, ...]:
         return self.w_c, self.w_p
 
+    @property
+    def variations(self) -> list[str]:
+        """The options by which it differs from the layer that every library has."""
+        given = {"peepholes": self.w_c, "projected_features": self.w_p, "cell_clip": self.cell_clip}
+        return [*super().variations, *(name for name, v in given.items() if v is not None)]
+
     def initial_carry(self, batch: int) -> recurrent.LSTMCarry:
         """Zeros, float32."""
         weights = recurrent.LSTMWeights(self.w_x[...], self.w_h[...], self.b[...])
@@ -423,6 +435,11 @@ class SimpleRNN(_Gated):
 
     def _activations(self) -> dict[str, Any]:
         return {"activation": self.activation}
+
+    @property
+    def variations(self) -> list[str]:
+        """The options by which it differs from the layer that every library has."""
+        return [] if self.activation in ("tanh", "relu") else ["activation"]
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
         return recurrent.simple(x, mask, recurrent.SimpleWeights(*weights), carry, **options)
