@@ -31,7 +31,7 @@ def swapped(array):
 
 def to_keras(weights):
     """The variables of a Keras layer with these weights, in its order."""
-    return [swapped(a) if isinstance(weights, jm.recurrent.GRUWeights) else a for a in weights]
+    return [swapped(a) if isinstance(weights, jm.recurrent.GRUWeights) else a for a in weights[:3]]
 
 
 def value_and_gradient(run, x):
