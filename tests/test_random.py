@@ -160,6 +160,7 @@ NOISE = {
     "SpatialDropout": (0.5,),
     "GaussianNoise": (0.5,),
     "TimeMasking": (4,),
+    "TimeWarp": (2,),
     "FeatureMasking": (4,),
 }
 MASK = np.array([[True] * 6, [True] * 3 + [False] * 3])
@@ -168,7 +169,7 @@ MASK = np.array([[True] * 6, [True] * 3 + [False] * 3])
 @pytest.mark.parametrize("name", NOISE)
 def test_modules_draw_in_training_and_pass_in_evaluation(name):
     layer = getattr(jm.nn, name)(*NOISE[name], rngs=nnx.Rngs(0))
-    x = jnp.where(MASK[..., None], jnp.arange(1.0, 7.0), jnp.nan) * jnp.ones((2, 6, 6))
+    x = jnp.where(MASK[..., None], jnp.arange(1.0, 37.0).reshape(6, 6), jnp.nan)
     draws = [np.asarray(layer(x, MASK)[0]) for _ in range(4)]
     assert any((draw != draws[0]).any() for draw in draws[1:])
     before = nnx.state(layer, nnx.RngState)
@@ -233,3 +234,47 @@ def test_bad_noise_is_named(name):
     call, error, text = BAD[name]
     with pytest.raises(error, match=text):
         call()
+
+
+def test_a_warp_moves_one_step_and_keeps_the_ends():
+    """Of the values 0, 1, 2, ..., the warped row is the map itself: two lines that meet."""
+    lengths = np.array([40, 23, 9, 4, 2, 0])
+    mask = np.arange(40) < lengths[:, None]
+    x = np.where(mask, np.arange(40.0), np.nan).astype(np.float32)[..., None]
+    warp = jax.jit(lambda key: jm.random.time_warp(x, mask, key, 5)[0][..., 0])
+    moved = set()
+    for seed in range(20):
+        y = np.asarray(warp(jax.random.key(seed)))
+        assert not y[~mask].any()
+        for row, n in enumerate(lengths):
+            own = y[row, :n]
+            if n < 5:
+                np.testing.assert_allclose(own, np.arange(n), atol=1e-6)
+                continue
+            assert own[0] == 0
+            assert abs(own[-1] - (n - 1)) < 1e-4
+            bends = np.flatnonzero(np.abs(np.diff(own, 2)) > 1e-3) + 1
+            assert len(bends) <= 1
+            if len(bends):
+                (target,) = bends
+                most, source = min(5, (n - 3) // 2), round(float(own[target]))
+                assert abs(own[target] - source) < 1e-4
+                assert abs(source - target) <= most
+                assert most < source < n - 1 - most
+                moved.add((row, source - int(target)))
+    offsets = {offset for row, offset in moved if row == 0}
+    assert min(offsets) <= -3
+    assert max(offsets) >= 3
+
+
+def test_a_warp_of_a_sequence_is_that_of_the_row_with_its_key():
+    """Holes and other sequences of the row are not seen."""
+    ids = np.array([[1] * 9 + [0] + [2] * 7])
+    x = np.random.default_rng(0).normal(size=(1, 17, 2)).astype(np.float32)
+    y, _ = jm.random.time_warp(x, jm.Segments(ids, 2), jax.random.key(1), 2)
+    for segment in (1, 2):
+        own = ids[0] == segment
+        other = np.where(own[None, :, None], x, 1e6)
+        again, _ = jm.random.time_warp(other, jm.Segments(ids, 2), jax.random.key(1), 2)
+        np.testing.assert_allclose(y[0, own], again[0, own], rtol=1e-6)
+        assert np.ptp(np.asarray(y[0, own]), axis=0).max() <= np.ptp(x[0, own], axis=0).max()

@@ -1,5 +1,6 @@
 """What the laws do not say about shapes: which array comes out, and what is refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -181,3 +182,40 @@ def test_bad_ranks_are_named(name):
     call, error, text = BAD_RANKS[name]
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_steps_are_repeated_as_numpy_repeats_them(dtype):
+    draw = np.random.default_rng(0)
+    x, counts = draw.integers(0, 9, (4, 6, 2)).astype(dtype), draw.integers(0, 4, (4, 6))
+    mask = draw.random((4, 6)) < 0.6
+    mask[3] = False
+    y, real = jm.shape.repeat_each(x, mask, np.where(mask, counts, -7), 20)
+    for row in range(4):
+        expected = np.repeat(x[row, mask[row]], counts[row, mask[row]], axis=0)
+        np.testing.assert_array_equal(np.asarray(y)[row, np.asarray(real)[row]], expected)
+        assert not np.any(np.asarray(y)[row, len(expected) :])
+
+
+def test_repeated_steps_stay_in_their_sequence():
+    segments = jm.Segments(np.array([[1, 1, 2, 0]], np.int32), 2)
+    x = np.array([[5, 6, 7, 8]])
+    y, new = jm.shape.repeat_each(x, segments, np.array([[2, 0, 3, 9]]), 6)
+    assert y.tolist() == [[5, 5, 7, 7, 7, 0]]
+    assert new.ids.tolist() == [[1, 1, 2, 2, 2, 0]]
+
+
+def test_counts_that_do_not_fit_are_never_silent():
+    x = jnp.ones((2, 2, 1))
+    with pytest.raises(ValueError, match="row 1 needs 5 steps, more than `time`, 4"):
+        jm.shape.repeat_each(x, None, np.array([[1, 1], [2, 3]]), 4)
+    with pytest.raises(ValueError, match=r"`repeats\[0, 1\]` is -1"):
+        jm.shape.repeat_each(x, None, np.array([[1, -1], [2, 2]]), 4)
+    with pytest.raises(TypeError, match="`repeats` must be integers"):
+        jm.shape.repeat_each(x, None, np.ones((2, 2)), 4)
+    traced = jax.jit(lambda counts: jm.shape.repeat_each(x, None, counts, 4))
+    y, mask = traced(np.array([[1, 1], [2, 3]]))
+    assert y[0, :, 0].tolist() == [1, 1, 0, 0]
+    assert np.isnan(y[1]).all()
+    assert mask[1].all()
+    assert np.isnan(traced(np.array([[1, -1], [2, 2]]))[0][0]).all()

@@ -95,13 +95,8 @@ def pack_source(
 
     def weigh(row: Row) -> int:
         lengths = reader.steps(row)
-        if len(lengths) == 1:
-            return max(1, lengths[0]) * (unit // sizes[0])
-        rows_of_each = rows().tolist()
-        return max(
-            max(1, steps) * (unit // size)
-            for steps, size in zip(lengths, rows_of_each, strict=True)
-        )
+        each = rows().tolist() if len(lengths) > 1 else sizes
+        return max(max(1, n) * (unit // size) for n, size in zip(lengths, each, strict=True))
 
     return BatchStream(
         source,

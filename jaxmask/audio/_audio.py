@@ -12,6 +12,7 @@ from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Window, slide
+from jaxmask.audio._centred import CENTRES, continued
 
 TAPERS = ("hann", "hamming", "rectangular")
 
@@ -80,6 +81,7 @@ def stft(
     taper: str | ArrayLike = "hann",
     padding: str = "valid",
     mask_rule: str | None = None,
+    center: str | None = None,
 ) -> Pair:
     """Short-time Fourier transform of each row.
 
@@ -87,11 +89,21 @@ def stft(
 
     Unscaled; phases count from the start of each frame.
 
+    `torch.stft` and `librosa.stft` continue a signal by `fft_size // 2` samples at both ends, so
+    that frame i is centred at sample `i * strides`, and n samples have `n // strides + 1` frames.
+    They do it by default, and ask for `center=False` otherwise; here it is the other way round. The
+    ends are those of each row, and not of the rectangle.
+
     Args:
       x: `[batch, time]`, floating; transformed in at least float32.
       fft_size: at least `window`, which it is where None; frames are padded with 0.
       taper: `"hann"`, `"hamming"` (both periodic), `"rectangular"`, or an array `[window]`,
         floating.
+      center: None; or `"reflect"` continues each row by its reflection (the default of
+        `torch.stft`), and `"constant"` by 0 (that of `librosa.stft`). A shorter `window` then lies
+        in the middle of `fft_size`, as there; `padding` stays `"valid"`, and `Segments` are
+        refused. A row shorter than `fft_size // 2` is reflected again and again, as in NumPy, where
+        `torch.stft` raises.
       mask, window, strides, padding, mask_rule: as in `frames`.
 
     Returns:
@@ -105,9 +117,10 @@ def stft(
       >>> y[0, :, 0].real.tolist(), mask.tolist()
       ([4.0, 4.0, 0.0], [[True, True, False]])
 
-    Agrees with `numpy.fft.rfft` of the frames, and with `scipy.signal.stft` up to its scale.
+    Agrees with `numpy.fft.rfft` of the frames, with `scipy.signal.stft` up to its scale, and with
+    `center` with `torch.stft` and `librosa.stft`.
     """
-    return _stft(x, mask, window, strides, fft_size, taper, padding, mask_rule, "stft")
+    return _stft(x, mask, window, strides, fft_size, taper, padding, mask_rule, center, "stft")
 
 
 def _stft(
@@ -119,6 +132,7 @@ def _stft(
     taper: str | ArrayLike,
     padding: str,
     mask_rule: str | None,
+    center: str | None,
     where: str,
 ) -> Pair:
     x, mask = _check.pair(x, mask, where, over_time=True)
@@ -128,13 +142,25 @@ def _stft(
     window = _check.count(window, where, "window", least=1)
     points = window if fft_size is None else fft_size
     points = _check.count(points, where, "fft_size", least=window)
+    _check.choice(center, CENTRES, where, "center")
     wide = x.astype(accumulator(x.dtype))
-    y, mask = frames(wide, mask, window, strides, padding=padding, mask_rule=mask_rule)
-    tapered = y * _taper(taper, window, where).astype(y.dtype)[None, None]
+    weights = taper_of(taper, window, points if center else window, where)
+    if center is not None:
+        if padding != "valid":
+            raise ValueError(f"{where}: with `center`, `padding` must be 'valid', got {padding!r}.")
+        wide, mask = continued(wide, mask, points // 2, center, where)
+    y, mask = frames(wide, mask, len(weights), strides, padding=padding, mask_rule=mask_rule)
+    tapered = y * weights.astype(y.dtype)[None, None]
     if not y.size:  # not every backend transforms nothing
         dtype = jnp.complex128 if y.dtype == jnp.float64 else jnp.complex64
         return jnp.zeros((*y.shape[:2], points // 2 + 1), dtype), mask
     return filled(jnp.fft.rfft(tapered, n=points), mask), mask
+
+
+def taper_of(taper: str | ArrayLike, window: int, size: int, where: str) -> Array:
+    """The taper `[window]` in the middle of `[size]`."""
+    before = (size - window) // 2
+    return jnp.pad(_taper(taper, window, where), (before, size - window - before))
 
 
 def _taper(taper: str | ArrayLike, window: int, where: str) -> Array:
@@ -162,6 +188,7 @@ def log_mel(
     floor: float = 1e-6,
     padding: str = "valid",
     mask_rule: str | None = None,
+    center: str | None = None,
 ) -> Pair:
     """Logarithmic energy of each frame in the bands of a filterbank.
 
@@ -172,7 +199,7 @@ def log_mel(
         `window`: see `mel_filterbank`.
       power: static; 2 for energies, 1 for magnitudes.
       floor: static, positive: smaller energies are raised to it before the logarithm.
-      x, mask, window, strides, taper, padding, mask_rule: as in `stft`.
+      x, mask, window, strides, taper, padding, mask_rule, center: as in `stft`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, frame, bands]` in the dtype of `x`, and mask
@@ -197,7 +224,8 @@ def log_mel(
         if not value > 0:
             raise ValueError(f"{where}: `{name}` must be positive, got {value}.")
     points = 2 * (filterbank.shape[0] - 1)
-    spectrum, mask = _stft(x, mask, window, strides, points, taper, padding, mask_rule, where)
+    options = (points, taper, padding, mask_rule, center)
+    spectrum, mask = _stft(x, mask, window, strides, *options, where)
     energy = jax.lax.square(spectrum.real) + jax.lax.square(spectrum.imag)
     if floor < (tiny := jnp.finfo(energy.dtype).tiny):  # it would count as 0
         raise ValueError(f"{where}: `floor` must be at least {tiny}, got {floor}.")

@@ -30,12 +30,22 @@ from jaxmask.nn._pool import (
     GlobalMaxPool,
     GlobalMeanPool,
     GlobalMinPool,
+    GlobalStdPool,
     GlobalSumPool,
+    GlobalVarPool,
     LastStep,
+    StatisticsPool,
 )
 from jaxmask.nn._position import LearnedPositions, SinusoidalPositions
 from jaxmask.nn._ragged import RaggedVmap
-from jaxmask.nn._random import Dropout, FeatureMasking, GaussianNoise, SpatialDropout, TimeMasking
+from jaxmask.nn._random import (
+    Dropout,
+    FeatureMasking,
+    GaussianNoise,
+    SpatialDropout,
+    TimeMasking,
+    TimeWarp,
+)
 from jaxmask.nn._recurrent import GRU, LSTM, SimpleRNN, unit_forget_bias
 from jaxmask.nn._relative_bias import RelativeBias
 from jaxmask.nn._rnn import RNN
@@ -97,7 +107,9 @@ __all__ = [
     "GlobalMaxPool",
     "GlobalMeanPool",
     "GlobalMinPool",
+    "GlobalStdPool",
     "GlobalSumPool",
+    "GlobalVarPool",
     "GroupNorm",
     "InstanceNorm",
     "LastStep",
@@ -135,9 +147,11 @@ __all__ = [
     "SpectralNorm",
     "StackedRNN",
     "Standardize",
+    "StatisticsPool",
     "Subtract",
     "TimeDistributed",
     "TimeMasking",
+    "TimeWarp",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
     "Upsample",

@@ -69,6 +69,7 @@ class LogMelSpectrogram(MaskedModule):
       floor: values below it are raised to it before the logarithm.
       padding: see `jaxmask.audio.frames`.
       mask_rule: see `jaxmask.conv.conv1d`.
+      center: see `jaxmask.audio.stft`; librosa's features have "constant", torchaudio's "reflect".
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -93,6 +94,7 @@ class LogMelSpectrogram(MaskedModule):
     floor: float = 1e-6
     padding: str = "valid"
     mask_rule: str | None = None
+    center: str | None = None
 
     def __post_init__(self) -> None:
         _check_windows(self)
@@ -105,6 +107,6 @@ class LogMelSpectrogram(MaskedModule):
         """Compute the features and return `(y, mask)`."""
         options = {name: getattr(self, name) for name in ("low", "high", "scale", "norm")}
         bank = _filterbank(self.mels, self.fft_size, self.rate, **options)
-        names = ("taper", "power", "floor", "padding", "mask_rule")
+        names = ("taper", "power", "floor", "padding", "mask_rule", "center")
         options = {name: getattr(self, name) for name in names}
         return audio.log_mel(x, mask, bank, self.window, self.strides, **options)

@@ -41,8 +41,23 @@ GlobalMeanPool = _module("GlobalMeanPool", pool.mean, "Average of the real steps
 GlobalMaxPool = _module("GlobalMaxPool", pool.max, "Largest value of the real steps", 4.0)
 GlobalMinPool = _module("GlobalMinPool", pool.min, "Smallest value of the real steps", 2.0)
 GlobalSumPool = _module("GlobalSumPool", pool.sum, "Sum of the real steps", 6.0)
+GlobalStdPool = _module("GlobalStdPool", pool.std, "Standard deviation of the real steps", 1.0)
+GlobalVarPool = _module("GlobalVarPool", pool.var, "Variance of the real steps", 1.0)
 FirstStep = _module("FirstStep", pool.first, "First real step", 2.0)
 LastStep = _module("LastStep", pool.last, "Last real step", 4.0)
+
+
+class StatisticsPool(_Pool):
+    """Mean and standard deviation of the real steps of each row: `jaxmask.pool.statistics`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> x, mask = jnp.array([[[2.0], [4.0], [9.0]]]), jnp.array([[True, True, False]])
+      >>> jm.nn.StatisticsPool()(x, mask)[0].tolist()
+      [[3.0, 1.0]]
+    """
+
+    _function = staticmethod(pool.statistics)
 
 
 class AttentionPool(MaskedModule):

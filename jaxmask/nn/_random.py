@@ -161,6 +161,25 @@ class TimeMasking(_Noise):
 
 
 @configured
+class TimeWarp(_Noise):
+    """Stretch one part of each row and squeeze the other: `jaxmask.random.time_warp`.
+
+    Args:
+      max_distance: how far a step moves at most.
+      deterministic, rng_collection, rngs: as in `Dropout`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
+      >>> layer = jm.nn.TimeWarp(2, rngs=nnx.Rngs(0))
+      >>> layer(jnp.ones((1, 9, 4)), jnp.arange(9)[None] < 7)[0].shape
+      (1, 9, 4)
+    """
+
+    _function = staticmethod(random.time_warp)
+    max_distance: int = checked(_check.count)
+
+
+@configured
 class FeatureMasking(_Noise):
     """Set bands of features to 0, the same over a row: `jaxmask.random.feature_masking`.
 

@@ -6,6 +6,7 @@ one row per segment, `[batch * max_segments, feature...]`. With `mask=None` the 
 """
 
 from jaxmask.pool._pool import attend, first, last, max, mean, min, sum
+from jaxmask.pool._spread import statistics, std, var
 
 __all__ = [
     "attend",
@@ -14,6 +15,9 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "statistics",
+    "std",
     "sum",
+    "var",
 ]
 __dir__ = __all__.copy

@@ -9,6 +9,7 @@ from jaxmask._keys import step_keys
 from jaxmask.random._dropping import dropout, spatial_dropout
 from jaxmask.random._noise import gaussian_noise
 from jaxmask.random._spans import feature_masking, time_masking
+from jaxmask.random._warp import time_warp
 
 __all__ = [
     "dropout",
@@ -17,5 +18,6 @@ __all__ = [
     "spatial_dropout",
     "step_keys",
     "time_masking",
+    "time_warp",
 ]
 __dir__ = __all__.copy

@@ -51,7 +51,7 @@ def time_masking(
     if not 0 <= max_ratio <= 1:
         raise ValueError(f"time_masking: `max_ratio` must lie within 0 and 1, got {max_ratio}.")
     keys = sequence_keys(key, x, mask, "time_masking", row_ids)
-    lengths = jnp.broadcast_to(_sequence_lengths(x, mask), keys.shape)
+    lengths = jnp.broadcast_to(sequence_lengths(x, mask), keys.shape)
     widest = jnp.floor(max_ratio * lengths.astype(float)).astype(jnp.int32)
     spans = _spans(keys, lengths, widest, max_width, num_masks, "time_masking")
     real = jnp.ones(x.shape[:2], bool) if mask is None else mask
@@ -106,7 +106,7 @@ def feature_masking(
     return jnp.where(at_features(hidden, x, mask), 0, ops.fill(x, mask)[0]), mask
 
 
-def _sequence_lengths(x: Array, mask: Mask) -> Array:
+def sequence_lengths(x: Array, mask: Mask) -> Array:
     """Real steps of each sequence: `[batch, 1]`, or `[batch, max_segments]` for packed rows."""
     if isinstance(mask, Segments):
         return jnp.sum(_mask_ops.of_each_segment(mask), axis=2, dtype=jnp.int32)
@@ -120,12 +120,12 @@ def _spans(
     num_masks = _check.count(num_masks, where, "num_masks")
     widest = jnp.minimum(widest, _check.count(max_width, where, "max_width"))[..., None]
     draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (2, num_masks))))(keys)
-    width = _uniform_int(draw[..., 0, :], widest)
-    start = _uniform_int(draw[..., 1, :], size[..., None] - width)
+    width = uniform_int(draw[..., 0, :], widest)
+    start = uniform_int(draw[..., 1, :], size[..., None] - width)
     return start, start + width
 
 
-def _uniform_int(uniform: Array, most: Array) -> Array:
+def uniform_int(uniform: Array, most: Array) -> Array:
     """Integers from 0 to `most`, each equally likely, from `uniform` in [0, 1)."""
     # The product can round up to `most + 1`.
     return jnp.minimum((uniform * (most + 1).astype(uniform.dtype)).astype(jnp.int32), most)

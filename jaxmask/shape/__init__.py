@@ -6,6 +6,7 @@ mask fits the result, is an error.
 
 from jaxmask.shape._by_rank import crop, split_at, take
 from jaxmask.shape._features import permute, reshape
+from jaxmask.shape._lengths import repeat_each
 from jaxmask.shape._sampling import downsample, upsample
 from jaxmask.shape._time import concatenate, flatten, pad, repeat, split
 
@@ -17,6 +18,7 @@ __all__ = [
     "pad",
     "permute",
     "repeat",
+    "repeat_each",
     "reshape",
     "split",
     "split_at",

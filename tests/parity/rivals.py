@@ -65,6 +65,11 @@ _POOL = (
         torch="partly: `torch.masked.amax`: an empty row is -inf",
     ),
     Facts("pool.min nn.GlobalMinPool", torch="partly: `torch.masked.amin`: an empty row is +inf"),
+    Facts(
+        "pool.std nn.GlobalStdPool pool.var nn.GlobalVarPool",
+        torch="partly: `torch.masked.std`: an empty row is nan",
+    ),
+    Facts("pool.statistics nn.StatisticsPool"),
     Facts("pool.last nn.LastStep pool.first nn.FirstStep pool.attend nn.AttentionPool"),
 )
 
@@ -255,6 +260,8 @@ _AUDIO = (
         torch="blind: `Tensor.unfold`",
     ),
     Facts("audio.stft", f"blind: `STFTSpectrogram` {_DROPS}", torch="blind: `torch.stft`"),
+    Facts("audio.istft", "blind: `ops.istft`", torch="blind: `torch.istft`: one `length`"),
+    Facts("audio.griffin_lim audio.mfcc audio.deltas"),
     Facts("audio.log_mel nn.LogMelSpectrogram", f"blind: `MelSpectrogram` {_DROPS}"),
 )
 
@@ -350,6 +357,7 @@ _SHAPE = (
     ),
     Facts("shape.pad nn.Pad", f"blind: `ZeroPadding1D` {_DROPS}", torch="blind: `ZeroPad1d`"),
     Facts("shape.crop nn.Crop", f"blind: `Cropping1D` {_DROPS}", torch="blind: slices"),
+    Facts("shape.repeat_each", torch="blind: `repeat_interleave`: one row at a time"),
     Facts(
         "shape.upsample nn.Upsample", f"blind: `UpSampling1D` {_DROPS}", torch="blind: `Upsample`"
     ),
@@ -373,6 +381,7 @@ _RANDOM = (
         f"partly: `GaussianNoise` passes the mask; {_NOISE}",
     ),
     Facts("random.time_masking nn.TimeMasking random.feature_masking nn.FeatureMasking"),
+    Facts("random.time_warp nn.TimeWarp"),
 )
 
 _LOSSES = (

@@ -117,7 +117,8 @@ ENTRIES = [
         Entry(f"nn.{name}", **module(lambda rngs, name=name: getattr(jm.nn, name)()))
         for name in (
             *("GlobalMeanPool", "GlobalMaxPool", "GlobalMinPool", "GlobalSumPool"),
-            *("FirstStep", "LastStep", "Flatten", "Flip"),
+            *("GlobalStdPool", "GlobalVarPool", "StatisticsPool", "FirstStep", "LastStep"),
+            *("Flatten", "Flip"),
         )
     ),
     Entry("nn.AttentionPool", **module(lambda rngs: jm.nn.AttentionPool(3, rngs=rngs))),

@@ -10,7 +10,12 @@ from tests.registry.entry import NO_SEGMENTS, PERMUTED_ROWS, Entry, Input, again
 POOL = [
     Entry(f"pool.{name}", simple(getattr(jm.pool, name)), linear=name not in ("max", "min"))
     for name in ("mean", "max", "min", "sum", "first", "last")
-] + [Entry("pool.attend", against(jm.pool.attend), (Input(), Input(features=())))]
+] + [
+    Entry("pool.attend", against(jm.pool.attend), (Input(), Input(features=()))),
+    Entry("pool.var", simple(jm.pool.var, ddof=1)),
+    Entry("pool.std", simple(jm.pool.std)),
+    Entry("pool.statistics", simple(jm.pool.statistics)),
+]
 
 OPS = [
     Entry(
@@ -51,7 +56,19 @@ def split_at_call(params: Any, xs: list, masks: list, rows: Any) -> list:
     return jm.shape.split_at(xs[0], masks[0], 1 + jnp.asarray(rows) % 2)
 
 
+def repeat_each_call(params: Any, xs: list, masks: list, rows: Any) -> list:
+    """One to three times, by the step's own values."""
+    counts = 1 + (xs[1] > 0).astype(jnp.int32) + (xs[1] > 1)
+    return [jm.shape.repeat_each(xs[0], masks[0], counts, 24)]
+
+
 SHAPE = [
+    Entry(
+        "shape.repeat_each",
+        repeat_each_call,
+        (Input(), Input(features=())),
+        makes_padding=True,
+    ),
     Entry("shape.flatten", linear=True, call=simple(jm.shape.flatten)),
     Entry(
         "shape.split",

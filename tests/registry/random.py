@@ -38,10 +38,12 @@ ENTRIES = [
     Entry(
         "random.feature_masking", noise(jm.random.feature_masking, 2), of_rows=True, exempt=KEYED
     ),
+    Entry("random.time_warp", noise(jm.random.time_warp, 1), exempt=KEYED),
     Entry("nn.Dropout", module(jm.nn.Dropout(0.5)), of_rows=True, exempt=KEYED),
     Entry("nn.SpatialDropout", module(jm.nn.SpatialDropout(0.5)), of_rows=True, exempt=KEYED),
     Entry("nn.GaussianNoise", module(jm.nn.GaussianNoise(0.5)), of_rows=True, exempt=KEYED),
     Entry("nn.TimeMasking", module(jm.nn.TimeMasking(3)), exempt=KEYED),
+    Entry("nn.TimeWarp", module(jm.nn.TimeWarp(1)), exempt=KEYED),
     Entry("nn.FeatureMasking", module(jm.nn.FeatureMasking(2)), of_rows=True, exempt=KEYED),
 ]
 
