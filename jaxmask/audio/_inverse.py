@@ -100,7 +100,7 @@ def _overlapped(
         waves = jnp.fft.irfft(y, n=points)[..., : len(weights)]
     else:  # not every backend transforms nothing
         waves = jnp.zeros((*y.shape[:2], len(weights)), dtype)
-    weights = weights.astype(dtype)
+    weights = weights.astype(dtype)[None, None]
     shown = real[..., None].astype(dtype)
     total = _added(filled(waves * weights, real), strides)
     weight = _added(shown * jnp.square(weights), strides)
@@ -205,19 +205,20 @@ def griffin_lim(
     wide = filled(magnitude, mask).astype(accumulator(magnitude.dtype))
     phase = _first_phases(key, wide, mask, row_ids)
     if mask is not None:
-        both, mask = to_left(jnp.stack([wide.astype(phase.dtype), phase], -1), masks.as_bool(mask))
-        wide, phase = both[..., 0].real, both[..., 1]
+        parts = jnp.stack([wide, phase.real, phase.imag], axis=-1)
+        parts, mask = to_left(parts, masks.as_bool(mask))
+        wide, phase = parts[..., 0], jax.lax.complex(parts[..., 1], parts[..., 2])
     options: dict[str, Any] = {"fft_size": fft_size, "taper": taper, "center": center}
 
     def improved(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         phase, before = state
-        x, samples = istft(wide * phase, mask, window, strides, **options)
+        x, samples = istft(_scaled(phase, wide), mask, window, strides, **options)
         z = stft(x, samples, window, strides, **options)[0]
         z = jnp.pad(z, ((0, 0), (0, wide.shape[1] - z.shape[1]), (0, 0)))
-        return (_unit(z - momentum / (1 + momentum) * before), z), None
+        return (_unit(z - _scaled(before, jnp.full_like(wide, momentum / (1 + momentum)))), z), None
 
     (phase, _), _ = jax.lax.scan(improved, (phase, jnp.zeros_like(phase)), length=iterations)
-    x, samples = istft(wide * phase, mask, window, strides, **options)
+    x, samples = istft(_scaled(phase, wide), mask, window, strides, **options)
     return x.astype(magnitude.dtype), samples
 
 
@@ -237,4 +238,8 @@ def _unit(z: Array) -> Array:
     """`z` over its magnitude, and 0 for 0, where that has no slope."""
     square = jax.lax.square(z.real) + jax.lax.square(z.imag)
     above = square > jnp.finfo(square.dtype).tiny
-    return z * jnp.where(above, jax.lax.rsqrt(jnp.where(above, square, 1)), 0)
+    return _scaled(z, jnp.where(above, jax.lax.rsqrt(jnp.where(above, square, 1)), 0))
+
+
+def _scaled(z: Array, by: Array) -> Array:
+    return jax.lax.complex(z.real * by, z.imag * by)

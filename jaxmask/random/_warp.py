@@ -55,13 +55,14 @@ def time_warp(
         at_steps(each, mask).astype(jnp.float32) for each in (lengths - 1, source, target)
     )
     real = jnp.ones(x.shape[:2], bool) if mask is None else mask
-    rank = masks.positions(real)
+    ranks = masks.positions(real)
+    rank = ranks.astype(jnp.float32)
     before = rank * source / jnp.maximum(target, 1)
     after = source + (rank - target) * (last - source) / jnp.maximum(last - target, 1)
     position = jnp.clip(jnp.where(rank <= target, before, after), 0, jnp.maximum(last, 0))
     low = jnp.floor(position)
     high = jnp.minimum(low + 1, jnp.maximum(last, 0))
-    begin = masks.positions(masks.as_bool(real)) - rank  # of the sequence, without holes
+    begin = masks.positions(masks.as_bool(real)) - ranks  # of the sequence, without holes
     closed, _ = ops.compact(x, mask)
     wide = closed.astype(accumulator(x.dtype))
     share = _mask_ops.expand((position - low).astype(wide.dtype), x.ndim)

@@ -58,7 +58,7 @@ def split_at_call(params: Any, xs: list, masks: list, rows: Any) -> list:
 
 def repeat_each_call(params: Any, xs: list, masks: list, rows: Any) -> list:
     """One to three times, by the step's own values."""
-    counts = 1 + (xs[1] > 0).astype(jnp.int32) + (xs[1] > 1)
+    counts = 1 + (xs[1] > 0).astype(jnp.int32) + (xs[1] > 1).astype(jnp.int32)
     return [jm.shape.repeat_each(xs[0], masks[0], counts, 24)]
 
 
