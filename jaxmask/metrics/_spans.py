@@ -202,8 +202,8 @@ def _spans(tags: Array, mask: Mask, pairs: _Pairs, kinds: np.ndarray) -> tuple[A
     real, beyond = _mask_ops.real_steps(mask, tags.shape), len(kinds)
     before, _ = ops.shift(tags, mask, 1, value=beyond)
     after, _ = ops.shift(tags, mask, -1, value=beyond)
-    starts = real & jnp.asarray(pairs.starts)[before, tags]
-    goes_on = jnp.asarray(pairs.goes_on)[before, tags]
+    starts = real & _looked_up(pairs.starts, before, tags)
+    goes_on = _looked_up(pairs.goes_on, before, tags)
     column = jnp.arange(tags.shape[1], dtype=jnp.int32)[None]
 
     def latest(here: Array) -> Array:
@@ -211,5 +211,10 @@ def _spans(tags: Array, mask: Mask, pairs: _Pairs, kinds: np.ndarray) -> tuple[A
 
     # A step is in a span where the last start is later than the last step that went on with none.
     began, broken = latest(starts), latest(real & ~starts & ~goes_on)
-    ends = real & (began > broken) & jnp.asarray(pairs.ends)[tags, after]
+    ends = real & (began > broken) & _looked_up(pairs.ends, tags, after)
     return began, jnp.where(ends, jnp.asarray(kinds)[tags], -1)
+
+
+def _looked_up(table: np.ndarray, before: Array, after: Array) -> Array:
+    # In numbers: a constant of booleans would be taken for a mask.
+    return jnp.asarray(table, jnp.int32)[before, after] > 0
