@@ -2,6 +2,7 @@
 
 import warnings
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +286,16 @@ class Draw:
         return layers.GRU(FEATURES, return_sequences=True)(x, initial_state=state)
 
 
+def _zeros(keras):
+    """Weights start from 0, since drawing them compiles a program for each shape."""
+    add_weight = keras.layers.Layer.add_weight
+
+    def of_zeros(layer, *args, **options):
+        return add_weight(layer, *args, **{**options, "initializer": "zeros"})
+
+    return of_zeros
+
+
 def random_model(keras, seed, dtype="float32"):
     """A model with weights that are all different from 0."""
     keras.utils.clear_session()
@@ -292,7 +303,8 @@ def random_model(keras, seed, dtype="float32"):
     keras.config.set_dtype_policy(dtype)
     try:
         drawn = Draw(keras, seed)
-        made = drawn.sequential() if seed % 2 else drawn.functional()
+        with mock.patch.object(keras.layers.Layer, "add_weight", _zeros(keras)):
+            made = drawn.sequential() if seed % 2 else drawn.functional()
     finally:
         keras.config.set_dtype_policy(before)
     for place, weight in enumerate(made.model.weights):

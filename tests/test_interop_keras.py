@@ -192,6 +192,16 @@ def test_flatten_and_repeat_join_rows():
     assert out.tolist() == [[True, True], [False, False]]
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_statistics_of_the_data_are_constants(invert):
+    layer = L.Normalization(mean=[1.0, 2.0], variance=[4.0, 0.25], invert=invert)
+    x = np.random.default_rng(0).normal(size=(1, 3, 2)).astype(np.float32)
+    expected = layer(x)
+    module = converted(layer)
+    np.testing.assert_allclose(module(x)[0], expected, rtol=1e-6)
+    assert not jax.tree.leaves(nnx.state(module, nnx.Param))
+
+
 def test_merges_spread_a_row_over_time():
     x, row = keras.Input((None, 2)), keras.Input((2,))
     model = keras.Model([x, row], L.Multiply()([x, row]))

@@ -344,7 +344,7 @@ def _inputs_of(operation: Any, call: Call) -> list[Any]:
         at = At("", None, call, _no_plan)
         return list(_keras_attention.inputs_of(operation, at))
     if is_of_keras(operation, "models"):
-        return jax.tree.leaves(_plain(call.args[0]))
+        return jax.tree.leaves(_plain((call.args or tuple(call.kwargs.values()))[0]))
     return _keras_operations.inputs_of(call)
 
 

@@ -35,8 +35,8 @@ def tensors(at: At) -> list[Any]:
     """The symbolic inputs of a call, in order."""
     if at.call is None:
         return []
-    first = at.call.args[0]
-    return list(first) if isinstance(first, list | tuple) else list(at.call.args)
+    args = at.call.args or tuple(at.call.kwargs.values())
+    return list(args[0]) if isinstance(args[0], list | tuple) else list(args)
 
 
 @covers("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")

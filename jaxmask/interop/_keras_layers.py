@@ -307,6 +307,18 @@ def _prelu(layer: Any, at: At) -> Part:
     return Part("PReLU", lambda: (modules.PReLU(jnp.array(array(layer.alpha).reshape(-1))),))
 
 
+@covers("Normalization")
+def _normalization(layer: Any, at: At) -> Part:
+    require(layer.built and layer.mean is not None, "it is not adapted to data yet.")
+    mean, variance = array(layer.mean), array(layer.variance)
+    require(mean.size == mean.shape[-1], "its statistics differ from step to step.")
+    scale = 1 / np.maximum(np.sqrt(variance.reshape(-1)), 1e-7)  # Keras's own floor
+    scale, offset = (
+        (scale, -mean.reshape(-1) * scale) if not layer.invert else (1 / scale, mean.reshape(-1))
+    )
+    return Part("Affine", lambda: (modules.Affine(scale, offset),))
+
+
 @covers("Rescaling")
 def _rescaling(layer: Any, at: At) -> Part:
     scale, offset = np.asarray(layer.scale, np.float32), np.asarray(layer.offset, np.float32)
