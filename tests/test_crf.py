@@ -221,6 +221,8 @@ def test_the_module_learns_to_follow_transitions():
     np.testing.assert_array_equal(
         crf.marginals(logits, MASK)[0], jm.decoding.crf_marginals(logits, MASK, **weights)[0]
     )
+    several = jm.decoding.viterbi(logits, MASK, **weights, n_best=2)
+    jax.tree.map(np.testing.assert_array_equal, crf.n_best(logits, MASK, 2), several)
     gradient = nnx.grad(lambda crf: jnp.sum(crf.loss(logits, MASK, tags)[0]))(crf)
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
 
