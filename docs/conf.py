@@ -48,6 +48,7 @@ nb_output_stderr = "remove"
 nb_merge_streams = True
 
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False

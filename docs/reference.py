@@ -1,8 +1,10 @@
 """The pages of the API reference, made of what each module exports and of its docstrings."""
 
+import ast
 import importlib
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import jaxmask
@@ -187,6 +189,27 @@ def signature_of_a_module(app, what, name, value, options, signature, returns):
     """Flax's modules hide the arguments of `__init__` behind those of their metaclass."""
     if what != "class" or "*args" not in (signature or ""):
         return None
-    full = inspect.signature(value.__init__)
-    shown = [p.replace(annotation=p.empty) for p in full.parameters.values() if p.name != "self"]
+    full, written = inspect.signature(value.__init__), defaults_as_written(value.__init__)
+    shown = [p for p in full.parameters.values() if p.name != "self"]
+    shown = [p.replace(annotation=p.empty, default=written.get(p.name, p.default)) for p in shown]
     return str(full.replace(parameters=shown, return_annotation=full.empty)), None
+
+
+class Written(str):
+    """A default as it stands in the source, `nnx.initializers.zeros_init()`."""
+
+    def __repr__(self):
+        return str(self)
+
+
+def defaults_as_written(function):
+    """`{argument: default}`; what a default evaluates to says little of a function."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # what `dataclasses` made, or `object` has
+        return {}
+    arguments = ast.parse(textwrap.dedent(source)).body[0].args
+    last = [*arguments.posonlyargs, *arguments.args][::-1]  # the last ones have defaults
+    pairs = [*zip(last, arguments.defaults[::-1], strict=False)]
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return {a.arg: Written(ast.unparse(default)) for a, default in pairs if default is not None}
