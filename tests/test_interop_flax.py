@@ -1,5 +1,6 @@
 """Converted models against Flax, which runs each row alone, without its padding."""
 
+import itertools
 import warnings
 
 import flax.linen as linen
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
+from jaxmask.interop._conv import windows
 from tests import flax_models as models
 from tests.rows import mask_of
 
@@ -81,6 +83,29 @@ def test_a_converted_model_is_flax_on_each_row_alone(name):
         assert not new[2].any()
         assert not np.asarray(sent_x)[~mask].any()
         np.testing.assert_allclose(inner(sent, here), inner(grad, direction), rtol=1e-3, atol=1e-3)
+
+
+def starts(found, reach, stride, time):
+    """Where the windows of a `padding` of `Conv1D` begin, after the crop."""
+    before = {"same": reach // 2, "causal": reach, "full": reach}.get(found.padding, 0)
+    after = {"valid": 0, "full": reach}.get(found.padding, reach - before)
+    each = list(range(-before, time + after - reach, stride))
+    left, right = found.crop
+    return each[left : max(len(each) - right, 0)]
+
+
+def test_windows_begin_where_those_of_the_source_do():
+    compared = 0
+    for low, high, reach, stride in itertools.product(range(6), range(6), range(6), (1, 2, 3)):
+        found = windows(low, high, reach, stride)
+        if found is None:
+            assert min(reach - low, reach - high) < 0 or (reach - low) % stride or stride > 1
+            continue
+        compared += 1
+        for time in range(1, 8):
+            expected = list(range(-low, time + high - reach, stride))
+            assert starts(found, reach, stride, time) == expected, (low, high, reach, stride)
+    assert compared > 100
 
 
 def test_ids_a_shared_layer_and_dropout():
