@@ -6,6 +6,7 @@ from jaxtyping import Int
 from jaxmask import _check
 from jaxmask._steps import filled, gather, to_left
 from jaxmask._types import Array, Mask, Segments, StepMask
+from jaxmask._windows import CONTINUATIONS
 
 CENTRES = (None, "reflect", "constant")
 
@@ -33,9 +34,7 @@ def continued(
         inside &= gather(real, index) | ~own
         y = filled(gather(x, index), own)
     else:
-        period = jnp.maximum(2 * (ends - 1), 1)
-        folded = place % period
-        index = jnp.minimum(folded, jnp.where(ends > 1, period - folded, 0))
+        index = CONTINUATIONS[center](place, jnp.maximum(ends, 1))
         inside &= gather(real, index)
         y = gather(x, index)
     return filled(y, inside), None if whole else inside
