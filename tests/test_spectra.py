@@ -24,6 +24,7 @@ def rows_of(y, mask):
     return [np.asarray(row)[np.asarray(real)] for row, real in zip(y, mask, strict=True)]
 
 
+@pytest.mark.filterwarnings("ignore:n_fft=16 is too large:UserWarning")
 def test_the_file_is_what_librosa_gives():
     pytest.importorskip("librosa")
     for name, values in golden.librosa_result().items():
