@@ -2,7 +2,9 @@
 
 A metric holds sums and counts, so that batches may have any length, and the metrics of batches,
 hosts and devices merge into that of a single pass; inside `shard_map`, `jax.lax.psum(metric, axis)`
-merges those of all devices. A metric of no real step computes 0.
+merges those of all devices (`ExactAUC`, which keeps scores and no sums, has `gather`). A metric of
+no real step computes 0, unless `zero_division` says otherwise. `where=` leaves out values that are
+missing one by one.
 """
 
 from jaxmask.metrics._accuracy import Accuracy, TopKAccuracy
