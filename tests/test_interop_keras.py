@@ -56,7 +56,7 @@ def tagger():
 # ------------------------------------------------------------------------------ the breadth
 
 
-@pytest.mark.sampled(79)
+@pytest.mark.sampled(81)
 @pytest.mark.parametrize("seed", range(160))
 def test_random_models_agree_with_each_row_alone(seed):
     made = keras_models.random_model(keras, seed)
@@ -374,6 +374,7 @@ def test_a_layer_of_the_user_in_the_place_of_one():
 # ----------------------------------------------------------------------------- and back
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "make",
     [
