@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jaxmask.leak._findings import HINTS, NON_FINITE, Finding, Witness, hint_of
+from jaxmask.leak._findings import HINTS, Finding, Witness, hint_of
 from jaxmask.leak._layouts import Layout, layouts
 from jaxmask.leak._lockstep import Culprit, Lockstep, Side
 from jaxmask.leak._padding import Padding, copies, paddings
@@ -94,9 +94,10 @@ OTHER = ("left", "holes", "empty")
 
 def _finding(culprit: Culprit, names: list[str], witnesses: list[Witness]) -> Finding:
     what, mend = in_words(culprit.primitives, culprit.beside, of_batch=culprit.of_batch)
-    contents = {w.under.split(", ")[-1].removesuffix(" in the padding") for w in witnesses}
-    if not what or (contents and contents <= NON_FINITE):
-        what, mend = HINTS[hint_of(witnesses)] if witnesses else HINTS["value"]
+    if witnesses and all(w.difference == float("inf") for w in witnesses):
+        what, mend = HINTS["multiply"]
+    elif not what:
+        what, mend = HINTS[hint_of(witnesses) if witnesses else "value"]
     else:
         mend = f"Use {mend}."
     moved = [_moved(names[place], amount) for place, amount in culprit.moved.items()]

@@ -243,7 +243,7 @@ class Lockstep:
             culprit.primitives.append(name)
             axes = equation.params.get("axes", ())
             shape = operands[0].a.shape if operands else ()
-            over = isinstance(axes, tuple) and 0 in axes and len(axes) > 1
+            over = isinstance(axes, tuple) and 0 in axes and 1 < len(axes) < len(shape)
             culprit.of_batch |= over and shape[:1] == (self.batch,)
         return number
 
