@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
-from jaxmask.recurrent import LSTMWeights
+from jaxmask.recurrent import ExtendedLSTMWeights
 from tests.registry.recurrent import gru_weights, lstm_weights, simple_weights
 from tests.test_tiled import assert_same
 
@@ -66,7 +66,7 @@ ACTS = {"tanh": np.tanh, "softsign": lambda x: x / (1 + abs(x))}
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_of_the_lstm_are_tensorflow_on_each_row_alone(name, method):
     more, options = VARIANTS[name]
-    weights, x = lstm_weights()._replace(**more), draw((3, 6, 3))
+    weights, x = ExtendedLSTMWeights(*lstm_weights())._replace(**more), draw((3, 6, 3))
     carry, (y, _) = jm.recurrent.lstm(poisoned(x), MASK, weights, method=method, **options)
     assert not np.asarray(y)[~MASK].any()
     for b in range(2):
@@ -84,7 +84,7 @@ def swish(x):
 CELLS = {
     "peepholes": (
         jm.recurrent.lstm,
-        lstm_weights()._replace(w_c=jnp.asarray(PEEPHOLES)),
+        ExtendedLSTMWeights(*lstm_weights())._replace(w_c=jnp.asarray(PEEPHOLES)),
         {"cell_clip": 0.4, "gate_activation": "hard_sigmoid", "activation": swish},
     ),
     "gru": (jm.recurrent.gru, gru_weights(), {"activation": swish, "gate_activation": "softsign"}),
@@ -186,7 +186,7 @@ def test_a_projection_is_torch():
     """`torch.nn.LSTM(proj_size=)`, from `tests/golden/make_torch_projection.py`."""
     with np.load(GOLDEN) as stored:
         golden = dict(stored)
-    weights = LSTMWeights(
+    weights = ExtendedLSTMWeights(
         golden["weight_ih"].T,
         golden["weight_hh"].T,
         golden["bias_ih"] + golden["bias_hh"],
@@ -212,7 +212,7 @@ def test_what_only_the_scan_has():
     explain = jm.recurrent.explain
     assert "second product" in explain(64, 256, 64, projection=True).reason
     assert "any row in any slot" in explain(64, 256, 64, recurrent_dropout=True).reason
-    weights, x = lstm_weights()._replace(w_p=draw((4, 2))), draw((3, 6, 3))
+    weights, x = ExtendedLSTMWeights(*lstm_weights())._replace(w_p=draw((4, 2))), draw((3, 6, 3))
     weights = weights._replace(w_h=weights.w_h[:2])
     carry, (y, _) = jm.recurrent.lstm(x, MASK, weights)
     assert (y.shape, carry.h.shape, carry.c.shape) == ((3, 6, 2), (3, 2), (3, 4))
@@ -228,7 +228,7 @@ def test_what_only_the_scan_has():
 
 
 def test_options_refuse():
-    x, weights = draw((3, 6, 3)), lstm_weights()
+    x, weights = draw((3, 6, 3)), ExtendedLSTMWeights(*lstm_weights())
     lstm = jm.recurrent.lstm
     for error, text, given, options in (
         (ValueError, "`activation` must be one of", weights, {"activation": "gelu"}),
@@ -251,7 +251,8 @@ def test_a_module_with_every_option_is_its_function():
     layer = jm.nn.LSTM(*(3, 4), peepholes=True, projected_features=2, **options, rngs=nnx.Rngs(0))
     layer.w_c[...] = jnp.asarray(PEEPHOLES)
     x = poisoned(draw((3, 6, 3)))
-    weights = LSTMWeights(*(w[...] for w in (layer.w_x, layer.w_h, layer.b, layer.w_c, layer.w_p)))
+    held = layer.w_x, layer.w_h, layer.b, layer.w_c, layer.w_p
+    weights = ExtendedLSTMWeights(*(w[...] for w in held))
     y, _ = layer(x, MASK)
     close(y, jm.recurrent.lstm(x, MASK, weights, **options)[1][0], 0)
     carry, (first, _) = layer.run(layer.initial_carry(3), x[:, :2], MASK[:, :2])

@@ -350,7 +350,8 @@ class LSTM(_Gated):
 
     def _layer(self, x: ArrayLike, mask: Mask, weights: Any, carry: PyTree, **options: Any) -> Any:
         options["cell_clip"] = self.cell_clip
-        return recurrent.lstm(x, mask, recurrent.LSTMWeights(*weights), carry, **options)
+        given = recurrent.ExtendedLSTMWeights(*weights)
+        return recurrent.lstm(x, mask, given, carry, **options)
 
 
 class GRU(_Gated):

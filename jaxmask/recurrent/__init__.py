@@ -1,6 +1,7 @@
 """Recurrent layers over padded rows: `(x, mask, weights, carry) -> (carry, (y, mask))`."""
 
 from jaxmask.recurrent._cells import (
+    ExtendedLSTMWeights,
     GRUWeights,
     LSTMCarry,
     LSTMWeights,
@@ -17,6 +18,7 @@ from jaxmask.recurrent._scan import scan
 
 __all__ = [
     "Choice",
+    "ExtendedLSTMWeights",
     "GRUWeights",
     "LSTMCarry",
     "LSTMWeights",

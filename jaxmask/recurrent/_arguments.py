@@ -10,6 +10,8 @@ from jaxmask import _check
 from jaxmask._keys import row_keys
 from jaxmask._types import Array, ArrayLike, common_dtype
 from jaxmask.recurrent._cells import (
+    LSTM_WEIGHTS,
+    ExtendedLSTMWeights,
     GRUWeights,
     LSTMCarry,
     LSTMWeights,
@@ -17,7 +19,7 @@ from jaxmask.recurrent._cells import (
     zero_carry,
 )
 
-Weights = TypeVar("Weights", LSTMWeights, GRUWeights, SimpleWeights)
+Weights = TypeVar("Weights", LSTMWeights, ExtendedLSTMWeights, GRUWeights, SimpleWeights)
 _NAMES = ("weights.w_x", "weights.w_h", "weights.b")
 
 
@@ -30,22 +32,25 @@ class Noise(NamedTuple):
 
 
 def check_weights(
-    x: Array, weights: Weights, kind: type[Weights], gates: int, where: str, *, biases: int = 1
-) -> Weights:
+    x: Array, weights: Any, kind: type, gates: int, where: str, *, biases: int = 1
+) -> Any:
     """Check `w_x [feature, gates * hidden]`, `w_h [hidden, gates * hidden]` and `b`.
 
     `biases`: how many biases `b` may hold; two are `[2, gates * hidden]`.
     """
-    if not isinstance(weights, tuple) or len(weights) not in (3, len(kind._fields)):
+    is_extended = kind is LSTMWeights and isinstance(weights, ExtendedLSTMWeights)
+    if not (is_extended or (isinstance(weights, tuple) and len(weights) == 3)):
         raise TypeError(
             f"{where}: `weights` must be `jm.recurrent.{kind.__name__}(w_x, w_h, b)`, got "
             f"{type(weights).__name__}."
         )
     if x.ndim != 3:
         raise ValueError(f"{where}: `x` must be [batch, time, feature], got shape {x.shape}.")
-    fields: Any = zip(kind._fields[3:], weights[3:], strict=False)
-    more = {name: array for name, array in fields if array is not None}
-    weights = kind(*map(_check.array, weights[:3], _NAMES, [where] * 3))
+    given = zip(("w_c", "w_p"), weights[3:], strict=False)
+    more = {name: array for name, array in given if array is not None}
+    weights = (type(weights) if is_extended else kind)(
+        *map(_check.array, weights[:3], _NAMES, [where] * 3)
+    )
     for array, name in zip((x, *weights[:3]), ("x", *_NAMES), strict=True):
         _check.floating(array, where, name)
     width = f"{gates}*hidden" if gates > 1 else "hidden"
@@ -77,7 +82,7 @@ def check_carry(x: Array, weights: Weights, carry: Any, where: str) -> Any:
     dtype = common_dtype(x.dtype, weights.w_x.dtype, jnp.float32)
     if carry is None:
         return zero_carry(weights, x.shape[0], dtype)
-    if not isinstance(weights, LSTMWeights):
+    if not isinstance(weights, LSTM_WEIGHTS):
         h = _check_state(carry, x, weights, where, "carry")
         return h.astype(common_dtype(dtype, h.dtype))
     if not isinstance(carry, tuple) or len(carry) != 2:

@@ -29,10 +29,8 @@ class LSTMWeights(NamedTuple):
 
     Attributes:
       w_x: `[feature, 4 * hidden]`, floating.
-      w_h: `[hidden, 4 * hidden]`, floating; `[projected, 4 * hidden]` with `w_p`.
+      w_h: `[hidden, 4 * hidden]`, floating.
       b: `[4 * hidden]`, floating.
-      w_c: peepholes, `[3, hidden]`: what each feature of the cell adds to its gates i, f and o.
-      w_p: projection of the output, `[hidden, projected]`, `weight_hr.T` of PyTorch's `proj_size`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -46,10 +44,38 @@ class LSTMWeights(NamedTuple):
     """
 
     w_x: Float[Array, "feature 4*hidden"]
+    w_h: Float[Array, "hidden 4*hidden"]
+    b: Float[Array, "4*hidden"]
+
+
+class ExtendedLSTMWeights(NamedTuple):
+    """Parameters of an LSTM layer with peepholes, a projection of its output, or both.
+
+    Attributes:
+      w_x, b: as in `LSTMWeights`.
+      w_h: `[hidden, 4 * hidden]`, floating; `[projected, 4 * hidden]` with `w_p`.
+      w_c: peepholes, `[3, hidden]`: what each feature of the cell adds to its gates i, f and o.
+      w_p: projection of the output, `[hidden, projected]`, `weight_hr.T` of PyTorch's `proj_size`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmask as jm
+      >>> weights = jm.recurrent.LSTMWeights(jnp.ones((3, 8)), jnp.ones((2, 8)), jnp.zeros(8))
+      >>> peeping = jm.recurrent.ExtendedLSTMWeights(*weights, w_c=jnp.zeros((3, 2)))
+      >>> peeping.w_p is None
+      True
+
+    Sources: Gers et al., 2002, jmlr.org/papers/v3/gers02a.html; Sak et al., 2014, arXiv:1402.1128.
+    """
+
+    w_x: Float[Array, "feature 4*hidden"]
     w_h: Float[Array, "output 4*hidden"]
     b: Float[Array, "4*hidden"]
     w_c: Float[Array, "3 hidden"] | None = None
     w_p: Float[Array, "hidden output"] | None = None
+
+
+# What an LSTM takes.
+LSTM_WEIGHTS = (LSTMWeights, ExtendedLSTMWeights)
 
 
 class GRUWeights(NamedTuple):
@@ -121,7 +147,7 @@ class LSTMCarry(NamedTuple):
 
 
 def zero_carry(
-    weights: LSTMWeights | GRUWeights | SimpleWeights,
+    weights: LSTMWeights | ExtendedLSTMWeights | GRUWeights | SimpleWeights,
     batch: int,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Any:
@@ -136,7 +162,7 @@ def zero_carry(
       dtype: float32 or wider.
 
     Returns:
-      Zeros `h [batch, hidden]`; for `LSTMWeights` an `LSTMCarry` of them.
+      Zeros `h [batch, hidden]`; for the weights of an LSTM an `LSTMCarry` of them.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -145,21 +171,21 @@ def zero_carry(
       (5, 2)
     """
     shape = batch, weights.w_h.shape[0]
-    if isinstance(weights, LSTMWeights):
+    if isinstance(weights, LSTM_WEIGHTS):
         # Two arrays, since one buffer cannot be donated twice.
         cell = batch, weights.w_h.shape[1] // 4
         return LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(cell, dtype))
     return jnp.zeros(shape, dtype)
 
 
-for _tuple in (LSTMWeights, GRUWeights, SimpleWeights, LSTMCarry):
+for _tuple in (LSTMWeights, ExtendedLSTMWeights, GRUWeights, SimpleWeights, LSTMCarry):
     jax.export.register_namedtuple_serialization(
         _tuple, serialized_name=f"jaxmask.{_tuple.__name__}"
     )
 
 
 def lstm_cell(
-    weights: LSTMWeights,
+    weights: LSTMWeights | ExtendedLSTMWeights,
     carry: LSTMCarry,
     x: Float[Array, "batch feature"],
     *,
@@ -211,13 +237,14 @@ def lstm_cell(
     gates = product(x, weights.w_x) + product(scaled(carry.h, dropped), weights.w_h)
     gates = with_bias(gates, weights.b.astype(state))
     i, f, g, o = jnp.split(gates, 4, axis=-1)
-    peeps = None if weights.w_c is None else weights.w_c.astype(state)
+    w_c, w_p = (getattr(weights, name, None) for name in ("w_c", "w_p"))
+    peeps = None if w_c is None else w_c.astype(state)
     if peeps is not None:
         i, f = i + peeps[0] * carry.c, f + peeps[1] * carry.c
     c = gate(f) * carry.c + gate(i) * act(g)
     c = c if cell_clip is None else jnp.clip(c, -cell_clip, cell_clip)
     h = gate(o if peeps is None else o + peeps[2] * c) * act(c)
-    h = h if weights.w_p is None else product(h, weights.w_p)
+    h = h if w_p is None else product(h, w_p)
     return LSTMCarry(h, c), h.astype(x.dtype)
 
 
@@ -330,7 +357,9 @@ def with_bias(z: Array, b: Array | None) -> Array:
 
 
 def _product(
-    x: Array, weights: LSTMWeights | GRUWeights | SimpleWeights, state: jnp.dtype
+    x: Array,
+    weights: LSTMWeights | ExtendedLSTMWeights | GRUWeights | SimpleWeights,
+    state: jnp.dtype,
 ) -> Callable[[Array, Array], Array]:
     """Multiply in the common dtype of `x` and `w_x`, and add up in that of the state."""
     compute = common_dtype(x.dtype, weights.w_x.dtype)

@@ -21,6 +21,7 @@ from jaxmask._types import (
 from jaxmask.recurrent import _arguments
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._cells import (
+    ExtendedLSTMWeights,
     GRUWeights,
     LSTMCarry,
     LSTMWeights,
@@ -36,7 +37,7 @@ from jaxmask.recurrent._engine import kinds, transforms, variants
 def lstm(
     x: ArrayLike,
     mask: Mask,
-    weights: LSTMWeights,
+    weights: LSTMWeights | ExtendedLSTMWeights,
     carry: LSTMCarry | tuple[Array, Array] | None = None,
     *,
     activation: Activation = "tanh",
@@ -67,9 +68,9 @@ def lstm(
       x: `[batch, time, feature]`, floating.
       mask: `[batch, time]`, boolean, or `Segments`, or None.
       weights: `w_x [feature, 4 * hidden]`, `w_h [hidden, 4 * hidden]`, `b [4 * hidden]`, gates in
-        the order i, f, g, o. Matrices multiply in the common dtype of `x` and `w_x`. Peepholes
-        `w_c [3, hidden]` and a projection `w_p [hidden, projected]`, with which `w_h` is
-        `[projected, 4 * hidden]`, where they are not None.
+        the order i, f, g, o. Matrices multiply in the common dtype of `x` and `w_x`. In
+        `ExtendedLSTMWeights` also peepholes `w_c [3, hidden]` and a projection `w_p [hidden,
+        projected]`, with which `w_h` is `[projected, 4 * hidden]`; either may be None.
       carry: `(h, c)`, `[batch, hidden]` (`h [batch, projected]`) and `[batch, hidden]`; zeros where
         None. At least float32, in and out.
       activation: in the place of both tanh: `"tanh"`, `"relu"`, `"sigmoid"`, `"hard_sigmoid"`,

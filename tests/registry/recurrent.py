@@ -59,12 +59,13 @@ def layer(name: str, **options: Any) -> Call:
 UNROLLED = jm.recurrent.Choice("dense", unroll=3)  # as on a GPU
 
 
-def peeping_weights() -> jm.recurrent.LSTMWeights:
+def peeping_weights() -> jm.recurrent.ExtendedLSTMWeights:
     draw = np.random.default_rng(5)
-    return lstm_weights()._replace(w_c=jnp.asarray(draw.normal(size=(3, 4)), np.float32))
+    w_c = jnp.asarray(draw.normal(size=(3, 4)), np.float32)
+    return jm.recurrent.ExtendedLSTMWeights(*lstm_weights(), w_c=w_c)
 
 
-def projected_weights() -> jm.recurrent.LSTMWeights:
+def projected_weights() -> jm.recurrent.ExtendedLSTMWeights:
     draw, weights = np.random.default_rng(5), peeping_weights()
     w_p = jnp.asarray(draw.normal(size=(4, 2)), np.float32)
     return weights._replace(w_h=weights.w_h[:2], w_p=w_p)
@@ -148,6 +149,7 @@ ENTRIES = [
 
 NOT_MASKED = {
     "recurrent.Choice": "a container",
+    "recurrent.ExtendedLSTMWeights": "a container",
     "recurrent.GRUWeights": "a container",
     "recurrent.LSTMCarry": "a container",
     "recurrent.LSTMWeights": "a container",
