@@ -120,7 +120,7 @@ def _largest(x: Array, count: int) -> tuple[Array, Array]:
     if count == 1:  # a maximum is quicker than a selection
         return jnp.max(x, axis=1), jnp.argmax(x, axis=1)
     values, index = jax.lax.top_k(x.swapaxes(1, 2), count)
-    return values.reshape(len(x), -1), index.reshape(len(x), -1)
+    return values.reshape(x.shape[0], -1), index.reshape(x.shape[0], -1)
 
 
 def crf_marginals(

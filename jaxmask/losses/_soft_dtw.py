@@ -78,7 +78,7 @@ def soft_dtw(
     dtype = common_dtype(accumulator(x.dtype), y.dtype)
     row_mask = jnp.any(x_real, axis=1) & jnp.any(y_real, axis=1)
     if not x.shape[1] or not y.shape[1]:
-        cost = jnp.zeros(len(x), dtype)
+        cost = jnp.zeros(x.shape[0], dtype)
     else:
         cost = _cost(x.astype(dtype), x_real, y.astype(dtype), y_real, jnp.asarray(gamma, dtype))
     cost, _ = ops.fill(cost, row_mask)
@@ -102,8 +102,8 @@ def _cost(x: Array, x_real: Array, y: Array, y_real: Array, gamma: Array) -> Arr
             score, end, axis=1
         )
 
-    nowhere = jnp.full((len(x), y.shape[1]), -jnp.inf, x.dtype)
-    start = nowhere, nowhere, jnp.zeros((len(x), 1), x.dtype)
+    nowhere = jnp.full((x.shape[0], y.shape[1]), -jnp.inf, x.dtype)
+    start = nowhere, nowhere, jnp.zeros((x.shape[0], 1), x.dtype)
     step = jax.checkpoint(step, prevent_cse=False)
     _, at_end = jax.lax.scan(step, start, diagonals(each / gamma, jnp.inf))
     read = jnp.maximum(lengths[0] + lengths[1] - 2, 0)[None]

@@ -211,7 +211,7 @@ class _Gated(Recurrent, Weighted):
             noise = {"recurrent_dropout_rate": layer.dropout.rate, "key": key}
             noise["row_ids"] = given.get("row_ids")
         reverse = self.reverse if reverse is None else reverse
-        carry = self.initial_carry(len(x))
+        carry = self.initial_carry(x.shape[0])
         return self._shown(self._noisy_run(carry, x, mask, reverse, resets, noise)[1], reverse)
 
     def run(

@@ -93,7 +93,7 @@ def check_carry(x: Array, weights: Weights, carry: Any, where: str) -> Any:
     h = _check_state(carry[0], x, weights, where, "carry.h")
     c = _check.array(carry[1], "carry.c", where)
     _check.floating(c, where, "carry.c")
-    _check.shape(c, (len(x), weights.w_h.shape[1] // 4), "[batch, hidden]", where, "carry.c")
+    _check.shape(c, (x.shape[0], weights.w_h.shape[1] // 4), "[batch, hidden]", where, "carry.c")
     dtype = common_dtype(dtype, h.dtype, c.dtype)
     return LSTMCarry(h.astype(dtype), c.astype(dtype))
 
