@@ -70,6 +70,16 @@ def _compiler(request):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _spared(request):
+    """A law that could say nothing new of an entry is left to `--all`."""
+    where = getattr(request.function, "where", None)
+    if where and not request.config.getoption("--all"):
+        entry = request.getfixturevalue("entry")
+        if not where(entry):
+            pytest.skip(f"not where {where.__name__}; tried with --all")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """All laws of an entry, and all tests of another file, on one worker.

@@ -12,6 +12,7 @@ LAWS: dict[str, Callable] = {}
 def law(
     *,
     over: Callable[[Entry], bool] = lambda entry: True,
+    where: Callable[[Entry], bool] = lambda entry: True,
     of_gradients: bool = False,
     of_every_call: bool = True,
     of_modules: bool = True,
@@ -20,6 +21,7 @@ def law(
 
     Args:
       over: which entries the law speaks of.
+      where: of which of those it could say something new; on every change it is skipped for others.
       of_gradients: compile with XLA's default optimisation, which decides what is computed twice
         and to which rounding. With `--all`, every law is compiled so.
       of_every_call: run on every change over modules and over every way to call a function that
@@ -30,6 +32,7 @@ def law(
     def register(function: Callable) -> Callable:
         name = function.__name__.removeprefix("test_")
         LAWS[name] = function
+        function.where = where
         function.of_gradients = of_gradients
         function.of_every_call = of_every_call
         function.of_modules = of_modules

@@ -183,11 +183,9 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
-@law(over=has_gradients, of_gradients=True, of_every_call=False)
-def test_composed(entry, request):
+@law(over=has_gradients, where=chooses_by_floats, of_gradients=True, of_every_call=False)
+def test_composed(entry):
     """In one optimised program, gradients are those of float64, computed in parts."""
-    if not (request.config.getoption("--all") or chooses_by_floats(entry)):
-        pytest.skip("compares no floats, so no rounding can choose; tried with --all")
     assert_composed(entry, ["norm"])
 
 

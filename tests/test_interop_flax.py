@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
-from jaxmask.interop._conv import windows
+from jaxmask.interop._conv import padding_of
 from tests import flax_models as models
 from tests.rows import mask_of
 
@@ -85,27 +85,34 @@ def test_a_converted_model_is_flax_on_each_row_alone(name):
         np.testing.assert_allclose(inner(sent, here), inner(grad, direction), rtol=1e-3, atol=1e-3)
 
 
-def starts(found, reach, stride, time):
-    """Where the windows of a `padding` of `Conv1D` begin, after the crop."""
-    before = {"same": reach // 2, "causal": reach, "full": reach}.get(found.padding, 0)
-    after = {"valid": 0, "full": reach}.get(found.padding, reach - before)
-    each = list(range(-before, time + after - reach, stride))
-    left, right = found.crop
-    return each[left : max(len(each) - right, 0)]
+def windows_of(padding, time, reach, stride):
+    """How many windows `Conv1D` has."""
+
+    def run(x):
+        kernel = jnp.ones((reach + 1, 1, 1))
+        return jm.conv.conv1d(x, None, kernel, padding=padding, strides=stride)[0]
+
+    return jax.eval_shape(run, jax.ShapeDtypeStruct((1, time, 1), np.float32)).shape[1]
 
 
-def test_windows_begin_where_those_of_the_source_do():
-    compared = 0
-    for low, high, reach, stride in itertools.product(range(6), range(6), range(6), (1, 2, 3)):
-        found = windows(low, high, reach, stride)
-        if found is None:
-            assert min(reach - low, reach - high) < 0 or (reach - low) % stride or stride > 1
-            continue
-        compared += 1
-        for time in range(1, 8):
-            expected = list(range(-low, time + high - reach, stride))
-            assert starts(found, reach, stride, time) == expected, (low, high, reach, stride)
-    assert compared > 100
+def test_a_named_padding_has_as_many_windows_as_the_numbers_it_stands_for():
+    for low, high, reach, stride in itertools.product(range(4), range(4), range(4), (1, 2, 3)):
+        made = padding_of(low, high, reach)
+        for time in (2, 5, 6):
+            expected = max(0, (time + low + high - reach - 1) // stride + 1)
+            found = {windows_of(padding, time, reach, stride) for padding in (made, (low, high))}
+            assert found == {expected}, (made, time, reach, stride)
+
+
+@pytest.mark.parametrize("padding", ["CIRCULAR", "REFLECT", (2,), [(2, 1)]])
+def test_rows_padded_at_their_own_ends(padding):
+    """Two rows of other lengths, each as Flax convolves it alone."""
+    source = nnx.Conv(3, 4, 4, strides=2, padding=padding, rngs=nnx.Rngs(0))
+    x, mask = jm.pad_sequences([np.random.default_rng(n).normal(size=(n, 3)) for n in (4, 6)])
+    y, y_mask = jm.interop.from_flax(source)(x.astype(np.float32), mask)
+    for row, alone in enumerate(jm.unpad_sequences(x.astype(np.float32), mask)):
+        expected = np.asarray(source(alone[None]))[0]
+        np.testing.assert_allclose(np.asarray(y[row])[np.asarray(y_mask[row])], expected, atol=1e-5)
 
 
 def test_ids_a_shared_layer_and_dropout():
@@ -144,8 +151,8 @@ def test_what_is_not_covered_is_named_with_a_way_out():
         jm.interop.from_flax(model, replace=own | {"layers.7": jm.nn.DropMask()})
     half = nnx.Linear(3, 3, param_dtype=jnp.bfloat16, rngs=rngs)
     refused(half, match="` holds bfloat16")
-    circular = nnx.Conv(3, 3, 3, padding="CIRCULAR", rngs=rngs)
-    refused(circular, match="`padding='CIRCULAR'`")
+    lower = nnx.Conv(3, 3, 3, padding="SAME_LOWER", rngs=rngs)
+    refused(lower, match="`padding='SAME_LOWER'`")
     dense = linen.Sequential([linen.Dense(3)])
     refused(dense, {"params": {}}, match="`layers_0` .*have no 'kernel'")
     with pytest.raises(TypeError, match="pass its variables too"):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxmask import nn
 from jaxmask.interop import _weights as weights
-from jaxmask.interop._conv import Windows, windows
+from jaxmask.interop._conv import padding_of
 from jaxmask.interop._layers import FlaxGRU
 from jaxmask.interop._plan import At, Layer
 
@@ -161,35 +161,34 @@ def _conv(module: Any, at: FlaxAt) -> Layer:
             "without `input_dilation` and `mask`, which masks the kernel."
         )
     stride, dilation = _one(module.strides) or 1, _one(module.kernel_dilation) or 1
-    found, differs = _windows(module.padding, (kernel.shape[0] - 1) * dilation, stride)
-    if found is None:
-        return at.refused(
-            f"`padding={module.padding!r}` with `strides={stride}`: jaxmask has no such windows."
-        )
+    padding, mode = _padding(module.padding, (kernel.shape[0] - 1) * dilation)
+    if padding is None:
+        return at.refused(f"`padding={module.padding!r}`: jaxmask has no such windows.")
 
     def make() -> Any:
         groups = module.feature_group_count
         sizes = kernel.shape[1] * groups, kernel.shape[2], kernel.shape[0]
         more = options(module, kernel, "kernel_init") | {"use_bias": bias is not None}
-        more |= {"padding": found.padding, "strides": stride, "dilation": dilation}
-        layer = at.filled(nn.Conv1D(*sizes, groups=groups, **more), kernel=kernel, bias=bias)
-        return found.around(layer)
+        more |= {"padding": padding, "padding_mode": mode, "strides": stride, "dilation": dilation}
+        return at.filled(nn.Conv1D(*sizes, groups=groups, **more), kernel=kernel, bias=bias)
 
-    return at.layer(found.words, make, differs=differs)
+    differs = (
+        "padding SAME with strides: the first window of the source begins where the padded "
+        "length says; here it begins (kernel - 1) // 2 steps before the row, for every length."
+    )
+    moves = module.padding == "SAME" and stride > 1
+    return at.layer(f"jm.nn.Conv1D, padding {padding!r}", make, differs=(differs,) * moves)
 
 
-def _windows(padding: Any, reach: int, stride: int) -> tuple[Windows | None, tuple[str, ...]]:
-    if padding == "SAME" and stride > 1:
-        return Windows("same"), (
-            "padding SAME with strides: the first window of the source begins where the padded "
-            "length says; here it begins (kernel - 1) // 2 steps before the row, for every length.",
-        )
+def _padding(padding: Any, reach: int) -> tuple[Any, str]:
+    """`padding`, None where it is not known, and `padding_mode`."""
     if isinstance(padding, str):
-        name = {"SAME": "same", "VALID": "valid", "CAUSAL": "causal"}.get(padding)
-        return None if name is None else Windows(name), ()
+        if padding in ("CIRCULAR", "REFLECT"):
+            return padding_of(reach // 2, (reach + 1) // 2, reach), padding.lower()
+        return {"SAME": "same", "VALID": "valid", "CAUSAL": "causal"}.get(padding), "zeros"
     ends = _one(padding)
     low, high = (ends, ends) if isinstance(ends, int) else ends
-    return windows(low, high, reach, stride), ()
+    return padding_of(low, high, reach), "zeros"
 
 
 def _one(value: Any) -> Any:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxmask import nn
 from jaxmask.interop import _weights as weights
-from jaxmask.interop._conv import Windows, windows
+from jaxmask.interop._conv import padding_of
 from jaxmask.interop._layers import EmbedWithPadding
 from jaxmask.interop._plan import At, Layer
 from jaxmask.interop._torch_weights import entries_of
@@ -193,25 +193,17 @@ def _norm_over_time(module: Any, at: At) -> Layer:
 def _conv(module: Any, at: At) -> Layer:
     (size,), (stride,), (dilation,) = module.kernel_size, module.stride, module.dilation
     reach = (size - 1) * dilation
-    if module.padding_mode != "zeros":
-        return at.refused(f"`padding_mode={module.padding_mode!r}`: only zeros are covered.")
-    pad = module.padding if isinstance(module.padding, str) else module.padding[0]
-    found = Windows(pad) if isinstance(pad, str) else windows(pad, pad, reach, stride)
-    if found is None:
-        return at.refused(
-            f"`padding={pad}` with `stride={stride}` and windows of {reach + 1} steps: windows "
-            "would begin where jaxmask has none."
-        )
-    more: dict[str, Any] = {"padding": found.padding, "strides": stride}
-    more |= {"dilation": dilation, "groups": module.groups}
+    pad = module.padding
+    pad = pad if isinstance(pad, str) else padding_of(pad[0], pad[0], reach)
+    more: dict[str, Any] = {"padding": pad, "padding_mode": module.padding_mode}
+    more |= {"strides": stride, "dilation": dilation, "groups": module.groups}
     more["use_bias"] = module.bias is not None
 
     def make() -> Any:
         made = options(module, "kernel_init") | more
-        layer = filled(nn.Conv1D(module.in_channels, module.out_channels, size, **made), module, at)
-        return found.around(layer)
+        return filled(nn.Conv1D(module.in_channels, module.out_channels, size, **made), module, at)
 
-    return at.layer(found.words, make, notes=(_CHANNELS_FIRST,))
+    return at.layer(f"jm.nn.Conv1D, padding {pad!r}", make, notes=(_CHANNELS_FIRST,))
 
 
 @planner("Dropout", "Dropout1d")

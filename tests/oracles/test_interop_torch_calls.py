@@ -36,10 +36,6 @@ REFUSED = [
     (T.BatchNorm1d(3, track_running_stats=False), "`track_running_stats=False`"),
     (T.BatchNorm1d(3, momentum=None), "`momentum=None`"),
     (T.InstanceNorm1d(3, track_running_stats=True), "`track_running_stats=True`"),
-    (T.Conv1d(3, 3, 3, padding=1, padding_mode="circular"), "`padding_mode='circular'`"),
-    (T.Conv1d(3, 3, 3, padding=1, stride=1, dilation=2), None),
-    (T.Conv1d(3, 3, 3, padding=4), "`padding=4`"),
-    (T.Conv1d(3, 3, 4, padding=1, stride=3), "`padding=1` with `stride=3`"),
     (T.Dropout(1.0), "`p=1`"),
     (T.MultiheadAttention(4, 2, add_zero_attn=True), "`add_zero_attn`"),
     (T.MultiheadAttention(4, 2, kdim=3, vdim=3), "jm.nn.CrossAttention"),
@@ -294,3 +290,13 @@ def test_going_back_leaves_the_random_state_of_pytorch():
     before = torch.random.get_rng_state()
     jm.interop.to_torch(jm.nn.GRU(3, 2, rngs=nnx.Rngs(0)))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
+def test_rows_are_padded_at_their_own_ends(mode):
+    source = T.Conv1d(3, 4, 4, stride=2, padding=2, padding_mode=mode)
+    rows = [np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32) for n in (4, 6)]
+    y, mask = jm.interop.from_torch(source)(*jm.pad_sequences(rows))
+    for row, ours in zip(rows, jm.unpad_sequences(np.asarray(y), np.asarray(mask)), strict=True):
+        theirs = source(torch.from_numpy(row.T)[None])[0].T.detach().numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)

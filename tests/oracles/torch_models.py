@@ -97,13 +97,12 @@ def per_step(draw, features=FEATURES):
 def convolution(draw, features=FEATURES):
     size, dilation = int(draw.integers(1, 5)), int(draw.integers(1, 3))
     reach, stride = (size - 1) * dilation, int(draw.integers(1, 4))
-    pads = [p for p in range(reach + 1) if p in (0, reach) or (reach - p) % stride == 0]
-    pads += [reach // 2] * (reach % 2 == 0)
-    padding = int(draw.choice(pads))
+    padding = int(draw.integers(reach + 3))
     if stride == 1 and draw.random() < 0.3:
         padding = str(draw.choice(["same", "valid"]))
     groups = int(draw.choice([1, 2]))
-    more = {"padding": padding, "dilation": dilation, "groups": groups}
+    mode = str(draw.choice(["zeros", "zeros", "replicate"]))
+    more = {"padding": padding, "padding_mode": mode, "dilation": dilation, "groups": groups}
     bias = bool(draw.random() < 0.7)
     return torch.nn.Conv1d(features, 2 * int(draw.integers(1, 4)), size, stride, bias=bias, **more)
 
