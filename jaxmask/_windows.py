@@ -108,7 +108,9 @@ class Window:
     def total(self, values: Int[Array, "batch time"]) -> Int[Array, "batch window"]:
         """Sum of `values` over all steps from the first to the last of each window."""
         count, (left, right) = self.steps_out(values.shape[1]), self.pads
-        before = jnp.cumsum(jnp.pad(values, ((0, 0), (left + 1, right))), axis=1, dtype=jnp.int32)
+        # Zeros in front come after the sum: XLA sums a single step between two like pads wrongly.
+        sums = jnp.cumsum(jnp.pad(values, ((0, 0), (0, right))), axis=1, dtype=jnp.int32)
+        before = jnp.pad(sums, ((0, 0), (left + 1, 0)))
         return self.each(before, count, self.span) - self.each(before, count)
 
     def taps(self, values: Int[Array, "batch time"]) -> Int[Array, "batch window"]:

@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 
 from jaxmask import _check, attention, ops
-from jaxmask._types import Array, Mask, Pair
+from jaxmask._types import Array, Mask, Pair, promotion_allowed
 from jaxmask.attention import Choice, KVCache, PositionBias
 from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
 from jaxmask.nn._options import Given, draw, opened
@@ -91,10 +91,10 @@ class Projections(MaskedModule):
         _check.shape(x, (*x.shape[:2], features), axes, where, name)
 
     def _queries(self, x: Array) -> Array:
-        return self.query(x) if self.query_ln is None else self.query_ln(self.query(x))
+        return _normed(self.query_ln, self.query(x))
 
     def _keys(self, x: Array) -> Array:
-        return self.key(x) if self.key_ln is None else self.key_ln(self.key(x))
+        return _normed(self.key_ln, self.key(x))
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -148,3 +148,11 @@ def _norm(kind: bool | str, features: int, options: Any) -> nnx.LayerNorm | nnx.
         if kind == "rms"
         else nnx.LayerNorm(features, use_bias=False, **given)
     )
+
+
+def _normed(norm: Any, x: Array) -> Array:
+    """Normalized by a layer of Flax, whose parameters may be wider, in the dtype of `x`."""
+    if norm is None:
+        return x
+    with promotion_allowed():
+        return norm(x).astype(x.dtype)

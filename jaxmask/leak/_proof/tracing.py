@@ -95,7 +95,7 @@ def _zeros(array: Any) -> np.ndarray:
 def _sent(real: Array, padded: Array, mask: Any) -> Array:
     if mask is None:
         return real
-    there = (mask > 0).reshape(mask.shape + (1,) * (real.ndim - mask.ndim))
+    there = mask.astype(bool).reshape(mask.shape + (1,) * (real.ndim - mask.ndim))
     return jnp.where(there, real, padded)
 
 
