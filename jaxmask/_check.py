@@ -61,12 +61,13 @@ def pair(
     over_time: bool = False,
     segments: bool = True,
     name: str = "x",
+    mask_name: str = "mask",
 ) -> tuple[Array, Mask]:
     """Check a pair by the mask rule, `mask.shape == x.shape[:mask.ndim]`, and return it.
 
-    `where` and `name` are for error texts: the function that checks, and what it calls `x`. A
-    function with `over_time` mixes steps, so it takes no row mask; one without `segments` would mix
-    sequences.
+    `where`, `name` and `mask_name` are for error texts: the function that checks, and its names of
+    `x` and `mask`. A function with `over_time` mixes steps, so it takes no row mask; one without
+    `segments` would mix sequences.
     """
     x = array(x, name, where)
     if mask is None:
@@ -79,8 +80,8 @@ def pair(
         if not segments:
             refuse_segments(where)
         return x, _segments(x, mask, where, name)
-    mask = boolean(mask, where)
-    belongs(mask, x, (2,) if over_time else (1, 2), where, name)
+    mask = boolean(mask, where, mask_name)
+    belongs(mask, x, (2,) if over_time else (1, 2), where, name, mask_name)
     return x, mask
 
 
@@ -93,16 +94,23 @@ def known(x: ArrayLike) -> np.ndarray | None:
     return np.asarray(x)
 
 
-def belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, name: str) -> None:
+def belongs(
+    mask: ArrayLike,
+    x: ArrayLike,
+    ranks: tuple[int, ...],
+    where: str,
+    name: str,
+    mask_name: str = "mask",
+) -> None:
     """The mask rule, `mask.shape == x.shape[:mask.ndim]`, with a mask of one of these ranks."""
     if mask.ndim not in ranks:
-        _refuse_rank(mask, ranks, where)
+        _refuse_rank(mask, ranks, where, mask_name)
     if mask.shape != x.shape[: mask.ndim]:
         hint = "Nothing is broadcast: give one bool for each step"
         if x.ndim >= 2 and mask.shape == x.shape[1::-1]:
-            hint = "It looks transposed: pass `mask.T`, batch first"
+            hint = f"It looks transposed: pass `{mask_name}.T`, batch first"
         raise MaskError(
-            f"{where}: `mask` must have the shape of the leading axes of `{name}`, "
+            f"{where}: `{mask_name}` must have the shape of the leading axes of `{name}`, "
             f"{x.shape[: mask.ndim]}, got {mask.shape}.\n{hint}, `[batch, time]`, True where it is "
             f"real. `{name}` has shape {x.shape}."
         )
@@ -111,7 +119,7 @@ def belongs(mask: ArrayLike, x: ArrayLike, ranks: tuple[int, ...], where: str, n
 def of_steps(mask: ArrayLike, where: str) -> None:
     """Refuse a row mask, which does not say which steps are real."""
     if mask.ndim != 2:
-        _refuse_rank(mask, (2,), where)
+        _refuse_rank(mask, (2,), where, "mask")
 
 
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
@@ -146,7 +154,7 @@ def boolean_dtype(dtype: np.dtype, where: str, name: str) -> None:
         )
 
 
-def _refuse_rank(mask: ArrayLike, ranks: tuple[int, ...], where: str) -> NoReturn:
+def _refuse_rank(mask: ArrayLike, ranks: tuple[int, ...], where: str, name: str) -> NoReturn:
     meaning = {1: "1 (rows, `[batch]`)", 2: "2 (steps, `[batch, time]`)"}
     hint = "Give one bool for each step."
     if mask.ndim == 1:
@@ -158,7 +166,7 @@ def _refuse_rank(mask: ArrayLike, ranks: tuple[int, ...], where: str) -> NoRetur
         )
     expected = " or ".join(meaning[rank] for rank in ranks)
     raise MaskError(
-        f"{where}: `mask` must have rank {expected}, got rank {mask.ndim} with shape "
+        f"{where}: `{name}` must have rank {expected}, got rank {mask.ndim} with shape "
         f"{mask.shape}. {hint}"
     )
 

@@ -62,7 +62,11 @@ def checked_frames(
 def check_labels(labels: ArrayLike, label_mask: Mask, batch: int, where: str) -> None:
     """Labels `[batch, label]`, integer, and their mask; their values are for `real_ids`."""
     labels, _ = _check.pair(
-        labels, label_mask, where, over_time=True, segments=False, name="labels"
+        *(labels, label_mask, where),
+        over_time=True,
+        segments=False,
+        name="labels",
+        mask_name="label_mask",
     )
     if labels.ndim != 2 or len(labels) != batch:
         raise ValueError(

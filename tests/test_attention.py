@@ -357,6 +357,17 @@ def test_additive_is_keras():
     close(causal, np.asarray(layer([q, q, q], use_causal_mask=True)))
 
 
+def test_errors_name_the_mask_as_the_function_does():
+    q, mask = jnp.ones((1, 2, 1, 4)), jnp.ones((1, 2), bool)
+    with pytest.raises(TypeError, match=r"attend: `kv_mask` must.*`kv_mask.astype\(bool\)`"):
+        jm.attention.attend(q, mask, q, q, mask.astype(float))
+    with pytest.raises(jm.MaskError, match="attend: `q_mask` must have the shape"):
+        jm.attention.attend(q, mask[:, :1], q, q, mask)
+    labels = jnp.ones((1, 2), int)
+    with pytest.raises(jm.MaskError, match="edit_distance: `target_mask` must have rank 2"):
+        jm.metrics.edit_distance(labels, mask, labels, mask[0])
+
+
 def test_additive_refuses():
     x, mask = draw((3, 5, 4)), MASKS["right"]
     weights = jm.attention.AdditiveWeights(np.eye(4, dtype="f"), np.eye(4, dtype="f"), draw(4))

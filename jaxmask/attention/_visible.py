@@ -15,8 +15,8 @@ def check_masks(
     q: ArrayLike, q_mask: Mask, k: ArrayLike, kv_mask: Mask, where: str
 ) -> tuple[Array, Mask, Array, Mask]:
     """Check the pairs of queries and keys, and that they fit each other."""
-    q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q")
-    k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k")
+    q, q_mask = _check.pair(q, q_mask, where, over_time=True, name="q", mask_name="q_mask")
+    k, kv_mask = _check.pair(k, kv_mask, where, over_time=True, name="k", mask_name="kv_mask")
     _check.packed((q_mask, kv_mask), where, "`q_mask` and `kv_mask`")
     if q.shape[0] != k.shape[0]:
         raise ValueError(

@@ -18,7 +18,9 @@ NEVER = -1e30
 
 def rows(start: ArrayLike, row_mask: Mask, where: str) -> tuple[Array, RowMask]:
     """The first tokens, safe in empty rows, and which rows are real."""
-    start, row_mask = _check.pair(start, row_mask, where, segments=False, name="start")
+    start, row_mask = _check.pair(
+        start, row_mask, where, segments=False, name="start", mask_name="row_mask"
+    )
     if start.ndim != 1 or not jnp.issubdtype(start.dtype, jnp.integer):
         raise TypeError(
             f"{where}: `start` must be [batch], integer, and the mask a row mask [batch]; got "

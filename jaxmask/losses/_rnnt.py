@@ -63,7 +63,11 @@ def rnnt_loss(
     logits, mask = _check.pair(logits, mask, where, over_time=True, segments=False, name="logits")
     _check.floating(logits, where, "logits")
     labels, label_mask = _check.pair(
-        labels, label_mask, where, over_time=True, segments=False, name="labels"
+        *(labels, label_mask, where),
+        over_time=True,
+        segments=False,
+        name="labels",
+        mask_name="label_mask",
     )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{where}: `labels` must be integer class ids, got dtype {labels.dtype}.")

@@ -59,11 +59,13 @@ def soft_dtw(
     where = "soft_dtw"
     _check.number(gamma, where, "gamma")
     rows = []
-    for name, x, its_mask in (
-        ("predictions", predictions, mask),
-        ("targets", targets, target_mask),
+    for name, x, mask_name, its_mask in (
+        ("predictions", predictions, "mask", mask),
+        ("targets", targets, "target_mask", target_mask),
     ):
-        x, its_mask = _check.pair(x, its_mask, where, over_time=True, segments=False, name=name)
+        x, its_mask = _check.pair(
+            x, its_mask, where, over_time=True, segments=False, name=name, mask_name=mask_name
+        )
         _check.floating(x, where, name)
         if x.ndim != 3:
             raise ValueError(f"{where}: `{name}` must be [batch, time, feature], got {x.shape}.")

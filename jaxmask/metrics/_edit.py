@@ -61,8 +61,8 @@ def edit_distance(
 def _both(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, target_mask: Mask, where: str
 ) -> tuple[Ids, Lengths, Ids, Lengths]:
-    predictions, length = _tokens(predictions, mask, where, "predictions")
-    targets, target_length = _tokens(targets, target_mask, where, "targets")
+    predictions, length = _tokens(predictions, mask, where, "predictions", "mask")
+    targets, target_length = _tokens(targets, target_mask, where, "targets", "target_mask")
     if predictions.shape[0] != targets.shape[0]:
         raise ValueError(
             f"{where}: `predictions` and `targets` must have one batch, got shapes "
@@ -71,9 +71,13 @@ def _both(
     return predictions, length, targets, target_length
 
 
-def _tokens(ids: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Ids, Lengths]:
+def _tokens(
+    ids: ArrayLike, mask: Mask, where: str, name: str, mask_name: str
+) -> tuple[Ids, Lengths]:
     """Ids with their padding moved to the right, and the number of real ones."""
-    ids, mask = _check.pair(ids, mask, where, over_time=True, segments=False, name=name)
+    ids, mask = _check.pair(
+        ids, mask, where, over_time=True, segments=False, name=name, mask_name=mask_name
+    )
     if ids.ndim != 2:
         raise ValueError(f"{where}: `{name}` must be of rank 2, one id a step, got {ids.shape}.")
     if not jnp.issubdtype(ids.dtype, jnp.integer):

@@ -305,7 +305,10 @@ class CrossAttention(Projections):
     def project(self, memory: ArrayLike, memory_mask: Mask = None) -> ProjectedMemory:
         """Keys and values of a memory, to reuse in many calls that attend to it."""
         memory, memory_mask = _check.pair(
-            memory, memory_mask, "CrossAttention", over_time=True, name="memory"
+            *(memory, memory_mask, "CrossAttention"),
+            over_time=True,
+            name="memory",
+            mask_name="memory_mask",
         )
         self._features(memory, self.kv_features, "memory")
         safe, _ = ops.fill(memory, memory_mask)

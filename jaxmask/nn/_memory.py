@@ -35,6 +35,8 @@ Memory: TypeAlias = ArrayLike | ProjectedMemory
 
 def memory_pair(memory: ArrayLike, memory_mask: Mask, mask: Mask, where: str) -> Pair:
     """Check a memory and that its mask goes with that of the queries."""
-    memory, memory_mask = _check.pair(memory, memory_mask, where, over_time=True, name="memory")
+    memory, memory_mask = _check.pair(
+        memory, memory_mask, where, over_time=True, name="memory", mask_name="memory_mask"
+    )
     _check.packed((mask, memory_mask), where, "`mask` and `memory_mask`")
     return memory, memory_mask
