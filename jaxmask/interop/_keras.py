@@ -68,14 +68,14 @@ def from_keras(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Any:
     Example:
       >>> import os
       >>> os.environ["KERAS_BACKEND"] = "jax"
-      >>> import keras, jaxmask as jm
+      >>> import keras, numpy as np, jaxmask as jm
       >>> model = keras.Sequential([
       ...     keras.layers.Embedding(9, 4, mask_zero=True),
       ...     keras.layers.GlobalAveragePooling1D(),
       ... ])
       >>> model.build((None, None))
       >>> module = jm.interop.from_keras(model)
-      >>> y, row_mask = module([[7, 8, 0], [5, 0, 0]])
+      >>> y, row_mask = module(np.array([[7, 8, 0], [5, 0, 0]]))
       >>> y.shape, row_mask.tolist()
       ((2, 4), [True, True])
     """
