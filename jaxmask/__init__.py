@@ -8,6 +8,7 @@ called.
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -121,7 +122,10 @@ _WITH_EXTRAS = ("grain", "testing")  # not for `from jaxmask import *`: they nee
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
+    value: object
+    if name == "__version__":
+        value = importlib.metadata.version("jaxmask")
+    elif name in _HOMES:
         value = getattr(importlib.import_module(f"jaxmask.{_HOMES[name]}"), name)
     elif name in (*__all__, *_WITH_EXTRAS):
         value = importlib.import_module(f"jaxmask.{name}")
