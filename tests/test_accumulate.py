@@ -80,6 +80,15 @@ def test_half_precision_is_added_up_in_float32_and_nothing_counted_is_zero():
     assert gradient == 1  # bfloat16 counts to 256
 
 
+def test_keys_of_noise_are_among_the_batches():
+    def noisy(params, batch):
+        *batch, key = batch
+        return loss(params, (batch[0] + 0 * jax.random.normal(key), *batch[1:]))
+
+    keys = jax.random.split(jax.random.key(0), len(X))
+    assert_right(losses.accumulate(noisy, PARAMS, (X, MASK, Y, keys)))
+
+
 def test_what_is_no_sum_and_count_is_refused():
     batches = (X, MASK, Y)
     with pytest.raises(TypeError, match=r"accumulate: `loss` must give a pair `\(total, count\)`"):

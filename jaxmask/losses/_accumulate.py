@@ -85,7 +85,7 @@ def accumulate(
     pair = jax.eval_shape(_checked(loss, where), params, jax.tree.map(lambda x: x[0], batches))[1]
     nothing = [jnp.zeros(x.shape, accumulator(x.dtype)) for x in pair]
     for leaf in jax.tree.leaves((params, batches)):
-        nothing = [_as_varied(x, jnp.ravel(leaf)[:1].sum()) for x in nothing]
+        nothing = [_as_varied(x, jnp.ravel(_numbers(leaf))[:1].sum()) for x in nothing]
     start = tuple(nothing), jax.tree.map(zeros, params)
     ((total, count), gradients), _ = jax.lax.scan(step, start, batches)
     if axis_name is not None:
@@ -115,6 +115,11 @@ def _checked(loss: Callable[..., Any], where: str) -> _Total:
 
 def _names(axis_name: AxisName) -> tuple[str, ...]:
     return axis_name if isinstance(axis_name, tuple) else (axis_name,)
+
+
+def _numbers(x: Array) -> Array:
+    is_key = jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(x) if is_key else x
 
 
 def _as_varied(x: Array, over: Array) -> Array:
