@@ -504,6 +504,22 @@ def test_nan_in_a_real_step_is_no_leak_and_hides_none():
     assert leak.check(lambda x, mask: (x * x, mask), x, MASK).ok
 
 
+def root_of_zeros(kernel, x, mask):
+    squares = ((safe(x, mask) @ kernel) ** 2).sum(-1)
+    return jnp.where(mask, jnp.sqrt(squares), 0), mask
+
+
+def test_a_gradient_that_is_nan_whatever_the_padding_holds_leaks():
+    report = leak.check(root_of_zeros, X, MASK, params=KERNEL)
+    assert whats(report) == {"gradient in params"}
+    assert "gradient in params" not in {claim.what for claim in report.proved}
+    # With a row whose own root is of 0 nobody can say.
+    x = X.copy()
+    x[0, 0] = 0
+    report = leak.check(root_of_zeros, x, MASK, params=KERNEL)
+    assert "gradient in params of params: it is nan for a row alone too" in report.not_tested
+
+
 # ----------------------------------------------------------------------------------- moves
 
 

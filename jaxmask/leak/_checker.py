@@ -13,7 +13,7 @@ from jaxmask.leak._findings import (
     findings_of,
     text_of,
 )
-from jaxmask.leak._layouts import Layout, layouts
+from jaxmask.leak._layouts import Layout, layouts, without_padding
 from jaxmask.leak._outputs import attributable, is_inexact
 from jaxmask.leak._padding import Padding, copies, is_constant, paddings, plausible
 from jaxmask.leak._program import Result
@@ -62,6 +62,7 @@ class Checker:
         for layout in layouts(self.given.x, self.given.marks, self.subject.max_segments, moves):
             examined = self._examine(layout)
             padded |= examined and not layout.real.all()
+        self.witnesses += self._turned_to_nan()
         self._note_limits_of_x("permute" in moves)
         self._note_other_masks()
         if not padded:
@@ -273,6 +274,29 @@ class Checker:
             if across and layout.order and a.rows is not None:
                 a = a.select(np.concatenate([np.flatnonzero(a.rows == r) for r in layout.order]))
             yield a, b
+
+    def _turned_to_nan(self) -> Iterator[Witness]:
+        """Results that are nan whatever the padding holds, and in no row alone.
+
+        A 0 that is put in the padding does that to the gradients of norms and roots.
+        """
+        spoiled = [part for part in self._reference(self.given) if part.has_nan]
+        if not spoiled or self.given.real.all():  # where padding is appended, it shows
+            return
+        alone: set[tuple[str, str]] = set()
+        for layout in without_padding(self.given):
+            try:
+                read = self._read(layout, layout.x)
+            except Exception as error:
+                self.notes[f"each row alone, since some result is nan: {first_line(error)}"] = None
+                return
+            alone |= {(part.what, part.where) for part in read if part.has_nan}
+        for part in spoiled:
+            if (part.what, part.where) in alone:
+                self.notes[f"{part.what} of {part.where}: it is nan for a row alone too"] = None
+            else:
+                text = "nan whatever the padding holds, and for no row alone without padding"
+                yield Witness(part.what, part.where, "", "", text=text)
 
     # --------------------------------------------------------------------- limits of the check
 

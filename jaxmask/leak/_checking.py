@@ -33,7 +33,8 @@ def check(
     has, where gradients are compared too; and it is moved as `moves` say. Values and masks at real
     steps must not change. Nor must the gradients for a fixed random cotangent at real steps, in `x`
     at real steps and in the parameters; in `x` at padded steps they must be 0 while the padding is
-    finite and of unit scale.
+    finite and of unit scale. Nor may anything be nan, whatever the padding holds, that is nan for
+    no row alone: a 0 that is put in the padding does that to the gradient of a norm.
 
     Each mistake is one finding: the line of your file at which padding comes in, what stands there,
     and how far it alone moves the results. To find it, two runs that differ in their padding go
@@ -57,7 +58,7 @@ def check(
     A test does not cover: padding beyond twice the length (buckets, blocks); leaks that only other
     real values show (a maximum that takes 0 for padding is right if all of `x` is above 0, so
     include both signs); second derivatives and forward mode; state of a module other than batch
-    statistics; results that are wrong for any padding; changes below the tolerance.
+    statistics; results that are wrong for any padding, but not nan; changes below the tolerance.
 
     Args:
       fn: any function that `jax.jit` can trace, from jaxmask or not: `fn(x, mask)`, or

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -70,6 +70,18 @@ def layouts(
     makers = {"left": _left, "holes": _holes, "empty": _empty, "permute": _permute}
     for move in moves:
         yield from makers[move](given)
+
+
+def without_padding(given: Layout) -> Iterator[Layout]:
+    """Each row alone, without its padding; of a row mask, all rows that are real."""
+    x, marks, real = given.x, given.marks, given.real
+    if real.ndim == 1:
+        yield replace(given, x=[leaf[real] for leaf in x], marks=marks[real])
+        return
+    for row, steps in enumerate(real):
+        if steps.any():
+            own = slice(row, row + 1), steps
+            yield replace(given, x=[leaf[own] for leaf in x], marks=marks[own])
 
 
 def _left(given: Layout) -> Iterator[Layout]:

@@ -55,6 +55,10 @@ class Part:
         size, least = _size(self.values), 2 * UNITS * _units(self.dtype)[1]
         return int((self.tolerance > np.maximum(size, size.max() / 10) / 4 + least).sum())
 
+    @property
+    def has_nan(self) -> bool:
+        return self.values.dtype.kind in "fc" and bool(np.isnan(self.values).any())
+
     def select(self, entries: np.ndarray) -> "Part":
         """The entries at some indices, in that order."""
         rows = None if self.rows is None else self.rows[entries]
