@@ -135,7 +135,7 @@ def refused(source, *variables, match, **options):
     assert not jm.interop.explain((source, *variables) if variables else source).ok
 
 
-def test_what_is_not_covered_is_named_with_a_way_out():
+def test_what_is_not_supported_is_named_with_a_way_out():
     rngs = nnx.Rngs(0)
 
     class Mine(nnx.Module):
@@ -143,11 +143,11 @@ def test_what_is_not_covered_is_named_with_a_way_out():
             return x
 
     model = nnx.Sequential(nnx.Linear(3, 3, rngs=rngs), Mine(), lambda x: x)
-    refused(model, match=r"`layers\.1` \(Mine\).*\n.*`layers\.2`.*\n.*It converts: BatchNorm")
+    refused(model, match=r"`layers\.1` \(Mine\).*\n.*`layers\.2`.*\n.*Supported: BatchNorm")
     own = {"layers.1": jm.nn.DropMask(), "layers.2": jm.nn.Passthrough(lambda x: 2 * x)}
     made = jm.interop.from_flax(model, replace=own)
     assert [type(layer).__name__ for layer in made.layers[1:]] == ["DropMask", "Passthrough"]
-    with pytest.raises(ValueError, match=r"`layers\.7`, which is no layer of the model"):
+    with pytest.raises(ValueError, match=r"`layers\.7`, which is not a layer of the model"):
         jm.interop.from_flax(model, replace=own | {"layers.7": jm.nn.DropMask()})
     half = nnx.Linear(3, 3, param_dtype=jnp.bfloat16, rngs=rngs)
     refused(half, match="` holds bfloat16")

@@ -289,5 +289,5 @@ def test_no_conversion_drops_an_option():
     assert peeping.variations == ["peepholes", "cell_clip"]
     assert jm.nn.SimpleRNN(3, 4, activation="relu", rngs=nnx.Rngs(0)).variations == []
     for other in (peeping, jm.nn.GRU(3, 4, activation="relu", rngs=nnx.Rngs(0))):
-        with pytest.raises(ValueError, match="not covered"):
+        with pytest.raises(ValueError, match="not supported"):
             jm.interop.to_keras(other)

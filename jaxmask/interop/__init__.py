@@ -3,11 +3,11 @@
     module = jm.interop.from_torch(model)
     y, mask = module(x, mask)
 
-A conversion is planned first: a model with a layer that is not covered is a `ValueError` that
-names the layer and the way out, and nothing is converted. `explain` shows the plan. Where the
+A conversion is planned first: a model with a layer that is not supported is a `ValueError` that
+names the layer and what to do, and nothing is converted. `explain` shows the plan. Where the
 module deliberately differs from its source, one `InteropWarning` lists the layers.
 
-None of these libraries is imported before a model of it is converted.
+Importing this module imports neither PyTorch, Keras nor Linen.
 """
 
 from jaxmask.interop._explain import explain

@@ -4,7 +4,8 @@
 def padding_of(low: int, high: int, reach: int) -> str | tuple[int, int]:
     """Zeros before and after each row as a `padding` of `Conv1D`, by its name where it has one.
 
-    Packed rows and chunks need a name. `reach`: steps from the first to the last of a window.
+    Packed rows and streaming support named paddings only. `reach`: steps from the first to the last
+    of a window.
     """
     if 2 * low == 2 * high == reach:
         return "same"

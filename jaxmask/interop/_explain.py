@@ -7,7 +7,7 @@ from jaxmask import _check
 from jaxmask.interop import _flax, _keras, _torch
 from jaxmask.interop._plan import NO_REPLACEMENTS, Plan, Replacements, plan_of
 
-# By the top module of a class of the source or of a class above it.
+# Keyed by the top-level package of a class in the source's MRO.
 _PLANNERS: dict[str, Callable[..., Any]] = {
     "flax": _flax.plan,
     "keras": _keras.plan,
@@ -23,10 +23,10 @@ def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
       replace: as for those.
 
     Returns:
-      A `Plan`; `print` it for a table. What is not covered is in it, not an error.
+      A `Plan`; `print` it for a table. Unsupported layers are listed in it, not errors.
 
     Raises:
-      TypeError: if `source` is no model of these libraries.
+      TypeError: if `source` is not a model of these libraries.
 
     Example:
       >>> import jaxmask as jm, flax.nnx as nnx

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxmask import _check
 from jaxmask.interop import _weights as weights
-from jaxmask.interop._flax_layers import CONTAINERS, PLANNERS, FlaxAt, plan_function
+from jaxmask.interop._flax_layers import CONTAINERS, PLANNERS, FlaxContext, plan_function
 from jaxmask.interop._plan import NO_REPLACEMENTS, Layer, Replacements, convert
 
 
@@ -22,14 +22,14 @@ def from_flax(
 ) -> Any:
     """Convert a Flax module to a masked module with the same weights, in evaluation mode.
 
-    Each row gives what the source gives for that row alone, without its padding: a mask stands in
-    the place of `seq_lengths`. The weights are copies.
+    Each row gives what the source gives for that row alone, without its padding: a mask replaces
+    `seq_lengths`. The weights are copies.
 
     Args:
       module: an NNX module, or a Linen module: recurrent layers and cells, `Bidirectional`,
         attention, norms, `Conv` over time, `Embed`, `Linear` or `Dense`, `Dropout`, and
         `Sequential` of them and of JAX's activations; `explain` says what each layer becomes. A
-        module with a `__call__` of its own is not covered; its parts are.
+        module with its own `__call__` is not supported, but its parts are.
       variables: of a Linen module, what its `init` returned.
       causal: self-attention sees no later step. Flax passes that mask when a module is called.
       replace: masked layers to put in the place of some of the model's, by path, such as
@@ -40,8 +40,8 @@ def from_flax(
       A module `(x, mask=None) -> (y, mask)`.
 
     Raises:
-      TypeError: if `module` is no Flax module, or a Linen module comes without variables.
-      ValueError: if a layer, or an option of one, is not covered; the text names all of them.
+      TypeError: if `module` is not a Flax module, or a Linen module comes without variables.
+      ValueError: if a layer, or an option of one, is not supported; the text names all of them.
 
     Example:
       >>> import jaxmask as jm, flax.nnx as nnx
@@ -75,7 +75,7 @@ def plan(
     planned: dict[int, Layer] = {}
 
     def each(module: Any, at: Any) -> Layer:
-        # A module that stands in two places stays one.
+        # A shared module is planned once and stays shared.
         if not (isinstance(module, nnx.Module) or is_linen(module)):
             return _plan(module, at)
         if id(module) not in planned or at.path in replace:
@@ -83,7 +83,7 @@ def plan(
         return planned[id(module)]
 
     held = {name: weights.as_dict(variables.get(name)) for name in ("params", "batch_stats")}
-    return each(module, FlaxAt("", "", each, replace, rngs, causal, **held))
+    return each(module, FlaxContext("", "", each, replace, rngs, causal, **held))
 
 
 def is_linen(module: Any) -> bool:
@@ -94,7 +94,7 @@ def is_linen(module: Any) -> bool:
     )
 
 
-def _plan(module: Any, at: FlaxAt) -> Layer:
+def _plan(module: Any, at: FlaxContext) -> Layer:
     kind = type(module)
     is_module = isinstance(module, nnx.Module) or is_linen(module)
     library = "nn" if is_linen(module) else "nnx"
@@ -106,7 +106,7 @@ def _plan(module: Any, at: FlaxAt) -> Layer:
         return plan_function(module, at)
     if not (is_of_flax and kind.__name__ in PLANNERS):
         return at.refused(
-            "it is not covered."
+            "it is not supported."
             if is_of_flax
             else "what its `__call__` does is unknown. Convert the modules in it, and write its "
             "`__call__` for `(x, mask)`."

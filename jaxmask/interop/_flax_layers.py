@@ -14,10 +14,10 @@ from jaxmask import nn
 from jaxmask.interop import _weights as weights
 from jaxmask.interop._conv import padding_of
 from jaxmask.interop._layers import FlaxGRU
-from jaxmask.interop._plan import At, Layer
+from jaxmask.interop._plan import Layer, LayerContext
 
 Weights = Mapping[str, Any]
-Planner = Callable[[Any, "FlaxAt"], Layer]
+Planner = Callable[[Any, "FlaxContext"], Layer]
 PLANNERS: dict[str, Planner] = {}
 CONTAINERS = ("Sequential", "Bidirectional")
 _ZEROS = nnx.initializers.zeros
@@ -25,13 +25,13 @@ _RETURNS = "returns its outputs; `run` returns the carry as well."
 
 
 @dataclasses.dataclass(frozen=True)
-class FlaxAt(At):
-    """Where a planner is in the model, and the variables that are there."""
+class FlaxContext(LayerContext):
+    """A layer's place in the model, and its variables."""
 
     params: Weights = dataclasses.field(default_factory=dict)
     batch_stats: Weights = dataclasses.field(default_factory=dict)
 
-    def holding(self, module: nnx.Module) -> "FlaxAt":
+    def holding(self, module: nnx.Module) -> "FlaxContext":
         """The same place with the variables of an NNX module."""
         params, stats = (
             nnx.to_pure_dict(nnx.state(module, kind)) for kind in (nnx.Param, nnx.BatchStat)
@@ -68,7 +68,7 @@ def options(module: Any, array: Any, *inits: str) -> dict[str, Any]:
 
 
 @planner("Sequential")
-def _sequential(module: Any, at: FlaxAt) -> Layer:
+def _sequential(module: Any, at: FlaxContext) -> Layer:
     is_nnx = isinstance(module, nnx.Module)
     parts = [
         at.into(f"layers_{i}", part, name=f"layers.{i}" if is_nnx else None)
@@ -85,19 +85,21 @@ _FUNCTIONS = (
 )
 
 
-def plan_function(f: Any, at: At) -> Layer:
-    """A function of JAX that acts on each step alone; of others nothing is known."""
+def plan_function(f: Any, at: LayerContext) -> Layer:
+    """The plan of a JAX function; only known ones act on each step independently."""
     inner = f.func if isinstance(f, functools.partial) else f
     name = getattr(inner, "__name__", type(inner).__name__)
     at = at.of(f"function {name}")
     known = name in _FUNCTIONS and inner in (getattr(jax.nn, name, None), getattr(jnp, name, None))
     if not known or (inner is not f and (f.args or "axis" in f.keywords)):
-        return at.refused("it is no function of JAX that is known to act on each step alone.")
+        return at.refused(
+            "it is not one of the JAX functions known to act on each step independently."
+        )
     return at.layer(name, lambda: f if inner is f else nn.Passthrough(f))
 
 
 @planner("Linear", "Dense")
-def _linear(module: Any, at: FlaxAt) -> Layer:
+def _linear(module: Any, at: FlaxContext) -> Layer:
     kernel, bias = at.params["kernel"], at.params.get("bias")
     features = getattr(module, "features", kernel.shape[-1])
 
@@ -110,7 +112,7 @@ def _linear(module: Any, at: FlaxAt) -> Layer:
 
 
 @planner("Embed")
-def _embed(module: Any, at: FlaxAt) -> Layer:
+def _embed(module: Any, at: FlaxContext) -> Layer:
     table = at.params["embedding"]
 
     def make() -> nn.Embed:
@@ -123,13 +125,13 @@ def _embed(module: Any, at: FlaxAt) -> Layer:
 
 
 @planner("LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm", "BatchNorm")
-def _norm(module: Any, at: FlaxAt) -> Layer:
+def _norm(module: Any, at: FlaxContext) -> Layer:
     kind = type(module).__name__
     for name, usual in (("reduction_axes", (-1, (-1,), None)), ("feature_axes", (-1, (-1,)))):
         if getattr(module, name, -1) not in usual:
-            return at.refused(f"`{name}={getattr(module, name)}`: only -1 is covered.")
+            return at.refused(f"`{name}={getattr(module, name)}`: only -1 is supported.")
     if getattr(module, "axis", -1) != -1 or module.axis_name is not None:
-        return at.refused("`axis` and `axis_name` are not covered.")
+        return at.refused("`axis` and `axis_name` are not supported.")
     arrays = {"scale": at.params.get("scale"), "bias": at.params.get("bias")}
     if kind == "BatchNorm":
         arrays |= {"mean": at.batch_stats["mean"], "var": at.batch_stats["var"]}
@@ -153,17 +155,17 @@ def _norm(module: Any, at: FlaxAt) -> Layer:
 
 
 @planner("Conv")
-def _conv(module: Any, at: FlaxAt) -> Layer:
+def _conv(module: Any, at: FlaxContext) -> Layer:
     kernel, bias = at.params["kernel"], at.params.get("bias")
     if kernel.ndim != 3 or _one(module.input_dilation) != 1 or module.mask is not None:
         return at.refused(
-            "only convolutions over time are covered, with a `kernel_size` of one number, and "
+            "only convolutions over time are supported, with a `kernel_size` of one number, and "
             "without `input_dilation` and `mask`, which masks the kernel."
         )
     stride, dilation = _one(module.strides) or 1, _one(module.kernel_dilation) or 1
     padding, mode = _padding(module.padding, (kernel.shape[0] - 1) * dilation)
     if padding is None:
-        return at.refused(f"`padding={module.padding!r}`: jaxmask has no such windows.")
+        return at.refused(f"`padding={module.padding!r}`: jaxmask has no such padding.")
 
     def make() -> Any:
         groups = module.feature_group_count
@@ -173,8 +175,8 @@ def _conv(module: Any, at: FlaxAt) -> Layer:
         return at.filled(nn.Conv1D(*sizes, groups=groups, **more), kernel=kernel, bias=bias)
 
     differs = (
-        "padding SAME with strides: the first window of the source begins where the padded "
-        "length says; here it begins (kernel - 1) // 2 steps before the row, for every length."
+        "padding SAME with strides: in the source the window offset depends on the padded length; "
+        "here windows start (kernel - 1) // 2 steps before the row, at any length."
     )
     moves = module.padding == "SAME" and stride > 1
     return at.layer(f"jm.nn.Conv1D, padding {padding!r}", make, differs=(differs,) * moves)
@@ -197,19 +199,19 @@ def _one(value: Any) -> Any:
 
 
 @planner("Dropout")
-def _dropout(module: Any, at: FlaxAt) -> Layer:
+def _dropout(module: Any, at: FlaxContext) -> Layer:
     dims = tuple(module.broadcast_dims)
     if module.rate == 1 or dims not in ((), (1,), (-2,)):
-        return at.refused(f"`rate={module.rate}`, `broadcast_dims={dims}` is not covered.")
+        return at.refused(f"`rate={module.rate}`, `broadcast_dims={dims}` is not supported.")
     kind = nn.SpatialDropout if dims else nn.Dropout
     make = functools.partial(kind, float(module.rate), rngs=at.rngs)
     return at.layer(f"jm.nn.{kind.__name__}", make)
 
 
 @planner("MultiHeadAttention", "MultiHeadDotProductAttention", "SelfAttention")
-def _attention(module: Any, at: FlaxAt) -> Layer:
+def _attention(module: Any, at: FlaxContext) -> Layer:
     if module.normalize_qk or module.attention_fn.__name__ != "dot_product_attention":
-        return at.refused("`normalize_qk` and an `attention_fn` of your own are not covered.")
+        return at.refused("`normalize_qk` and an `attention_fn` of your own are not supported.")
     names = ("query", "key", "value", "out")
     parts = {name: at.params[name] for name in names}
     query, key, out = (parts[name]["kernel"] for name in ("query", "key", "out"))
@@ -237,13 +239,13 @@ def _attention(module: Any, at: FlaxAt) -> Layer:
 
 
 @planner("RNN")
-def _rnn(module: Any, at: FlaxAt) -> Layer:
+def _rnn(module: Any, at: FlaxContext) -> Layer:
     reverse = bool(module.reverse)
     layer = _of_cell(module.cell, at, at.params.get("cell", {}), reverse)
     notes = (_RETURNS, *["takes [batch, time, features]: time second."] * bool(module.time_major))
     if not reverse or module.keep_order or layer.make is None:
         return dataclasses.replace(layer, notes=notes)
-    make = layer.make  # the source leaves the outputs in the order that they were computed in
+    make = layer.make  # the source leaves the outputs in processing order
     return dataclasses.replace(
         layer,
         becomes=f"{layer.becomes}, and jm.nn.Flip",
@@ -253,16 +255,16 @@ def _rnn(module: Any, at: FlaxAt) -> Layer:
 
 
 @planner("Bidirectional")
-def _bidirectional(module: Any, at: FlaxAt) -> Layer:
+def _bidirectional(module: Any, at: FlaxContext) -> Layer:
     merges = {"_concatenate": "concat", "add": "sum", "multiply": "mul"}
     name = getattr(module.merge_fn, "__name__", "")
     if name not in merges:
-        return at.refused("`merge_fn`: concatenation, `jnp.add` and `jnp.multiply` are covered.")
+        return at.refused("`merge_fn`: concatenation, `jnp.add` and `jnp.multiply` are supported.")
     parts = []
     for direction in ("forward_rnn", "backward_rnn"):
         rnn = getattr(module, direction)
         if type(rnn).__name__ != "RNN":
-            return at.refused(f"`{direction}` is no `RNN`.")
+            return at.refused(f"`{direction}` is not an `RNN`.")
         params = at.params.get(direction, {}).get("cell", {})
         source = at.source.replace("Bidirectional", "RNN")
         path = f"{at.path}.{direction}".lstrip(".")
@@ -274,13 +276,13 @@ def _bidirectional(module: Any, at: FlaxAt) -> Layer:
 
 
 @planner("LSTMCell", "OptimizedLSTMCell", "GRUCell", "SimpleCell")
-def _cell(module: Any, at: FlaxAt) -> Layer:
+def _cell(module: Any, at: FlaxContext) -> Layer:
     layer = _of_cell(module, at, at.params, False)
     notes = ("a cell becomes the layer that runs it over time.", _RETURNS)
     return dataclasses.replace(layer, notes=notes)
 
 
-def _of_cell(cell: Any, at: FlaxAt, params: Weights, reverse: bool) -> Layer:
+def _of_cell(cell: Any, at: FlaxContext, params: Weights, reverse: bool) -> Layer:
     """The layer that runs a cell over time."""
     kind = type(cell).__name__
     is_plain = type(cell).__module__.startswith("flax.") and _is_usual(cell)
@@ -292,7 +294,7 @@ def _of_cell(cell: Any, at: FlaxAt, params: Weights, reverse: bool) -> Layer:
     if isinstance(cell, nnx.Module):
         clone: Any = nnx.clone
         return at.layer(f"jm.nn.RNN of {kind}", lambda: nn.RNN(clone(cell), reverse=reverse))
-    return at.refused(f"its cell, {kind} with these functions, is covered in NNX only.")
+    return at.refused(f"its cell, {kind} with these functions, is supported in NNX only.")
 
 
 def _is_usual(cell: Any) -> bool:
@@ -306,7 +308,7 @@ def _is_usual(cell: Any) -> bool:
 
 
 def _make_gated(
-    kind: str, cell: Any, at: FlaxAt, arrays: tuple[np.ndarray, ...], reverse: bool
+    kind: str, cell: Any, at: FlaxContext, arrays: tuple[np.ndarray, ...], reverse: bool
 ) -> Any:
     w_x, w_h, b = arrays
     inits = ("kernel_init", "recurrent_kernel_init", "bias_init")

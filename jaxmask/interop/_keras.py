@@ -15,13 +15,13 @@ from jaxmask.interop import (
     _keras_windows,
 )
 from jaxmask.interop._keras_graph import Graph, Nested, Node
-from jaxmask.interop._keras_joints import Joint
+from jaxmask.interop._keras_joints import MultiInput
 from jaxmask.interop._keras_modules import Cast
 from jaxmask.interop._keras_operations import is_symbolic
 from jaxmask.interop._keras_parts import (
     CONVERTERS,
-    At,
     Call,
+    KerasContext,
     Part,
     Refused,
     check_policy,
@@ -36,33 +36,33 @@ _CONVERTING = (
     _keras_recurrent,
     _keras_windows,
 )  # which fill the table
-COVERED = ("Sequential", "Functional", *sorted(CONVERTERS))
+SUPPORTED = ("Sequential", "Functional", *sorted(CONVERTERS))
 
 
 def from_keras(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Any:
     """Make a masked module of a Keras layer or model, with the same weights, in evaluation mode.
 
-    Where Keras ignores, forgets or loses a mask the module does not, and one `InteropWarning` says
-    where; `explain` shows it, and what was left out, such as regularizers. A mask that Keras would
-    attach to a tensor, `x._keras_mask`, is what stands beside it here: `module(x, mask)`.
+    Where Keras ignores or loses a mask the module does not, and one `InteropWarning` lists the
+    layers; `explain` shows them, and what was dropped, such as regularizers. The mask that Keras
+    attaches to a tensor, `x._keras_mask`, is an argument here: `module(x, mask)`.
 
     A module of one input is called `(x, mask=None)` and returns `(y, mask)`; one of several takes
     `x` and `mask` in the structure of the model's inputs, a list or a dict, and returns `y` and
-    mask in that of its outputs. A merge or attention layer by itself is called with pairs,
+    mask in that of its outputs. A merge or attention layer on its own is called with pairs,
     `layer((x, mask), (memory, memory_mask))`. A row without a real step gives 0 everywhere.
 
     Args:
-      source: a layer, `Sequential` or functional model of Keras 3 on any backend, with weights. Of
-        subclasses nothing is known, so they are refused.
-      replace: masked layers of yours by the path of what they replace, such as
+      source: a layer, `Sequential` or functional model of Keras 3 on any backend, with weights.
+        Subclasses are refused, since their code is unknown.
+      replace: masked layers, by the path of the layer they replace, such as
         `{"encoder.lambda_1": jm.nn.Passthrough(f)}`; one of several inputs is called with pairs.
 
     Returns:
       A module of `jaxmask.nn`, mostly `jm.nn.Sequential` of the layers in order.
 
     Raises:
-      TypeError: if `source` is not of Keras.
-      ValueError: if a layer is not covered, has no weights yet, or computes in another dtype than
+      TypeError: if `source` is not a Keras layer or model.
+      ValueError: if a layer is not supported, has no weights yet, or computes in another dtype than
         its weights; nothing is converted then.
 
     Example:
@@ -84,11 +84,11 @@ def from_keras(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Any:
             "from_keras: expected a layer or a model of Keras 3 (`keras.layers`, "
             f"`keras.Sequential`, `keras.Model(inputs, outputs)`), got {_check.kind_of(source)}."
         )
-    return convert(plan(source, replace), "from_keras", COVERED, replace)
+    return convert(plan(source, replace), "from_keras", SUPPORTED, replace)
 
 
 def is_of_keras_at_all(source: Any) -> bool:
-    """Whether a value is a layer of Keras 3, or of a class derived from one."""
+    """Whether a value is a layer of Keras 3, or an instance of a subclass."""
     kinds = (f"{kind.__module__}.{kind.__name__}" for kind in type(source).__mro__)
     return "keras.src.layers.layer.Layer" in kinds
 
@@ -120,10 +120,10 @@ class _Planner:
         """What becomes of a layer, and the mask of its result."""
         source = type(layer).__name__
         if path and path in self.replace:
-            yours = self.replace[path]
-            words = f"yours, {_check.name_of(yours)}"
-            return Layer(path, source, words, lambda *_: (yours,)), mask
-        at = At(path, mask, call, self.plan, masks_differ)
+            replacement = self.replace[path]
+            words = f"replaced by {_check.name_of(replacement)}"
+            return Layer(path, source, words, lambda *_: (replacement,)), mask
+        at = KerasContext(path, mask, call, self.plan, masks_differ)
         try:
             part = self._converted(layer, at)
         except Refused as why:
@@ -132,9 +132,9 @@ class _Planner:
             _note_what_is_left_out(layer, at)
         notes, differs = tuple(at.notes), tuple(at.differs)
         planned = Layer(path, source, part.becomes, part.make, part.parts, notes, differs)
-        return planned, mask if at.leaves == "" else at.leaves
+        return planned, mask if at.mask_out == "" else at.mask_out
 
-    def _converted(self, layer: Any, at: At) -> Part:
+    def _converted(self, layer: Any, at: KerasContext) -> Part:
         name = type(layer).__name__
         if is_of_keras(layer, "models.sequential"):
             return self._sequential(layer, at)
@@ -151,14 +151,14 @@ class _Planner:
     def _with_cast(self, part: Part, dtype: str) -> Part:
         def make(*parts: Any) -> tuple[Any, ...]:
             made = part.make(*parts)
-            if made and isinstance(made[0], Joint):
+            if made and isinstance(made[0], MultiInput):
                 made[0].dtype = dtype
                 return made
             return (Cast(dtype), *made)
 
         return part._replace(make=make)
 
-    def _sequential(self, model: Any, at: At) -> Part:
+    def _sequential(self, model: Any, at: KerasContext) -> Part:
         require(
             model.built and model._functional is not None,
             "its weights are not built. Build it, `model.build((None, None))`, or call it once.",
@@ -167,14 +167,14 @@ class _Planner:
         for layer in model.layers:
             inside, mask = self.plan(layer, _below(at.path, layer), mask)
             planned.append(inside)
-        at.leaves = mask
+        at.mask_out = mask
 
         def make(*parts: tuple[Any, ...]) -> tuple[Any, ...]:
             return (nn.Sequential(*_without_needless_casts([x for p in parts for x in p])),)
 
         return Part("jm.nn.Sequential", make, tuple(planned))
 
-    def _functional(self, model: Any, at: At) -> Part:
+    def _functional(self, model: Any, at: KerasContext) -> Part:
         inputs, outputs = _plain(model._inputs_struct), _plain(model._outputs_struct)
         nodes = list(_needed(model, jax.tree.leaves(outputs)))
         places = {id(x): place for place, x in enumerate(jax.tree.leaves(inputs))}
@@ -186,22 +186,22 @@ class _Planner:
             found = {masks[place] for place in taken}
             words = {mask for mask, _ in found}
             mask = "steps" if "steps" in words else "rows" if "rows" in words else None
-            leaves = mask
+            mask_out = mask
             if id(operation) not in planned:
                 path = _below(at.path, operation)
-                inside, leaves = self.plan(operation, path, mask, call, len(found) > 1)
+                inside, mask_out = self.plan(operation, path, mask, call, len(found) > 1)
                 planned[id(operation)] = len(planned), inside, len(taken)
             number, _, wanted = planned[id(operation)]
             require(
                 wanted == len(taken),
                 f"`{operation.name}` is called with different numbers of inputs.",
             )
-            origin = masks[taken[0]][1] if leaves == mask else len(places)
+            origin = masks[taken[0]][1] if mask_out == mask else len(places)
             for x in made:
                 places[id(x)] = len(places)
-                masks[places[id(x)]] = leaves, origin
+                masks[places[id(x)]] = mask_out, origin
             steps.append(Node(number, taken, tuple(places[id(x)] for x in made)))
-        at.leaves, _ = masks[places[id(jax.tree.leaves(outputs)[0])]]
+        at.mask_out, _ = masks[places[id(jax.tree.leaves(outputs)[0])]]
         parts = tuple(inside for _, inside, _ in planned.values())
         names = [f"{inside.path} ({inside.source})" for inside in parts]
         counted = [jax.tree.map(lambda x: places[id(x)], struct) for struct in (inputs, outputs)]
@@ -217,25 +217,27 @@ class _Planner:
 def _why_not(layer: Any, name: str) -> str:
     if name == "Lambda":
         return (
-            "a Lambda runs any function, which says nothing of masks. Replace it by "
-            "`jm.nn.Passthrough(f)` where f acts on each step alone."
+            "a Lambda runs arbitrary code, so how it treats masks is unknown. Replace it with "
+            "`jm.nn.Passthrough(f)` if f acts on each step independently."
         )
     if hasattr(layer, "compile"):
         return (
-            "it is a subclassed model, whose `call` is code of its own. Convert its layers one by "
-            "one, `from_keras(model.layer)`, and call them on pairs in a module of your own."
+            "it is a subclassed model with its own `call`. Convert its layers one by "
+            "one, `from_keras(model.layer)`, and call them on pairs in your own module."
         )
     if not is_of_keras(layer, "layers"):
-        return "it is a class of its own, and its code says nothing of masks."
-    return "this class of Keras is not covered."
+        return "it is a custom class, so how it treats masks is unknown."
+    return "this class of Keras is not supported."
 
 
-def _note_what_is_left_out(layer: Any, at: At) -> None:
+def _note_what_is_left_out(layer: Any, at: KerasContext) -> None:
     owners = (layer, *(getattr(layer, name, layer) for name in ("cell", "forward_layer")))
     ends = ("_regularizer", "_constraint")
     found = {name for o in owners for name in vars(o) if name.endswith(ends) and getattr(o, name)}
     if found:
-        at.notes.append(f"its {', '.join(sorted(found))} are left out, which only training tells")
+        at.notes.append(
+            f"its {', '.join(sorted(found))} are dropped, which matters in training only"
+        )
     if layer.weights and not layer.trainable and "Batch" not in type(layer).__name__:
         at.notes.append("it is frozen in Keras; leave its parameters out of what you train")
 
@@ -250,7 +252,7 @@ def _one(made: Any) -> Any:
         return made
     layers = _without_needless_casts(list(made))
     is_masked = len(layers) == 1 and (
-        type(layers[0]).__module__.startswith("jaxmask.") or isinstance(layers[0], Joint)
+        type(layers[0]).__module__.startswith("jaxmask.") or isinstance(layers[0], MultiInput)
     )
     return layers[0] if is_masked else nn.Sequential(*layers)
 
@@ -301,8 +303,8 @@ def _check_options(node: Any, given: list[Any]) -> None:
         for value in masks if option.endswith("mask") and option != "use_causal_mask" else []:
             require(
                 not is_symbolic(value) or _roots(value) <= _ancestors(given),
-                f"`{name}` is given a mask of its own, `{option}`. Leave it out, and call the "
-                "converted model with the mask beside its input.",
+                f"`{name}` is given an explicit mask, `{option}`. Leave it out, and call the "
+                "converted model with `(x, mask)`.",
             )
 
 
@@ -341,7 +343,7 @@ def _without_masks(node: Any) -> dict[str, Any]:
 
 def _inputs_of(operation: Any, call: Call) -> list[Any]:
     if is_of_keras(operation, "layers.attention") or is_of_keras(operation, "layers.merging"):
-        at = At("", None, call, _no_plan)
+        at = KerasContext("", None, call, _no_plan)
         return list(_keras_attention.inputs_of(operation, at))
     if is_of_keras(operation, "models"):
         return jax.tree.leaves(_plain((call.args or tuple(call.kwargs.values()))[0]))

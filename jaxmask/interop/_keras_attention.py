@@ -10,11 +10,11 @@ from jaxmask import nn
 from jaxmask.interop import _keras_joints as joints
 from jaxmask.interop._keras_layers import ZEROS
 from jaxmask.interop._keras_parts import (
-    At,
+    KerasContext,
     Part,
     array,
     built,
-    covers,
+    converts,
     options,
     put,
     require,
@@ -22,16 +22,16 @@ from jaxmask.interop._keras_parts import (
 )
 
 OR = (
-    "Keras lets what stands in the padding take part where masks differ, and drops the mask where "
-    "one input has none; here padding gives way, and the steps of the others are kept"
+    "where masks differ, Keras mixes padding values in, and drops the mask if one input has none; "
+    "here padding is ignored and the real steps of every input are kept"
 )
 ERASES = (
-    "Keras takes the mask off the inputs of its attention, so that a residual sum after it has "
-    "none; here the inputs keep it"
+    "Keras's attention strips the mask from its inputs, so a residual connection after it has "
+    "none; here they keep it"
 )
 
 
-def tensors(at: At) -> list[Any]:
+def tensors(at: KerasContext) -> list[Any]:
     """The symbolic inputs of a call, in order."""
     if at.call is None:
         return []
@@ -39,39 +39,39 @@ def tensors(at: At) -> list[Any]:
     return list(args[0]) if isinstance(args[0], list | tuple) else list(args)
 
 
-@covers("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
-def _merge(layer: Any, at: At) -> Part:
+@converts("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
+def _merge(layer: Any, at: KerasContext) -> Part:
     if at.masks_differ:
-        at.fault(OR)
+        at.differs_under_mask(OR)
     name = type(layer).__name__
     axis = layer.axis if name == "Concatenate" else -1
     ranks = {len(x.shape) for x in tensors(at)}
     require(
         name != "Concatenate" or all(axis in (-1, 1, rank - 1) for rank in ranks),
-        f"its `axis` is {axis}, which is neither time nor the features.",
+        f"its `axis` is {axis}, which is neither time nor features.",
     )
     merged = joints.Merge(name, axis)
     return Part(f"jm.merge.{name.lower()}", lambda: (merged,))
 
 
-@covers("Dot")
-def _dot(layer: Any, at: At) -> Part:
+@converts("Dot")
+def _dot(layer: Any, at: KerasContext) -> Part:
     require(
         all(len(x.shape) == 2 for x in tensors(at)),
-        "it multiplies sequences; only rows `[batch, feature]` are covered. For scores of "
-        "attention use `keras.layers.Attention`, which knows the mask of the keys.",
+        "it multiplies sequences; only rows `[batch, feature]` are supported. For "
+        "attention scores use `keras.layers.Attention`, which respects the mask of the keys.",
     )
     return Part("jm.merge.dot", lambda: (joints.DotRows(layer.normalize),))
 
 
-def _is_causal(at: At) -> bool:
+def _is_causal(at: KerasContext) -> bool:
     given = {} if at.call is None else at.call.kwargs
     require(not given.get("return_attention_scores"), "it returns its attention scores.")
     return bool(given.get("use_causal_mask"))
 
 
-@covers("Attention")
-def _attention(layer: Any, at: At) -> Part:
+@converts("Attention")
+def _attention(layer: Any, at: KerasContext) -> Part:
     built(layer)
     require(layer.score_mode == "dot", 'its `score_mode` is "concat".')
     causal = _is_causal(at)
@@ -83,10 +83,10 @@ def _attention(layer: Any, at: At) -> Part:
     return Part("jm.attention.attend", make)
 
 
-@covers("AdditiveAttention")
-def _additive(layer: Any, at: At) -> Part:
+@converts("AdditiveAttention")
+def _additive(layer: Any, at: KerasContext) -> Part:
     built(layer)
-    require(not layer.dropout, "its `dropout` of attention weights is not covered.")
+    require(not layer.dropout, "its `dropout` of attention weights is not supported.")
     causal, shapes = _is_causal(at), [x.shape for x in tensors(at)]
     if layer.scale is None and not shapes:
         config = layer.get_build_config() or {}
@@ -101,8 +101,8 @@ def _additive(layer: Any, at: At) -> Part:
     return Part("jm.attention.additive", make)
 
 
-@covers("MultiHeadAttention")
-def _multi_head(layer: Any, at: At) -> Part:
+@converts("MultiHeadAttention")
+def _multi_head(layer: Any, at: KerasContext) -> Part:
     built(layer)
     for name, plain in (("_use_gate", False), ("_sliding_window", None)):
         require(getattr(layer, name, plain) == plain, f"its `{name[1:]}` is set.")
@@ -118,12 +118,12 @@ def _multi_head(layer: Any, at: At) -> Part:
     require(itself or not causal, "it attends to another sequence with a causal mask.")
     inputs = query_inputs(at)
     require(len({id(x) for x in inputs[1:]}) < 2, "its keys and values are two sequences.")
-    at.fault(ERASES)
+    at.differs_under_mask(ERASES)
     name = "MultiHeadAttention" if itself else "CrossAttention"
     return Part(f"jm.nn.{name}", lambda: (_made(layer, itself, causal),))
 
 
-def query_inputs(at: At) -> list[Any]:
+def query_inputs(at: KerasContext) -> list[Any]:
     """Query, value and key of a call, as far as they are given."""
     if at.call is None:
         return []
@@ -132,8 +132,8 @@ def query_inputs(at: At) -> list[Any]:
     return [x for x in found[:3] if x is not None]
 
 
-def attends_to_itself(layer: Any, at: At) -> bool:
-    """Whether queries, keys and values are one tensor; by their sizes where the layer is alone."""
+def attends_to_itself(layer: Any, at: KerasContext) -> bool:
+    """Whether queries, keys and values are one tensor; by their sizes where no call is known."""
     if inputs := query_inputs(at):
         return len({id(x) for x in inputs}) == 1
     kernels = layer._query_dense.kernel, layer._value_dense.kernel, layer._key_dense.kernel
@@ -167,7 +167,7 @@ def _made(layer: Any, itself: bool, causal: bool) -> Any:
     return made if itself else joints.Cross(made)
 
 
-def inputs_of(layer: Any, at: At) -> Sequence[Any]:
+def inputs_of(layer: Any, at: KerasContext) -> Sequence[Any]:
     """The tensors of a call that the converted layer takes, in its order."""
     name = type(layer).__name__
     if name == "MultiHeadAttention":

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxmask import _check, nn
 from jaxmask._types import Mask, Pair
-from jaxmask.interop._keras_joints import Joint
+from jaxmask.interop._keras_joints import MultiInput
 
 
 class Node(NamedTuple):
@@ -90,7 +90,7 @@ class Graph(nnx.Module):
 
 
 def _called(layer: Any, pairs: list[Pair], options: dict[str, Any]) -> Any:
-    if isinstance(layer, Joint) or len(pairs) > 1:
+    if isinstance(layer, MultiInput) or len(pairs) > 1:
         return layer(*pairs, **options)
     # `Sequential` knows which options a layer takes.
     return nn.Sequential(layer)(*pairs[0], **options) if options else layer(*pairs[0])
@@ -104,7 +104,7 @@ def _apart(made: Any) -> list[Pair]:
     return list(made)
 
 
-class Nested(Joint):
+class Nested(MultiInput):
     """A functional model of several inputs or outputs as a layer of another."""
 
     def __init__(self, graph: Graph):

@@ -23,7 +23,7 @@ _MERGES: dict[str, Callable[..., Pair]] = {
 }
 
 
-class Joint(nnx.Module):
+class MultiInput(nnx.Module):
     """A module of several pairs, cast to the dtype of the layer where one is set."""
 
     dtype: Any = None
@@ -38,7 +38,7 @@ class Joint(nnx.Module):
         raise NotImplementedError
 
 
-class Merge(Joint):
+class Merge(MultiInput):
     """A merge layer of Keras: a step is real if any pair that has a mask of steps has it.
 
     A pair without a mask, or one that is spread over time, adds no step.
@@ -84,7 +84,7 @@ def _same_rank(pairs: Sequence[Pair]) -> list[Pair]:
     return [(x, either if mask is None else mask) for x, mask in pairs]
 
 
-class DotRows(Joint):
+class DotRows(MultiInput):
     """The dot product of the features of two rows."""
 
     def __init__(self, normalize: bool):
@@ -94,7 +94,7 @@ class DotRows(Joint):
         return merge.dot(*_same_rank(pairs), combine="or", normalize=self.normalize)
 
 
-class Cross(Joint):
+class Cross(MultiInput):
     """A layer `(x, mask, memory, memory_mask)` on two pairs."""
 
     def __init__(self, layer: nn.CrossAttention):
@@ -105,7 +105,7 @@ class Cross(Joint):
         return self.layer(x, mask, memory, memory_mask, **options)
 
 
-class DotAttention(Joint):
+class DotAttention(MultiInput):
     """Keras's `Attention` of `[query, value]` or `[query, value, key]`: dot products, unscaled."""
 
     def __init__(self, scale: Any, causal: bool, dropout_rate: float, rngs: nnx.Rngs):
@@ -136,7 +136,7 @@ class DotAttention(Joint):
         return {"dropout_rate": self.dropout.rate, "key": key, "row_ids": options.get("row_ids")}
 
 
-class Additive(Joint):
+class Additive(MultiInput):
     """Keras's `AdditiveAttention` of `[query, value]` or `[query, value, key]`."""
 
     def __init__(self, scale: Any, causal: bool, is_trained: bool):
@@ -153,8 +153,8 @@ class Additive(Joint):
         return attention.additive(q, q_mask, k, v, v_mask, weights, causal=self.causal)
 
 
-class Recurrence(Joint):
-    """A recurrent layer, or one for each direction, that takes its first states and gives its last.
+class Recurrence(MultiInput):
+    """A recurrent layer, or one for each direction, with initial and final states.
 
     It is called `(pair, *states)`, each state a pair of rows, and returns one pair, or with
     `return_state` a tuple of pairs, the states after the result.
@@ -197,7 +197,8 @@ class Recurrence(Joint):
         if not self.return_sequences:
             y, out = pool.first(y, mask) if layer.reverse else pool.last(y, mask)
         else:
-            # A layer by itself returns its reversed outputs in the order that it made them.
+            # Alone, Keras returns reversed outputs in processing order; `Bidirectional` restores
+            # time order.
             alone = layer.reverse and len(self.layers) == 1
             y, out = ops.flip(y, mask) if alone else (y, mask)
         rows: Any = masks.rows(mask)
@@ -213,7 +214,7 @@ class Recurrence(Joint):
         return (y / 2 if self.merge == "ave" else y), mask
 
 
-class Elementwise(Joint):
+class Elementwise(MultiInput):
     """A function of one tensor and constants, step by step."""
 
     def __init__(self, function: Callable[[Any], Array]):

@@ -12,12 +12,12 @@ from flax import nnx
 from jaxmask import nn
 from jaxmask.interop import _keras_modules as modules
 from jaxmask.interop._keras_parts import (
-    At,
+    KerasContext,
     Part,
     Refused,
     array,
     built,
-    covers,
+    converts,
     last_axis,
     named,
     options,
@@ -27,7 +27,7 @@ from jaxmask.interop._keras_parts import (
 )
 
 ZEROS = nnx.initializers.zeros
-DROPS = "Keras drops the mask here, so padding counts as real after it; here the mask goes on"
+DROPS = "Keras drops the mask here, so padding counts as real after it; here the mask is kept"
 
 
 def _tanh_shrink(x: Any) -> Any:
@@ -65,16 +65,16 @@ def function_of(activation: Any, name: str = "activation") -> Callable[[Any], An
     own = getattr(activation, "__module__", "") == "keras.src.activations.activations"
     found = ACTIVATIONS.get(getattr(activation, "__name__", "")) if own else None
     if found is None:
-        raise Refused(f"its `{name}` is {named(activation)}, which is not covered.")
+        raise Refused(f"its `{name}` is {named(activation)}, which is not supported.")
     return found
 
 
-def activated(layer: Any, at: At) -> Part:
+def activated(layer: Any, at: KerasContext) -> Part:
     """The activation of a layer, as layers after it."""
     activation = layer.activation
     if activation is None or getattr(activation, "__name__", "") == "linear":
         return Part("", tuple)
-    if hasattr(activation, "compute_output_spec"):  # a layer in the place of a function
+    if hasattr(activation, "compute_output_spec"):  # a layer used as a function
         inside, _ = at.plan(activation, f"{at.path}.activation")
         require(not inside.refused, f"its activation: {inside.refused}")
         assert inside.make is not None
@@ -92,20 +92,20 @@ def _elementwise(function: Callable[[Any], Any]) -> Any:
     return nn.Passthrough(function) if isinstance(function, functools.partial) else function
 
 
-def followed(becomes: str, make: Callable[[], Any], layer: Any, at: At) -> Part:
+def followed(becomes: str, make: Callable[[], Any], layer: Any, at: KerasContext) -> Part:
     """A layer and its activation."""
     after = activated(layer, at)
     words = f"{becomes}, {after.becomes}" if after.becomes else becomes
     return Part(words, lambda: (make(), *after.make()))
 
 
-@covers("Embedding")
-def _embedding(layer: Any, at: At) -> Part:
+@converts("Embedding")
+def _embedding(layer: Any, at: KerasContext) -> Part:
     built(layer)
     if layer.mask_zero:
         if at.mask == "steps":
-            at.differs.append("Keras forgets the mask that came before; here both hold")
-        at.leaves = "steps"
+            at.differs.append("Keras replaces the incoming mask; here both are combined (and)")
+        at.mask_out = "steps"
     elif at.mask is None:
         at.notes.append("makes no mask: call the model with one, or use `mask_zero=True`")
     shape = (layer.input_dim, layer.output_dim)
@@ -118,18 +118,18 @@ def _embedding(layer: Any, at: At) -> Part:
     return Part("jm.nn.Embed", make)
 
 
-@covers("Masking")
-def _masking(layer: Any, at: At) -> Part:
+@converts("Masking")
+def _masking(layer: Any, at: KerasContext) -> Part:
     value = layer.mask_value
-    require(np.ndim(value) == 0, "its `mask_value` is an array; only a number is covered.")
+    require(np.ndim(value) == 0, "its `mask_value` is an array; only a number is supported.")
     if at.mask == "steps":
-        at.differs.append("Keras forgets the mask that came before; here both hold")
-    at.leaves = "steps"
+        at.differs.append("Keras replaces the incoming mask; here both are combined (and)")
+    at.mask_out = "steps"
     return Part("jm.nn.Masking", lambda: (nn.Masking(float(array(value))),))
 
 
-@covers("Dense")
-def _dense(layer: Any, at: At) -> Part:
+@converts("Dense")
+def _dense(layer: Any, at: KerasContext) -> Part:
     built(layer)
     if at.mask == "rows":
         at.notes.append("a row without a real step gives 0, where Keras gives the bias")
@@ -145,7 +145,7 @@ def _dense(layer: Any, at: At) -> Part:
     return followed("nnx.Linear", make, layer, at)
 
 
-def _normed(kind: Any, layer: Any, at: At, *sizes: Any, **more: Any) -> Part:
+def _normed(kind: Any, layer: Any, at: KerasContext, *sizes: Any, **more: Any) -> Part:
     built(layer)
     scale, bias = getattr(layer, "gamma", None), getattr(layer, "beta", None)
 
@@ -169,8 +169,8 @@ def _features(layer: Any) -> int:
     return next((int(weight.shape[0]) for weight in layer.weights), 1)
 
 
-@covers("LayerNormalization")
-def _layer_norm(layer: Any, at: At) -> Part:
+@converts("LayerNormalization")
+def _layer_norm(layer: Any, at: KerasContext) -> Part:
     built(layer)
     last_axis(layer, at, layer.axis)
     require(not layer.rms_scaling, "its deprecated `rms_scaling` divides by the variance.")
@@ -178,11 +178,11 @@ def _layer_norm(layer: Any, at: At) -> Part:
     return _normed(nn.LayerNorm, layer, at, _features(layer))
 
 
-@covers("RMSNormalization")
-def _rms_norm(layer: Any, at: At) -> Part:
+@converts("RMSNormalization")
+def _rms_norm(layer: Any, at: KerasContext) -> Part:
     built(layer)
     last_axis(layer, at, layer.axis)
-    at.fault(DROPS)
+    at.differs_under_mask(DROPS)
     size = int(layer.scale.shape[0])
 
     def make() -> tuple[Any, ...]:
@@ -193,11 +193,11 @@ def _rms_norm(layer: Any, at: At) -> Part:
     return Part("jm.nn.RMSNorm", make)
 
 
-@covers("BatchNormalization")
-def _batch_norm(layer: Any, at: At) -> Part:
+@converts("BatchNormalization")
+def _batch_norm(layer: Any, at: KerasContext) -> Part:
     built(layer)
     last_axis(layer, at, layer.axis)
-    require(not getattr(layer, "renorm", False), "its `renorm` is not covered.")
+    require(not getattr(layer, "renorm", False), "its `renorm` is not supported.")
     if not layer.trainable:
         at.notes.append(
             "it is frozen in Keras; keep `use_running_average=True` where you call `model.train()`"
@@ -206,12 +206,14 @@ def _batch_norm(layer: Any, at: At) -> Part:
     return _normed(nn.BatchNorm, layer, at, size, momentum=layer.momentum)
 
 
-@covers("GroupNormalization")
-def _group_norm(layer: Any, at: At) -> Part:
+@converts("GroupNormalization")
+def _group_norm(layer: Any, at: KerasContext) -> Part:
     built(layer)
     last_axis(layer, at, layer.axis)
     require(layer.weights, "it has neither `scale` nor `center`, so its size is unknown.")
-    at.fault("Keras's statistics count padding; here they are those of the real steps")
+    at.differs_under_mask(
+        "Keras's statistics include padding; here they are those of the real steps"
+    )
     return _normed(nn.GroupNorm, layer, at, _features(layer), layer.groups)
 
 
@@ -220,14 +222,14 @@ def _unit(x: Any) -> Any:
     return x * jnp.where(square > 1e-24, jax.lax.rsqrt(jnp.where(square > 1e-24, square, 1)), 1e12)
 
 
-@covers("UnitNormalization")
-def _unit_norm(layer: Any, at: At) -> Part:
+@converts("UnitNormalization")
+def _unit_norm(layer: Any, at: KerasContext) -> Part:
     last_axis(layer, at, layer.axis)
     return Part("jm.nn.Passthrough", lambda: (nn.Passthrough(_unit),))
 
 
-@covers("Dropout", "SpatialDropout1D")
-def _dropout(layer: Any, at: At) -> Part:
+@converts("Dropout", "SpatialDropout1D")
+def _dropout(layer: Any, at: KerasContext) -> Part:
     shape = getattr(layer, "noise_shape", None)
     over_time = type(layer).__name__ == "SpatialDropout1D" or shape == (None, 1, None)
     require(shape in (None, (None, 1, None)), f"its `noise_shape` is {shape}.")
@@ -240,8 +242,8 @@ def _rate(layer: Any) -> None:
     require(layer.rate < 1, "its `rate` is 1, which drops everything.")
 
 
-@covers("GaussianNoise", "GaussianDropout", "AlphaDropout")
-def _noise(layer: Any, at: At) -> Part:
+@converts("GaussianNoise", "GaussianDropout", "AlphaDropout")
+def _noise(layer: Any, at: KerasContext) -> Part:
     name = type(layer).__name__
     if name == "GaussianNoise":
         return Part(
@@ -255,29 +257,31 @@ def _noise(layer: Any, at: At) -> Part:
     return Part(name, lambda: (modules.FactorNoise(stddev, rngs=streams()),))
 
 
-@covers("Identity", "ActivityRegularization")
-def _identity(layer: Any, at: At) -> Part:
+@converts("Identity", "ActivityRegularization")
+def _identity(layer: Any, at: KerasContext) -> Part:
     if type(layer).__name__ == "ActivityRegularization":
         at.notes.append("adds nothing to the loss here: add the penalty in your own")
     return Part("nothing", tuple)
 
 
-@covers("Activation")
-def _activation(layer: Any, at: At) -> Part:
+@converts("Activation")
+def _activation(layer: Any, at: KerasContext) -> Part:
     part = activated(layer, at)
     return part if part.becomes else Part("nothing", tuple)
 
 
-@covers("Softmax")
-def _softmax(layer: Any, at: At) -> Part:
+@converts("Softmax")
+def _softmax(layer: Any, at: KerasContext) -> Part:
     axis = layer.axis
-    require(isinstance(axis, int), f"its `axis` is {axis}; only one axis is covered.")
-    at.fault("Keras's Softmax refuses a mask of steps; here it is over the real steps")
+    require(isinstance(axis, int), f"its `axis` is {axis}; only one axis is supported.")
+    at.differs_under_mask(
+        "Keras's Softmax refuses a mask of steps; here it runs over the real steps"
+    )
     return Part("Softmax", lambda: (modules.Softmax(axis),))
 
 
-@covers("ReLU", "LeakyReLU", "ELU")
-def _rectifier(layer: Any, at: At) -> Part:
+@converts("ReLU", "LeakyReLU", "ELU")
+def _rectifier(layer: Any, at: KerasContext) -> Part:
     name = type(layer).__name__
     if name == "ELU":
         function = functools.partial(jax.nn.elu, alpha=float(layer.alpha))
@@ -296,19 +300,19 @@ def _relu(x: Any, *, slope: float, threshold: float, most: float | None) -> Any:
     return y if most is None else jnp.where(y < most, y, most)
 
 
-@covers("PReLU")
-def _prelu(layer: Any, at: At) -> Part:
+@converts("PReLU")
+def _prelu(layer: Any, at: KerasContext) -> Part:
     built(layer)
     shape = tuple(layer.alpha.shape)
     require(
         all(n == 1 for n in shape[:-1]),
-        "its slopes differ from step to step; only `shared_axes=[1]` is covered.",
+        "its slopes differ from step to step; only `shared_axes=[1]` is supported.",
     )
     return Part("PReLU", lambda: (modules.PReLU(jnp.array(array(layer.alpha).reshape(-1))),))
 
 
-@covers("Normalization")
-def _normalization(layer: Any, at: At) -> Part:
+@converts("Normalization")
+def _normalization(layer: Any, at: KerasContext) -> Part:
     require(layer.built and layer.mean is not None, "it is not adapted to data yet.")
     mean, variance = array(layer.mean), array(layer.variance)
     require(mean.size == mean.shape[-1], "its statistics differ from step to step.")
@@ -319,8 +323,8 @@ def _normalization(layer: Any, at: At) -> Part:
     return Part("Affine", lambda: (modules.Affine(scale, offset),))
 
 
-@covers("Rescaling")
-def _rescaling(layer: Any, at: At) -> Part:
+@converts("Rescaling")
+def _rescaling(layer: Any, at: KerasContext) -> Part:
     scale, offset = np.asarray(layer.scale, np.float32), np.asarray(layer.offset, np.float32)
     require(scale.ndim <= 1 and offset.ndim <= 1, "its `scale` has several axes.")
     return Part("Affine", lambda: (modules.Affine(scale, offset),))

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmask import nn
 from jaxmask.interop import _keras_joints as joints
-from jaxmask.interop._keras_parts import At, Call, Part, Refused, require
+from jaxmask.interop._keras_parts import Call, KerasContext, Part, Refused, require
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Add": jnp.add,
@@ -44,7 +44,7 @@ _INSTEAD = {
     "Sum": "`jm.nn.GlobalSumPool()` for a sum over time",
     "Flip": "`jm.nn.Flip()` for time reversed",
 }
-LOSES = "Keras loses the mask in bare operations without a word; here it goes on"
+DROPPED = "Keras silently drops the mask at bare operations; here it is kept"
 
 
 def is_symbolic(value: Any) -> bool:
@@ -60,11 +60,11 @@ def inputs_of(call: Call) -> list[Any]:
     return [value for value in flat if is_symbolic(value)]
 
 
-def plan_operation(operation: Any, at: At) -> Part:
-    """What becomes of an operation that is no layer."""
+def plan_operation(operation: Any, at: KerasContext) -> Part:
+    """What an operation that is not a layer becomes."""
     assert at.call is not None
     name, given = type(operation).__name__, inputs_of(at.call)
-    at.fault(LOSES)
+    at.differs_under_mask(DROPPED)
     if name == "Concatenate":
         axis = operation.axis
         ranks = {len(x.shape) for x in given}
@@ -79,7 +79,8 @@ def plan_operation(operation: Any, at: At) -> Part:
         return Part(f"jm.nn.Passthrough({name.lower()})", lambda: (nn.Passthrough(function),))
     hint = f", such as {_INSTEAD[name]}" if name in _INSTEAD else ""
     raise Refused(
-        f"it is a bare operation, which says nothing of masks. Replace it by a masked layer{hint}."
+        "it is an operation, not a layer, so how it treats masks is unknown. Replace it with a "
+        f"masked layer{hint}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the conversions of Keras's layers share: what a converter is told, and what it returns."""
+"""What the converters of Keras's layers share: their context, and what they return."""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ POLICIES = ("float32", "bfloat16", "float64")
 
 
 class Refused(Exception):
-    """Why a layer is not covered."""
+    """Why a layer is not supported."""
 
 
 class Part(NamedTuple):
@@ -35,16 +35,17 @@ class Call(NamedTuple):
 
 
 @dataclass
-class At:
-    """Where a layer stands, and what its converter has to say of it.
+class KerasContext:
+    """The context of a layer in its model, and what its converter reports.
 
     Attributes:
       path: its place in the model.
-      mask: what masks make of its input if only the model makes them: `"steps"`, `"rows"` or None.
-      call: how it is called; None where the layer is alone or in a `Sequential`.
-      plan: plans a layer inside it, and says what it leaves.
-      masks_differ: whether its inputs may have several masks.
-      leaves: the mask of its result, as in `mask`; that of its input where empty.
+      mask: the kind of mask that reaches the layer when only the model's own layers create masks:
+        `"steps"`, `"rows"` or None.
+      call: how it is called; None for a layer on its own or in a `Sequential`.
+      plan: plans a layer inside it; returns the plan and the kind of mask on its result.
+      masks_differ: whether its inputs may have different masks.
+      mask_out: the kind of mask on the result, as in `mask`; `""`: that of the input.
       notes, differs: as in `Layer`.
     """
 
@@ -53,27 +54,27 @@ class At:
     call: Call | None
     plan: Callable[..., tuple[Layer, str | None]]
     masks_differ: bool = False
-    leaves: str | None = ""
+    mask_out: str | None = ""
     notes: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
 
-    def fault(self, text: str) -> None:
-        """Say where Keras's answer is wrong under a mask, as a warning if one comes."""
+    def differs_under_mask(self, text: str) -> None:
+        """Report where Keras's result is wrong under a mask: a warning if a mask reaches it."""
         if self.mask == "steps":
             self.differs.append(text)
         else:
             self.notes.append(f"under a mask: {text}")
 
     def to_rows(self) -> None:
-        """The layer makes one value of the steps of a row."""
-        self.leaves = self.mask and "rows"
+        """The layer reduces the steps of a row to one value."""
+        self.mask_out = self.mask and "rows"
 
 
-Converter = Callable[[Any, At], Part]
+Converter = Callable[[Any, KerasContext], Part]
 CONVERTERS: dict[str, Converter] = {}
 
 
-def covers(*names: str) -> Callable[[Converter], Converter]:
+def converts(*names: str) -> Callable[[Converter], Converter]:
     """Register a converter for classes of `keras.layers`."""
 
     def register(converter: Converter) -> Converter:
@@ -152,7 +153,7 @@ def channels_last(layer: Any) -> None:
     )
 
 
-def input_shape(layer: Any, at: At) -> tuple[int | None, ...] | None:
+def input_shape(layer: Any, at: KerasContext) -> tuple[int | None, ...] | None:
     """The shape of its input, as far as the model says it."""
     if at.call is not None and at.call.args and hasattr(at.call.args[0], "shape"):
         return tuple(at.call.args[0].shape)
@@ -161,14 +162,14 @@ def input_shape(layer: Any, at: At) -> tuple[int | None, ...] | None:
     return tuple(shape) if shape and not isinstance(shape[0], list | tuple) else None
 
 
-def last_axis(layer: Any, at: At, axis: Any) -> None:
-    """Refuse an axis, or axes, that are not the features alone."""
+def last_axis(layer: Any, at: KerasContext, axis: Any) -> None:
+    """Refuse any axis but the last, the features."""
     axes = list(axis) if isinstance(axis, list | tuple) else [axis]
     shape = input_shape(layer, at)
     rank = None if shape is None else len(shape)
     require(
         len(axes) == 1 and axes[0] in (-1, None if rank is None else rank - 1),
-        f"its `axis` is {axis}; only the last axis, the features of a step, is covered.",
+        f"its `axis` is {axis}; only the last axis, the features of a step, is supported.",
     )
 
 

@@ -10,11 +10,11 @@ from jaxmask.interop import _keras_cells as cells
 from jaxmask.interop._keras_joints import Recurrence
 from jaxmask.interop._keras_layers import ZEROS, function_of
 from jaxmask.interop._keras_parts import (
-    At,
+    KerasContext,
     Part,
     array,
     built,
-    covers,
+    converts,
     is_of_keras,
     named,
     options,
@@ -26,7 +26,7 @@ from jaxmask.interop._keras_parts import (
 _CELLS = {"LSTMCell": cells.LSTMCell, "GRUCell": cells.GRUCell, "SimpleRNNCell": cells.SimpleCell}
 _LAYERS = {"LSTMCell": nn.LSTM, "GRUCell": nn.GRU, "SimpleRNNCell": nn.SimpleRNN}
 LOST_STATE = (
-    "Keras ignores the mask that comes with the input once `initial_state=` is given; here it holds"
+    "Keras ignores the mask of the input once `initial_state=` is given; here it is applied"
 )
 BACKWARD = "Keras returns the mask unreversed with the reversed outputs; here both are reversed"
 
@@ -46,7 +46,7 @@ def weights_of(cell: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def swapped(weight: np.ndarray) -> np.ndarray:
-    """The gates z, r, n as r, z, n, and the other way round."""
+    """The gates z, r, n as r, z, n, and vice versa."""
     z, r, n = np.split(weight, 3, axis=-1)
     return np.concatenate([r, z, n], axis=-1)
 
@@ -54,11 +54,11 @@ def swapped(weight: np.ndarray) -> np.ndarray:
 class _Cell:
     """One cell of a layer, checked; `make` gives it a layer of its own."""
 
-    def __init__(self, cell: Any, at: At):
+    def __init__(self, cell: Any, at: KerasContext):
         self.kind = type(cell).__name__
         require(
             is_of_keras(cell, "layers.rnn") and self.kind in _CELLS,
-            f"its cell is {named(cell)}; covered are {', '.join(_CELLS)} and StackedRNNCells.",
+            f"its cell is {named(cell)}; supported are {', '.join(_CELLS)} and StackedRNNCells.",
         )
         self.cell = cell
         self.activation = function_of(cell.activation)
@@ -68,9 +68,9 @@ class _Cell:
         known = ("tanh", "relu") if self.kind == "SimpleRNNCell" else ("tanh",)
         self.is_plain = names[0] in known and (gate == "tanh" or names[1] == gate)
         if cell.bias is None:
-            at.notes.append("it gets a bias of zeros, which training moves")
+            at.notes.append("it gets a bias of zeros, which training changes")
         if cell.recurrent_dropout:
-            at.differs.append("its `recurrent_dropout` is left out, which only training would tell")
+            at.differs.append("its `recurrent_dropout` is dropped, which matters in training only")
         if cell.dropout and getattr(cell, "implementation", 2) == 1:
             at.notes.append("its dropout draws once for all gates, not once for each")
         require(cell.dropout < 1, "its `dropout` is 1, which drops everything.")
@@ -106,11 +106,14 @@ class _Cell:
         return nn.RNN(cell, **way)  # type: ignore[arg-type]
 
 
-def _cells_of(layer: Any, at: At) -> list[_Cell]:
+def _cells_of(layer: Any, at: KerasContext) -> list[_Cell]:
     built(layer)
     require(not layer.stateful, "it is `stateful`. Use `run` of the converted layer for chunks.")
     if layer.zero_output_for_mask and not layer.return_sequences:
-        at.fault("with `zero_output_for_mask` Keras's last output of a padded row is 0")
+        at.differs_under_mask(
+            "with `zero_output_for_mask` Keras returns 0 as the last output of a padded row; here "
+            "it is the output at the last real step"
+        )
     cell = layer.cell
     is_stack = is_of_keras(cell, "layers.rnn") and type(cell).__name__ == "StackedRNNCells"
     return [_Cell(inside, at) for inside in (cell.cells if is_stack else [cell])]
@@ -129,19 +132,19 @@ def _words(found: list[_Cell]) -> str:
     return ", ".join(cell.words() for cell in found)
 
 
-def _says_what_comes_after(layer: Any, at: At) -> None:
-    """What the layers after it read: the mask, in Keras up to 3.15."""
+def _set_output_mask(layer: Any, at: KerasContext) -> None:
+    """Set the mask on the result, which Keras passes on up to 3.15."""
     if not layer.return_sequences:
         at.to_rows()
         return
     text = (
-        "Keras up to 3.15 passes the mask on, and from 3.16 on it does not, so that what follows "
-        "reads padding; here the mask goes on, as the model was meant"
+        "Keras up to 3.15 passes the mask on but 3.16 and later do not, so the layers after it "
+        "read padding; here the mask is kept, as the model intends"
     )
     if passes_mask_on(layer):
         at.notes.append(text)
     else:
-        at.fault(text)
+        at.differs_under_mask(text)
 
 
 def passes_mask_on(layer: Any) -> bool:
@@ -154,12 +157,12 @@ def passes_mask_on(layer: Any) -> bool:
     return mask is not None
 
 
-@covers("LSTM", "GRU", "SimpleRNN", "RNN")
-def _rnn(layer: Any, at: At) -> Part:
+@converts("LSTM", "GRU", "SimpleRNN", "RNN")
+def _rnn(layer: Any, at: KerasContext) -> Part:
     found = _cells_of(layer, at)
-    _says_what_comes_after(layer, at)
+    _set_output_mask(layer, at)
     if layer.go_backwards and layer.return_sequences:
-        at.fault(BACKWARD)
+        at.differs_under_mask(BACKWARD)
     states = at.call is not None and len(_tensors(at)) > 1
     if states or layer.return_state:
         return _with_states([(layer, found)], layer, None, at)
@@ -172,8 +175,8 @@ def _rnn(layer: Any, at: At) -> Part:
     return Part(_words(found) + (", jm.nn.Flip" if flips else ""), make)
 
 
-def _tensors(at: At) -> list[Any]:
-    """The input and the states that a call is given, as far as they are tensors."""
+def _tensors(at: KerasContext) -> list[Any]:
+    """The input and the initial states of a call, those that are tensors."""
     assert at.call is not None
     given = [*at.call.args, at.call.kwargs.get("initial_state")]
     flat: list[Any] = []
@@ -182,17 +185,17 @@ def _tensors(at: At) -> list[Any]:
     return [value for value in flat if hasattr(value, "_keras_history")]
 
 
-@covers("Bidirectional")
-def _bidirectional(layer: Any, at: At) -> Part:
+@converts("Bidirectional")
+def _bidirectional(layer: Any, at: KerasContext) -> Part:
     forward, backward = layer.forward_layer, layer.backward_layer
     for direction in (forward, backward):
         require(
             is_of_keras(direction, "layers.rnn") and hasattr(direction, "cell"),
-            f"it runs {named(direction)}, which is no recurrent layer.",
+            f"it runs {named(direction)}, which is not a recurrent layer.",
         )
     require(not forward.go_backwards, "its forward layer has `go_backwards=True`.")
     both = [(inside, _cells_of(inside, at)) for inside in (forward, backward)]
-    _says_what_comes_after(layer, at)
+    _set_output_mask(layer, at)
     states = at.call is not None and len(_tensors(at)) > 1
     if states or layer.return_state:
         return _with_states(both, layer, layer.merge_mode, at)
@@ -208,22 +211,28 @@ def _bidirectional(layer: Any, at: At) -> Part:
 
 
 def _with_states(
-    ways: list[tuple[Any, list[_Cell]]], layer: Any, merge: str | None, at: At
+    ways: list[tuple[Any, list[_Cell]]], layer: Any, merge: str | None, at: KerasContext
 ) -> Part:
-    """A layer that is given its first states, or gives its last."""
+    """A layer that takes initial states or returns final ones."""
     require(
         at.call is not None,
-        "it returns its states. Convert the functional model that it stands in, or use "
+        "it returns its states. Convert the functional model that contains it, or use "
         "`run(carry, x, mask)` of the layer converted with `return_state=False`.",
     )
-    require(all(len(found) == 1 for _, found in ways), "it has states and several cells.")
-    require(all(found[0].is_plain for _, found in ways), "it has states and free activations.")
-    require(merge is not None or len(ways) == 1, "it returns states and both directions apart.")
+    require(
+        all(len(found) == 1 for _, found in ways),
+        "it takes or returns states and has several cells.",
+    )
+    require(
+        all(found[0].is_plain for _, found in ways),
+        "it takes or returns states and has custom activations.",
+    )
+    require(merge is not None or len(ways) == 1, "it returns states with `merge_mode=None`.")
     given = len(_tensors(at)) - 1
     wanted = sum(2 if found[0].kind == "LSTMCell" else 1 for _, found in ways)
-    require(given in (0, wanted), "some of its first states are constants.")
+    require(given in (0, wanted), "some initial states are not tensors of the model.")
     if given:
-        at.fault(LOST_STATE)
+        at.differs_under_mask(LOST_STATE)
 
     def make() -> tuple[Any, ...]:
         made = [
@@ -237,13 +246,13 @@ def _with_states(
     return Part(f"{words} with states", make)
 
 
-@covers("TimeDistributed")
-def _time_distributed(layer: Any, at: At) -> Part:
+@converts("TimeDistributed")
+def _time_distributed(layer: Any, at: KerasContext) -> Part:
     path = f"{at.path}.{layer.layer.name}" if at.path else layer.layer.name
-    inside, leaves = at.plan(layer.layer, path)
-    at.leaves = "steps" if leaves else at.mask
-    if leaves:
-        at.differs.append("Keras loses the masks that the layer inside makes; here they come out")
+    inside, mask_out = at.plan(layer.layer, path)
+    at.mask_out = "steps" if mask_out else at.mask
+    if mask_out:
+        at.differs.append("Keras loses the masks that the inner layer makes; here they are kept")
     return Part("jm.nn.TimeDistributed", _distribute, (inside,))
 
 

@@ -9,21 +9,21 @@ from jaxmask import nn
 from jaxmask.interop import _keras_modules as modules
 from jaxmask.interop._keras_layers import DROPS, ZEROS, activated, followed
 from jaxmask.interop._keras_parts import (
-    At,
+    KerasContext,
     Part,
     Refused,
     array,
     built,
     channels_last,
-    covers,
+    converts,
     options,
     put,
     require,
 )
 
 WINDOWS = (
-    "Keras drops the mask here: padding stands in the windows, and counts as real after it. Here "
-    "a window sees real steps alone, and the mask goes on"
+    "Keras drops the mask here: windows include padding, and all outputs count as real. Here "
+    "windows read real steps only, and the mask is kept"
 )
 
 
@@ -34,17 +34,17 @@ def strided(size: int, stride: int, padding: str) -> None:
         padding != "same" or not moves,
         f'its `padding="same"` with a stride of {stride} places the windows by the padded length '
         "of the array, so the same row has other results in a longer batch; jaxmask places them by "
-        'the kernel alone. Train again with `"valid"` or `"causal"`, or put a layer of `jm.nn` '
+        'the kernel only. Train again with `"valid"` or `"causal"`, or put a layer of `jm.nn` '
         "with the same weights in its place where a shift by a step does not matter.",
     )
 
 
-def _windows(layer: Any, at: At) -> dict[str, Any]:
+def _windows(layer: Any, at: KerasContext) -> dict[str, Any]:
     built(layer)
     channels_last(layer)
     (size,), (stride,), (dilation,) = layer.kernel_size, layer.strides, layer.dilation_rate
     strided((size - 1) * dilation + 1, stride, layer.padding)
-    at.fault(WINDOWS)
+    at.differs_under_mask(WINDOWS)
     return {"padding": layer.padding, "strides": stride, "dilation": dilation, "kernel_init": ZEROS}
 
 
@@ -54,8 +54,8 @@ def _bias(module: Any, layer: Any) -> Any:
     return module
 
 
-@covers("Conv1D")
-def _conv(layer: Any, at: At) -> Part:
+@converts("Conv1D")
+def _conv(layer: Any, at: KerasContext) -> Part:
     windows = _windows(layer, at)
     size, features, filters = layer.kernel.shape
     given: dict[str, Any] = {"groups": layer.groups, "use_bias": layer.use_bias, **windows}
@@ -68,8 +68,8 @@ def _conv(layer: Any, at: At) -> Part:
     return followed("jm.nn.Conv1D", make, layer, at)
 
 
-@covers("DepthwiseConv1D")
-def _depthwise(layer: Any, at: At) -> Part:
+@converts("DepthwiseConv1D")
+def _depthwise(layer: Any, at: KerasContext) -> Part:
     windows = _windows(layer, at)
     size, features, multiplier = layer.kernel.shape
 
@@ -82,8 +82,8 @@ def _depthwise(layer: Any, at: At) -> Part:
     return followed("jm.nn.DepthwiseConv1D", make, layer, at)
 
 
-@covers("SeparableConv1D")
-def _separable(layer: Any, at: At) -> Part:
+@converts("SeparableConv1D")
+def _separable(layer: Any, at: KerasContext) -> Part:
     windows = _windows(layer, at)
     size, features, multiplier = layer.depthwise_kernel.shape
     _, inside, filters = layer.pointwise_kernel.shape
@@ -101,13 +101,13 @@ def _separable(layer: Any, at: At) -> Part:
     return Part("jm.nn.DepthwiseConv1D, nnx.Linear", make)
 
 
-@covers("Conv1DTranspose")
-def _transposed(layer: Any, at: At) -> Part:
+@converts("Conv1DTranspose")
+def _transposed(layer: Any, at: KerasContext) -> Part:
     built(layer)
     channels_last(layer)
     require(layer.dilation_rate == (1,), "its `dilation_rate` is not 1.")
     require(layer.output_padding is None, "its `output_padding` is not None.")
-    at.fault(WINDOWS)
+    at.differs_under_mask(WINDOWS)
     size, filters, features = layer.kernel.shape
 
     def make() -> Any:
@@ -120,12 +120,12 @@ def _transposed(layer: Any, at: At) -> Part:
     return followed("jm.nn.ConvTranspose1D", make, layer, at)
 
 
-@covers("MaxPooling1D", "AveragePooling1D")
-def _window_pool(layer: Any, at: At) -> Part:
+@converts("MaxPooling1D", "AveragePooling1D")
+def _window_pool(layer: Any, at: KerasContext) -> Part:
     channels_last(layer)
     (size,), (stride,) = _one(layer.pool_size), _one(layer.strides)
     strided(size, stride, layer.padding)
-    at.fault(WINDOWS)
+    at.differs_under_mask(WINDOWS)
     kind = nn.MaxPool1D if type(layer).__name__ == "MaxPooling1D" else nn.AvgPool1D
     made = kind(size, strides=stride, padding=layer.padding)
     return Part(f"jm.nn.{kind.__name__}", lambda: (made,))
@@ -135,11 +135,13 @@ def _one(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-@covers("GlobalMaxPooling1D", "GlobalAveragePooling1D")
-def _pool(layer: Any, at: At) -> Part:
+@converts("GlobalMaxPooling1D", "GlobalAveragePooling1D")
+def _pool(layer: Any, at: KerasContext) -> Part:
     channels_last(layer)
     if type(layer).__name__ == "GlobalMaxPooling1D":
-        at.fault("Keras ignores the mask here, so padding can be the largest; here it cannot")
+        at.differs_under_mask(
+            "Keras ignores the mask here, so padding can be the largest; here it cannot"
+        )
         kind = nn.GlobalMaxPool
     else:
         at.notes.append("a row without a real step gives 0, where Keras gives nan")
@@ -149,47 +151,47 @@ def _pool(layer: Any, at: At) -> Part:
     return Part(f"jm.nn.{kind.__name__}", lambda: (kind(), *again))
 
 
-@covers("Flatten")
-def _flatten(layer: Any, at: At) -> Part:
+@converts("Flatten")
+def _flatten(layer: Any, at: KerasContext) -> Part:
     channels_last(layer)
-    at.fault(
-        "Keras lets what stands in the padding into the features of the row; here it is 0 there"
+    at.differs_under_mask(
+        "Keras puts the values in the padding into the features of the row; here they are 0"
     )
     at.to_rows()
     return Part("FlattenRows", lambda: (modules.FlattenRows(),))
 
 
-@covers("Reshape")
-def _reshape(layer: Any, at: At) -> Part:
-    at.fault(DROPS)
+@converts("Reshape")
+def _reshape(layer: Any, at: KerasContext) -> Part:
+    at.differs_under_mask(DROPS)
     target = tuple(layer.target_shape)
     if at.mask == "rows" and len(target) > 1:
-        at.leaves = "steps"
+        at.mask_out = "steps"
     return Part("Reshape", lambda: (modules.Reshape(target),))
 
 
-@covers("Permute")
-def _permute(layer: Any, at: At) -> Part:
+@converts("Permute")
+def _permute(layer: Any, at: KerasContext) -> Part:
     dims = tuple(layer.dims)
     if at.mask == "steps" and dims[0] != 1:
         raise Refused(
-            f"its `dims` {dims} move time, and the mask that reaches it cannot follow. Put "
+            f"its `dims` {dims} move time, and the mask cannot follow. Put "
             "`jm.nn.DropMask()` before it if the steps are to become features."
         )
-    at.fault(DROPS)
+    at.differs_under_mask(DROPS)
     return Part("jm.nn.Permute", lambda: (nn.Permute((0, *dims)),))
 
 
-@covers("RepeatVector")
-def _repeat(layer: Any, at: At) -> Part:
+@converts("RepeatVector")
+def _repeat(layer: Any, at: KerasContext) -> Part:
     if at.mask == "rows":
-        at.leaves = "steps"
+        at.mask_out = "steps"
     return Part("jm.nn.Repeat", lambda: (nn.Repeat(layer.n),))
 
 
-@covers("Cropping1D", "ZeroPadding1D")
-def _ends(layer: Any, at: At) -> Part:
-    at.fault(
+@converts("Cropping1D", "ZeroPadding1D")
+def _ends(layer: Any, at: KerasContext) -> Part:
+    at.differs_under_mask(
         "Keras counts the padding as steps and drops the mask; here the ends are those of each row"
     )
     if type(layer).__name__ == "Cropping1D":
@@ -198,7 +200,7 @@ def _ends(layer: Any, at: At) -> Part:
     return Part("ZeroPadding", lambda: (modules.ZeroPadding(tuple(layer.padding)),))
 
 
-@covers("UpSampling1D")
-def _upsample(layer: Any, at: At) -> Part:
-    at.fault(DROPS)
+@converts("UpSampling1D")
+def _upsample(layer: Any, at: KerasContext) -> Part:
+    at.differs_under_mask(DROPS)
     return Part("jm.nn.Upsample", lambda: (nn.Upsample(int(layer.size)),))

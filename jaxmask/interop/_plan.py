@@ -1,8 +1,8 @@
-"""What becomes of each layer of a model: planned first, then shown or made.
+"""What each layer of a model becomes: planned first, then shown or made.
 
 A planner walks the source and returns one `Layer` for the whole of it, with its parts below it. It
-makes nothing, and refuses nothing by an error: what is not covered is `refused`, so that a plan can
-show all of it at once.
+makes nothing and raises nothing: an unsupported layer is marked `refused`, so that a plan can list
+all of them at once.
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ class Layer:
     Attributes:
       path: where it is in the source, `""` for the whole of it.
       source: its class.
-      becomes: what it becomes, in words; empty where it is not covered.
+      becomes: what it becomes, in words; empty where it is not supported.
       make: makes that, given what was made of `parts`, one argument each.
       parts: layers inside it.
       notes: what to know, such as another order of axes; shown by `explain`.
       differs: where values deliberately differ from those of the source, and why; also warned of.
-      refused: why it is not covered.
+      refused: why it is not supported.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Plan:
     Attributes:
       layers: one entry for each layer, the outer before the inner, with `path`, `source` (its
         class), `becomes`, `notes`, `differs` (where values deliberately differ, and why) and
-        `refused` (why it is not covered).
+        `refused` (why it is not supported).
 
     Example:
       >>> import jaxmask as jm, flax.nnx as nnx
@@ -79,20 +79,20 @@ class Plan:
 
     @property
     def ok(self) -> bool:
-        """Whether every layer is covered."""
+        """Whether every layer is supported."""
         return not any(layer.refused for layer in self.layers)
 
     def __str__(self) -> str:
         rows = [("layer", "class", "becomes")]
         for layer in self.layers:
-            rows.append((layer.path or ".", layer.source, layer.becomes or "not covered"))
+            rows.append((layer.path or ".", layer.source, layer.becomes or "not supported"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
         for title, field in (
-            ("Not covered:", "refused"),
+            ("Not supported:", "refused"),
             ("Values differ:", "differs"),
             ("Notes:", "notes"),
         ):
@@ -125,20 +125,20 @@ def _listed(title: str, layers: Sequence[Layer], field: str) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class At:
-    """Where a planner is in the model.
+class LayerContext:
+    """A layer's place in the model, and the options of the conversion.
 
     Attributes:
       path, source: of the layer, as in `Layer`.
       plan: plans any layer of this library.
       replace: layers of the user, by path.
-      rngs: of the noise of layers that are made.
-      causal: what self-attention is to be.
+      rngs: streams for the dropout of converted layers.
+      causal: whether self-attention is converted as causal.
     """
 
     path: str
     source: str
-    plan: Callable[[Any, "At"], Layer]
+    plan: Callable[[Any, "LayerContext"], Layer]
     replace: Replacements
     rngs: Any = None
     causal: bool = False
@@ -148,23 +148,23 @@ class At:
         """The layer in a sentence."""
         return _name(self.path, self.source)
 
-    def of(self, source: str) -> "At":
+    def of(self, source: str) -> "LayerContext":
         """The same place, once the class of the layer is known."""
         return dataclasses.replace(self, source=source)
 
     def replaced(self) -> Layer | None:
-        """The user's own layer in the place of this one, if there is one."""
+        """The plan of the user's replacement for this layer, if there is one."""
         if self.path not in self.replace:
             return None
         layer = self.replace[self.path]
-        return self.layer(f"yours, {_check.name_of(layer)}", lambda: layer)
+        return self.layer(f"replaced by {_check.name_of(layer)}", lambda: layer)
 
     def layer(self, becomes: str, make: Callable[..., Any], **more: Any) -> Layer:
         """The plan of this layer; `more` as in `Layer`."""
         return Layer(self.path, self.source, becomes, make, **more)
 
     def refused(self, why: str) -> Layer:
-        """The plan of a layer that is not covered."""
+        """The plan of a layer that is not supported."""
         return Layer(self.path, self.source, refused=why)
 
     def inside(self, name: str, layer: Any) -> Layer:
@@ -174,19 +174,19 @@ class At:
 
 
 def convert(
-    layer: Layer, where: str, covered: Sequence[str], replace: Replacements = NO_REPLACEMENTS
+    layer: Layer, where: str, supported: Sequence[str], replace: Replacements = NO_REPLACEMENTS
 ) -> nn.Sequential | Any:
     """Make what a plan says, in evaluation mode; or refuse it, with nothing made.
 
-    What is not a masked module by itself, such as `nnx.Linear`, comes in a `jm.nn.Sequential`.
+    A module that takes no mask, such as `nnx.Linear`, comes in a `jm.nn.Sequential`.
     """
     plan = plan_of(layer)
-    _refuse(plan, where, covered)
+    _refuse(plan, where, supported)
     unknown = sorted(set(replace) - {part.path for part in plan.layers})
     if unknown:
         raise ValueError(
-            f"{where}: `replace` names `{unknown[0]}`, which is no layer of the model. Its layers "
-            f"are: {', '.join(part.path for part in plan.layers if part.path)}."
+            f"{where}: `replace` names `{unknown[0]}`, which is not a layer of the model. "
+            f"Its layers are: {', '.join(part.path for part in plan.layers if part.path)}."
         )
     module = _made(layer, {})
     if not _takes_a_mask(module):
@@ -198,7 +198,7 @@ def convert(
 
 
 def _made(layer: Layer, made: dict[int, Any]) -> Any:
-    """What a layer becomes: one object, wherever the layer stands."""
+    """Build a layer once; shared layers stay shared."""
     if id(layer) not in made:
         assert layer.make is not None
         made[id(layer)] = layer.make(*(_made(part, made) for part in layer.parts))
@@ -209,21 +209,21 @@ def _takes_a_mask(module: Any) -> bool:
     return type(module).__module__.startswith("jaxmask.")
 
 
-def _refuse(plan: Plan, where: str, covered: Sequence[str]) -> None:
+def _refuse(plan: Plan, where: str, supported: Sequence[str]) -> None:
     refused = [layer for layer in plan.layers if layer.refused]
     if not refused:
         return
     first = refused[0]
     lines = [f"{where}: cannot convert {first.name}: {first.refused}"]
-    lines += [f"Nor {layer.name}: {layer.refused}" for layer in refused[1:]]
-    lines.append(f"It converts: {', '.join(covered)}.")
+    lines += [f"Also {layer.name}: {layer.refused}" for layer in refused[1:]]
+    lines.append(f"Supported: {', '.join(supported)}.")
     at = first.path or "path of a layer"
     lines.append(
-        "Nothing was converted. The ways out:\n"
-        f'  - a masked layer of yours in its place, `{where}(model, replace={{"{at}": layer}})`: '
-        "`jm.nn.Passthrough(f)` if `f` acts on each step alone, `jm.nn.RaggedVmap(f)` if it mixes "
-        "the steps of a row, or any `(x, mask) -> (y, mask)`;\n"
-        f"  - the parts that it converts, one by one, `{where}(part)`, joined in "
+        "Nothing was converted. Either pass:\n"
+        f'  - a masked layer to put in its place, `{where}(model, replace={{"{at}": layer}})`: '
+        "`jm.nn.Passthrough(f)` if `f` acts on each step independently, `jm.nn.RaggedVmap(f)` if "
+        "it mixes the steps of a row, or any `(x, mask) -> (y, mask)`;\n"
+        f"  - the supported parts, one by one, `{where}(part)`, joined in "
         "`jm.nn.Sequential` or by a module of your own."
     )
     raise ValueError("\n".join(lines))

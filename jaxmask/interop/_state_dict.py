@@ -74,9 +74,9 @@ def load_state_dict(
       model: an NNX module, with parameters of the shapes that the arrays have.
       mapping: arrays of PyTorch, NumPy or JAX by name, such as `module.state_dict()`, what
         `safetensors.numpy.load_file` returns, or an `.npz` file that was opened.
-      names: what the mapping calls a part of the model, by the path of the part, such as
-        `{"encoder": "rnn", "layers.3": "classifier"}`; `""` is the model. A part without a name
-        here has its own, after the name of what it is in.
+      names: the prefix in `mapping` for a part of the model, by the part's path, such as
+        `{"encoder": "rnn", "layers.3": "classifier"}`; `""` is the model. Unlisted parts use their
+        own name under the parent's prefix.
       strict: raise where a name was not used or a parameter not filled.
 
     Returns:
@@ -139,7 +139,7 @@ def _arrays(mapping: Any) -> dict[str, np.ndarray]:
         if not (isinstance(name, str) and hasattr(value, "shape") and hasattr(value, "dtype")):
             raise TypeError(
                 f"{_WHERE}: expected a mapping of names to arrays, got {_check.kind_of(value)} at "
-                f"{name!r}. A checkpoint often has the `state_dict` at a key of its own."
+                f"{name!r}. A checkpoint often holds the `state_dict` under a key."
             )
     return {name: weights.as_numpy(value) for name, value in mapping.items()}
 
@@ -147,7 +147,7 @@ def _arrays(mapping: Any) -> dict[str, np.ndarray]:
 def _slots(
     model: nnx.Module, names: Mapping[str, str]
 ) -> Iterator[tuple[str, nnx.Variable, tuple[str, ...], Make]]:
-    """Each parameter: its path, itself, the names of its arrays, and what makes it of them."""
+    """Each parameter: its path, the variable, its array names, and how it is built from them."""
     nodes = {".".join(map(str, path)): node for path, node in nnx.iter_graph(model)}
     parts = {path: node for path, node in nodes.items() if isinstance(node, nnx.Module)}
     left = {
@@ -158,8 +158,8 @@ def _slots(
     known = {*parts, *(path for path, _ in left.values())}
     if unknown := [path for path in names if path not in known]:
         raise ValueError(
-            f"{_WHERE}: `names` has `{unknown[0]}`, which is no part of the model. Its parts are: "
-            f"{', '.join(sorted(path for path in parts if path))}."
+            f"{_WHERE}: `names` has `{unknown[0]}`, which is not a part of the model. "
+            f"Its parts are: {', '.join(sorted(path for path in parts if path))}."
         )
     for path in sorted(parts, key=len):  # a stack before the layers in it
         entries = iter(entries_of(parts[path]) or ())

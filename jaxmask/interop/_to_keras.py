@@ -1,4 +1,4 @@
-"""`to_keras`: recurrent modules and embeddings as layers of Keras, so that a user can leave."""
+"""Export recurrent layers and embeddings to Keras."""
 
 import importlib
 from collections.abc import Callable
@@ -15,19 +15,19 @@ def to_keras(module: Any) -> Any:
 
     Converted are `jm.nn.LSTM`, `GRU`, `SimpleRNN`, `Embed`, `Masking`, `Bidirectional` of recurrent
     modules, and `jm.nn.Sequential` of these. The result is built, and agrees with the module at
-    real steps of rows padded on the right or left, or with holes. It is Keras's again: it emits
-    what it holds at padded steps, not 0, unless it is bidirectional; and a reversed layer gives its
-    outputs last step first.
+    real steps of rows padded on the right or left, or with holes. As Keras does, it repeats
+    the last output at padded steps instead of 0, unless it is bidirectional, and a reversed layer
+    returns its outputs last step first.
 
     Args:
       module: a module of `jaxmask.nn`.
 
     Returns:
-      A layer of Keras 3, on the backend that Keras runs.
+      A layer of Keras 3, on the backend that Keras uses.
 
     Raises:
       TypeError: if `module`, or a layer in it, is none of these.
-      ValueError: if Keras has no such layer, as of a reversed one inside `Sequential`.
+      ValueError: if Keras has no counterpart, as for a reversed layer inside `Sequential`.
       ModuleNotFoundError: if Keras is not installed.
 
     Example:
@@ -52,7 +52,7 @@ def _convertible(module: Any, at: str) -> None:
                 layer, "return_sequences", False
             ):
                 raise ValueError(
-                    f"{at}, layer {place}, is reversed. Keras's layer of that kind gives its "
+                    f"{at}, layer {place}, is reversed. Keras's layer of that kind returns its "
                     "outputs last step first, which the layers after it do not expect."
                 )
     elif kind is nn.Bidirectional:
@@ -65,7 +65,7 @@ def _convertible(module: Any, at: str) -> None:
         _refuse(module, at)
     for layer in (module.forward, module.backward) if kind is nn.Bidirectional else (module,):
         if options := getattr(layer, "variations", None):
-            raise ValueError(f"{at} has {', '.join(options)}, which is not covered.")
+            raise ValueError(f"{at} has {', '.join(options)}, which is not supported.")
 
 
 def _refuse(module: Any, at: str) -> None:

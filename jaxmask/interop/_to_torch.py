@@ -1,4 +1,4 @@
-"""Recurrent layers and embeddings back to PyTorch, so that a user can leave."""
+"""Export recurrent layers and embeddings to PyTorch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from jaxmask import _check, nn
 from jaxmask.interop._layers import EmbedWithPadding
 
-_COVERED = "LSTM, GRU, SimpleRNN, Bidirectional and StackedRNN of these, and Embed"
+_SUPPORTED = "LSTM, GRU, SimpleRNN, Bidirectional and StackedRNN of these, and Embed"
 
 
 def to_torch(module: Any) -> Any:
@@ -20,7 +20,7 @@ def to_torch(module: Any) -> Any:
 
     Returns:
       A `torch.nn.LSTM`, `GRU` or `RNN` with `batch_first=True`, or a `torch.nn.Embedding`, in
-      evaluation mode. Padding goes through `jm.interop.to_packed_sequence`; PyTorch knows no holes.
+      evaluation mode. Padding goes through `jm.interop.to_packed_sequence`; PyTorch has no holes.
 
     Raises:
       TypeError: if `module` is another module.
@@ -74,26 +74,28 @@ def _layers(module: Any) -> list[tuple[Any, ...]]:
         else:
             layers.append((layer.forward, layer.backward))
     if len({len(cells) for cells in layers}) > 1:
-        raise ValueError("to_torch: PyTorch has both directions in every layer or in none.")
+        raise ValueError(
+            "to_torch: in PyTorch either every layer of a stack is bidirectional or none is."
+        )
     return layers
 
 
 def _check_cell(layer: Any, first: Any, is_backward: bool) -> None:
     if type(layer) not in (nn.LSTM, nn.GRU, nn.SimpleRNN):
         raise TypeError(
-            f"to_torch: expected one of {_COVERED}, got {_check.name_of(layer)}. Convert the "
-            "layers that it covers one by one."
+            f"to_torch: expected one of {_SUPPORTED}, got {_check.name_of(layer)}. Convert the "
+            "supported layers one by one."
         )
     name = type(layer).__name__
     if type(layer) is not type(first) or _size(layer) != _size(first):
         raise ValueError(
-            "to_torch: PyTorch has layers of one kind, size and activation in a stack, got "
-            f"{type(first).__name__} of {_size(first)} and {name} of {_size(layer)}."
+            "to_torch: all layers of a PyTorch stack must have the same type, size and activation, "
+            f"got {type(first).__name__} of {_size(first)} and {name} of {_size(layer)}."
         )
     if layer.variations:
-        raise ValueError(f"to_torch: {name} with {', '.join(layer.variations)} is not covered.")
+        raise ValueError(f"to_torch: {name} with {', '.join(layer.variations)} is not supported.")
     if layer.reverse and not is_backward:
-        raise ValueError(f"to_torch: {name}: PyTorch runs backward in both directions only.")
+        raise ValueError(f"to_torch: {name}: PyTorch has no backward-only layer.")
     if not layer.return_sequences:
         raise ValueError(
             f"to_torch: {name}: PyTorch returns every step: set `return_sequences=True`, and take "

@@ -1,4 +1,4 @@
-"""PyTorch modules as masked modules. PyTorch is never imported: a module is known by its class."""
+"""PyTorch modules as masked modules. PyTorch is never imported; classes are matched by name."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxmask import _check
 from jaxmask.interop import _weights as weights
-from jaxmask.interop._plan import NO_REPLACEMENTS, At, Layer, Replacements, convert
+from jaxmask.interop._plan import NO_REPLACEMENTS, Layer, LayerContext, Replacements, convert
 from jaxmask.interop._torch_layers import PLANNERS
 
 
@@ -29,8 +29,8 @@ def from_torch(
     Args:
       module: a `torch.nn.Module`: recurrent layers, `Embedding`, `Linear`, norms, `Conv1d`,
         attention, transformer encoders, `Dropout`, activations, and `Sequential` of them;
-        `explain` says what each layer becomes. A module with a `forward` of its own is not covered:
-        its parts are, and `load_state_dict` fills a model that you wrote again.
+        `explain` says what each layer becomes. A module with its own `forward` is not supported,
+        but its parts are, and `load_state_dict` fills a model that you wrote again.
       causal: self-attention sees no later step. PyTorch passes that mask when a module is called.
       replace: masked layers to put in the place of some of the model's, by path, such as
         `{"encoder.2": jm.nn.Passthrough(f)}`.
@@ -40,9 +40,9 @@ def from_torch(
       A module `(x, mask=None) -> (y, mask)`.
 
     Raises:
-      TypeError: if `module` is no PyTorch module.
-      ValueError: if a layer, or an option of one, is not covered, or is in half precision; the text
-        names all of them.
+      TypeError: if `module` is not a PyTorch module.
+      ValueError: if a layer, or an option of one, is not supported, or is in half precision; the
+        text names all of them.
 
     Example:
       >>> import torch, jaxmask as jm
@@ -54,14 +54,14 @@ def from_torch(
     if not _is_module(module):
         raise TypeError(
             f"from_torch: expected a `torch.nn.Module`, got {_check.kind_of(module)}. Weights "
-            "alone, a `state_dict`, go into a model with `jm.interop.load_state_dict`."
+            "alone, a `state_dict`, are loaded into a model with `jm.interop.load_state_dict`."
         )
     rngs = nnx.Rngs(0) if rngs is None else rngs
-    return convert(plan(module, replace, causal, rngs), "from_torch", covered(), replace)
+    return convert(plan(module, replace, causal, rngs), "from_torch", supported(), replace)
 
 
-def covered() -> list[str]:
-    """The modules that are covered, for texts."""
+def supported() -> list[str]:
+    """The supported modules, for error texts."""
     return [f"torch.nn.{name}" for name in sorted(PLANNERS)]
 
 
@@ -74,25 +74,25 @@ def plan(
     """What the module becomes."""
     planned: dict[int, Layer] = {}
 
-    def each(module: Any, at: At) -> Layer:
-        # A module that stands in two places stays one.
+    def each(module: Any, at: LayerContext) -> Layer:
+        # A shared module is planned once and stays shared.
         if id(module) not in planned or at.path in replace:
             planned[id(module)] = _plan(module, at)
         return planned[id(module)]
 
-    root = each(module, At("", "", each, replace, rngs, causal))
+    root = each(module, LayerContext("", "", each, replace, rngs, causal))
     about = {"notes": (*root.notes, *_frozen(module)), "differs": (*root.differs, *_tied(module))}
     return dataclasses.replace(root, **about)  # type: ignore[arg-type]
 
 
-def _plan(module: Any, at: At) -> Layer:
+def _plan(module: Any, at: LayerContext) -> Layer:
     kind = type(module)
     is_of_torch = kind.__module__.startswith("torch.nn.modules.")
     at = at.of(f"torch.nn.{kind.__name__}" if is_of_torch else kind.__name__)
     if (mine := at.replaced()) is not None:
         return mine
     if not _is_module(module):
-        return at.refused("it is no `torch.nn.Module`.")
+        return at.refused("it is not a `torch.nn.Module`.")
     if not (is_of_torch and kind.__name__ in PLANNERS):
         return at.refused(_why_unknown(is_of_torch))
     if module._forward_hooks or module._forward_pre_hooks:
@@ -112,7 +112,7 @@ def _is_module(module: Any) -> bool:
 
 def _why_unknown(is_of_torch: bool) -> str:
     if is_of_torch:
-        return "it is not covered."
+        return "it is not supported."
     return (
         "its class is not of `torch.nn`, so what its `forward` does is unknown. Convert the "
         "modules in it, and write its `forward` for `(x, mask)`; or fill a model that you wrote "
@@ -121,7 +121,7 @@ def _why_unknown(is_of_torch: bool) -> str:
 
 
 def _tied(module: Any) -> Iterator[str]:
-    """Parameters with two names, except those of a module that stands in two places."""
+    """Parameters with two names, except those of a shared module."""
     names: dict[int, list[str]] = {}
     for path, inside in module.named_modules():
         for name, value in inside.named_parameters(prefix=path, recurse=False):
@@ -129,7 +129,10 @@ def _tied(module: Any) -> Iterator[str]:
     for tied in names.values():
         if len(tied) > 1:
             listed = " and ".join(f"`{name}`" for name in tied)
-            yield f"{listed} are one parameter in the source; training moves them apart here."
+            yield (
+                f"{listed} are tied in the source and separate parameters here, which training "
+                "changes independently."
+            )
 
 
 def _frozen(module: Any) -> Iterator[str]:

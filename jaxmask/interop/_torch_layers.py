@@ -13,10 +13,10 @@ from jaxmask import nn
 from jaxmask.interop import _weights as weights
 from jaxmask.interop._conv import padding_of
 from jaxmask.interop._layers import EmbedWithPadding
-from jaxmask.interop._plan import At, Layer
+from jaxmask.interop._plan import Layer, LayerContext
 from jaxmask.interop._torch_weights import entries_of
 
-Planner = Callable[[Any, At], Layer]
+Planner = Callable[[Any, LayerContext], Layer]
 PLANNERS: dict[str, Planner] = {}
 _ZEROS = nnx.initializers.zeros
 _TIME_FIRST = "takes [batch, time, features], where the source has time first."
@@ -33,17 +33,17 @@ def planner(*names: str) -> Callable[[Planner], Planner]:
     return register
 
 
-def filled(layer: Any, module: Any, at: At) -> Any:
+def filled(layer: Any, module: Any, at: LayerContext) -> Any:
     """A new layer with the weights of the module."""
     state = {name: weights.as_numpy(value) for name, value in module.state_dict().items()}
     for variable, names, make in entries_of(layer) or ():
-        if isinstance(variable, nnx.Param | nnx.BatchStat):  # and no constant
+        if isinstance(variable, nnx.Param | nnx.BatchStat):  # not a constant
             value = make(*(state[name] for name in names))
             weights.put(variable, value, f"from_torch: {at.name}, `{' and '.join(names)}`")
     return layer
 
 
-def with_noise(at: At, rate: float) -> nnx.Rngs:
+def with_noise(at: LayerContext, rate: float) -> nnx.Rngs:
     """For a layer with weights, which are filled afterwards, and with dropout."""
     return nnx.Rngs(params=0, **({"dropout": at.rngs.dropout()} if rate else {}))
 
@@ -56,16 +56,16 @@ def options(module: Any, *inits: str) -> dict[str, Any]:
 
 
 @planner("Sequential")
-def _sequential(module: Any, at: At) -> Layer:
-    # Not `named_children`, which leaves out the second place of a module that stands in two.
+def _sequential(module: Any, at: LayerContext) -> Layer:
+    # Not `named_children`, which lists a shared module once.
     parts = tuple(at.inside(name, part) for name, part in module._modules.items())
     return at.layer("jm.nn.Sequential", nn.Sequential, parts=parts)
 
 
 @planner("LSTM", "GRU", "RNN")
-def _recurrent(module: Any, at: At) -> Layer:
+def _recurrent(module: Any, at: LayerContext) -> Layer:
     if getattr(module, "proj_size", 0):
-        return at.refused(f"`proj_size={module.proj_size}`: projections are not covered.")
+        return at.refused(f"`proj_size={module.proj_size}`: projections are not supported.")
     kind: type = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.SimpleRNN}[type(module).__name__]
     words = f"jm.nn.{kind.__name__}"
     if module.bidirectional:
@@ -79,14 +79,14 @@ def _recurrent(module: Any, at: At) -> Layer:
     return at.layer(words, lambda: _make_recurrent(kind, module, at), notes=tuple(notes))
 
 
-def _make_recurrent(kind: Any, module: Any, at: At) -> Any:
+def _make_recurrent(kind: Any, module: Any, at: LayerContext) -> Any:
     more = options(module, "kernel_init", "recurrent_kernel_init", "bias_init")
     if kind is nn.SimpleRNN:
         more["activation"] = module.nonlinearity
 
     def direction(in_features: int) -> Any:
         layer = kind(in_features, module.hidden_size, **more)
-        if not module.bias:  # a constant: training must not move what the source does not have
+        if not module.bias:  # a constant: training must not change what the source does not have
             layer.b = nnx.Variable(layer.b[...])
         return layer
 
@@ -103,12 +103,12 @@ def _make_recurrent(kind: Any, module: Any, at: At) -> Any:
 
 
 @planner("Embedding")
-def _embedding(module: Any, at: At) -> Layer:
+def _embedding(module: Any, at: LayerContext) -> Layer:
     for name in ("max_norm", "scale_grad_by_freq"):
         if getattr(module, name):
-            return at.refused(f"`{name}={getattr(module, name)}` is not covered.")
+            return at.refused(f"`{name}={getattr(module, name)}` is not supported.")
     padding = module.padding_idx
-    words = "jm.nn.Embed" if padding is None else f"jm.nn.Embed, to which id {padding} is padding"
+    words = "jm.nn.Embed" if padding is None else f"jm.nn.Embed, padding id {padding}"
     differs = []
     if padding is not None and weights.as_numpy(module.weight)[padding].any():
         differs.append(
@@ -127,11 +127,11 @@ def _embedding(module: Any, at: At) -> Layer:
 
 
 @planner("Linear")
-def _linear(module: Any, at: At) -> Layer:
+def _linear(module: Any, at: LayerContext) -> Layer:
     return at.layer("nnx.Linear", lambda: make_linear(module, at))
 
 
-def make_linear(module: Any, at: At) -> nnx.Linear:
+def make_linear(module: Any, at: LayerContext) -> nnx.Linear:
     """A product with a matrix, with or without a bias."""
     sizes = module.in_features, module.out_features
     layer = nnx.Linear(*sizes, use_bias=module.bias is not None, **options(module, "kernel_init"))
@@ -139,15 +139,15 @@ def make_linear(module: Any, at: At) -> nnx.Linear:
 
 
 @planner("LayerNorm", "RMSNorm")
-def _norm_of_features(module: Any, at: At) -> Layer:
+def _norm_of_features(module: Any, at: LayerContext) -> Layer:
     if len(module.normalized_shape) != 1:
         shape = tuple(module.normalized_shape)
-        return at.refused(f"`normalized_shape={shape}`: only the last axis is covered.")
+        return at.refused(f"`normalized_shape={shape}`: only the last axis is supported.")
     kind = type(module).__name__
     return at.layer(f"jm.nn.{kind}", lambda: make_norm(getattr(nn, kind), module, at))
 
 
-def make_norm(kind: Any, module: Any, at: At, **more: Any) -> Any:
+def make_norm(kind: Any, module: Any, at: LayerContext, **more: Any) -> Any:
     """A normalisation of the last axis of each step."""
     more |= options(module)
     epsilon = module.eps
@@ -161,7 +161,7 @@ def make_norm(kind: Any, module: Any, at: At, **more: Any) -> Any:
 
 
 @planner("GroupNorm", "InstanceNorm1d", "BatchNorm1d")
-def _norm_over_time(module: Any, at: At) -> Layer:
+def _norm_over_time(module: Any, at: LayerContext) -> Layer:
     kind = type(module).__name__.removesuffix("1d")
     size = module.num_channels if kind == "GroupNorm" else module.num_features
     more: dict[str, Any] = {"epsilon": module.eps, "use_scale": module.affine}
@@ -170,11 +170,11 @@ def _norm_over_time(module: Any, at: At) -> Layer:
     if kind == "GroupNorm":
         more["num_groups"] = module.num_groups
     elif kind == "InstanceNorm" and module.track_running_stats:
-        return at.refused("`track_running_stats=True` is not covered.")
+        return at.refused("`track_running_stats=True` is not supported.")
     elif kind == "BatchNorm":
         if not module.track_running_stats or module.momentum is None:
             return at.refused(
-                "`track_running_stats=False` and `momentum=None` are not covered: evaluation "
+                "`track_running_stats=False` and `momentum=None` are not supported: evaluation "
                 "needs running averages with a fixed momentum."
             )
         more["momentum"] = 1 - module.momentum
@@ -190,7 +190,7 @@ def _norm_over_time(module: Any, at: At) -> Layer:
 
 
 @planner("Conv1d")
-def _conv(module: Any, at: At) -> Layer:
+def _conv(module: Any, at: LayerContext) -> Layer:
     (size,), (stride,), (dilation,) = module.kernel_size, module.stride, module.dilation
     reach = (size - 1) * dilation
     pad = module.padding
@@ -207,9 +207,9 @@ def _conv(module: Any, at: At) -> Layer:
 
 
 @planner("Dropout", "Dropout1d")
-def _dropout(module: Any, at: At) -> Layer:
+def _dropout(module: Any, at: LayerContext) -> Layer:
     if module.p == 1:
-        return at.refused("`p=1` leaves nothing, and is not covered.")
+        return at.refused("`p=1` leaves nothing, and is not supported.")
     kind = nn.Dropout if type(module).__name__ == "Dropout" else nn.SpatialDropout
     make = partial(kind, float(module.p), rngs=at.rngs)
     notes = () if kind is nn.Dropout else (_CHANNELS_FIRST,)
@@ -217,9 +217,9 @@ def _dropout(module: Any, at: At) -> Layer:
 
 
 @planner("MultiheadAttention")
-def _attention(module: Any, at: At) -> Layer:
+def _attention(module: Any, at: LayerContext) -> Layer:
     if module.bias_k is not None or module.add_zero_attn:
-        return at.refused("`add_bias_kv` and `add_zero_attn` are not covered.")
+        return at.refused("`add_bias_kv` and `add_zero_attn` are not supported.")
     width = module.embed_dim
     if (module.kdim, module.vdim) != (width, width):
         return at.refused(
@@ -236,7 +236,7 @@ def _attention(module: Any, at: At) -> Layer:
     return at.layer("jm.nn.MultiHeadAttention", make, notes=(*notes, *_causal(at)))
 
 
-def make_attention(module: Any, at: At) -> nn.MultiHeadAttention:
+def make_attention(module: Any, at: LayerContext) -> nn.MultiHeadAttention:
     """Self-attention."""
     more = options(module, "kernel_init")
     more |= {"dropout_rate": module.dropout, "causal": at.causal}
@@ -244,13 +244,13 @@ def make_attention(module: Any, at: At) -> nn.MultiHeadAttention:
     return filled(nn.MultiHeadAttention(module.num_heads, module.embed_dim, **more), module, at)
 
 
-def _causal(at: At) -> list[str]:
+def _causal(at: LayerContext) -> list[str]:
     text = "sees later steps too; PyTorch passes a causal mask at the call: `causal=True` here."
     return [] if at.causal else [text]
 
 
 @planner("TransformerEncoderLayer")
-def _encoder_layer(module: Any, at: At) -> Layer:
+def _encoder_layer(module: Any, at: LayerContext) -> Layer:
     parts = ("self_attn", "linear1", "linear2", "norm1", "norm2")
     for part in (at.inside(name, getattr(module, name)) for name in parts):
         if part.refused:
@@ -258,10 +258,10 @@ def _encoder_layer(module: Any, at: At) -> Layer:
     rates = {d.p for d in (module.dropout, module.dropout1, module.dropout2)}
     rates.add(module.self_attn.dropout)
     if len(rates) > 1 or 1 in rates:
-        return at.refused(f"dropout rates {sorted(rates)}: one, below 1, is covered.")
+        return at.refused(f"its dropout rates are {sorted(rates)}; one rate below 1 is supported.")
     activation = _activation_of(module, at)
     if activation is None:
-        return at.refused("its activation is not covered.")
+        return at.refused("its activation is not supported.")
     differs = ["in training no dropout follows the activation."] if max(rates) else []
     notes = [_TIME_FIRST] * (not module.self_attn.batch_first) + _causal(at)
 
@@ -283,7 +283,7 @@ def _encoder_layer(module: Any, at: At) -> Layer:
     )
 
 
-def _activation_of(module: Any, at: At) -> Callable[..., Any] | None:
+def _activation_of(module: Any, at: LayerContext) -> Callable[..., Any] | None:
     """Of a transformer layer, whose own flag says which function of PyTorch it is."""
     f = module.activation
     if type(f).__module__.startswith("torch.nn.modules."):
@@ -299,7 +299,7 @@ def _activation_of(module: Any, at: At) -> Callable[..., Any] | None:
 
 
 @planner("TransformerEncoder")
-def _encoder(module: Any, at: At) -> Layer:
+def _encoder(module: Any, at: LayerContext) -> Layer:
     parts = [at.inside(f"layers.{number}", part) for number, part in enumerate(module.layers)]
     if module.norm is not None:
         parts.append(at.inside("norm", module.norm))
@@ -338,11 +338,11 @@ _ELEMENTWISE = ("GELU", "ELU", "CELU", "LeakyReLU", "Softplus")
 
 
 @planner(*_ACTIVATIONS, *_WITH_OPTIONS)
-def _activation(module: Any, at: At) -> Layer:
+def _activation(module: Any, at: LayerContext) -> Layer:
     kind = type(module).__name__
     if kind in _ACTIVATIONS:
         f = _ACTIVATIONS[kind]
         return at.layer(f.__name__, lambda: f)
     if getattr(module, "dim", -1) != -1:
-        return at.refused(f"`dim={module.dim}`: only the last axis, `dim=-1`, is covered.")
+        return at.refused(f"`dim={module.dim}`: only the last axis, `dim=-1`, is supported.")
     return at.layer(kind, lambda: nn.Passthrough(_WITH_OPTIONS[kind](module)))

@@ -1,7 +1,7 @@
 """PyTorch's names and layouts of weights, for each kind of layer that holds some.
 
-A rule yields an entry for each parameter of a layer: the variable, PyTorch's names for what it
-holds, and what makes the one of the other.
+A rule yields an entry for each parameter of a layer: the variable, PyTorch's names of its arrays,
+and the function that builds the variable from those arrays.
 """
 
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def _attention(layer: Any) -> Iterator[Entry]:
 
 
 def _separate_attention(layer: Any) -> Iterator[Entry]:
-    """The projections where keys have other features than queries: a matrix each."""
+    """Separate projections, as PyTorch has where `kdim` or `vdim` differs from `embed_dim`."""
     joined = {"in_proj_weight": iter(("q_proj_weight", "k_proj_weight", "v_proj_weight"))}
     for variable, names, make in _attention(layer):
         if names[0] in joined:

@@ -19,7 +19,7 @@ def refused(module, match, **options):
     with pytest.raises(ValueError, match=match) as error:
         jm.interop.from_torch(module, **options)
     assert "Nothing was converted" in str(error.value)
-    assert "It converts: torch.nn." in str(error.value)
+    assert "Supported: torch.nn." in str(error.value)
     assert not jm.interop.explain(module).ok
 
 
@@ -42,8 +42,8 @@ REFUSED = [
     (T.TransformerEncoderLayer(4, 2, activation=torch.sin), "its activation"),
     (T.TransformerEncoderLayer(4, 2).half(), "float16"),
     (T.Softmax(1), "`dim=1`"),
-    (T.Conv2d(1, 1, 1), "it is not covered"),
-    (T.ModuleList([T.Linear(1, 1)]), "it is not covered"),
+    (T.Conv2d(1, 1, 1), "it is not supported"),
+    (T.ModuleList([T.Linear(1, 1)]), "it is not supported"),
     (T.Linear(3, 3).half(), r"`weight` holds float16.*`model\.float\(\)`"),
     (T.LSTM(3, 3).bfloat16(), "holds bfloat16"),
     (T.Linear(3, 3).double(), "holds float64.*jax_enable_x64"),
@@ -64,11 +64,11 @@ def test_all_that_is_refused_is_named_by_its_path_and_can_be_replaced():
     hooked = T.Linear(4, 4)
     hooked.register_forward_hook(lambda *_: None)
     model = T.Sequential(T.Linear(3, 4), Mine(), T.Sequential(hooked, T.LSTM(4, 2, proj_size=1)))
-    refused(model, r"cannot convert `1` \(Mine\).*\nNor `2\.0`.*hooks.*\nNor `2\.1`")
+    refused(model, r"cannot convert `1` \(Mine\).*\nAlso `2\.0`.*hooks.*\nAlso `2\.1`")
     own = {"1": jm.nn.Passthrough(jnp.sin), "2": jm.nn.GlobalMeanPool()}
     y, _ = jm.interop.from_torch(model, replace=own)(np.ones((2, 3, 3), np.float32))
     assert y.shape == (2, 4)
-    with pytest.raises(ValueError, match=r"`9`, which is no layer.*: 0, 1, 2"):
+    with pytest.raises(ValueError, match=r"`9`, which is not a layer.*: 0, 1, 2"):
         jm.interop.from_torch(model, replace=own | {"9": jm.nn.DropMask()})
 
 
@@ -89,7 +89,7 @@ def test_differences_are_warned_of_and_explained():
         made = jm.interop.from_torch(model)
     (warning,) = caught
     assert "`0` (torch.nn.BatchNorm1d): in training" in str(warning.message)
-    assert "`1.weight` and `2.weight` are one parameter in the source" in str(warning.message)
+    assert "`1.weight` and `2.weight` are tied in the source" in str(warning.message)
     assert made.layers[1] is made.layers[3]
     assert made.layers[1] is not made.layers[2]
     shared.requires_grad_(False)
@@ -275,9 +275,9 @@ def test_what_pytorch_does_not_have_does_not_go_back():
         "every step": jm.nn.LSTM(3, 3, return_sequences=False, rngs=rngs),
         "`reset_after=False`": jm.nn.GRU(3, 3, reset_after=False, rngs=rngs),
         "`merge='sum'`": jm.nn.Bidirectional(lstm, lstm, merge="sum"),
-        "one kind": jm.nn.StackedRNN(lstm, gru),
+        "same type": jm.nn.StackedRNN(lstm, gru),
         "`residual`": jm.nn.StackedRNN(lstm, residual=True),
-        "both directions in every": jm.nn.StackedRNN(lstm, jm.nn.Bidirectional(lstm, lstm)),
+        "either every layer": jm.nn.StackedRNN(lstm, jm.nn.Bidirectional(lstm, lstm)),
     }
     for match, module in wrong.items():
         with pytest.raises(ValueError, match=match):
