@@ -320,6 +320,7 @@ def test_attend_refuses():
             (x, mask, x, x, mask),
             {"causal": True, "q_positions": mask[:1] * 1},
         ),
+        (ValueError, "kv_positions", (x, mask, x, x, mask), {"kv_positions": mask[:1] * 1}),
         (jm.MaskError, "mask.*heads", (x, np.ones((3, 4, 5), bool), x, x, mask), {}),
         (jm.MaskError, "mask.*heads", (x, mask, x, x, np.ones((3, 1, 5, 5), bool)), {}),
         (jm.MaskError, "mask.*shape of the leading", (x, mask, x[:, :3], x[:, :3], mask), {}),

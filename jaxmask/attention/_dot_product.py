@@ -136,10 +136,9 @@ def attend(
     )
     choice = choose(method, q, k, v, where, asks)
     setting = Setting(choice, 1.0, causal, window, _check_cap(softcap))
-    if causal or window is not None or callable(bias):
-        q_positions = _given_positions(q, q_positions, "q_positions")
-        kv_positions = _given_positions(k, kv_positions, "kv_positions")
-    else:
+    q_positions = _given_positions(q, q_positions, "q_positions")
+    kv_positions = _given_positions(k, kv_positions, "kv_positions")
+    if not (causal or window is not None or callable(bias)):  # nothing compares them
         q_positions = kv_positions = None
     noise = None
     if key is not None and dropout_rate:
