@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
-from jaxmask.attention import Choice, _asked
+from jaxmask.attention import Choice, _pairwise
 from tests.test_attention import MASKS, MEMORY, close, draw, heads, poisoned
 
 BLOCKS = Choice("blocks", queries=2, keys=3)
@@ -259,10 +259,10 @@ def test_buckets_are_those_of_t5(bidirectional, buckets, most):
     np.testing.assert_array_equal(ours, theirs)
 
 
-# ------------------------------------------------------------------------ asked by the block
+# ------------------------------------------------------------------------ evaluated block by block
 
 
-def test_what_is_asked_by_the_block():
+def test_what_is_evaluated_block_by_block():
     ids = jm.Segments(jnp.array([[1, 1, 2, 2, 0]]), 2)
     dense = np.tril(np.ones((5, 5), bool))
     for f in (
@@ -270,7 +270,7 @@ def test_what_is_asked_by_the_block():
         jm.masks.either(jm.masks.causal(), lambda query, key: key % 3 == 0),
         lambda query, key: jnp.asarray(dense)[query, key],
     ):
-        function, arrays = _asked.asked(f, 2)
+        function, arrays = _pairwise.as_pair_function(f, 2)
         found = function(tuple(a[0] for a in arrays), jnp.arange(5), jnp.arange(5))
         np.testing.assert_array_equal(found, f(jnp.arange(5)[:, None], jnp.arange(5)[None]))
     for f in (
@@ -280,12 +280,18 @@ def test_what_is_asked_by_the_block():
         lambda query, key: jnp.cumsum(key, axis=1) > query,
         lambda query, key: (key <= query) & (query[:, 0] > 1),
     ):
-        assert _asked.asked(f, 2) is None
-    assert _asked.asked(jm.masks.window(3), 2)[0] == _asked.asked(jm.masks.window(3), 2)[0]
-    assert _asked.asked(jm.masks.window(3), 2)[0] != _asked.asked(jm.masks.window(4), 2)[0]
+        assert _pairwise.as_pair_function(f, 2) is None
+    assert (
+        _pairwise.as_pair_function(jm.masks.window(3), 2)[0]
+        == _pairwise.as_pair_function(jm.masks.window(3), 2)[0]
+    )
+    assert (
+        _pairwise.as_pair_function(jm.masks.window(3), 2)[0]
+        != _pairwise.as_pair_function(jm.masks.window(4), 2)[0]
+    )
 
 
-def test_a_predicate_that_cannot_be_asked_by_the_block_is_held_whole():
+def test_a_predicate_that_cannot_be_evaluated_by_block_is_held_whole():
     x, mask = heads(5), MASKS["holes"]
     for f in (lambda q, k: k < k.shape[1] // 2 + 1, lambda q, k: jnp.max(q) - q >= k):
         ours, theirs = (

@@ -11,7 +11,7 @@ from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.attention._packed import isolate, read_values
-from jaxmask.attention._visible import check_masks, only_seen, softmax_over_keys, visible
+from jaxmask.attention._visible import check_masks, softmax_over_keys, visible, zero_unseen
 
 
 class AdditiveWeights(NamedTuple):
@@ -101,7 +101,7 @@ def additive(
         logits = jnp.einsum("btsh,h->bts", jnp.tanh(summed), weights.scale.astype(wide))
         each_key = softmax_over_keys(logits[:, None], seen)
         y = read_values(each_key, v[:, :, None], seen, spoiled)
-    return only_seen(y, q_mask, seen)[:, :, 0], q_mask
+    return zero_unseen(y, q_mask, seen)[:, :, 0], q_mask
 
 
 def _check_additive(

@@ -10,9 +10,9 @@ from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Segments, Window
 from jaxmask.attention import _kernels
-from jaxmask.attention._asked import asked
 from jaxmask.attention._blocks import transforms
 from jaxmask.attention._choice import Asks, Choice, choose
+from jaxmask.attention._pairwise import as_pair_function
 from jaxmask.attention._positions import PositionBias
 from jaxmask.attention._reference import Given, Setting, reference, with_weights
 from jaxmask.attention._visible import check_masks, ranks
@@ -160,13 +160,13 @@ def attend(
 
 
 def _with_bias(setting: Setting, given: Given, bias: Any) -> tuple[Setting, Given]:
-    """Check a bias; a function is asked for blocks of pairs if it can be, else for all at once."""
+    """Check a bias; a function is evaluated block by block if it can be, else on all pairs."""
     if bias is None:
         return setting, given
     q, k = given.q, given.k
     if not callable(bias):
         return setting, given._replace(bias=_check_bias(bias, q, k))
-    by_pair = asked(bias, 4) if setting.choice.method == "blocks" else None
+    by_pair = as_pair_function(bias, 4) if setting.choice.method == "blocks" else None
     if by_pair is not None and by_pair[0].lead in ((1, 1), (1, q.shape[2])):
         arrays = tuple(_varying(a, q) for a in by_pair[1])
         return setting._replace(bias=by_pair[0]), given._replace(bias=arrays)
@@ -217,7 +217,7 @@ def _with_predicate(
 ) -> tuple[Setting, Given]:
     _check.function(predicate, "attend", "predicate")
     (rows, queries), keys = given.q.shape[:2], given.k.shape[1]
-    by_pair = asked(predicate, 2)
+    by_pair = as_pair_function(predicate, 2)
     if by_pair is not None and by_pair[0].lead in ((), (1,), (rows,)):
         return setting._replace(predicate=by_pair[0]), given._replace(allowed=by_pair[1])
     allowed = predicate(jnp.arange(queries)[:, None], jnp.arange(keys)[None])

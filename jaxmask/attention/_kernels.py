@@ -1,8 +1,8 @@
 """`method="cudnn"` and `"splash"`: kernels that JAX has for GPUs and TPUs.
 
-Both know padding at the end of a row alone, and compare columns. So real steps are moved to the
-front of their rows first, those of each packed sequence side by side: then columns are positions,
-and what a kernel says of the padding is replaced.
+Both support right padding only, and apply causal masks and windows by column. Real steps are first
+moved to the front (packed sequences contiguously), so columns are positions; outputs at padding are
+overwritten.
 """
 
 import functools
@@ -17,17 +17,17 @@ from jaxmask._sums import accumulator
 from jaxmask._types import Array, Mask, Segments, promotion_allowed
 from jaxmask.attention._choice import Asks, needs_all_pairs
 from jaxmask.attention._reference import Given, Setting, reference, seen_and_bias
-from jaxmask.attention._visible import only_seen
+from jaxmask.attention._visible import zero_unseen
 
-LANES = 128  # of a TPU: what blocks are multiples of
+LANES = 128  # of a TPU; block sizes are multiples of it
 
 
 def run(setting: Setting, given: Given, scale: Any, predicate: Any, asks: Asks) -> Array:
     """`[batch, query, heads, feature]`, 0 at queries that see no key."""
-    by_hand = isinstance(scale, jax.Array)
-    if by_hand:  # it may have a gradient
+    is_array = isinstance(scale, jax.Array)
+    if is_array:  # it may have a gradient
         given = given._replace(q=_scaled(given.q, scale))
-    scale = 1.0 if by_hand else given.q.shape[3] ** -0.5 if scale is None else float(scale)
+    scale = 1.0 if is_array else given.q.shape[3] ** -0.5 if scale is None else float(scale)
     if setting.choice.method == "cudnn":
         return _cudnn(setting, given, scale, predicate, asks)
     return jax.lax.platform_dependent(
@@ -48,7 +48,7 @@ def _cudnn(setting: Setting, given: Given, scale: float, predicate: Any, asks: A
         seen = None if seen is None else jnp.broadcast_to(seen, _pairs(given, seen))
         with promotion_allowed():
             y = jax.nn.dot_product_attention(*given[:1], given.k, given.v, bias, seen, **options)
-        return only_seen(y, given.q_mask, seen)
+        return zero_unseen(y, given.q_mask, seen)
     q, back, q_lengths = _to_the_front(given.q, given.q_mask)
     k, _, kv_lengths = _to_the_front(given.k, given.kv_mask)
     v, _, _ = _to_the_front(given.v, given.kv_mask)
@@ -61,7 +61,7 @@ def _cudnn(setting: Setting, given: Given, scale: float, predicate: Any, asks: A
         key_value_seq_lengths=kv_lengths,
         **options,
     )
-    return only_seen(_moved(y, back), given.q_mask, seen)
+    return zero_unseen(_moved(y, back), given.q_mask, seen)
 
 
 def _pairs(given: Given, seen: Array) -> tuple[int, ...]:
@@ -75,9 +75,9 @@ def _ids(x: Array, mask: Mask) -> Int[Array, "batch time"]:
 
 
 def _to_the_front(x: Array, mask: Mask) -> tuple[Array, Array | None, Array | None]:
-    """Real steps first, where each step came from in that, and how many there are, at least one.
+    """`x` with real steps first, the inverse permutation, and the number of real steps, at least 1.
 
-    A row of none would be divided by 0; what it gives is replaced.
+    An empty row would divide by 0, and its output is overwritten.
     """
     if mask is None:
         return x, None, None
@@ -88,7 +88,7 @@ def _to_the_front(x: Array, mask: Mask) -> tuple[Array, Array | None, Array | No
 
 
 def _orders(ids: Int[Array, "batch time"]) -> tuple[Array, Array]:
-    """The order that puts the steps of each sequence side by side and padding last; its inverse."""
+    """The permutation with each sequence contiguous and padding last, and its inverse."""
     order = jnp.argsort(jnp.where(ids > 0, ids, jnp.iinfo(ids.dtype).max), axis=1, stable=True)
     return order, jnp.argsort(order, axis=1)
 
@@ -116,9 +116,9 @@ def splash(setting: Setting, scale: float, given: Given, *, interpret: bool) -> 
     if setting.causal or setting.window is not None:
         # So that each query has its own column: a block of queries that visits no keys is nan.
         columns = max(rows, columns)
-    ids = [_longer(x, n) for x, n in zip(ids, (rows, columns), strict=True)]
+    ids = [_right_padded(x, n) for x, n in zip(ids, (rows, columns), strict=True)]
     q, k, v = (
-        jnp.swapaxes(_longer(x, n), 1, 2)
+        jnp.swapaxes(_right_padded(x, n), 1, 2)
         for x, n in zip(arrays.values(), (rows, columns, columns), strict=True)
     )
     kernel = kernels.make_splash_mha(
@@ -130,11 +130,14 @@ def splash(setting: Setting, scale: float, given: Given, *, interpret: bool) -> 
     )
     y = jax.vmap(kernel)(q, k, v, segment_ids=kernels.SegmentIds(*ids))
     y = _moved(jnp.swapaxes(y, 1, 2)[:, :queries], back).astype(given.q.dtype)
-    return only_seen(y, given.q_mask, seen_and_bias(setting, given, None)[0])
+    return zero_unseen(y, given.q_mask, seen_and_bias(setting, given, None)[0])
 
 
-def _longer(x: Array, time: int) -> Array:
-    """Padded with zeros, which as ids are padding: it sees padding, so that no row sees nothing."""
+def _right_padded(x: Array, time: int) -> Array:
+    """Right-padded with zeros.
+
+    As a segment id 0 is padding, which attends to padding, so no query has an empty set of keys.
+    """
     return jnp.pad(x, [(0, time - n if i == 1 else 0) for i, n in enumerate(x.shape)])
 
 

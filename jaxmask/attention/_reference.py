@@ -9,17 +9,17 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt32
 from jaxmask import _mask_ops, masks
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, Mask, Segments, Window, promotion_allowed
-from jaxmask.attention._asked import Asked
 from jaxmask.attention._choice import Choice
 from jaxmask.attention._packed import isolate, read_values
-from jaxmask.attention._visible import only_seen, ranks, softmax_over_keys, visible
+from jaxmask.attention._pairwise import PairFunction
+from jaxmask.attention._visible import ranks, softmax_over_keys, visible, zero_unseen
 from jaxmask.masks import AttentionPredicate
 
 
 class Setting(NamedTuple):
     """What is static. `noise`: how the keys of dropout are implemented.
 
-    `predicate` and `bias` are asked for the pairs of a block, with the arrays of `Given`.
+    `predicate` and `bias` are evaluated on the pairs of a block, with the arrays of `Given`.
     """
 
     choice: Choice
@@ -29,15 +29,15 @@ class Setting(NamedTuple):
     softcap: float | None = None
     dropout_rate: float = 0.0
     noise: Any = None
-    predicate: Asked | None = None
-    bias: Asked | None = None
+    predicate: PairFunction | None = None
+    bias: PairFunction | None = None
 
 
 class Given(NamedTuple):
     """The arrays of a call, with 0 in the padding of queries, keys and values.
 
     `bias [batch or 1, heads or 1, query, key]` and `allowed [batch or 1, query, key]` are of all
-    pairs, or a tuple of the arrays that a function reads when it is asked. `noise`: the data of one
+    pairs, or a tuple of the arrays that a function closes over. `noise`: the data of one
     random key for each query.
     """
 
@@ -84,14 +84,14 @@ def with_weights(
     if in_jax and noise is None and spoiled is None and setting.softcap is None and not weighs:
         with promotion_allowed():
             y = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=seen, scale=scale)
-        return only_seen(y, q_mask, seen), None
+        return zero_unseen(y, q_mask, seen), None
     logits = capped(setting, _logits(q, k, scale), seen)
     logits = logits if bias is None else logits + bias.astype(logits.dtype)
     softmax = weights = softmax_over_keys(logits, seen)
     if noise is not None:
         kept = _kept(setting, noise, k, kv_mask, q.shape[2])
         weights = jnp.where(kept, weights / (1 - setting.dropout_rate), 0)
-    y = only_seen(read_values(weights, v, seen, spoiled), q_mask, seen)
+    y = zero_unseen(read_values(weights, v, seen, spoiled), q_mask, seen)
     return y, _shown(softmax, q_mask, seen, spoiled) if weighs else None
 
 
@@ -120,7 +120,7 @@ def seen_and_bias(
 
 
 def _of_all_pairs(
-    predicate: Asked, arrays: Any, q: Array, k: Array
+    predicate: PairFunction, arrays: Any, q: Array, k: Array
 ) -> Bool[Array, "batch_or_1 query key"]:
     arrays = tuple(array[0] for array in arrays)
     allowed = predicate(arrays, jnp.arange(q.shape[1]), jnp.arange(k.shape[1]))
@@ -128,7 +128,7 @@ def _of_all_pairs(
 
 
 def _bias_of_all_pairs(
-    bias: Asked, given: Given
+    bias: PairFunction, given: Given
 ) -> Float[Array, "batch_or_1 heads_or_1 query key"]:
     arrays = tuple(array[0] for array in given.bias)
     query = ranks(given.q, given.q_mask, given.q_positions, "attend", "q_positions")

@@ -101,13 +101,13 @@ def _near(
 def softmax_over_keys(logits: Array, seen: Array | None) -> Array:
     """Softmax of `[..., key]` over the visible keys, whatever the logits of the others."""
     if seen is not None:
-        # Finite, so that a query that sees nothing stays finite until it is replaced.
+        # Finite, so that a query that sees no key stays finite until it is replaced.
         logits = jnp.where(seen, logits, 0.7 * jnp.finfo(logits.dtype).min)
     return jax.nn.softmax(logits, axis=-1)
 
 
-def only_seen(y: Array, q_mask: Mask, seen: Array | None) -> Array:
-    """0 at padded queries, and at those that see no key."""
+def zero_unseen(y: Array, q_mask: Mask, seen: Array | None) -> Array:
+    """Zero `y` at padded queries, and at those that see no key."""
     keep = _mask_ops.select_in(y, q_mask)
     if seen is not None:
         some = jnp.any(seen, axis=-1)  # [batch|1, heads|1, query|1]

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 
 from jaxmask._sums import accumulator
 from jaxmask._types import Array
-from jaxmask.attention._asked import cotangents, floats
 from jaxmask.attention._blocks.forward import (
     Saved,
     finite_steps,
@@ -39,6 +38,7 @@ from jaxmask.attention._blocks.pairs import (
     own_arrays,
     seen_and_bias,
 )
+from jaxmask.attention._pairwise import cotangents, floats
 from jaxmask.attention._reference import Given, Setting, capped
 
 

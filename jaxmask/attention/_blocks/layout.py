@@ -85,7 +85,7 @@ def seen_blocks(
         seen &= near(setting.causal, setting.window, q_low, q_high, k_low, k_high)
     size = setting.choice.queries, setting.choice.keys
     if setting.predicate is not None:
-        seen &= _some_asked(setting, given, seen.shape)
+        seen &= _some_visible(setting, given, seen.shape)
     elif given.allowed is not None:
         seen &= _some(given.allowed, size, len(seen))
     if given.bias is not None and setting.bias is None:
@@ -107,10 +107,10 @@ def _some(allowed: Array, size: tuple[int, int], rows: int) -> Array:
     return jnp.repeat(jnp.any(cut, axis=(2, 4)), rows // len(cut), axis=0)
 
 
-def _some_asked(
+def _some_visible(
     setting: Setting, given: Given, shape: tuple[int, ...]
 ) -> Bool[Array, "batch query_blocks key_blocks"]:
-    """The same of a predicate, asked for a block of queries and all keys at a time."""
+    """The same for a predicate, evaluated on a block of queries and all keys at a time."""
     (rows, queries, keys), size, steps = shape, setting.choice, (given.q.shape[1], given.k.shape[1])
     key, predicate = physical(0, keys * size.keys, steps[1]), setting.predicate
     assert predicate is not None

@@ -23,7 +23,7 @@ from jaxmask.attention._reference import Given, Setting, kept_pairs
 class Context(NamedTuple):
     """What all blocks share; a bias and what a predicate allows are padded to whole blocks.
 
-    Where they are asked by block, the arrays that they read stand here.
+    Where they are evaluated by block, these are the arrays they close over.
     """
 
     query: Side
@@ -109,7 +109,7 @@ def asked_bias(
 
 
 def own_arrays(shared: Context, arrays: tuple[Array, ...], place: Place) -> tuple[Array, ...]:
-    """The arrays that are asked for a row: `vmap` makes several of each."""
+    """The arrays for a row: `vmap` makes several of each."""
     return tuple(at_block(a, place.row * len(a) // len(shared.key.ids)) for a in arrays)
 
 

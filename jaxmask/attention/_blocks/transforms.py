@@ -18,10 +18,10 @@ from jax.custom_batching import custom_vmap
 
 from jaxmask._derivatives import no_tangent, of_floats
 from jaxmask._types import Array, PyTree
-from jaxmask.attention._asked import cotangents, floats
 from jaxmask.attention._blocks import backward as backward_blocks
 from jaxmask.attention._blocks import forward as forward_blocks
 from jaxmask.attention._blocks.forward import Saved
+from jaxmask.attention._pairwise import cotangents, floats
 from jaxmask.attention._reference import Given, Setting, reference
 
 

@@ -1,4 +1,7 @@
-"""Functions of a query's and a key's position, asked for some pairs at a time."""
+"""Predicates and biases traced as functions of one query position and one key position.
+
+So they can be evaluated block by block.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from jaxtyping import Int, Shaped
 
 from jaxmask._types import Array, PyTree
 
-# What says of a pair the same whichever other pairs are asked with it.
+# Primitives that act on each (query, key) pair independently.
 _BY_PAIR = """
     abs acos acosh add and asin asinh atan atan2 atanh broadcast_in_dim cbrt ceil clamp concatenate
     convert_element_type copy copy_p cos cosh custom_jvp_call div eq erf erf_inv erfc exp exp2
@@ -22,21 +25,22 @@ _BY_PAIR = """
     tan tanh xor
 """
 _PAIRWISE = frozenset(_BY_PAIR.split())
-_OF_SHAPES = ("broadcast_in_dim", "expand_dims", "squeeze")  # how many there are depends on sizes
-# Two sizes that nothing else has: what mixes up queries and keys does not broadcast.
+# Their number depends on sizes, so the comparison skips them.
+_SHAPE_ONLY = ("broadcast_in_dim", "expand_dims", "squeeze")
+# Unusual, distinct sizes: a function that confuses queries with keys fails to broadcast.
 _SIZES = 3, 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """A function of positions that is static: the arrays that it reads are arguments.
+class PairFunction:
+    """A static function of positions; the arrays it closes over are arguments.
 
-    Two of them are equal where their programs are, so that they share what is compiled.
+    Equal programs compare equal, so they share one compilation.
     """
 
     program: Any = dataclasses.field(compare=False)
-    axes: int  # of a position
-    lead: tuple[int, ...]  # axes of the result before those of queries and keys
+    axes: int  # the rank of positions
+    lead: tuple[int, ...]  # leading axes of the result, before queries and keys
     key: tuple
 
     def __call__(
@@ -52,15 +56,15 @@ class Asked:
         return jax.vmap(by_key, (0, None), -2)(query, key)
 
 
-def asked(f: Callable, axes: int) -> tuple[Asked, tuple[Array, ...]] | None:
-    """`f` by pair, and the arrays that it closes over, each with an axis in front.
+def as_pair_function(f: Callable, axes: int) -> tuple[PairFunction, tuple[Array, ...]] | None:
+    """`f` as a `PairFunction`, with the arrays it closes over, each with a leading axis of 1.
 
-    None where it is not plainly a function of a single pair: it must then be asked for all at once.
-    `axes`: those of the positions, `[..., query, 1]` and `[..., 1, key]`.
+    None unless `f` provably acts on each pair independently; evaluate it on all pairs at once then.
+    `axes`: the rank of the positions, `[..., query, 1]` and `[..., 1, key]`.
     """
     try:
         one, many = (_traced(f, axes, *sizes) for sizes in ((1, 1), _SIZES))
-    except (TypeError, ValueError):  # as of a whole array that it closes over
+    except (TypeError, ValueError):  # such as from a full-size array that it closes over
         return None
     (out,), (out_of_many,) = one.out_avals, many.out_avals
     fits = out.shape[-2:] == (1, 1) and out_of_many.shape == (*out.shape[:-2], *_SIZES)
@@ -69,7 +73,7 @@ def asked(f: Callable, axes: int) -> tuple[Asked, tuple[Array, ...]] | None:
     arrays = tuple(jnp.asarray(array)[None] for array in one.consts)
     avals = tuple((array.shape, str(array.dtype)) for array in arrays)
     key = str(one.jaxpr), avals
-    return Asked(one.jaxpr, axes, out.shape[:-2], key), arrays
+    return PairFunction(one.jaxpr, axes, out.shape[:-2], key), arrays
 
 
 def _traced(f: Callable, axes: int, queries: int, keys: int) -> Any:
@@ -81,7 +85,7 @@ def _traced(f: Callable, axes: int, queries: int, keys: int) -> Any:
 
 
 def _outline(program: Any) -> list | None:
-    """The operations and numbers of a program; None if one is not known to act by pair."""
+    """The operations and literals of a program; None if one may mix pairs."""
     found: list = []
     for equation in program.eqns:
         name = equation.primitive.name
@@ -92,13 +96,13 @@ def _outline(program: Any) -> list | None:
         inner = [_outline(p.jaxpr) for p in closed]
         if None in inner or any(p.consts for p in closed):
             return None
-        if name not in _OF_SHAPES:
+        if name not in _SHAPE_ONLY:
             found.append((name, [np.asarray(value).item() for value in literals], inner))
     return found
 
 
 def floats(arrays: PyTree) -> tuple[list[Array], Callable[[Any], PyTree]]:
-    """The floating arrays of a tree, and what makes a tree with others in their place."""
+    """The floating arrays of a tree, and a function that replaces them."""
     leaves, tree = jax.tree.flatten(arrays)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
@@ -112,7 +116,7 @@ def floats(arrays: PyTree) -> tuple[list[Array], Callable[[Any], PyTree]]:
 
 
 def cotangents(arrays: PyTree, of_floats: Any) -> PyTree:
-    """What belongs to the floating arrays of a tree, in its structure, and None elsewhere."""
+    """The cotangents of the floating arrays of a tree, in its structure; None elsewhere."""
     given = iter(of_floats)
     pick = lambda a: next(given) if jnp.issubdtype(a.dtype, jnp.inexact) else None  # noqa: E731
     return jax.tree.map(pick, arrays)
