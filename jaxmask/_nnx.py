@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -16,6 +17,24 @@ Call: TypeAlias = Callable[..., tuple[Any, PyTree]]
 def is_module(fn: Any) -> bool:
     """Whether `fn` is an `nnx.Module`."""
     return isinstance(fn, nnx.Module)
+
+
+def takes(module: nnx.Module, inputs: int, *, with_mask: bool = False) -> bool:
+    """Whether a call takes so many inputs, the last of them a mask.
+
+    A mask must not land in an option such as `out_sharding`.
+    """
+    if (call := call_of(type(module))) is None:
+        return False
+    signature = inspect.signature(call)
+    try:
+        bound = signature.bind(module, *[None] * inputs)
+    except TypeError:
+        return False
+    name = list(bound.arguments)[-1]
+    is_option = signature.parameters[name].default is not inspect.Parameter.empty
+    is_for_masks = name == "m" or any(word in name for word in ("mask", "segment", "valid"))
+    return is_for_masks or not (with_mask and is_option)
 
 
 def functional(module: nnx.Module) -> tuple[PyTree, Call]:

@@ -1,5 +1,6 @@
 """The report that every check of the library returns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -45,3 +46,12 @@ class Report(Generic[F]):
 
     def __str__(self) -> str:
         return self.text
+
+
+def once_mended(names: Iterable[str]) -> str:
+    """That the code of layers is not judged while layers inside them let padding in."""
+    unique = list(dict.fromkeys(f"`{name}`" for name in names))
+    more = f" and {len(unique) - 5} more" if len(unique) > 5 else ""
+    itself = "itself" if len(unique) == 1 else "themselves"
+    shown = ", ".join(unique[:5]) + more
+    return f"The code of {shown} {itself} is judged once these are mended: run again."

@@ -70,3 +70,56 @@ def test_the_code_of_the_model_itself_is_named():
 def test_a_function_is_no_model():
     with pytest.raises(TypeError, match="module"):
         jm.leak.locate(jnp.sin, X, MASK)
+
+
+class Maskless(nnx.Module):
+    """A layer that mixes steps inside a model whose own code does so too."""
+
+    def __init__(self, rngs, *, pools):
+        self.pools = pools
+        self.conv = nnx.Conv(4, 6, kernel_size=(3,), rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+
+    def __call__(self, x):
+        y = self.norm(self.conv(x))
+        return y.mean(1) if self.pools else y
+
+
+def test_what_is_around_guilty_layers_is_not_judged_yet():
+    text = "The code of `Maskless` itself is judged once these are mended: run again."
+    location = jm.leak.locate(Maskless(nnx.Rngs(0), pools=True), X, MASK)
+    assert [layer.name for layer in location.unjudged] == ["Maskless"]
+    assert text in str(location)
+    flow = jm.report.mask_flow(Maskless(nnx.Rngs(0), pools=True), X, MASK)
+    assert f"Padding comes in at conv, norm. {text}" in flow.notes
+    assert not jm.leak.locate(Mean(nnx.Rngs(0)), X, MASK).unjudged
+
+
+@pytest.mark.parametrize("pools", [True, False])
+def test_a_module_without_a_mask_is_checked_and_proved_as_in_a_function_that_adds_it(pools):
+    model = Maskless(nnx.Rngs(0), pools=pools)  # pooled [2, 6], as long as its rows
+    proof = jm.leak.prove(model, X, MASK, witness=False)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def with_mask(params, x, mask):
+        y = nnx.merge(graphdef, params, rest, copy=True)(x)
+        return y, mask.any(1) if pools else mask
+
+    same = jm.leak.prove(with_mask, X, MASK, params=params, witness=False)
+    own = [(c.what, c.where, c.verdict) for c in proof.claims if c.what != "statistics"]
+    assert own == [(c.what, c.where, c.verdict) for c in same.claims]
+    assert "`Maskless`, called without the mask" in str(proof)
+    assert any(c.what == "statistics" and c.verdict != "proved" for c in proof.claims)
+
+
+def test_a_check_of_a_module_without_a_mask_names_its_lines():
+    report = jm.leak.check(nnx.Conv(4, 4, kernel_size=(3,), rngs=nnx.Rngs(0)), X, MASK)
+    assert [finding.what for finding in report.findings] == [
+        "a window over the edge of the padding"
+    ]
+
+
+def test_a_result_with_another_time_axis_needs_its_own_mask():
+    model = nnx.Conv(4, 4, kernel_size=(3,), strides=2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"result of shape \[2, 3, 4\] has a time axis other"):
+        jm.leak.prove(model, X, MASK)

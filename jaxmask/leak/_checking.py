@@ -64,7 +64,9 @@ def check(
       fn: any function that `jax.jit` can trace, from jaxmask or not: `fn(x, mask)`, or
         `fn(params, x, mask)` with `params`, or an `nnx.Module` called as `module(x, mask)`, whose
         parameters are `params` and whose batch statistics after the call are one more result. The
-        module itself does not change. Arrays that `fn` closes over are constants.
+        module itself does not change. A module that takes no mask is called as `module(x)`, and its
+        results have the mask: `mask` where they have its time axis, else that of rows with real
+        steps. Arrays that `fn` closes over are constants.
       x: `[batch, time, ...]`, floating, integer or boolean, or a pytree of such arrays; `[batch,
         ...]` under a row mask. The padding of integers is filled with 0, -1, -100, the lowest and
         the highest integer of the dtype, and values in the range of the real ones.

@@ -4,6 +4,11 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from jaxmask._report import once_mended
+from jaxmask._types import Segments
+
 
 @dataclass(frozen=True)
 class Location:
@@ -13,6 +18,8 @@ class Location:
       name: the class of the model.
       guilty: `jm.report.Layer` of each, in the order of their calls. Each was tried alone, so it
         lets padding in even where all others are mended.
+      unjudged: `jm.report.Layer` of those around them, whose own code is not judged yet.
+      names_lines: whether `leak.prove` takes the same inputs.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -23,6 +30,8 @@ class Location:
 
     name: str
     guilty: tuple[Any, ...]
+    unjudged: tuple[Any, ...] = ()
+    names_lines: bool = True
 
     @property
     def ok(self) -> bool:
@@ -42,7 +51,11 @@ class Location:
         if len(self.guilty) > 1:
             lines.append("with that one mended, so do")
             lines += [f"  {_described(layer)}" for layer in self.guilty[1:]]
-        lines.append("`jm.leak.prove(model, x, mask)` names the lines.")
+        if self.unjudged:
+            lines.append(once_mended(layer.name for layer in self.unjudged))
+        lines.append(
+            f"`jm.leak.prove({'model' if self.names_lines else 'fn'}, x, mask)` names the lines."
+        )
         return "\n".join(lines)
 
 
@@ -58,7 +71,7 @@ def locate(model: Any, *inputs: Any) -> Location:
     A copy of the model is traced once on the inputs. Then each layer that has steps runs alone on
     random values, with and without other values in its padding, as `jm.report.mask_flow` does it;
     nothing in the model advances. A layer with others inside is guilty if none of them is: then its
-    own code lets padding in.
+    own code lets padding in. Until they are mended its own code is not judged.
 
     Args:
       model: an `nnx.Module`, of jaxmask or not.
@@ -86,27 +99,14 @@ def locate(model: Any, *inputs: Any) -> Location:
       >>> print(jm.leak.locate(Model(nnx.Rngs(0)), x, mask))
       leak.locate of `Model`: the first layer that lets padding in is
         conv, `Conv`: mixes steps and takes no mask
+      The code of `Model` itself is judged once these are mended: run again.
       `jm.leak.prove(model, x, mask)` names the lines.
     """
     report = importlib.import_module("jaxmask.report")  # it lies above this module
-    layers = report.mask_flow(model, *inputs).layers
-    guilty: list[Any] = []
-    for position, layer in enumerate(layers):
-        inside = _inside(layers, position)
-        if _lets_in(layer) and not any(map(_lets_in, inside)):
-            guilty.append(layer)
-    return Location(type(model).__name__, tuple(guilty))
+    flow = report.mask_flow(model, *inputs)
+    masked = len(inputs) == 2 and (isinstance(inputs[1], Segments) or _is_boolean(inputs[1]))
+    return Location(type(model).__name__, flow.guilty, flow.unjudged, names_lines=masked)
 
 
-def _lets_in(layer: Any) -> bool:
-    return layer.verdict == "sees padding" or "missing" in layer.words
-
-
-def _inside(layers: tuple[Any, ...], position: int) -> list[Any]:
-    """The layers called within one: those that follow and lie deeper."""
-    found = []
-    for layer in layers[position + 1 :]:
-        if layer.depth <= layers[position].depth:
-            break
-        found.append(layer)
-    return found
+def _is_boolean(value: Any) -> bool:
+    return getattr(value, "dtype", None) == np.bool_

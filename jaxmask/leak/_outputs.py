@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask._types import Array, PyTree, Segments
-from jaxmask.leak._subject import path_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,11 @@ class Slot:
         return f"{shape}, {'rows' if self.mask.ndim == 1 else 'steps'} marked by {self.mask_where}"
 
 
+def path_of(path: Any) -> str:
+    """The path of a leaf, without the `.value` of an NNX variable."""
+    return jax.tree_util.keystr(path).removesuffix(".value")
+
+
 def is_inexact(x: Any) -> bool:
     """Whether gradients can flow through an array."""
     return bool(jnp.issubdtype(x.dtype, jnp.inexact))
@@ -63,9 +67,9 @@ def slots(output: PyTree, statistics: PyTree = ()) -> list[Slot]:
 
 
 def _walk(output: PyTree) -> Iterator[Slot]:
-    for path, node in jax.tree_util.tree_flatten_with_path(output, is_leaf=_is_pair)[0]:
+    for path, node in jax.tree_util.tree_flatten_with_path(output, is_leaf=is_pair)[0]:
         where = "output" + path_of(path)
-        if not _is_pair(node):
+        if not is_pair(node):
             yield Slot("value", where, node)
             continue
         values, mask = node
@@ -78,7 +82,8 @@ def _walk(output: PyTree) -> Iterator[Slot]:
             yield Slot("value", f"{where}[0]{path_of(inner)}", leaf, mask, mask_where)
 
 
-def _is_pair(node: Any) -> bool:
+def is_pair(node: Any) -> bool:
+    """Whether a node of an output is values with their mask."""
     if not (isinstance(node, tuple) and len(node) == 2 and _is_mask(node[1])):
         return False
     mask, leaves = node[1], jax.tree.leaves(node[0])

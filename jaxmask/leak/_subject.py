@@ -11,6 +11,8 @@ import numpy as np
 
 from jaxmask import _check
 from jaxmask._types import Mask, PyTree, Segments
+from jaxmask.leak._maskless import with_masks
+from jaxmask.leak._outputs import path_of
 
 WHERE = "leak.check"
 Call: TypeAlias = Callable[[list[Any], list[Any], Mask], tuple[PyTree, PyTree]]
@@ -57,11 +59,6 @@ class Subject:
         return marks if self.max_segments is None else Segments(marks, self.max_segments)
 
 
-def path_of(path: Any) -> str:
-    """The path of a leaf, without the `.value` of an NNX variable."""
-    return jax.tree_util.keystr(path).removesuffix(".value")
-
-
 def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
     """Check the arguments of `leak.check`, and find how to call the function."""
     inputs = Leaves.of(x, "x")
@@ -85,7 +82,7 @@ def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
         output, statistics = call(*args)
         return jax.tree.map(plain, output), jax.tree.map(plain, statistics)
 
-    return Subject(_check.name_of(fn), flat, on_host(inputs), on_host(weights), marks, max_segments)
+    return Subject(name_of(fn), flat, on_host(inputs), on_host(weights), marks, max_segments)
 
 
 def marks_of(mask: Any, where: str) -> tuple[np.ndarray, int | None]:
@@ -149,12 +146,26 @@ def callable_of(
                     f"{where}: `fn` is an nnx.Module, which holds its own parameters: leave "
                     "`params=` out."
                 )
-            return _nnx.functional(fn)
+            params, call = _nnx.functional(fn)
+            return params, with_masks(call, where) if _is_maskless(fn) else call
     if not callable(fn):
         raise TypeError(f"{where}: `fn` must be a function `fn(x, mask)`, got {type(fn).__name__}.")
     if params is None:
         return (), lambda _, x, mask: (fn(x, mask), ())
     return params, lambda params, x, mask: (fn(params, x, mask), ())
+
+
+def name_of(fn: Any) -> str:
+    """The function in words, and whether it gets the mask."""
+    return _check.name_of(fn) + (", called without the mask" if _is_maskless(fn) else "")
+
+
+def _is_maskless(fn: Any) -> bool:
+    if "flax.nnx" not in sys.modules:
+        return False
+    from jaxmask import _nnx
+
+    return _nnx.is_module(fn) and _nnx.takes(fn, 1) and not _nnx.takes(fn, 2, with_mask=True)
 
 
 def first_line(error: Exception) -> str:

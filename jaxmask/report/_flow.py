@@ -1,7 +1,8 @@
 """`mask_flow`: what happens to the mask, layer by layer."""
 
 import inspect
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmask._report import once_mended
 from jaxmask._types import Segments
 from jaxmask.report._calls import Call, Ref, Trace, described, trace
 from jaxmask.report._collapse import lines
@@ -45,19 +47,29 @@ class MaskFlow(Shown):
     @property
     def missing(self) -> tuple[Layer, ...]:
         """The layers that mix steps without a mask, of layers inside each other the innermost."""
-        found = []
-        for place, layer in enumerate(self.layers):
-            if "missing" in layer.words and not self._missing_inside(place):
-                found.append(layer)
-        return tuple(found)
+        return self._split(lambda layer: "missing" in layer.words)[0]
 
-    def _missing_inside(self, place: int) -> bool:
-        for layer in self.layers[place + 1 :]:
-            if layer.depth <= self.layers[place].depth:
-                break
-            if "missing" in layer.words:
-                return True
-        return False
+    @property
+    def guilty(self) -> tuple[Layer, ...]:
+        """The layers that let padding in, of layers inside each other the innermost."""
+        return self._split(_lets_in)[0]
+
+    @property
+    def unjudged(self) -> tuple[Layer, ...]:
+        """The layers around guilty ones that let padding in, by those or by their own code."""
+        return self._split(_lets_in)[1]
+
+    def _split(self, is_such: Callable[[Layer], bool]) -> tuple[tuple[Layer, ...], ...]:
+        """The layers with some property: those with none of them inside, and the others."""
+        found: tuple[list[Layer], list[Layer]] = ([], [])
+        for place, layer in enumerate(self.layers):
+            if is_such(layer):
+                found[any(map(is_such, self._inside(place)))].append(layer)
+        return tuple(map(tuple, found))
+
+    def _inside(self, place: int) -> Iterator[Layer]:
+        depth = self.layers[place].depth
+        return itertools.takewhile(lambda layer: layer.depth > depth, self.layers[place + 1 :])
 
     @property
     def on_padding(self) -> float:
@@ -137,7 +149,7 @@ def mask_flow(model: Any, *inputs: Any) -> MaskFlow:
     flow.run(traced.calls[0], _Scope(outside, live=False))
     layers = tuple(flow.layers[call.number] for call in traced.calls)
     shown = MaskFlow(type(model).__name__, layers, ())
-    return replace(shown, notes=tuple(_notes(layers, shown.missing, flow.any_mask)))
+    return replace(shown, notes=tuple(_notes(shown, flow.any_mask)))
 
 
 @dataclass
@@ -349,7 +361,12 @@ def _described(values: Any) -> str:
     return ", ".join(shown)
 
 
-def _notes(layers: tuple[Layer, ...], bad: tuple[Layer, ...], any_mask: bool) -> Iterator[str]:
+def _lets_in(layer: Layer) -> bool:
+    return layer.verdict == SEES or "missing" in layer.words
+
+
+def _notes(flow: MaskFlow, any_mask: bool) -> Iterator[str]:
+    layers, bad = flow.layers, flow.missing
     if not any_mask:
         yield (
             "There is no mask anywhere: every step counts as real, and the fill is not known. Give "
@@ -361,6 +378,9 @@ def _notes(layers: tuple[Layer, ...], bad: tuple[Layer, ...], any_mask: bool) ->
         yield f"No mask reaches these, which mix steps, padding included: {names}{more}."
     if any(SEES in layer.verdict for layer in layers):
         yield "`sees padding`: alone, its results at real steps change with what padding holds."
+    if flow.unjudged:
+        names = ", ".join(dict.fromkeys(layer.path or layer.name for layer in flow.guilty))
+        yield f"Padding comes in at {names}. {once_mended(layer.name for layer in flow.unjudged)}"
     if any(layer.verdict == FINITE for layer in layers):
         yield "`proved if finite`: padding is ignored unless it holds nan or infinities."
     if layers[0].loops:

@@ -29,7 +29,8 @@ def split_inputs(model: Any, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], 
             )
     signature = inspect.signature(type(model).__call__)
     for taken, outside in ((inputs, None), (inputs[:-1], inputs[-1] if inputs else None)):
-        if not _fits(signature, model, taken):
+        is_last = bool(taken) and is_mask(taken[-1])
+        if not _nnx.takes(model, len(taken), with_mask=is_last):
             continue
         if outside is not None:
             _check_outside(outside, taken, type(model).__name__)
@@ -39,17 +40,6 @@ def split_inputs(model: Any, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], 
         f"({', '.join(list(signature.parameters)[1:])}), and does not take {len(inputs)} inputs: "
         f"({', '.join(map(described, inputs))})."
     )
-
-
-def _fits(signature: inspect.Signature, model: Any, inputs: tuple[Any, ...]) -> bool:
-    """Whether a call takes these; a mask must not land in an option such as `out_sharding`."""
-    try:
-        bound = signature.bind(model, *inputs)
-    except TypeError:
-        return False
-    name, value = list(bound.arguments.items())[-1]
-    is_option = signature.parameters[name].default is not inspect.Parameter.empty
-    return not (is_option and is_mask(value) and "mask" not in name and "segment" not in name)
 
 
 def _check_outside(mask: Any, inputs: tuple[Any, ...], name: str) -> None:

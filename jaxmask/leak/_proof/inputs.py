@@ -7,9 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmask import _check
 from jaxmask._types import PyTree, Segments
-from jaxmask.leak._subject import Leaves, callable_of, check_leaf, marks_of, on_host, plain
+from jaxmask.leak._subject import (
+    Leaves,
+    callable_of,
+    check_leaf,
+    marks_of,
+    name_of,
+    on_host,
+    plain,
+)
 
 WHERE = "leak.prove"
 Call = Callable[[list[Any], list[Any], list[Any]], tuple[PyTree, PyTree]]
@@ -96,7 +103,7 @@ def make_inputs(fn: Any, x: PyTree, mask: Any, params: PyTree, where: str = WHER
         return jax.tree.map(plain, output), jax.tree.map(plain, statistics)
 
     masks = Masks(marks, max_segments, of_leaf)
-    return Inputs(_check.name_of(fn), flat, on_host(leaves), on_host(weights), masks)
+    return Inputs(name_of(fn), flat, on_host(leaves), on_host(weights), masks)
 
 
 def _is_mask(node: Any) -> bool:

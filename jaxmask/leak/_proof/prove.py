@@ -44,8 +44,8 @@ def prove(
     verdict is "not proved", with the two numbers; if none does, it is "undecided".
 
     Args:
-      fn: as in `check`: `fn(x, mask)`, or `fn(params, x, mask)` with `params`, or an `nnx.Module`.
-        A training step with gradients inside is such a function too.
+      fn: as in `check`: `fn(x, mask)`, or `fn(params, x, mask)` with `params`, or an `nnx.Module`,
+        also one that takes no mask. A training step with gradients inside is such a function too.
       x: `[batch, time, ...]`, or a pytree of such arrays.
       mask: `[batch, time]`, boolean; or `[batch]`, whose padding is rows; or `Segments`. Where
         arrays of `x` have masks of their own: a pytree of masks, which `fn` gets as it is, with
