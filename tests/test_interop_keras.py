@@ -202,6 +202,13 @@ def test_statistics_of_the_data_are_constants(invert):
     assert not jax.tree.leaves(nnx.state(module, nnx.Param))
 
 
+def test_integers_are_scaled_in_single_precision():
+    layer, x = L.Rescaling(1 / 255.0), np.array([[[255], [77]]], np.int32)
+    y, _ = converted(layer)(x)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, layer(x), rtol=1e-6)
+
+
 def test_merges_spread_a_row_over_time():
     x, row = keras.Input((None, 2)), keras.Input((2,))
     model = keras.Model([x, row], L.Multiply()([x, row]))
@@ -270,6 +277,15 @@ def test_mask_flow_draws_it(graph):
     assert not flow.missing
     names = [layer.name for layer in flow.layers]
     assert {"Graph", "LSTM", "MultiHeadAttention", "LayerNorm"} <= set(names)
+
+
+def test_packed_rows_go_through_a_graph():
+    x = keras.Input((None, 3))
+    module = converted(keras.Model(x, L.Dense(2)(L.Dense(4)(x))))
+    segments = jm.Segments(jnp.array([[1, 1, 2, 0]]), max_segments=2)
+    y, out = module(jnp.ones((1, 4, 3)), segments)
+    assert out.ids.tolist() == segments.ids.tolist()
+    assert not y[0, 3].any()
 
 
 def test_a_graph_checks_its_inputs(graph):

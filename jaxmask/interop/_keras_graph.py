@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from jaxmask import _check, nn
-from jaxmask._types import Mask, Pair
+from jaxmask._types import Mask, Pair, Segments
 from jaxmask.interop._keras_joints import MultiInput
 
 
@@ -48,7 +48,7 @@ class Graph(nnx.Module):
 
     def __call__(self, x: Any, mask: Mask | Any = None, **options: Any) -> tuple[Any, Any]:
         """Run the model and return `(y, mask)`; options as in `jm.nn.Sequential`."""
-        is_none: dict[str, Any] = {"is_leaf": lambda leaf: leaf is None}
+        one: dict[str, Any] = {"is_leaf": lambda m: m is None or isinstance(m, Segments)}
         given: Any = jax.tree.structure(x)
         if given != self.inputs:
             raise ValueError(
@@ -57,8 +57,8 @@ class Graph(nnx.Module):
             )
         xs, marks = jax.tree.leaves(x), [None] * self.inputs.num_leaves
         if mask is not None:
-            marks = jax.tree.leaves(mask, **is_none)
-            structure: Any = jax.tree.structure(mask, **is_none)
+            marks = jax.tree.leaves(mask, **one)
+            structure: Any = jax.tree.structure(mask, **one)
             if structure != self.inputs:
                 raise _check.MaskError(
                     f"Graph: `mask` must have the structure of `x`, {self.inputs}, with None for "

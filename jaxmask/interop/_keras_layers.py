@@ -325,6 +325,7 @@ def _normalization(layer: Any, at: KerasContext) -> Part:
 
 @converts("Rescaling")
 def _rescaling(layer: Any, at: KerasContext) -> Part:
-    scale, offset = np.asarray(layer.scale, np.float32), np.asarray(layer.offset, np.float32)
+    dtype = np.float64 if layer.compute_dtype == "float64" else np.float32
+    scale, offset = np.asarray(layer.scale, dtype), np.asarray(layer.offset, dtype)
     require(scale.ndim <= 1 and offset.ndim <= 1, "its `scale` has several axes.")
     return Part("Affine", lambda: (modules.Affine(scale, offset),))

@@ -196,6 +196,6 @@ class Affine(nnx.Module):
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
         """Apply it and return `(y, mask)`."""
         x, mask = ops.fill(x, mask)
-        dtype = jnp.promote_types(x.dtype, jnp.bfloat16)
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else self.scale.dtype
         scale, offset = (v[...].astype(dtype) for v in (self.scale, self.offset))
         return ops.fill(x.astype(dtype) * scale + offset, mask)
