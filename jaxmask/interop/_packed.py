@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmask import _check, masks
 from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.interop._weights import as_numpy
+from jaxmask.interop._weights import as_numpy, as_torch
 
 
 def from_packed_sequence(packed: Any, time: int | None = None) -> Pair:
@@ -67,7 +67,7 @@ def to_packed_sequence(x: ArrayLike, mask: Mask) -> Any:
       A `torch.nn.utils.rnn.PackedSequence`; `from_packed_sequence` is its inverse.
 
     Raises:
-      ValueError: if a row is empty, which PyTorch cannot pack.
+      ValueError: if a row is empty, or there is none, which PyTorch cannot pack.
 
     Example:
       >>> import numpy as np, torch, jaxmask as jm
@@ -79,6 +79,8 @@ def to_packed_sequence(x: ArrayLike, mask: Mask) -> Any:
     array, mask = _check.pair(x, mask, where, over_time=True, segments=False)
     real = np.ones(array.shape[:2], bool) if mask is None else np.asarray(masks.as_bool(mask))
     empty = np.flatnonzero(~real.any(axis=1))
+    if not len(real):
+        raise ValueError(f"{where}: `x` has no row, and PyTorch packs no empty batch.")
     if empty.size:
         raise ValueError(
             f"{where}: row {empty[0]} has no real step in its mask, and PyTorch packs no empty row."
@@ -87,5 +89,5 @@ def to_packed_sequence(x: ArrayLike, mask: Mask) -> Any:
     import torch
 
     values = np.asarray(array)
-    rows = [torch.from_numpy(values[b][real[b]].copy()) for b in range(len(values))]
+    rows = [as_torch(values[b][real[b]]) for b in range(len(values))]
     return torch.nn.utils.rnn.pack_sequence(rows, enforce_sorted=False)

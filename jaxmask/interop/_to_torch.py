@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxmask import _check, nn
+from jaxmask.interop import _weights as weights
 from jaxmask.interop._layers import EmbedWithPadding
 
 _SUPPORTED = "LSTM, GRU, SimpleRNN, Bidirectional and StackedRNN of these, and Embed"
@@ -136,7 +137,7 @@ def _embedding(module: nn.Embed) -> Any:
 def _filled(make: Callable[[], Any], arrays: dict[str, np.ndarray]) -> Any:
     import torch
 
-    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    state = {name: weights.as_torch(array) for name, array in arrays.items()}
     with torch.random.fork_rng(devices=[]):  # PyTorch draws weights, which are then replaced
         made = make()
     made.to(next(iter(state.values())).dtype).load_state_dict(state)

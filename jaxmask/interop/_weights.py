@@ -21,6 +21,16 @@ def as_numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
+def as_torch(array: Any) -> Any:
+    """A tensor of PyTorch on the host, a copy."""
+    import torch
+
+    array = np.array(array)
+    if array.dtype == jnp.bfloat16:  # which PyTorch does not read
+        return torch.from_numpy(array.astype(np.float32)).bfloat16()
+    return torch.from_numpy(array)
+
+
 def checked(value: Any, shape: tuple[int, ...], at: str) -> np.ndarray:
     """An array of this shape in a precision that parameters keep; `at` names layer and weight."""
     array = as_numpy(value)

@@ -300,3 +300,16 @@ def test_rows_are_padded_at_their_own_ends(mode):
     for row, ours in zip(rows, jm.unpad_sequences(np.asarray(y), np.asarray(mask)), strict=True):
         theirs = source(torch.from_numpy(row.T)[None])[0].T.detach().numpy()
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_half_precision_goes_to_pytorch_as_it_is():
+    x = jnp.array([[[1.5], [2.0]]], jnp.bfloat16)
+    packed = jm.interop.to_packed_sequence(x, None)
+    assert packed.data.dtype == torch.bfloat16
+    assert packed.data.tolist() == [[1.5], [2.0]]
+    embed = jm.nn.Embed(3, 2, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    weight = jm.interop.to_torch(embed).weight
+    assert weight.dtype == torch.bfloat16
+    assert weight.tolist() == embed.embedding[...].tolist()
+    with pytest.raises(ValueError, match="no empty batch"):
+        jm.interop.to_packed_sequence(np.ones((0, 2, 1)), None)
