@@ -97,7 +97,7 @@ class Window:
         extra = self.left + self.right + self.slack - self.span
         count = max(0, (time + extra) // self.stride + 1)
         if self.ceil and self.stride > self.span - self.right:  # else none begins after the end
-            count = min(count, (time + self.left - 1) // self.stride + 1)
+            count = jax.core.min_dim(count, (time + self.left - 1) // self.stride + 1)
         return count
 
     @property

@@ -277,6 +277,7 @@ def test_symbolic_time_exports():
     def run(x, mask):
         x, mask = jm.conv.conv1d(x, mask, jnp.ones((3, 2, 2)), padding=1, padding_mode="reflect")
         x, mask = jm.conv.max_pool1d(x, mask, 2, dilation=2, padding="same", strides=1)
+        x, mask = jm.conv.avg_pool1d(x, mask, 2, padding=1, ceil_mode=True)
         return jm.conv.conv1d_transpose(x, mask, jnp.ones((3, 2, 2)), padding=1, strides=2)
 
     exported = jax.export.export(jax.jit(run))(*shapes)
