@@ -68,7 +68,7 @@ def check_labels(labels: ArrayLike, label_mask: Mask, batch: int, where: str) ->
         name="labels",
         mask_name="label_mask",
     )
-    if labels.ndim != 2 or len(labels) != batch:
+    if labels.ndim != 2 or labels.shape[0] != batch:
         raise ValueError(
             f"{where}: `labels` must be [batch, label] with a batch of {batch}, got shape "
             f"{labels.shape}."

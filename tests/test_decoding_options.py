@@ -370,3 +370,42 @@ def test_probabilities_of_given_tokens_train():
     value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(OUT))
     assert np.isfinite(gradient).all()
     assert loss(OUT - 0.01 * np.asarray(gradient)) < value
+
+
+def without_one(carry, ids):
+    """Log probabilities of four tokens, of which 1 never comes."""
+    values = jnp.array([0.0, -jnp.inf, 1.0, 0.5])
+    return carry, jnp.broadcast_to(values, (ids.shape[0], 4))
+
+
+def test_a_prefix_that_the_step_rules_out_is_followed_as_by_greedy():
+    start, limits = jnp.array([3]), {"max_length": 3, "end_id": 0}
+    limits["prefix"] = (jnp.array([[1]]), None)
+    expected, _ = decoding.greedy(without_one, (), start, None, **limits)
+    (ids, _), (scores, found) = decoding.beam(without_one, (), start, None, n_best=2, **limits)
+    assert expected.tolist() == [[1, 2, 2]] == ids[:, 0].tolist()
+    likeliest = jax.nn.log_softmax(jnp.array([0.0, 1.0, 0.5]))[1]
+    np.testing.assert_allclose(scores[0, 0], 2 * likeliest, rtol=1e-6)
+    assert found.all()
+
+
+def test_several_paths_with_wide_integers():
+    with jax.enable_x64(True):
+        (tags, _), _ = decoding.viterbi(
+            jnp.zeros((1, 3, 2), jnp.float32), None, jnp.eye(2), n_best=2
+        )
+    assert tags[0].tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("search", [decoding.greedy, decoding.beam])
+def test_searches_export_with_a_symbolic_batch(search):
+    (batch,) = jax.export.symbolic_shape("batch")
+
+    def run(start, carry, prefix):
+        more = {"max_length": 3, "end_id": 0, "no_repeat_ngram_size": 2}
+        return search(without_one, carry, start, None, prefix=(prefix, None), **more)
+
+    shapes = [((batch,), jnp.int32), ((batch, 2), jnp.float32), ((batch, 1), jnp.int32)]
+    exported = jax.export.export(jax.jit(run))(*(jax.ShapeDtypeStruct(*s) for s in shapes))
+    given = jnp.array([3, 3]), jnp.zeros((2, 2)), jnp.array([[2], [3]])
+    assert exported.call(*given)[0].tolist() == run(*given)[0].tolist()

@@ -60,7 +60,7 @@ def beam(
       length_norm: static, see above.
       carry, start, row_mask, max_length, end_id: as in `greedy`.
       min_length, no_repeat_ngram_size, prefix: as in `greedy`. What is ruled out takes its
-        probability along, and a prefix counts in the score.
+        probability along. A prefix counts in the score, but for tokens that are -inf in the logits.
 
     Returns:
       The pair `(ids, mask)` of the best hypothesis, as `greedy`. With `n_best`, two pairs
@@ -95,7 +95,7 @@ def beam(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
     norm = _Norm(length_penalty, length_norm)
-    carry = safe_carry(carry, row_mask, len(start), where)
+    carry = safe_carry(carry, row_mask, start.shape[0], where)
     # Nothing of the search is kept for a gradient: `score` has that of the result.
     carry = jax.tree.map(lambda leaf: spread(leaf, beam_size), jax.lax.stop_gradient(carry))
 

@@ -101,7 +101,7 @@ def _best_paths(
         before = jnp.where(is_first, alone, entered)
         new = jnp.where(is_real, before + jnp.repeat(logit, count, axis=1), best)
         # A masked step points at itself, so that the backward scan passes through it.
-        return new, jnp.where(is_real, came_from, own)
+        return new, jnp.where(is_real, came_from, own.astype(came_from.dtype))
 
     def backward(way: Array, came_from: Array) -> tuple[Array, Array]:
         return jnp.take_along_axis(came_from, way, axis=1), way // count

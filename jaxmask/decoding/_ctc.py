@@ -188,7 +188,7 @@ def _scoring(
     blank_id: int,
     where: str,
 ) -> _Scoring:
-    batch = len(log_p)
+    batch = log_p.shape[0]
     if scorer is None:
         if start is not None or jax.tree.leaves(carry):
             raise ValueError(f"{where}: `carry` and `start` belong to a `scorer`, which is None.")

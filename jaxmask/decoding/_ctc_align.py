@@ -58,7 +58,7 @@ def ctc_align(
     _class_ids.check_labels(labels, label_mask, batch, where)
     labels, valid = _class_ids.real_ids(labels, label_mask, classes, where, "labels", but=blank_id)
     own_place = _mask_ops.real_steps(label_mask, labels.shape)
-    ids, _ = ops.compact(labels, own_place)
+    ids, _ = ops.compact(labels.astype(jnp.int32), own_place)
     wide = ops.fill(logits, mask)[0].astype(accumulator(logits.dtype))
     log_p = jax.nn.log_softmax(wide, axis=2)
     real = _mask_ops.select_in(logits, mask)[..., 0]

@@ -69,7 +69,7 @@ def greedy(
     limits = checked_limits(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
-    carry = safe_carry(carry, row_mask, len(start), where)
+    carry = safe_carry(carry, row_mask, start.shape[0], where)
     return _decode(step, carry, start, real, max_length, limits, lambda x, _: jnp.argmax(x, -1))
 
 
@@ -143,7 +143,7 @@ def sample(
     def choose(values: Array, time: Array) -> Array:
         return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys, time), values)
 
-    carry = safe_carry(carry, row_mask, len(start), where)
+    carry = safe_carry(carry, row_mask, start.shape[0], where)
     return _decode(step, carry, start, real, max_length, limits, choose)
 
 
@@ -154,7 +154,7 @@ def _drawn(
     logits = logits / temperature
     if top_k is None and top_p == 1:
         return jax.random.categorical(key, logits)
-    classes = len(logits)
+    classes = logits.shape[0]
     logits, order = jax.lax.top_k(logits, classes if top_k is None else min(top_k, classes))
     p = jax.nn.softmax(logits)
     logits = jnp.where(jnp.cumsum(p) - p < top_p, logits, NEVER)
@@ -202,7 +202,7 @@ def _decode(
             state.mask | now,
         )
 
-    ids = jnp.zeros((len(start), max_length), jnp.int32)
+    ids = jnp.zeros((start.shape[0], max_length), jnp.int32)
     first = _State(jnp.array(0), jax.lax.stop_gradient(carry), start, real, ids, ids.astype(bool))
     last = jax.lax.while_loop(more, body, first)
     return last.ids, last.mask
@@ -254,13 +254,14 @@ def score(
     start, real = rows(start, row_mask, where)
     given, given_mask = ids, mask
     ids, mask = _check.pair(ids, mask, where, over_time=True, segments=False, name="ids")
-    if ids.ndim != 2 or len(ids) != len(start) or not jnp.issubdtype(ids.dtype, jnp.integer):
+    (batch,) = start.shape
+    if ids.ndim != 2 or ids.shape[0] != batch or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(
-            f"{where}: `ids` must be [batch, token], integer, with batch = {len(start)}, got shape "
+            f"{where}: `ids` must be [batch, token], integer, with batch = {batch}, got shape "
             f"{ids.shape} and dtype {ids.dtype}."
         )
     at = _mask_ops.real_steps(mask, ids.shape) & real[:, None]
-    carry = safe_carry(carry, row_mask, len(start), where)
+    carry = safe_carry(carry, row_mask, batch, where)
     shape = jax.eval_shape(lambda c, t: called(step, c, t, where), carry, start)[1]
     ids, valid = _class_ids.real_ids(given, given_mask, shape.shape[1], where, "ids")
 

@@ -53,9 +53,10 @@ def checked_limits(
         return Limits(end_id, min_length, ngram, None, None, where)
     _check.pairs([prefix], where)
     ids, mask = _check.pair(*prefix, where, over_time=True, segments=False, name="prefix")
-    if ids.ndim != 2 or len(ids) != len(real) or ids.shape[1] > max_length:
+    (batch,) = real.shape
+    if ids.ndim != 2 or ids.shape[0] != batch or ids.shape[1] > max_length:
         raise ValueError(
-            f"{where}: the ids of `prefix` must be [batch, token] with batch = {len(real)} and at "
+            f"{where}: the ids of `prefix` must be [batch, token] with batch = {batch} and at "
             f"most `max_length` = {max_length} tokens, got shape {ids.shape}."
         )
     if not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -77,8 +78,8 @@ def limited(values: Array, ids: Array, time: Array, limits: Limits) -> Array:
         banned = banned | _repeats(ids, time, limits.ngram, values.shape[-1])
     # Where no other token is left, the row ends.
     stuck = is_end & ~jnp.any(~banned & (values > NEVER), axis=-1, keepdims=True)
-    possible = jnp.maximum(values, NEVER / 2)
-    values = jnp.where(banned, jnp.where(stuck, possible, NEVER), values)
+    given = values
+    values = jnp.where(banned, jnp.where(stuck, jnp.maximum(values, NEVER / 2), NEVER), values)
     if limits.prefix is None or limits.in_prefix is None or not limits.prefix.shape[1]:
         return values
     last = limits.prefix.shape[1] - 1
@@ -86,7 +87,8 @@ def limited(values: Array, ids: Array, time: Array, limits: Limits) -> Array:
         jnp.take(x, jnp.minimum(time, last), axis=1).reshape(-1, *[1] * (values.ndim - 1))
         for x in (limits.prefix, limits.in_prefix)
     )
-    own = jnp.where(classes == forced, possible, NEVER)
+    # What the step rules out counts 0: beside -inf, scores of what follows would be lost.
+    own = jnp.where(classes == forced, jnp.where(given <= NEVER, 0, given), NEVER)
     return jnp.where(is_forced & (time <= last), own, values)
 
 
@@ -95,10 +97,10 @@ def _repeats(ids: Array, time: Array, size: int, classes: int) -> Array:
     rows = ids.reshape(-1, ids.shape[-1])
     count = rows.shape[1] - size + 1
     first = jnp.arange(count)[None]
-    same = jnp.broadcast_to(first + size - 1 < time, (len(rows), count))
+    same = jnp.broadcast_to(first + size - 1 < time, (rows.shape[0], count))
     for i in range(size - 1):
         latest = jnp.take(rows, jnp.maximum(time - size + 1 + i, 0), axis=1)
         same &= rows[:, i : i + count] == latest[:, None]
-    found = jnp.zeros((len(rows), classes), bool)
-    found = found.at[jnp.arange(len(rows))[:, None], rows[:, size - 1 :]].max(same)
+    found = jnp.zeros((rows.shape[0], classes), bool)
+    found = found.at[jnp.arange(rows.shape[0])[:, None], rows[:, size - 1 :]].max(same)
     return found.reshape(*ids.shape[:-1], classes)

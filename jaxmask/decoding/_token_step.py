@@ -37,7 +37,7 @@ def safe_carry(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
         leaf = jnp.asarray(leaf)
         if not leaf.ndim:
             return leaf
-        if len(leaf) != batch:
+        if leaf.shape[0] != batch:
             raise ValueError(
                 f"{where}: arrays of `carry` must be [batch, ...] with batch = {batch}, got shape "
                 f"{leaf.shape}."
@@ -66,10 +66,10 @@ def called(
         )
     carry, logits = result
     wide = logits.ndim == 2 and (classes is None or logits.shape[1] == classes)
-    if not wide or len(logits) != len(token):
+    if not wide or logits.shape[0] != token.shape[0]:
         raise ValueError(
             f"{where}: {_check.name_of(step)} must give logits [batch, classes] with batch = "
-            f"{len(token)}{'' if classes is None else f' and classes = {classes}'}, got shape "
+            f"{token.shape[0]}{'' if classes is None else f' and classes = {classes}'}, got shape "
             f"{logits.shape}."
         )
     return carry, logits
