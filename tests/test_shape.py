@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jaxmask as jm
 
@@ -195,6 +196,19 @@ def test_steps_are_repeated_as_numpy_repeats_them(dtype):
         expected = np.repeat(x[row, mask[row]], counts[row, mask[row]], axis=0)
         np.testing.assert_array_equal(np.asarray(y)[row, np.asarray(real)[row]], expected)
         assert not np.any(np.asarray(y)[row, len(expected) :])
+
+
+def test_repeated_steps_export_for_any_size():
+    rows, steps = export.symbolic_shape("rows, steps")
+    kinds = ((rows, steps, 3), float), ((rows, steps), bool), ((rows, steps), int)
+    of_any = export.export(jax.jit(lambda *a: jm.shape.repeat_each(*a, 7)))(
+        *(jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(kind)) for shape, kind in kinds)
+    )
+    x, counts = X.astype(jax.dtypes.canonicalize_dtype(float)), np.array([[2, 0, 3, -9]] * 2)
+    counts = counts.astype(jax.dtypes.canonicalize_dtype(int))
+    expected = jm.shape.repeat_each(x, MASK, counts, 7)
+    for a, b in zip(of_any.call(x, MASK, counts), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_repeated_steps_stay_in_their_sequence():

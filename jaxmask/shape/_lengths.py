@@ -60,7 +60,10 @@ def repeat_each(x: ArrayLike, mask: Mask, repeats: ArrayLike, time: int) -> Pair
     real = jnp.broadcast_to(target, (x.shape[0], time)) < jnp.where(bad, time, total)
     if not x.shape[1]:
         return jnp.zeros((x.shape[0], time, *x.shape[2:]), x.dtype), _of(real, mask, None)
-    index = jax.vmap(lambda end: jnp.searchsorted(end, target, side="right"))(ends)
+    if isinstance(x.shape[1], int):
+        index = jax.vmap(lambda end: jnp.searchsorted(end, target, side="right"))(ends)
+    else:  # a search needs the size when it is traced
+        index = jnp.sum(ends[:, None] <= target[None, :, None], axis=2, dtype=jnp.int32)
     new = _of(real, mask, index)
     y = gather(filled(x, mask), index)
     if _check.known(counts) is None:
