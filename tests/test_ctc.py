@@ -260,7 +260,7 @@ def test_ctc_refuses_what_it_cannot_read():
         losses.ctc_loss(logits.astype(np.int32), mask, labels, label_mask)
     with pytest.raises(jm.MaskError, match=r"ctc_loss: `mask` must have .* axes of `logits`"):
         losses.ctc_loss(logits, mask[:, :2], labels, label_mask)
-    with pytest.raises(jm.MaskError, match=r"ctc_loss: `mask` must have .* axes of `labels`"):
+    with pytest.raises(jm.MaskError, match=r"ctc_loss: `label_mask` must have .* axes of `labels`"):
         losses.ctc_loss(logits, mask, labels, mask)
     with pytest.raises(jm.MaskError, match="Segments"):
         losses.ctc_loss(logits, jm.Segments(mask.astype(np.int32), 1), labels, label_mask)

@@ -399,7 +399,9 @@ def test_edit_distance_refuses_what_it_cannot_read(function, where):
         function(ids.astype(np.float32), MASK, ids, None)
     with pytest.raises(jm.MaskError, match=f"{where}: `mask` must have .* axes of `predictions`"):
         function(ids, MASK[:, :1], ids, None)
-    with pytest.raises(jm.MaskError, match=f"{where}: `mask` must have .* axes of `targets`"):
+    with pytest.raises(
+        jm.MaskError, match=f"{where}: `target_mask` must have .* axes of `targets`"
+    ):
         function(ids, MASK, ids, MASK[:, :1])
     with pytest.raises(jm.MaskError, match=f"{where}: .* `Segments`"):
         function(ids, jm.Segments(MASK.astype(np.int32), 1), ids, None)

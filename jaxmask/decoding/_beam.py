@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmask import _check
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
-from jaxmask.decoding._limits import Limits, checked_limits, limited
+from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
 from jaxmask.decoding._token_step import (
     NEVER,
     Step,
@@ -91,7 +91,7 @@ def beam(
     _check.static_number(length_penalty, where, "length_penalty")
     _check.choice(length_norm, ("gnmt", "power"), where, "length_norm")
     start, real = rows(start, row_mask, where)
-    limits = checked_limits(
+    constraints = checked_constraints(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
     norm = _Norm(length_penalty, length_norm)
@@ -105,7 +105,7 @@ def beam(
     def body(state: _Hypotheses) -> _Hypotheses:
         found = called_on_beams(step, state.carry, state.token, where)
         new, logits = jax.lax.stop_gradient(found)
-        return _extended(state, new, logits, limits, norm)
+        return _extended(state, new, logits, constraints, norm)
 
     last = jax.lax.while_loop(more, body, _first(carry, start, real, beam_size, max_length))
     # The beam is sorted by score.
@@ -143,15 +143,15 @@ def _first(carry: PyTree, start: Array, real: RowMask, size: int, max_length: in
 
 
 def _extended(
-    state: _Hypotheses, carry: PyTree, logits: Array, limits: Limits, norm: _Norm
+    state: _Hypotheses, carry: PyTree, logits: Array, constraints: Constraints, norm: _Norm
 ) -> _Hypotheses:
     """The best of all hypotheses extended by a token, and of those that have ended."""
     batch, size, classes = logits.shape
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    log_p = limited(jnp.maximum(log_p, NEVER), state.ids, state.time, limits)
+    log_p = constrained(jnp.maximum(log_p, NEVER), state.ids, state.time, constraints)
     log_p = state.log_p[..., None] + log_p
     # An ended hypothesis has one extension, at the index of the end token.
-    ended = jnp.where(jnp.arange(classes) == limits.end_id, state.log_p[..., None], NEVER)
+    ended = jnp.where(jnp.arange(classes) == constraints.end_id, state.log_p[..., None], NEVER)
     log_p = jnp.where(state.active[..., None], log_p, ended)
     # An active one has as many tokens as steps were made; the other counts its end token.
     scores = log_p / norm(state.length + 1)[..., None]
@@ -159,7 +159,7 @@ def _extended(
     parent, token = index // classes, (index % classes).astype(jnp.int32)
     log_p = jnp.take_along_axis(log_p.reshape(batch, size * classes), index, axis=1)
     # What is ruled out leads nowhere, and must not keep the loop going.
-    active = of_parents(state.active, parent) & (token != limits.end_id) & (log_p > NEVER / 2)
+    active = of_parents(state.active, parent) & (token != constraints.end_id) & (log_p > NEVER / 2)
     now = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & active[..., None]
     held = hold(state.active, carry, state.carry)
     return _Hypotheses(

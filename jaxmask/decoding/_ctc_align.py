@@ -1,4 +1,4 @@
-"""Where each label of a row stands among its frames."""
+"""CTC forced alignment."""
 
 import functools
 
@@ -17,8 +17,8 @@ def ctc_align(
 
         frames[b] = argmax over {alignments a of labels[b]} of sum_t log softmax(logits[b, t])[a_t]
 
-    Both masks may have their padding anywhere (mask class: any). Of equal alignments, the one that
-    comes to each label earliest is taken.
+    Both masks may have their padding anywhere (mask class: any). Ties go to the alignment
+    that reaches each label earliest.
 
     Args:
       logits: `[batch, time, classes]`, floating; -inf rules a class out.
@@ -38,7 +38,7 @@ def ctc_align(
       has no frame and no span in the masks. An empty row scores 0 and False.
 
     Raises:
-      ValueError: if a real label is `blank_id` or no class; under `jit`, where values are not
+      ValueError: if a real label is `blank_id` or not a class; under `jit`, where values are not
         known, its row has no alignment.
 
     Example:
@@ -62,17 +62,17 @@ def ctc_align(
     wide = ops.fill(logits, mask)[0].astype(accumulator(logits.dtype))
     log_p = jax.nn.log_softmax(wide, axis=2)
     real = _mask_ops.select_in(logits, mask)[..., 0]
-    spelled = jnp.full((batch, 2 * ids.shape[1] + 1), blank_id, jnp.int32).at[:, 1::2].set(ids)
-    states, possible = _best_states(
-        jax.lax.stop_gradient(log_p), real, spelled, jnp.sum(own_place, axis=1), blank_id
+    extended = jnp.full((batch, 2 * ids.shape[1] + 1), blank_id, jnp.int32).at[:, 1::2].set(ids)
+    states, possible = _viterbi(
+        jax.lax.stop_gradient(log_p), real, extended, jnp.sum(own_place, axis=1), blank_id
     )
     has_frame = jnp.any(real, axis=1)
     aligned = (possible & jnp.all(valid, axis=1) & has_frame)[:, None]
-    frames = jnp.take_along_axis(spelled, states, axis=1)
+    frames = jnp.take_along_axis(extended, states, axis=1)
     each = jnp.take_along_axis(log_p, frames[..., None], axis=2)[..., 0]
     score, _ = pool.sum(each, real & aligned)
     spans = _spans(jnp.where(real & (states % 2 == 1), states // 2, -1), real, ids.shape[1])
-    # Back to where the labels stood.
+    # Undo `compact`.
     place = jnp.maximum(jnp.cumsum(own_place, axis=1) - 1, 0)
     spans = jnp.take_along_axis(spans, place[..., None], axis=1)
     return (
@@ -85,14 +85,14 @@ def ctc_align(
 # Compiled as a whole even in eager mode: the infinities inside are intended, and would trip
 # `jax_debug_infs` op by op.
 @functools.partial(jax.jit, static_argnames="blank_id")
-def _best_states(
-    log_p: Array, real: Array, spelled: Array, count: Array, blank_id: int
+def _viterbi(
+    log_p: Array, real: Array, extended: Array, count: Array, blank_id: int
 ) -> tuple[Array, Array]:
-    """The state of each frame, 2 i + 1 in label i and 2 i in the blank before, if there are any."""
-    before_last = jnp.pad(spelled, ((0, 0), (2, 0)), constant_values=blank_id)[:, :-2]
-    skips = spelled != before_last  # equal labels need a blank in between
-    emitted = jnp.take_along_axis(log_p, spelled[:, None], axis=2)
-    first = jnp.where(jnp.arange(spelled.shape[1]) == 0, 0, -jnp.inf).astype(log_p.dtype)
+    """The Viterbi path (state 2 i + 1: label i; 2 i: the blank before), and whether one exists."""
+    before_last = jnp.pad(extended, ((0, 0), (2, 0)), constant_values=blank_id)[:, :-2]
+    skips = extended != before_last  # equal labels need a blank in between
+    emitted = jnp.take_along_axis(log_p, extended[:, None], axis=2)
+    first = jnp.where(jnp.arange(extended.shape[1]) == 0, 0, -jnp.inf).astype(log_p.dtype)
 
     def forward(score: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
         emission, is_real = frame[0], frame[1][:, None]
@@ -106,7 +106,7 @@ def _best_states(
     def backward(state: Array, steps: Array) -> tuple[Array, Array]:
         return state - jnp.take_along_axis(steps, state[:, None], axis=1)[:, 0], state
 
-    first = jnp.broadcast_to(first, spelled.shape)
+    first = jnp.broadcast_to(first, extended.shape)
     score, steps = jax.lax.scan(forward, first, (emitted.swapaxes(0, 1), real.T))
     ends = jnp.stack([jnp.maximum(2 * count - 1, 0), 2 * count], axis=1)
     at_ends = jnp.take_along_axis(score, ends, axis=1)
@@ -120,5 +120,5 @@ def _spans(label: Array, real: Array, size: int) -> Array:
     rank = jnp.cumsum(real, axis=1, dtype=jnp.int32) - 1
     spoken = label[:, None] == jnp.arange(size)[None, :, None]
     after = jnp.max(jnp.where(spoken, rank[:, None] + 1, 0), axis=2, initial=0)
-    # A label stands in neighbouring frames.
+    # The frames of a label are contiguous, so the first is the end minus their count.
     return jnp.stack([after - jnp.sum(spoken, axis=2, dtype=jnp.int32), after], axis=2)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxmask import _check, _class_ids, _keys, _mask_ops, ops
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
-from jaxmask.decoding._limits import Limits, checked_limits, limited
+from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
 from jaxmask.decoding._token_step import NEVER, Step, called, hold, rows, safe_carry
 
 
@@ -45,8 +45,8 @@ def greedy(
       no_repeat_ngram_size: static; no n-gram of so many tokens occurs twice in a row (`start` is
         part of none); 0 allows all. A row where no other token is left ends.
       prefix: the pair `(ids [batch, token], mask)` of the tokens that a row begins with, whatever
-        the other limits say; a row without one is free. Padding may lie anywhere. An id that is no
-        class is an error where it is known, and ends its row under `jit`.
+        the other constraints say; a row without one is free. Padding may lie anywhere. An id that
+        is not a class is an error where it is known, and ends its row under `jit`.
 
     Returns:
       The pair `(ids, mask)`: `ids [batch, max_length]`, int32, and `mask [batch, max_length]`, True
@@ -66,11 +66,13 @@ def greedy(
     """
     where = "greedy"
     start, real = rows(start, row_mask, where)
-    limits = checked_limits(
+    constraints = checked_constraints(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
     carry = safe_carry(carry, row_mask, start.shape[0], where)
-    return _decode(step, carry, start, real, max_length, limits, lambda x, _: jnp.argmax(x, -1))
+    return _decode(
+        step, carry, start, real, max_length, constraints, lambda x, _: jnp.argmax(x, -1)
+    )
 
 
 def sample(
@@ -126,7 +128,7 @@ def sample(
     """
     where = "sample"
     start, real = rows(start, row_mask, where)
-    limits = checked_limits(
+    constraints = checked_constraints(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
     if _check.static_number(temperature, where, "temperature") <= 0:
@@ -144,7 +146,7 @@ def sample(
         return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys, time), values)
 
     carry = safe_carry(carry, row_mask, start.shape[0], where)
-    return _decode(step, carry, start, real, max_length, limits, choose)
+    return _decode(step, carry, start, real, max_length, constraints, choose)
 
 
 def _drawn(
@@ -176,7 +178,7 @@ def _decode(
     start: Array,
     real: Array,
     max_length: int,
-    limits: Limits,
+    constraints: Constraints,
     choose: Callable[[Array, Array], Array],
 ) -> Pair:
     """Tokens by `choose(logits, time)` until every row has ended."""
@@ -186,12 +188,14 @@ def _decode(
 
     def body(state: _State) -> _State:
         # Ids have no gradient, so nothing of the search is kept for one.
-        new, logits = jax.lax.stop_gradient(called(step, state.carry, state.token, limits.where))
+        new, logits = jax.lax.stop_gradient(
+            called(step, state.carry, state.token, constraints.where)
+        )
         values = logits.astype(accumulator(logits.dtype))
-        values = limited(values, state.ids, state.time, limits)
+        values = constrained(values, state.ids, state.time, constraints)
         token = choose(values, state.time).astype(jnp.int32)
         token = jnp.where(state.active, token, state.token)
-        active = state.active & (token != limits.end_id)
+        active = state.active & (token != constraints.end_id)
         now = (jnp.arange(max_length) == state.time)[None] & active[:, None]
         return _State(
             state.time + 1,

@@ -93,7 +93,7 @@ OTHER = ("left", "holes", "empty")
 
 
 def _finding(culprit: Culprit, names: list[str], witnesses: list[Witness]) -> Finding:
-    what, mend = in_words(culprit.primitives, culprit.beside, of_batch=culprit.of_batch)
+    what, mend = in_words(culprit.primitives, culprit.primitives_on_line, of_batch=culprit.of_batch)
     if witnesses and all(w.difference == float("inf") for w in witnesses):
         what, mend = HINTS["multiply"]
     elif not what:

@@ -42,14 +42,14 @@ class Culprit:
     Attributes:
       place: the line.
       primitives: their names.
-      beside: the names of all operations on the line.
+      primitives_on_line: the names of all operations on the line.
       of_batch: whether some of them run over the axis of the batch too.
       moved: by how much they alone move each result, by its number.
     """
 
     place: Place | None
     primitives: list[str] = field(default_factory=list)
-    beside: set[str] = field(default_factory=set)
+    primitives_on_line: set[str] = field(default_factory=set)
     of_batch: bool = False
     moved: dict[int, float] = field(default_factory=dict)
 
@@ -73,10 +73,10 @@ class _Pair:
 
     Attributes:
       a: in the first run.
-      b: in the second, mended.
+      b: in the second, repaired.
       padding: where `a` and `b` hold padding.
-      alone: for each culprit, the array as it follows from that one: its real elements in the shape
-        of `a`, and all of it in that of `b`.
+      alone: by culprit, the array when only that culprit is left unrepaired: its real elements in
+        the shape of `a`, and the whole array in that of `b`.
     """
 
     a: Any
@@ -107,17 +107,17 @@ class Lockstep:
         results = self._closed(one, other, self._arguments())
         slots = self.sides[0].traced.slots
         masks = iter(results[len(slots) :])
-        for place, (slot, pair) in enumerate(zip(slots, results, strict=False)):
+        for index, (slot, pair) in enumerate(zip(slots, results, strict=False)):
             real = np.asarray(True) if slot.mask is None else np.asarray(next(masks).a) > 0
-            self._measure(place, pair, expanded(real, pair.a.ndim))
+            self._measure(index, pair, expanded(real, pair.a.ndim))
         return [culprit for culprit in self.culprits if culprit.moved]
 
-    def _measure(self, place: int, pair: _Pair, real: np.ndarray) -> None:
+    def _measure(self, index: int, pair: _Pair, real: np.ndarray) -> None:
         a = pair.a
         for number, (alone, _) in pair.alone.items():
             moved = np.where(real, _distance(a, alone), 0.0)
             if moved.size and (worst := float(moved.max())) > 0:
-                self.culprits[number].moved[place] = worst
+                self.culprits[number].moved[index] = worst
 
     def _arguments(self) -> list[_Pair]:
         first, second = (list(self._of_side(side)) for side in self.sides)
@@ -177,7 +177,8 @@ class Lockstep:
                 zip(self._machines, (one, other), strict=True)
             )
         ]  # fmt: skip
-        if not _is_aligned(one, other):  # nothing that follows from it alone is compared
+        # Where indices no longer match, treat every element as padding, so none is compared.
+        if not _is_aligned(one, other):
             padding = [[tainted(value.shape, OF_X) for value in side] for side in padding]
         first = self._stepwise[0].operation(one, [pair.a for pair in operands])
         second = self._stepwise[1].operation(other, [pair.b for pair in operands])
@@ -230,13 +231,13 @@ class Lockstep:
         causes = self._machines[0].causes
         assert causes is not None
         place, name = causes.place(), equation.primitive.name
-        beside = self._lines.setdefault(place, set())
-        beside.add(name)
+        on_line = self._lines.setdefault(place, set())
+        on_line.add(name)
         number = self._softmax(name, operands)
         if number is None:
             number = next((k for k, c in enumerate(self.culprits) if c.place == place), None)
         if number is None and guilty:
-            self.culprits.append(Culprit(place, beside=beside))
+            self.culprits.append(Culprit(place, primitives_on_line=on_line))
             number = len(self.culprits) - 1
         if number is not None and guilty:
             culprit = self.culprits[number]
@@ -254,7 +255,7 @@ class Lockstep:
         if not all(self._padded(1, pair.padding[1]).any() for pair in operands):
             return None
         for number, culprit in enumerate(self.culprits):
-            if "exp" in culprit.beside and any(number in p.alone for p in operands):
+            if "exp" in culprit.primitives_on_line and any(number in p.alone for p in operands):
                 return number
         return None
 
@@ -342,7 +343,8 @@ def _same(a: Any, b: Any) -> bool:
     return not bool((_distance(a, b) > 0).any())
 
 
-ROUNDING = 256  # ε of the largest number: sums of other shapes take another order
+# Tolerance in machine epsilons of the largest value: XLA sums other shapes in another order.
+ROUNDING = 256
 
 
 def _differs(a: Any, b: Any, *, same: bool) -> np.ndarray:

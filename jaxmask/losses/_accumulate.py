@@ -1,4 +1,4 @@
-"""Loss and gradients over micro-batches and devices, in which every step weighs alike."""
+"""Loss and gradients over micro-batches and devices, in which every step has equal weight."""
 
 import functools
 from collections.abc import Callable
@@ -29,8 +29,9 @@ def accumulate(
         value     = sum of totals / sum of counts
         gradients = sum of the gradients of the totals / sum of counts
 
-    over micro-batches, and over devices with `axis_name`. A mean of the means of batches weighs a
-    step by how few others its batch has. The batches run one after another, in the memory of one.
+    over micro-batches, and over devices with `axis_name`. Averaging per-batch means instead
+    would give more weight to steps in batches with few real steps. The batches run one after
+    another, in the memory of one.
 
     Args:
       loss: `(params, batch) -> (total, count)`, two scalars, as `sum_and_count` gives them. The
@@ -38,9 +39,8 @@ def accumulate(
       params: pytree of floating arrays.
       batches: pytree of arrays `[micro, ...]`, one slice for each call of `loss`; masks are among
         them. A micro-batch may have no real step.
-      axis_name: an axis of `shard_map`, or several, over which batches are spread; the results are
-        then those of all devices, and alike on each. Outside, under plain `jit`, arrays are whole
-        and need none.
+      axis_name: one or several `shard_map` axes over which the batches are sharded; results are
+        then global and replicated. Leave None under plain `jit`, where arrays are global.
 
     Returns:
       `(value, gradients)`: a scalar, and a pytree like `params`, added up in at least float32.
@@ -70,9 +70,10 @@ def accumulate(
             f"leading axes {sorted(sizes)}."
         )
     if axis_name is not None:
-        # JAX would sum the gradients of what is alike on all devices by itself.
+        # Mark params as device-varying: `shard_map` would otherwise sum the gradients of replicated
+        # params itself, before our `psum`.
         here = functools.reduce(jnp.maximum, map(jax.lax.axis_index, _names(axis_name)))
-        params = jax.tree.map(lambda x: _as_varied(x, here), params)
+        params = jax.tree.map(lambda x: _varying_like(x, here), params)
 
     def step(sums: PyTree, batch: PyTree) -> tuple[PyTree, None]:
         run = jax.value_and_grad(_checked(loss, where), has_aux=True)
@@ -80,12 +81,12 @@ def accumulate(
         return jax.tree.map(lambda x, y: x + y.astype(x.dtype), sums, (pair, gradients)), None
 
     def zeros(x: Array) -> Array:
-        return _as_varied(jnp.zeros(jnp.shape(x), accumulator(jnp.asarray(x).dtype)), x)
+        return _varying_like(jnp.zeros(jnp.shape(x), accumulator(jnp.asarray(x).dtype)), x)
 
     pair = jax.eval_shape(_checked(loss, where), params, jax.tree.map(lambda x: x[0], batches))[1]
     nothing = [jnp.zeros(x.shape, accumulator(x.dtype)) for x in pair]
     for leaf in jax.tree.leaves((params, batches)):
-        nothing = [_as_varied(x, jnp.ravel(_numbers(leaf))[:1].sum()) for x in nothing]
+        nothing = [_varying_like(x, jnp.ravel(_numbers(leaf))[:1].sum()) for x in nothing]
     start = tuple(nothing), jax.tree.map(zeros, params)
     ((total, count), gradients), _ = jax.lax.scan(step, start, batches)
     if axis_name is not None:
@@ -122,9 +123,9 @@ def _numbers(x: Array) -> Array:
     return jax.random.key_data(x) if is_key else x
 
 
-def _as_varied(x: Array, over: Array) -> Array:
-    """`x`, in a type that says that it differs along the axes of `shard_map` that `over` does.
+def _varying_like(x: Array, like: Array) -> Array:
+    """`x` cast to vary over the `shard_map` axes that `like` varies over.
 
-    A loop needs its carry in one type, and JAX versions spell a cast differently.
+    A scan carry needs one type, and JAX versions name this cast differently.
     """
-    return jnp.where(over == over, x, x)
+    return jnp.where(like == like, x, x)

@@ -33,24 +33,24 @@ def class_ids(
     Of equal logits the first wins; with a nan among them the id is `NO_CLASS`. With `classes`,
     there must be that many logits, and ids must be below. `present` marks what is not missing.
     """
-    said = _check.array(predictions, "predictions", where)
+    predicted = _check.array(predictions, "predictions", where)
     ids = _check.array(targets, "targets", where)
     check_ids(ids, where, "targets")
-    if said.ndim == ids.ndim + 1:
-        check_logits(said, ids, where, "predictions", classes)
+    if predicted.ndim == ids.ndim + 1:
+        check_logits(predicted, ids, where, "predictions", classes)
         mask = _of_targets(ids, mask, present, where)
-        ids, valid = _class_ids.real_ids(targets, mask, said.shape[-1], where, "targets")
+        ids, valid = _class_ids.real_ids(targets, mask, predicted.shape[-1], where, "targets")
         # argmax would take nan for the highest, and class 0 where all of a diverged model is nan.
-        has_nan = jnp.any(jnp.isnan(said), axis=-1)
-        return ClassIds(jnp.where(has_nan, NO_CLASS, jnp.argmax(said, axis=-1)), ids, valid)
-    _check.shape(ids, said.shape, "the shape of `predictions`", where, "targets")
-    check_ids(said, where, "predictions")
+        has_nan = jnp.any(jnp.isnan(predicted), axis=-1)
+        return ClassIds(jnp.where(has_nan, NO_CLASS, jnp.argmax(predicted, axis=-1)), ids, valid)
+    _check.shape(ids, predicted.shape, "the shape of `predictions`", where, "targets")
+    check_ids(predicted, where, "predictions")
     mask = _of_targets(ids, mask, present, where)
-    # Where the number of classes is unknown, an id below 0 still is none.
+    # Where the number of classes is unknown, an id below 0 still is not a class.
     size = jnp.iinfo(jnp.int32).max if classes is None else classes
-    said, said_valid = _class_ids.real_ids(predictions, mask, size, where, "predictions")
+    predicted, predicted_valid = _class_ids.real_ids(predictions, mask, size, where, "predictions")
     ids, valid = _class_ids.real_ids(targets, mask, size, where, "targets")
-    return ClassIds(said, ids, said_valid & valid)
+    return ClassIds(predicted, ids, predicted_valid & valid)
 
 
 def _of_targets(ids: Array, mask: Mask, present: ArrayLike | None, where: str) -> Any:

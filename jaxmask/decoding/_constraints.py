@@ -1,4 +1,4 @@
-"""Which tokens may come next: a least length, n-grams that must not repeat, and a prefix."""
+"""Constraints on the next token: `min_length`, `no_repeat_ngram_size`, a forced prefix."""
 
 from typing import NamedTuple
 
@@ -10,22 +10,22 @@ from jaxmask._types import Array, Pair, RowMask
 from jaxmask.decoding._token_step import NEVER
 
 
-class Limits(NamedTuple):
-    """What holds for every hypothesis of a search."""
+class Constraints(NamedTuple):
+    """Constraints on the next token of every hypothesis."""
 
     end_id: int
     min_length: int
     ngram: int
-    prefix: Array | None  # [batch, token], in front
+    prefix: Array | None  # [batch, token], real tokens first
     in_prefix: Array | None  # [batch, token]
     where: str
 
-    def of_classes(self, classes: int) -> "Limits":
-        """The same once the number of classes is known; a token that is no class ends its row."""
+    def of_classes(self, classes: int) -> "Constraints":
+        """Check against the number of classes; an out-of-range prefix token becomes `end_id`."""
         if self.end_id >= classes:
             raise ValueError(
-                f"{self.where}: `end_id` = {self.end_id} must be one of the classes of the logits, "
-                f"which are {classes}."
+                f"{self.where}: `end_id` must be below the {classes} classes of the logits, got "
+                f"{self.end_id}."
             )
         if self.prefix is None:
             return self
@@ -33,7 +33,7 @@ class Limits(NamedTuple):
         return self._replace(prefix=jnp.where(valid, ids, self.end_id))
 
 
-def checked_limits(
+def checked_constraints(
     end_id: int,
     max_length: int,
     min_length: int,
@@ -41,7 +41,7 @@ def checked_limits(
     prefix: Pair | None,
     real: RowMask,
     where: str,
-) -> Limits:
+) -> Constraints:
     _check.count(max_length, where, "max_length")
     _check.count(end_id, where, "end_id")
     _check.count(ngram, where, "no_repeat_ngram_size")
@@ -50,7 +50,7 @@ def checked_limits(
             f"{where}: `min_length` ({min_length}) must not exceed `max_length` ({max_length})."
         )
     if prefix is None:
-        return Limits(end_id, min_length, ngram, None, None, where)
+        return Constraints(end_id, min_length, ngram, None, None, where)
     _check.pairs([prefix], where)
     ids, mask = _check.pair(*prefix, where, over_time=True, segments=False, name="prefix")
     (batch,) = real.shape
@@ -62,30 +62,34 @@ def checked_limits(
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{where}: the ids of `prefix` must be integers, got dtype {ids.dtype}.")
     ids, in_front = ops.compact(ids, _mask_ops.real_steps(mask, ids.shape) & real[:, None])
-    return Limits(end_id, min_length, ngram, ids, _mask_ops.as_bool(in_front), where)
+    return Constraints(end_id, min_length, ngram, ids, _mask_ops.as_bool(in_front), where)
 
 
-def limited(values: Array, ids: Array, time: Array, limits: Limits) -> Array:
+def constrained(values: Array, ids: Array, time: Array, constraints: Constraints) -> Array:
     """Scores `[batch, ..., classes]` of the token at `time`, `NEVER` for those ruled out.
 
     `ids [batch, ..., max_length]` are the tokens before it.
     """
-    limits = limits.of_classes(values.shape[-1])
+    constraints = constraints.of_classes(values.shape[-1])
     classes = jax.lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1)
-    is_end = classes == limits.end_id
-    banned = is_end & (time < limits.min_length)
-    if 0 < limits.ngram <= ids.shape[-1]:
-        banned = banned | _repeats(ids, time, limits.ngram, values.shape[-1])
+    is_end = classes == constraints.end_id
+    banned = is_end & (time < constraints.min_length)
+    if 0 < constraints.ngram <= ids.shape[-1]:
+        banned = banned | _repeats(ids, time, constraints.ngram, values.shape[-1])
     # Where no other token is left, the row ends.
     stuck = is_end & ~jnp.any(~banned & (values > NEVER), axis=-1, keepdims=True)
     given = values
     values = jnp.where(banned, jnp.where(stuck, jnp.maximum(values, NEVER / 2), NEVER), values)
-    if limits.prefix is None or limits.in_prefix is None or not limits.prefix.shape[1]:
+    if (
+        constraints.prefix is None
+        or constraints.in_prefix is None
+        or not constraints.prefix.shape[1]
+    ):
         return values
-    last = limits.prefix.shape[1] - 1
+    last = constraints.prefix.shape[1] - 1
     forced, is_forced = (
         jnp.take(x, jnp.minimum(time, last), axis=1).reshape(-1, *[1] * (values.ndim - 1))
-        for x in (limits.prefix, limits.in_prefix)
+        for x in (constraints.prefix, constraints.in_prefix)
     )
     # What the step rules out counts 0: beside -inf, scores of what follows would be lost.
     own = jnp.where(classes == forced, jnp.where(given <= NEVER, 0, given), NEVER)
@@ -93,7 +97,7 @@ def limited(values: Array, ids: Array, time: Array, limits: Limits) -> Array:
 
 
 def _repeats(ids: Array, time: Array, size: int, classes: int) -> Array:
-    """Which tokens would end an n-gram that stands in `ids[..., :time]` already."""
+    """Which tokens would complete an n-gram that already occurs in `ids[..., :time]`."""
     rows = ids.reshape(-1, ids.shape[-1])
     count = rows.shape[1] - size + 1
     first = jnp.arange(count)[None]
