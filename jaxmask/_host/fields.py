@@ -1,6 +1,6 @@
 """Records of several sequences: their fields, and which of them share a length.
 
-A sequence alone is a record of one nameless field, so that everything else is written once.
+A plain sequence is treated as a record with one nameless field.
 """
 
 import itertools
@@ -35,7 +35,7 @@ class Field(NamedTuple):
     """One field of the records.
 
     Attributes:
-      path: its keys, from the outermost dict; () where the sequences are no records.
+      path: its keys, from the outermost dict; () where the sequences are not records.
       length: the name of its length; None where each record has one value, which is not padded.
       axes: how many axes are ragged; 2 for documents of sentences.
     """
@@ -115,8 +115,8 @@ def leaves_of(record: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path
 def read_columns(sequences: Any, options: Options, where: str) -> Columns:
     """All sequences, or all records: a list of dicts, or a dict of their columns."""
     columns = columns_of(sequences, where)
-    alone = {path: has_one_value(column) for path, column in columns.items()}
-    fields = find_fields(alone, options, where)
+    is_scalar = {path: has_one_value(column) for path, column in columns.items()}
+    fields = find_fields(is_scalar, options, where)
     parts = tuple(_read(columns[field.path], field, field.where(where)) for field in fields)
     return Columns(fields, parts, _agreed(fields, parts, where))
 
@@ -140,14 +140,14 @@ def _read(column: Any, field: Field, where: str) -> Part:
     try:
         sentences = read_rows([*itertools.chain(*documents)], field.dtype, where)
     except Exception:
-        for index, document in enumerate(documents):  # read alone, the culprit is named
+        for index, document in enumerate(documents):  # read one by one, to name the culprit
             read_rows(document, field.dtype, f"{where}: document {index}")
         raise
     return Documents(sentences, offsets)
 
 
 def columns_of(sequences: Any, where: str) -> dict[Path, Any]:
-    """The column of each field; of the path () where the sequences are no records."""
+    """The column of each field; of the path () where the sequences are not records."""
     if isinstance(sequences, Mapping):
         columns = dict(leaves_of(sequences))
         if not columns:
@@ -180,10 +180,10 @@ def entries(record: Any, paths: Sequence[Path], index: int, where: str) -> list[
     lacking = [path for path in paths if path not in found]
     if lacking or len(found) != len(paths):
         added = [path for path in found if path not in paths]
-        said = f"lacks {_names(lacking)}" if lacking else f"has {_names(added)} besides"
+        wrong = f"is missing {_names(lacking)}" if lacking else f"has the extra {_names(added)}"
         raise ValueError(
-            f"{where}: record {index} {said}, and the first record has the fields "
-            f"{_names(paths)}. All records must have the same fields: an empty sequence is `[]`."
+            f"{where}: record {index} {wrong}; expected {_names(paths)}, the fields of the first "
+            "record. An empty sequence is `[]`."
         )
     return [found[path] for path in paths]
 
@@ -216,21 +216,21 @@ def has_one_value(column: Any) -> bool:
 # ----------------------------------------------------------------------------- options
 
 
-def find_fields(alone: Mapping[Path, bool], options: Options, where: str) -> tuple[Field, ...]:
-    """The fields and what is asked of each; `alone` says which have one value for each record."""
-    for key in itertools.chain(*alone):
+def find_fields(is_scalar: Mapping[Path, bool], options: Options, where: str) -> tuple[Field, ...]:
+    """The fields and what is asked of each; `is_scalar`: which have one value per record."""
+    for key in itertools.chain(*is_scalar):
         if not isinstance(key, str):
             raise TypeError(
                 f"{where}: `sequences` must be an iterable of rows, or records whose fields are "
                 f"named by strings, got dict with the key {key!r}."
             )
-    if () in alone:
+    if () in is_scalar:
         for name in ("lengths", "dtype", "padding", "truncating", "axes"):
             given = getattr(options, name)
             if isinstance(given, Mapping) or (name == "lengths" and given is not None):
                 raise ValueError(
-                    f"{where}: `{name}` names fields, and the sequences are no records. Give a "
-                    "dict of sequences, or a list of dicts."
+                    f"{where}: `{name}` names fields, but the sequences are plain rows, not "
+                    "records. Give a dict of sequences, or a list of dicts."
                 )
         return (_checked(Field((), TIME, *options[:4], options.axes), where),)
     lengths = options.lengths
@@ -240,7 +240,7 @@ def find_fields(alone: Mapping[Path, bool], options: Options, where: str) -> tup
         lengths = {name: name for name in lengths}
     options = options._replace(lengths=lengths if lengths is not None else TIME)
     for name, given in options._asdict().items():
-        _check_names(given, [*alone], where, name)
+        _check_names(given, [*is_scalar], where, name)
     default = Options(lengths=TIME)
 
     def field(path: Path) -> Field:
@@ -249,9 +249,9 @@ def find_fields(alone: Mapping[Path, bool], options: Options, where: str) -> tup
             for name, given in options._asdict().items()
         }
         length = asked.pop("lengths")
-        return _checked(Field(path, None if alone[path] else length, **asked), where)
+        return _checked(Field(path, None if is_scalar[path] else length, **asked), where)
 
-    return tuple(map(field, alone))
+    return tuple(map(field, is_scalar))
 
 
 def _checked(field: Field, where: str) -> Field:
@@ -262,7 +262,7 @@ def _checked(field: Field, where: str) -> Field:
 
 
 def _asked(given: Any, default: Any, path: Path) -> Any:
-    """What is asked of one field: an entry of an outer dict holds for all below it."""
+    """What is asked of one field: an entry of an outer dict applies to all below it."""
     for key in path:
         if not isinstance(given, Mapping):
             return given
@@ -278,8 +278,8 @@ def _check_names(given: Any, paths: Sequence[Path], where: str, name: str) -> No
     for path, _ in leaves_of(given):
         if not any(known[: len(path)] == path for known in paths):
             raise ValueError(
-                f"{where}: `{name}` names {'.'.join(map(str, path))!r}, and the fields are "
-                f"{_names(paths)}."
+                f"{where}: `{name}` names an unknown field {'.'.join(map(str, path))!r}; the "
+                f"fields are {_names(paths)}."
             )
 
 
@@ -313,7 +313,7 @@ def _agreed(fields: Sequence[Field], parts: Sequence[Part], where: str) -> dict[
     for field, part in zip(fields, parts, strict=True):
         if len(part.offsets) - 1 != count:
             raise ValueError(
-                f"{where}: field {field.name} has {len(part.offsets) - 1} records, and "
+                f"{where}: field {field.name} has {len(part.offsets) - 1} records, but "
                 f"{fields[0].name} has {count}."
             )
     first: dict[str, tuple[Field, np.ndarray]] = {}
@@ -322,8 +322,9 @@ def _agreed(fields: Sequence[Field], parts: Sequence[Part], where: str) -> dict[
             known, lengths = first.setdefault(name, (field, own))
             if known.axes != field.axes and name != OUTER:
                 raise ValueError(
-                    f"{where}: {name!r} is the length of sentences of one of {known.name} and "
-                    f"{field.name}, and of records of the other: name another with `lengths=`."
+                    f"{where}: {known.name} and {field.name} share the length {name!r}, but only "
+                    "one holds documents of sentences (`axes=2`). Give one another name with "
+                    "`lengths=`."
                 )
             if len(lengths) == len(own) and np.any(differ := lengths != own):
                 index = int(np.argmax(differ))
@@ -348,9 +349,10 @@ def refuse_lengths(
     what = "record" if length == OUTER or one.axes == 1 else "sentence"
     raise ValueError(
         f"{where}: {what} {index} has {steps} steps of {one.name} and {others} of {other.name}, "
-        f"which share the length {length!r}. Nothing is cut or padded to agree: mend the "
-        f"record; or name a length of its own, `lengths={{{other.path[0]!r}: {other.path[0]!r}}}`; "
-        f"or, if a record has one value of it, `lengths={{{other.path[0]!r}: None}}`."
+        f"which share the length {length!r}. Fields that share a length are not truncated or "
+        "padded to match. Fix the record; give the field its own length, "
+        f"`lengths={{{other.path[0]!r}: {other.path[0]!r}}}`; or, if it holds one value per "
+        f"record, `lengths={{{other.path[0]!r}: None}}`."
     )
 
 

@@ -21,6 +21,8 @@ STEPS, STEPS_FEW, STEPS_ONE = 4, 8, 16  # of a chunk: for many rows, for few, fo
 KERNEL_ROWS, KERNEL_STEPS = 128, 8
 UNROLL = 8  # steps per loop iteration where launching a kernel dominates its time
 
+CELLS = ("lstm", "gru", "simple")  # that `explain` knows
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -158,7 +160,7 @@ def explain(
       >>> jm.recurrent.explain(64, 256, 256, cell="gru", reset_after=False).reason
       'a GRU that resets before the product has two products in a row'
     """
-    _check.choice(cell, ("lstm", "gru", "simple"), "explain", "cell")
+    _check.choice(cell, CELLS, "explain", "cell")
     x = jax.ShapeDtypeStruct((batch, time, 1), "float32")
     reason = only_scan(
         reset_after=reset_after, projection=projection, recurrent_dropout=recurrent_dropout

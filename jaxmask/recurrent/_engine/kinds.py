@@ -28,8 +28,8 @@ class Kind(NamedTuple):
       join: `(z_x, z_h) -> z`, what the arithmetic reads of both products, `[..., gates]`.
       update: `(z, state) -> state`.
       factors: `(z, before, after) -> (factors, holds)`, arrays `[..., hidden]` or
-        `[..., gate, hidden]`; `before` and `after` are the states. Finite where these are, so that
-        cotangents of 0 stay 0.
+        `[..., gate, hidden]`; `before` and `after` are the states, `holds` the derivative of each
+        new state by the old one. Finite where the states are, so that cotangents of 0 stay 0.
       pull: `(factors, holds, d_state) -> (d_z_x, d_z_h, d_read)`, cotangents of what `update`
         reads: `[..., gate, hidden]`, and for each state an array, or None where it is not read.
       gates: the width of `z` as a multiple of that of `h`, divisible by the number of states. 0:
