@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -52,6 +53,32 @@ def functional(module: nnx.Module) -> tuple[PyTree, Call]:
         return output, nnx.state(merged, nnx.BatchStat)
 
     return params, call
+
+
+def table_rows(fn: Any) -> list[int]:
+    """The numbers of rows of each `nnx.Embed` that a module holds, or a function closes over."""
+    held = [fn]
+    if inspect.isfunction(fn):
+        with contextlib.suppress(ValueError):  # a name that is not bound yet
+            found = inspect.getclosurevars(fn)
+            held = [*found.nonlocals.values(), *found.globals.values()]
+    modules = (module for module in held if is_module(module))
+    tables = (inside for module in modules for _, inside in nnx.iter_modules(module))
+    rows = {table.num_embeddings for table in tables if isinstance(table, nnx.Embed)}
+    return sorted(rows - {1})  # a single row is taken for every id
+
+
+def changed_in(error: Exception) -> str:
+    """The path of the variable that an error of Flax says cannot change; "" if unknown."""
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    variable = frames[-1].get("self") if frames else None
+    if not isinstance(variable, nnx.Variable):
+        return ""
+    for module in (value for frame in frames for value in frame.values() if is_module(value)):
+        for path, value in nnx.iter_graph(module):
+            if value is variable:
+                return f"`{'.'.join(map(str, path))}` of `{type(module).__name__}`"
+    return ""
 
 
 def detached(module: nnx.Module) -> tuple[Any, PyTree]:

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
+from jaxmask.leak._tables import Tables
 
 MASK = np.arange(5) < np.array([[5], [3], [2]])
 IDS = np.random.default_rng(0).integers(1, 9, (3, 5))
@@ -175,3 +176,61 @@ def test_without_padding_nothing_is_concluded_and_some_is_made():
 def test_a_mask_beside_values_of_another_shape_is_named():
     report = jm.leak.check(lambda x, m: (jm.pool.mean(x, m)[0], m), X, MASK)
     assert "output[1] is not read as the mask of output[0]" in str(report)
+
+
+class Labels(nnx.Module):
+    """Its mean knows the mask, and its table has 50 rows."""
+
+    def __init__(self, embed, rngs, *, masks):
+        self.embed, self.masks = embed, masks
+        self.out = nnx.Linear(4, 3, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, ids, mask):
+        y = self.out(self.embed(ids))
+        return (y * mask[..., None] if self.masks else y).sum(1), mask.any(1)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_leak_that_only_ids_outside_the_table_show_says_so(masks):
+    model = Labels(nnx.Embed(50, 4, rngs=nnx.Rngs(0)), nnx.Rngs(1), masks=masks)
+    finding, *_ = jm.leak.check(model, IDS, MASK).findings
+    assert ("only ids outside the table of `nnx.Embed` (50 rows)" in finding.what) == masks
+    assert ("Use `jm.nn.Embed`, or clip" in finding.mend) == masks
+
+
+def test_ids_of_a_larger_table_are_inside():
+    model = nnx.Embed(200, 4, rngs=nnx.Rngs(0))
+    for ids in (-200, -100, -1, 0, 199):
+        tables = Tables(model)
+        tables.note("", [np.full_like(IDS, ids)], MASK)
+        assert not tables.outside
+    for closed in (model, lambda ids, mask: model(ids)):
+        tables = Tables(closed)
+        tables.note("", [np.full_like(IDS, 200)], MASK)
+        assert tables.outside
+
+
+def test_state_that_changes_is_named_by_its_path():
+    model = Labels(nnx.Embed(50, 4, rngs=nnx.Rngs(0)), nnx.Rngs(1), masks=True)
+    with pytest.raises(ValueError, match=r"closes over \(`drop.rngs.count` of `Labels`\)"):
+        jm.leak.check(lambda x, mask: (model.drop(x), mask), X, MASK)
+
+
+def test_parameters_with_the_same_verdict_take_one_line():
+    params = [np.ones((), np.float32)] * 14
+    proof = jm.leak.prove(
+        lambda params, x, mask: (sum(params) * x.sum(1), mask.any(1)),
+        X,
+        MASK,
+        params=params,
+        witness=False,
+    )
+    text = str(proof)
+    assert "gradient in params of params[0]: undecided; and 13 more parameter arrays" in text
+    assert text.count("- gradient in params") == 1
+
+
+def test_what_is_expected_has_a_reference():
+    report = jm.leak.check(lambda x, mask: (x.sum(1), mask.any(1)), X, MASK)
+    assert "expected: in the reference run, whose padding holds copies of" in str(report)

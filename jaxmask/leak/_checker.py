@@ -22,6 +22,7 @@ from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._reading import Part, difference, emptiness, no_gradient, parts, with_tolerance
 from jaxmask.leak._scope import Scope, misshapen, scope
 from jaxmask.leak._subject import WHERE, Subject, first_line
+from jaxmask.leak._tables import Tables
 from jaxmask.leak._tracing import traced
 
 NO_PADDING = (
@@ -34,8 +35,8 @@ SAMPLES = 13  # runs that measure rounding: one that rounds as usual, and twelve
 class Checker:
     """Compares a function with itself on other layouts and contents of the padding."""
 
-    def __init__(self, subject: Subject, proofs: Proofs, *, everything: bool):
-        self.subject, self.proofs = subject, proofs
+    def __init__(self, subject: Subject, proofs: Proofs, tables: Tables, *, everything: bool):
+        self.subject, self.proofs, self.tables = subject, proofs, tables
         self.program = traced(subject, proofs)
         self.given = Layout("", "", subject.x.arrays, subject.marks)
         self.batch = len(subject.marks)
@@ -75,9 +76,10 @@ class Checker:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
         witnesses = tuple(self.witnesses)
         proof = next(iter(self.judged.values()), None)
+        findings = findings_of(witnesses, Blame(self.subject, self.proofs, proof))
         report = LeakReport(
             self.subject.name,
-            findings_of(witnesses, Blame(self.subject, self.proofs, proof)),
+            self.tables.explain(findings, witnesses),
             tuple(scope(self.program, self._scope())),
             tuple(self.notes),
             proved=self._proved(proof),
@@ -197,6 +199,7 @@ class Checker:
         for padding in self._contents(layout):
             names = (prefix, layout.name, padding.name)
             under = ", ".join(filter(None, names))
+            self.tables.note(under, padding.x, layout.real)
             result = self._run(layout, padding.x, seed)
             got = self._parts(layout, result)
             found += self._compared(want, got, layout, under, across=False)

@@ -11,6 +11,7 @@ from jaxmask.leak._findings import LeakError, LeakReport
 from jaxmask.leak._layouts import MOVES
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._subject import WHERE, make_subject
+from jaxmask.leak._tables import Tables
 
 POISON = ("unproved", "all")
 
@@ -112,7 +113,7 @@ def check(
     # The nan and inf in the padding are deliberate.
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
         proofs = Proofs(fn, x, mask, params, WHERE)
-        return Checker(subject, proofs, everything=poison == "all").report(
+        return Checker(subject, proofs, Tables(fn), everything=poison == "all").report(
             tuple(dict.fromkeys(moves))
         )
 

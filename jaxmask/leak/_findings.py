@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from jaxmask._report import Report
 from jaxmask.leak._layouts import MOVES
 from jaxmask.leak._proof.causes import Place
-from jaxmask.leak._proof.proof import ClaimReport, source_of
+from jaxmask.leak._proof.proof import ClaimReport, in_lines, more_params, source_of
 
 Locate: TypeAlias = "Callable[[str, list[Witness]], list[Finding]]"
 NON_FINITE = {"nan", "inf", "-inf"}
@@ -65,6 +65,11 @@ class Witness:
     def of_gradient(self) -> bool:
         """Whether it is a gradient that changed."""
         return self.what.startswith("gradient")
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether what is expected comes from another run, and not from a rule."""
+        return not (self.text or self.move == "empty" or self.what == "gradient in x at padding")
 
     def __str__(self) -> str:
         subject = SUBJECTS.get(self.what, "{}").format(self.where)
@@ -190,7 +195,9 @@ def text_of(report: LeakReport) -> str:
     for finding in report.findings:
         lines.append(f"- {finding}")
         lines += [f"  {line}" for line in _seen(finding.witnesses)]
-    lines += [f"  undecided: {claim}" for claim in report.undecided]
+    if any(w.is_compared for finding in report.findings for w in finding.witnesses):
+        lines.append(f"  expected: {REFERENCE}")
+    lines += [f"  undecided: {line}" for line in in_lines(report.undecided)]
     if report.proved:
         names = list(dict.fromkeys(f"{claim.what} of {claim.where}" for claim in report.proved))
         lines.append(f"  proved at the given shape, whatever padding holds: {_listed(names, 8)}")
@@ -201,9 +208,16 @@ def text_of(report: LeakReport) -> str:
     return "\n".join(lines)
 
 
+REFERENCE = "in the reference run, whose padding holds copies of the first real step of each row"
+
+
 def _seen(witnesses: tuple[Witness, ...]) -> Iterator[str]:
-    for group in _by_array(list(witnesses)).values():
-        yield f"seen: {group[0]}"
+    groups = _by_array(list(witnesses))
+    params = [key for key in groups if key[0] == "gradient in params"]
+    for key, group in groups.items():
+        if key in params[1:]:
+            continue
+        yield f"seen: {group[0]}{more_params(len(params) - 1) if key in params else ''}"
         if len(group) > 1:
             yield f"  also under: {_listed([w.under for w in group[1:]])}"
 

@@ -11,9 +11,12 @@ def traced(subject: Subject, proofs: Proofs) -> Program:
         program = Program(subject, proofs)
     except Exception as error:
         if type(error).__name__ == "TraceContextError":  # of Flax, which need not be imported
+            from jaxmask import _nnx
+
+            which = _nnx.changed_in(error) or "a random stream, or statistics"
             raise ValueError(
-                f"{WHERE}: `fn` changes the state of an nnx.Module that it closes over (a random "
-                "stream, or statistics), which a traced function cannot. Pass the module itself, "
+                f"{WHERE}: `fn` changes the state of an nnx.Module that it closes over ({which}), "
+                "which a traced function cannot. Pass the module itself, "
                 f"`{WHERE}(module, x, mask)`; if it takes other arguments, an nnx.Module around it."
             ) from error
         error.add_note(f"{WHERE} traces the function with `jax.jit`; this is what it raised.")

@@ -1,7 +1,9 @@
 """What a proof says: the claims, their verdicts, and who is to blame."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxmask.leak._proof.causes import Place
 from jaxmask.leak._proof.words import in_words
@@ -125,6 +127,21 @@ class ClaimReport:
         return text + (f" ({self.witness})" if self.witness else "")
 
 
+def in_lines(claims: Iterable[ClaimReport]) -> list[str]:
+    """A line for each claim; of parameters with the same verdict, for the first."""
+    groups: dict[Any, list[ClaimReport]] = {}
+    for claim in claims:
+        of_params = claim.what == "gradient in params"
+        key = (claim.what, claim.verdict, "" if of_params else claim.where)
+        groups.setdefault(key, []).append(claim)
+    return [f"{group[0]}{more_params(len(group) - 1)}" for group in groups.values()]
+
+
+def more_params(count: int) -> str:
+    """How many parameters are left out of a text."""
+    return f"; and {count} more parameter array{'s' * (count > 1)}" if count else ""
+
+
 @dataclass(frozen=True)
 class Proof:
     """What was proved of a function; `str()` of it says the claim with its limits.
@@ -175,7 +192,7 @@ class Proof:
     def __str__(self) -> str:
         lines = [f"leak.prove of {self.name}: {self.verdict}. {CLAIMS[self.of]}"]
         open_claims = [claim for claim in self.claims if claim.verdict != "proved"]
-        lines += [f"- {claim}" for claim in open_claims]
+        lines += [f"- {line}" for line in in_lines(open_claims)]
         lines += [f"  let in by {cause}" for cause in self.blame]
         if self.unknown:
             lines.append(f"  primitives without a rule: {', '.join(self.unknown)}")
