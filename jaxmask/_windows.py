@@ -19,7 +19,7 @@ Padding: TypeAlias = str | int | tuple[int, int]
 # The first rule is the default. By a rule that is not listed, the number of real outputs would
 # depend on how much padding there is: a `valid` window that is real if any step is, say, exists in
 # a padded row and not in the row alone.
-# Padding that is given in numbers has one rule, "row": what the row alone would have.
+# Padding given in numbers has one rule, "row": the outputs that the row alone would have.
 RULES = {
     "same": ("anchor", "all"),
     "causal": ("anchor", "all"),

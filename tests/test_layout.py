@@ -38,16 +38,16 @@ LAYERS = {
     )
     for name in names
 }
-FLAX_ROOMS = {"nn", "_nnx", "interop"}
+FLAX_PACKAGES = {"nn", "_nnx", "interop"}
 SHARED = {path.stem for path in PACKAGE.glob("_[a-z]*")}
 UNMASKED = {
     *("batching", "grain", "interop", "leak", "masks", "packing", "ragged", "report", "skip"),
     "testing",
 }
-ROOMS = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
+PUBLIC_PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py"))
 
 
-def room(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -63,19 +63,19 @@ def imports(tree: ast.AST) -> list[str]:
     return names
 
 
-def upward(path_room: str, names: list[str]) -> list[str]:
+def upward(path_package: str, names: list[str]) -> list[str]:
     """The imports that do not go down."""
     targets = [name.split(".")[1] for name in names if name.startswith("jaxmask.")]
-    layer = LAYERS[path_room]
-    return [t for t in targets if t != path_room and LAYERS.get(t, 99) >= layer]
+    layer = LAYERS[path_package]
+    return [t for t in targets if t != path_package and LAYERS.get(t, 99) >= layer]
 
 
-def behind_doors(path_room: str, names: list[str]) -> list[str]:
+def private_imports(path_package: str, names: list[str]) -> list[str]:
     """The imports of what another module keeps private, except from what is shared."""
     private = []
     for name in names:
         package, *parts = name.split(".")
-        if package != "jaxmask" or parts[0] == path_room or parts[0] in SHARED:
+        if package != "jaxmask" or parts[0] == path_package or parts[0] in SHARED:
             continue
         is_public = len(parts) == 1 or (len(parts) == 2 and parts[1] in exported(parts[0]))
         if not is_public:
@@ -89,24 +89,24 @@ def exported(name: str) -> list[str]:
     return ast.literal_eval(values[0])
 
 
-def test_every_room_has_a_layer():
-    assert {room(path) for path in FILES} <= set(LAYERS)
+def test_every_package_has_a_layer():
+    assert {package_of(path) for path in FILES} <= set(LAYERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_and_through_doors(path):
+def test_imports_go_down_and_to_public_exports(path):
     names = imports(ast.parse(path.read_text()))
     if path.parent != PACKAGE or path.stem != "__init__":
-        assert not upward(room(path), names)
-        assert not behind_doors(room(path), names)
-    if room(path) not in FLAX_ROOMS:
+        assert not upward(package_of(path), names)
+        assert not private_imports(package_of(path), names)
+    if package_of(path) not in FLAX_PACKAGES:
         assert not [name for name in names if name.split(".")[0] == "flax"]
 
 
 def test_the_import_checks_can_fail():
     tree = ast.parse("from jaxmask import nn\nfrom jaxmask.nn._join import call")
     assert upward("pool", imports(tree)) == ["nn", "nn"]
-    assert behind_doors("pool", imports(tree)) == ["jaxmask.nn._join.call"]
+    assert private_imports("pool", imports(tree)) == ["jaxmask.nn._join.call"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -148,8 +148,8 @@ def test_sizes(path):
 
 
 def public_objects():
-    """Every function and class that a user reaches as `jm.name` or `jm.room.name`."""
-    owners = {"jm": jm} | {name: getattr(jm, name) for name in ROOMS}
+    """Every function and class that a user reaches as `jm.name` or `jm.package.name`."""
+    owners = {"jm": jm} | {name: getattr(jm, name) for name in PUBLIC_PACKAGES}
     for owner, module in owners.items():
         for name in module.__all__:
             value = getattr(module, name)
@@ -190,7 +190,7 @@ def test_every_public_function_is_registered():
     """A new function must enter the registry, or say in a line why it has no place there."""
     public = {
         f"{name}.{attribute}"
-        for name in set(ROOMS) - UNMASKED
+        for name in set(PUBLIC_PACKAGES) - UNMASKED
         for attribute in getattr(jm, name).__all__
     }
     registered = {entry.name.split(":")[0] for entry in REGISTRY}

@@ -70,7 +70,8 @@ def conv1d(
       dilation: static, at least 1.
       groups: static; divides `feature` and `features_out`.
       mask_rule: which outputs are real: by their `"anchor"`, if `"all"` of the window is real, or
-        if `"any"` is (only `"full"`). Where None, the default above.
+        if `"any"` is (only `"full"`). Numbers as `padding` have one rule, `"row"`: the outputs of
+        the row alone. Where None, the default above.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`. The mask is
