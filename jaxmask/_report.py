@@ -48,10 +48,10 @@ class Report(Generic[F]):
         return self.text
 
 
-def once_mended(names: Iterable[str]) -> str:
+def once_fixed(names: Iterable[str]) -> str:
     """That the code of layers is not judged while layers inside them let padding in."""
     unique = list(dict.fromkeys(f"`{name}`" for name in names))
     more = f" and {len(unique) - 5} more" if len(unique) > 5 else ""
     itself = "itself" if len(unique) == 1 else "themselves"
     shown = ", ".join(unique[:5]) + more
-    return f"The code of {shown} {itself} is judged once these are mended: run again."
+    return f"The code of {shown} {itself} is judged once these are fixed: run again."

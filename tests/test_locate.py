@@ -86,7 +86,7 @@ class Maskless(nnx.Module):
 
 
 def test_what_is_around_guilty_layers_is_not_judged_yet():
-    text = "The code of `Maskless` itself is judged once these are mended: run again."
+    text = "The code of `Maskless` itself is judged once these are fixed: run again."
     location = jm.leak.locate(Maskless(nnx.Rngs(0), pools=True), X, MASK)
     assert [layer.name for layer in location.unjudged] == ["Maskless"]
     assert text in str(location)

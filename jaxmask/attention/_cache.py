@@ -78,7 +78,7 @@ def empty_cache(
       A `KVCache` of zeros.
 
     Raises:
-      TypeError, ValueError: if `slots` is no int, or below 1.
+      TypeError, ValueError: if `slots` is not an int, or below 1.
 
     Example:
       >>> import jaxmask as jm

@@ -240,7 +240,7 @@ def score(
       The pair `(y, mask)`: `y [batch, token]` in at least float32, in nats.
 
     Raises:
-      ValueError: if a real id is no class; under `jit`, where values are not known, its log
+      ValueError: if a real id is not a class; under `jit`, where values are not known, its log
         probability is nan.
 
     Example:

@@ -22,7 +22,7 @@ def from_packed_sequence(packed: Any, time: int | None = None) -> Pair:
       were packed, and `mask [batch, time]`.
 
     Raises:
-      TypeError: if `packed` is no packed sequence.
+      TypeError: if `packed` is not a packed sequence.
       ValueError: if a row is longer than `time`.
 
     Example:

@@ -40,7 +40,7 @@ def check(
     Each mistake is one finding: the line of your file at which padding comes in, what stands there,
     and how far it alone moves the results. To find it, two runs that differ in their padding go
     through the program side by side; where real elements differ after an operation, it is to blame,
-    and the second run goes on with the elements of the first, as if it were mended.
+    and the second run continues with the elements of the first, as if it were repaired.
 
     The function runs operation by operation, since XLA may hide a leak: it turns a product with a
     mask into a select, so that nan stays in the padding; in another program it spreads. With

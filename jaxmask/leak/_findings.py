@@ -236,7 +236,7 @@ def _short(value: complex) -> str:
 
 
 def hint_of(group: list[Witness]) -> str:
-    """What is to be said about the changes of one array."""
+    """The findings about the changes of one array."""
     first, moves = group[0], [witness.move for witness in group]
     if first.what == "output":
         return "output"

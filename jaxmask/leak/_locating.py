@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmask._report import once_mended
+from jaxmask._report import once_fixed
 from jaxmask._types import Segments
 
 
@@ -17,7 +17,7 @@ class Location:
     Attributes:
       name: the class of the model.
       guilty: `jm.report.Layer` of each, in the order of their calls. Each was tried alone, so it
-        lets padding in even where all others are mended.
+        lets padding in even where all others are fixed.
       unjudged: `jm.report.Layer` of those around them, whose own code is not judged yet.
       names_lines: whether `leak.prove` takes the same inputs.
 
@@ -49,10 +49,10 @@ class Location:
         lines = [f"leak.locate of `{self.name}`: the first layer that lets padding in is"]
         lines += [f"  {_described(self.guilty[0])}"]
         if len(self.guilty) > 1:
-            lines.append("with that one mended, so do")
+            lines.append("with that one fixed, so do")
             lines += [f"  {_described(layer)}" for layer in self.guilty[1:]]
         if self.unjudged:
-            lines.append(once_mended(layer.name for layer in self.unjudged))
+            lines.append(once_fixed(layer.name for layer in self.unjudged))
         lines.append(
             f"`jm.leak.prove({'model' if self.names_lines else 'fn'}, x, mask)` names the lines."
         )
@@ -71,7 +71,7 @@ def locate(model: Any, *inputs: Any) -> Location:
     A copy of the model is traced once on the inputs. Then each layer that has steps runs alone on
     random values, with and without other values in its padding, as `jm.report.mask_flow` does it;
     nothing in the model advances. A layer with others inside is guilty if none of them is: then its
-    own code lets padding in. Until they are mended its own code is not judged.
+    own code lets padding in. Until they are fixed its own code is not judged.
 
     Args:
       model: an `nnx.Module`, of jaxmask or not.
@@ -99,7 +99,7 @@ def locate(model: Any, *inputs: Any) -> Location:
       >>> print(jm.leak.locate(Model(nnx.Rngs(0)), x, mask))
       leak.locate of `Model`: the first layer that lets padding in is
         conv, `Conv`: mixes steps and takes no mask
-      The code of `Model` itself is judged once these are mended: run again.
+      The code of `Model` itself is judged once these are fixed: run again.
       `jm.leak.prove(model, x, mask)` names the lines.
     """
     report = importlib.import_module("jaxmask.report")  # it lies above this module

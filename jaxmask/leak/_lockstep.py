@@ -2,9 +2,9 @@
 
 Two runs go through the program side by side, one operation after another: one with harmless
 padding, and one with other padding or with more of it. Where a real element differs after an
-operation, that operation let the padding in: it is noted, and the second run goes on with the
-element of the first, as if the operation were mended. So every mistake is found, and none is blamed
-for another. For each there is a third run in which it alone is not mended.
+operation, that operation let the padding in: it is noted, and the second run continues with the
+element of the first, as if the operation were repaired. So every mistake is found, and none is
+blamed for another. For each there is a third run in which only it is left unrepaired.
 """
 
 import math
@@ -207,7 +207,7 @@ class Lockstep:
         results: list[_Pair],
         real: list[np.ndarray],
     ) -> None:
-        """The results where one culprit alone is not mended."""
+        """The results when only one culprit is left unrepaired."""
         alone = [pair.alone.get(number, (pair.a, pair.b)) for pair in operands]
         seconds = self._stepwise[1].operation(equations[1], [b for _, b in alone])
         firsts = seconds

@@ -70,7 +70,7 @@ def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
     if not (marks > 0).any():
         raise ValueError(
             f"{WHERE}: the mask marks no step as real, so there is nothing that padding could "
-            'leak into. Give rows with real steps; `moves=("empty",)` empties rows by itself.'
+            'leak into. Give rows with real steps; `moves=("empty",)` empties the rows itself.'
         )
     params, call = callable_of(fn, params, WHERE)
     weights = Leaves.of(params, "params")
@@ -137,7 +137,7 @@ def callable_of(
     fn: Any, params: PyTree, where: str
 ) -> tuple[PyTree, Callable[..., tuple[PyTree, PyTree]]]:
     """Parameters (an empty tuple for none) and `call(params, x, mask) -> (output, statistics)`."""
-    if "flax.nnx" in sys.modules:  # else `fn` is no module, and Flax need not be imported
+    if "flax.nnx" in sys.modules:  # else `fn` is not a module, and Flax need not be imported
         from jaxmask import _nnx
 
         if _nnx.is_module(fn):

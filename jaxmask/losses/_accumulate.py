@@ -47,8 +47,8 @@ def accumulate(
       Where nothing was counted both are 0.
 
     Raises:
-      TypeError: if `loss` gives no pair.
-      ValueError: if a total or count is no scalar, or leading axes of `batches` differ.
+      TypeError: if `loss` does not return a pair.
+      ValueError: if a total or count is not a scalar, or leading axes of `batches` differ.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

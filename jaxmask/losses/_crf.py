@@ -41,7 +41,7 @@ def crf(
       `row_mask [batch]`, True where the row has a real step. A row without one gives 0 and False.
 
     Raises:
-      ValueError: if shapes disagree, or a real id is no tag; under `jit`, where values are not
+      ValueError: if shapes disagree, or a real id is not a tag; under `jit`, where values are not
         known, the row of such an id gives nan.
 
     Example:

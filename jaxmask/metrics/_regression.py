@@ -93,7 +93,7 @@ class RootMeanSquaredError(MeanSquaredError):
 
         compute() = sqrt(sum w (predictions - targets)^2 / sum w)     over all updates
 
-    An immutable pytree, as `Mean`. A mean of the roots of batches is no such root.
+    An immutable pytree, as `Mean`. A mean of the roots of batches is not that root.
 
     Attributes:
       total: sum of the squared errors, compensated.
@@ -244,20 +244,21 @@ class R2Score:
         """
         name = "R2Score.update"
         _, mask = losses.squared_error(predictions, mask, targets, where=where)  # for its checks
-        said, true = (jnp.asarray(x, jnp.float32) for x in (predictions, targets))
+        predicted, true = (jnp.asarray(x, jnp.float32) for x in (predictions, targets))
         outputs, axes = self.count.high.shape, 2 if mask is None else mask.ndim
-        if said.ndim != axes + len(outputs) or said.shape[axes:] != outputs:
+        if predicted.ndim != axes + len(outputs) or predicted.shape[axes:] != outputs:
             raise ValueError(
                 f"{name}: `predictions` must be [batch, time, output...] with outputs of shape "
-                f"{outputs}, got {said.shape}. Pass the shape of the outputs to `R2Score.empty`."
+                f"{outputs}, got {predicted.shape}. Pass the shape of the outputs to "
+                "`R2Score.empty`."
             )
-        real = _mask_ops.entries(mask, where, said.shape, name)
+        real = _mask_ops.entries(mask, where, predicted.shape, name)
         w = real.astype(jnp.float32)
         if weights is not None:
-            given = _check.by_row_or_step(weights, said, name, "weights", dtype=jnp.float32)
+            given = _check.by_row_or_step(weights, predicted, name, "weights", dtype=jnp.float32)
             w = jnp.where(real, given, 0)
-        said, true = (jnp.where(real, x, 0).reshape(-1, *outputs) for x in (said, true))
-        w, gap = w.reshape(-1, *outputs), said - true
+        predicted, true = (jnp.where(real, x, 0).reshape(-1, *outputs) for x in (predicted, true))
+        w, gap = w.reshape(-1, *outputs), predicted - true
         once, rest = two_product(w, true)
         second = CompensatedSum.of_products(once, true)
         return self._with(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask._report import once_mended
+from jaxmask._report import once_fixed
 from jaxmask._types import Segments
 from jaxmask.report._calls import Call, Ref, Trace, described, trace
 from jaxmask.report._collapse import lines
@@ -380,7 +380,7 @@ def _notes(flow: MaskFlow, any_mask: bool) -> Iterator[str]:
         yield "`sees padding`: alone, its results at real steps change with what padding holds."
     if flow.unjudged:
         names = ", ".join(dict.fromkeys(layer.path or layer.name for layer in flow.guilty))
-        yield f"Padding comes in at {names}. {once_mended(layer.name for layer in flow.unjudged)}"
+        yield f"Padding comes in at {names}. {once_fixed(layer.name for layer in flow.unjudged)}"
     if any(layer.verdict == FINITE for layer in layers):
         yield "`proved if finite`: padding is ignored unless it holds nan or infinities."
     if layers[0].loops:

@@ -75,7 +75,7 @@ def padded(x: Array, size: int, fill: int | bool = 0, axis: int = 1) -> Array:
 def seen_blocks(
     setting: Setting, given: Given, query: Side, key: Side
 ) -> Bool[Array, "batch query_blocks key_blocks"]:
-    """False where no query of a block sees a key of the other; True may be said too often."""
+    """False where no query of a block sees a key of the other; may be True too often."""
     q_low, q_high = (x[:, :, None] for x in _bounds(query.ids, query.ids > 0))
     k_low, k_high = (x[:, None, :] for x in _bounds(key.ids, key.ids > 0))
     seen = (q_low <= k_high) & (k_low <= q_high)
