@@ -106,7 +106,7 @@ def test_what_does_not_match_is_listed_and_nothing_is_loaded():
     unchanged(TypeError, r"`fc\.weight` holds float16.*model\.float\(\)", half)
     double = every | {"fc.weight": np.ones((2, 3))}
     unchanged(TypeError, "float64.*jax_enable_x64", double)
-    unchanged(ValueError, r"`encoder`, which is no part of the model", every, {"encoder": "rnn"})
+    unchanged(ValueError, r"`encoder`, which is not a part of the model", every, {"encoder": "rnn"})
     unchanged(TypeError, "torch.load", "weights.pt")
     unchanged(TypeError, r"got dict at 'state_dict'.*key of its own", {"state_dict": every})
 
