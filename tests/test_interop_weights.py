@@ -108,7 +108,7 @@ def test_what_does_not_match_is_listed_and_nothing_is_loaded():
     unchanged(TypeError, "float64.*jax_enable_x64", double)
     unchanged(ValueError, r"`encoder`, which is not a part of the model", every, {"encoder": "rnn"})
     unchanged(TypeError, "torch.load", "weights.pt")
-    unchanged(TypeError, r"got dict at 'state_dict'.*key of its own", {"state_dict": every})
+    unchanged(TypeError, r"got dict at 'state_dict'.*under a key", {"state_dict": every})
 
 
 def test_loading_without_strict_reports_what_is_left():
