@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, masks, nn, ops, shape
+from jaxmask._steps import gather
 from jaxmask._types import Array, Mask, Pair, Segments
+from jaxmask._windows import edges
 
 
 class Cast(nnx.Module):
@@ -105,21 +107,14 @@ class ZeroPadding(nnx.Module):
         ends = ((0, 0), self.width)
         if mask is None or isinstance(mask, Segments):
             return jnp.pad(x, (*ends, *((0, 0),) * (x.ndim - 2))), None
-        first = jnp.argmax(mask, axis=1)
-        last = x.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-        extent = jnp.where(jnp.any(mask, axis=1), last - first + 1, 0)
+        first, end = (edge[:, None] for edge in edges(mask))
         left, right = self.width
-        place = jnp.arange(x.shape[1] + left + right)[None] - left
-        source = jnp.clip(place + first[:, None], 0, x.shape[1] - 1)
-        inside = (place >= 0) & (place < extent[:, None])
-        real = inside & jnp.take_along_axis(mask, source, axis=1)
-        added = (extent > 0)[:, None] & ~inside & (place < (extent + right)[:, None])
-        y = jnp.take_along_axis(ops.fill(x, mask)[0], _expand(source, x.ndim), axis=1)
-        return jnp.where(_expand(real, x.ndim), y, 0), real | added
-
-
-def _expand(a: Array, ndim: int) -> Array:
-    return a.reshape(a.shape + (1,) * (ndim - a.ndim))
+        place = jnp.arange(x.shape[1] + left + right, dtype=jnp.int32)[None] - left
+        inside = (place >= 0) & (place < end - first)
+        real = inside & gather(mask, place + first)
+        added = (first < end) & ~inside & (place < end - first + right)
+        y = gather(ops.fill(x, mask)[0], place + first)
+        return ops.fill(y, real)[0], real | added
 
 
 class FactorNoise(nnx.Module):

@@ -83,26 +83,23 @@ def check_carry(x: Array, weights: Weights, carry: Any, where: str) -> Any:
     if carry is None:
         return zero_carry(weights, x.shape[0], dtype)
     if not isinstance(weights, LSTM_WEIGHTS):
-        h = _check_state(carry, x, weights, where, "carry")
+        h = _check_state(carry, (x.shape[0], weights.w_h.shape[0]), where, "carry")
         return h.astype(common_dtype(dtype, h.dtype))
     if not isinstance(carry, tuple) or len(carry) != 2:
         raise TypeError(
             f"lstm: `carry` must be `LSTMCarry(h, c)` or a tuple `(h, c)`, got "
             f"{type(carry).__name__}."
         )
-    h = _check_state(carry[0], x, weights, where, "carry.h")
-    c = _check.array(carry[1], "carry.c", where)
-    _check.floating(c, where, "carry.c")
-    _check.shape(c, (x.shape[0], weights.w_h.shape[1] // 4), "[batch, hidden]", where, "carry.c")
+    h = _check_state(carry[0], (x.shape[0], weights.w_h.shape[0]), where, "carry.h")
+    c = _check_state(carry[1], (x.shape[0], weights.w_h.shape[1] // 4), where, "carry.c")
     dtype = common_dtype(dtype, h.dtype, c.dtype)
     return LSTMCarry(h.astype(dtype), c.astype(dtype))
 
 
-def _check_state(array: Any, x: Array, weights: Weights, where: str, name: str) -> Array:
+def _check_state(array: Any, shape: tuple[int, int], where: str, name: str) -> Array:
     array = _check.array(array, name, where)
     _check.floating(array, where, name)
-    expected = (x.shape[0], weights.w_h.shape[0])
-    _check.shape(array, expected, "[batch, hidden]", where, name)
+    _check.shape(array, shape, "[batch, hidden]", where, name)
     return array
 
 
