@@ -9,6 +9,7 @@ import pytest
 
 import jaxmask as jm
 from jaxmask import losses
+from tests.golden import make_torchaudio_rnnt as golden
 from tests.losses import log_softmax, poisoned
 
 # Frames and labels: padded right, left, with a hole, no label, no frame, full.
@@ -92,6 +93,23 @@ def test_transducer_loss_is_the_sum_over_every_alignment():
     row_mask = losses.rnnt_loss(LOGITS, FRAMES, IDS, LABELS)[1]
     np.testing.assert_array_equal(row_mask, FRAMES.any(axis=1))
     assert losses.rnnt_loss(LOGITS, None, IDS, None)[1] is None
+
+
+@jax.jit
+def transducer_of(logits, mask, ids, label_mask):
+    """Losses of all rows, and the gradient of their sum."""
+
+    def cost(logits):
+        return losses.rnnt_loss(logits, mask, ids, label_mask, blank_id=golden.BLANK)[0]
+
+    loss, pull = jax.vjp(cost, logits)
+    return {"loss": loss, "gradient": pull(jnp.ones_like(loss))[0]}
+
+
+def test_transducer_loss_is_torchaudio():
+    with np.load(golden.PATH) as stored:
+        for name, y in transducer_of(*golden.cases(0)).items():
+            np.testing.assert_allclose(y, stored[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_soft_dtw_is_the_soft_minimum_over_every_warping():
