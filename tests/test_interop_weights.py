@@ -8,6 +8,7 @@ from flax import nnx
 import jaxmask as jm
 from tests.golden.make_interop_torch import FEATURES, LENGTHS, PATH, rows
 from tests.rows import mask_of
+from tests.x64 import enable_x64
 
 GOLDEN = dict(np.load(PATH))
 TIME = max(LENGTHS)
@@ -131,6 +132,25 @@ def test_parameters_of_a_users_own_have_their_own_names():
     every = {f"model.{n}": a for n, a in (LINEAR | {"gain": np.ones(2, np.float32)}).items()}
     jm.interop.load_state_dict(model, every, names={"": "model", "scale": "model.gain"})
     assert model.scale[...].tolist() == [1.0, 1.0]
+
+
+def test_parameters_keep_their_dtype_and_what_is_rounded_is_named():
+    layer = nnx.Linear(3, 2, param_dtype="bfloat16", rngs=nnx.Rngs(0))
+    every = {"weight": np.full((2, 3), 1.001, np.float32), "bias": np.array([0.5, np.inf], "f4")}
+    with pytest.warns(jm.interop.InteropWarning, match=r"rounded: kernel\. Build"):
+        jm.interop.load_state_dict(layer, every)
+    assert layer.kernel[...].dtype == layer.bias[...].dtype == "bfloat16"
+    assert layer.kernel[0, 0] == np.float32(1)
+    assert layer.bias[...].tolist() == [0.5, np.inf]
+    jm.interop.load_state_dict(layer, every | {"weight": np.ones((2, 3), np.float32)})  # exact
+    with enable_x64(True):
+        wide = nnx.Linear(3, 2, param_dtype="float64", rngs=nnx.Rngs(0))
+        jm.interop.load_state_dict(wide, every)
+        assert wide.kernel[...].dtype == "float64"
+    counter = nnx.Module()
+    counter.weight = nnx.Param(np.zeros((2, 3), np.int32))
+    with pytest.raises(TypeError, match="`weight` from `weight`: the parameter holds int32"):
+        jm.interop.load_state_dict(counter, {"weight": every["weight"]})
 
 
 def test_importing_the_module_imports_no_other_library():

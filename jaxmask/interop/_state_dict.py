@@ -1,6 +1,7 @@
 """Weights by name, for a model that was written again by hand."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ from flax import nnx
 
 from jaxmask import _check
 from jaxmask.interop import _weights as weights
+from jaxmask.interop._plan import InteropWarning
 from jaxmask.interop._torch_weights import Make, entries_of, inside
 
 _WHERE = "load_state_dict"
@@ -68,6 +70,7 @@ def load_state_dict(
     Flax's norms, take the names that `torch.nn` gives to their weights, in its layouts:
     `nn.StackedRNN` those of an LSTM, GRU or RNN with several layers, `nn.Bidirectional` and each
     recurrent layer those of one. A parameter of your own takes the array of its own name, as it is.
+    Parameters keep their dtype: an `InteropWarning` names those that a narrower one rounds.
     All is checked first: where an error is raised, the model is as it was.
 
     Args:
@@ -83,7 +86,8 @@ def load_state_dict(
       A `Loaded`, which lists what was filled, what was not, and which names were not used.
 
     Raises:
-      TypeError: if `mapping` holds no arrays by name, or arrays in half precision.
+      TypeError: if `mapping` holds no arrays by name, or arrays in half precision, or if a
+        parameter is not floating point.
       ValueError: if an array has another shape; if `names` has a path that is not in the model; if
         `strict` and anything is left over.
 
@@ -119,9 +123,25 @@ def load_state_dict(
             "what the mapping calls each part, or pass `strict=False`.\n"
             f"{str(loaded).replace('Filled', 'Would fill', 1)}"
         )
+    rounded = [path for path, (old, array) in zip(filled, new, strict=True) if _rounds(old, array)]
+    if rounded:
+        warnings.warn(
+            f"{_WHERE}: the dtype of these parameters cannot hold all values of the arrays, which "
+            f"were rounded: {', '.join(rounded)}. Build the model with the dtype of the arrays, "
+            "such as `param_dtype=jnp.float32`, to keep them.",
+            InteropWarning,
+            stacklevel=2,
+        )
     for variable, array in new:
-        variable.set_value(jnp.asarray(array))
+        variable.set_value(jnp.asarray(array.astype(variable[...].dtype, copy=False)))
     return loaded
+
+
+@np.errstate(over="ignore")
+def _rounds(variable: nnx.Variable, array: np.ndarray) -> bool:
+    """Whether the dtype of a parameter changes a finite value."""
+    kept = array.astype(variable[...].dtype, copy=False).astype(array.dtype, copy=False)
+    return bool(np.any(np.isfinite(array) & (kept != array)))
 
 
 def _arrays(mapping: Any) -> dict[str, np.ndarray]:
@@ -185,4 +205,6 @@ def _made(make: Make, arrays: list[np.ndarray], variable: nnx.Variable, at: str)
     except ValueError as error:
         shapes = ", ".join(str(array.shape) for array in arrays)
         raise ValueError(f"{at}: arrays of shape {shapes} do not fit: {error}") from error
+    if not jnp.issubdtype(dtype := variable[...].dtype, jnp.floating):
+        raise TypeError(f"{at}: the parameter holds {dtype}, and weights are floating point.")
     return weights.checked(value, variable.shape, at)
