@@ -6,6 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
+import notebooks  # noqa: E402
 import pages  # noqa: E402
 import reference  # noqa: E402
 
@@ -23,7 +24,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["report.svg"]
-source_suffix = {".md": "myst-nb", ".rst": "restructuredtext"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
 default_role = "code"
 nitpicky = True  # every public name that a page or a docstring mentions must exist
 nitpick_ignore_regex = [("py:(class|data)", ".*")]  # annotations
@@ -41,6 +42,10 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]
 
 nb_execution_mode = "force"
+nb_execution_excludepatterns = [
+    f"notebooks/{name}.ipynb" for name in notebooks.SMALL if not notebooks.runs_here(name)
+]
+nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
@@ -55,12 +60,17 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_attr_annotations = False
+linkcheck_retries = 2
+linkcheck_timeout = 20
+linkcheck_anchors_ignore_for_url = ["https://github.com/.*"]  # made by scripts in the browser
+
 copybutton_exclude = ".linenos, .gp, .go"
 
 
 def setup(app):
-    """Write the reference, run the Python of the pages, and write `llms.txt`."""
+    """Write the reference and the notebooks, run the Python of the pages, and write `llms.txt`."""
     reference.write(DOCS / "api")
+    notebooks.write(DOCS / "notebooks")
     app.connect("source-read", pages.prepare)
     app.connect("autodoc-process-docstring", reference.to_rst, priority=400)
     app.connect("autodoc-process-signature", reference.signature_of_a_module)

@@ -10,6 +10,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"(?<!`)`jm((?:\.[A-Za-z]\w*)+)(?:\([^`<>]*\))?`(?!`)")
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)#]+)(?:#[^)]*)?\)")
+SCRIPT = re.compile(r"^\| `examples/(\w+)\.py`", re.MULTILINE)
 NOTEBOOK = f"""---
 file_format: mystnb
 kernelspec:
@@ -27,6 +28,8 @@ def prepare(app, name, source):
     if not (DOCS / f"{name}.md").exists():
         return
     text = outside_code(source[0], lambda prose: download(link_names(prose)))
+    if name == "examples":
+        text = with_notebooks(text)
     if BLOCK.search(text):
         text = NOTEBOOK + BLOCK.sub(r"```{code-cell}\n\1```", text)
     source[0] = text
@@ -55,6 +58,14 @@ def link_names(prose):
 def download(prose):
     """What lies outside of this folder becomes a file that the page offers."""
     return OUTSIDE.sub(r"{download}`\1 <../\2>`", prose)
+
+
+def with_notebooks(text):
+    """The table of scripts leads to their notebooks."""
+    names = SCRIPT.findall(text)
+    links = r"| {doc}`\1 <notebooks/\1>` ({download}`.ipynb <notebooks/\1.ipynb>`)"
+    listed = "\n".join(f"{name} <notebooks/{name}>" for name in names)
+    return SCRIPT.sub(links, text) + f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
 
 
 def enter_a_folder():

@@ -284,4 +284,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # What XLA compiles is kept there, so that the next start takes a fraction of the time.
     jax.config.update("jax_compilation_cache_dir", "runs/programs")
-    sys.exit(main())
+    if status := main():
+        sys.exit(status)

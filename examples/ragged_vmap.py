@@ -1,9 +1,12 @@
 """A plain Flax transformer for one sentence, trained on padded batches without changing it.
 
     python examples/ragged_vmap.py
+    python examples/ragged_vmap.py --small
 
 The task: given a row of numbers, predict at each step the largest number so far.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,7 @@ from flax import nnx
 
 import jaxmask as jm
 
-VOCABULARY, FEATURES, STEPS = 10, 32, 150
+VOCABULARY, FEATURES = 10, 32
 
 
 class Transformer(nnx.Module):
@@ -56,7 +59,12 @@ def train(model: Transformer, optimizer: nnx.Optimizer, ids: jax.Array, mask: ja
     return value
 
 
-def main(steps: int = STEPS) -> float:
+def main() -> float:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--small", action="store_true", help="a few steps")
+    options = parser.parse_args()
+    steps = 2 if options.small else options.steps
     draw, model = np.random.default_rng(0), Transformer(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)
     ids, mask = draw_batch(draw)

@@ -1,6 +1,7 @@
 """Who speaks when? A convolution, a BiLSTM and a conditional random field on ragged recordings.
 
     python -m pip install -e ".[examples,speakers]" && python examples/tag_speakers.py
+    python examples/tag_speakers.py --small
 
 JapaneseVowels holds 640 utterances of nine speakers, 7 to 29 steps of 12 cepstral coefficients
 each. Here utterances are joined into conversations of two to six turns, and the model predicts who
@@ -9,7 +10,6 @@ Conversations differ in length, and nothing below depends on how much padding th
 """
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _recordings import COEFFICIENTS, SPEAKERS, read_utterances
 from flax import nnx
 from rich.progress import track
 
 import jaxmask as jm
 
-COEFFICIENTS, SPEAKERS = 12, 9
 MOST_TURNS, BATCH = 6, 32
 
 
@@ -36,20 +36,6 @@ class Conversations(NamedTuple):
 
 
 # --------------------------------------------------------------------------------------- data
-
-
-def read_utterances(part: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """`TRAIN` or `TEST`: utterances `[time, 12]`, ragged, and the speaker of each."""
-    # Only the data are needed, and importing the package would take seconds.
-    spec = importlib.util.find_spec("aeon")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit('The recordings are not here: python -m pip install -e ".[speakers]"')
-    folder = Path(spec.submodule_search_locations[0]) / "datasets/data/JapaneseVowels"
-    text = (folder / f"JapaneseVowels_{part}.ts").read_text()
-    lines = text.split("@data", 1)[1].split()
-    rows = [line.split(":") for line in lines]
-    utterances = [np.array([d.split(",") for d in row[:-1]], np.float32).T for row in rows]
-    return utterances, np.array([int(row[-1]) for row in rows], np.int32) - 1
 
 
 def converse(
@@ -163,7 +149,10 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/tag_speakers"))
+    parser.add_argument("--small", action="store_true", help="a few steps of a small model")
     options = parser.parse_args()
+    if options.small:
+        options.steps, options.hidden = 2, 8
     options.out.mkdir(parents=True, exist_ok=True)
 
     draw = np.random.default_rng(options.seed)

@@ -1,6 +1,7 @@
 """An encoder-decoder transformer from letters to phonemes, ragged on both sides.
 
     python -m pip install -e ".[examples]" && python examples/transformer.py
+    python examples/transformer.py --small
 
 Words of 1 to 28 letters go in, pronunciations of the CMU Pronouncing Dictionary come out, decoded
 one phoneme at a time with a cache. The encoder gets the letters' mask, the decoder its own and the
@@ -165,7 +166,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
     spread = "shard the parameters over devices instead of replicating them"
     parser.add_argument("--spread", action="store_true", help=spread)
+    parser.add_argument("--small", action="store_true", help="a few steps of a small model")
     options = parser.parse_args()
+    if options.small:
+        options.steps, options.features, options.layers, options.words = 2, 8, 1, 300
     options.out.mkdir(parents=True, exist_ok=True)
 
     parts = split(read_dictionary(), options.words)
