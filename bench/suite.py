@@ -18,7 +18,7 @@ from bench import store, tables
 NAMES = (
     *("models", "attention", "recurrent", "growth", "goals", "calibrate", "unroll"),
     *("ragged", "overhead", "streaming", "serve", "devices"),
-    *("train", "packing", "padding", "gaps", "compiling"),
+    *("train", "packing", "padding", "gaps", "compiling", "checking"),
 )
 
 

@@ -285,7 +285,7 @@ def test_the_names_of_operations_are_known_to_jax():
         | barriers.SUMS
         | set(barriers.CONTROL)
     )
-    here = {"optimization_barrier", "split"}  # not exported
+    here = {"optimization_barrier", "split", "stack", "custom_vmap_call"}  # not exported
     elsewhere = {"pjit", "checkpoint", "remat2"}  # one name for each release
     assert listed - known - here - elsewhere == set()
 

@@ -27,14 +27,14 @@ Known: TypeAlias = tuple[Any, bool]  # a value, and whether it holds integers on
 # Calls are inlined. Other primitives that hold a program (a reduction, a sort, a kernel) run as
 # they are: there can be no barrier inside.
 CALLS = frozenset({
-    "call", "checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit",
-    "remat2",
+    "call", "checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call",
+    "jit", "pjit", "remat2",
 })  # fmt: skip
 # These move entries and compute nothing.
 MOVING = frozenset({
     "broadcast_in_dim", "concatenate", "copy", "device_put", "dynamic_slice",
     "dynamic_update_slice", "gather", "iota", "optimization_barrier", "pad", "reshape", "rev",
-    "slice", "split", "squeeze", "stop_gradient", "transpose",
+    "slice", "split", "squeeze", "stack", "stop_gradient", "transpose",
 })  # fmt: skip
 # These do not round; `convert_element_type` does if the new type is less precise than the old.
 EXACT = frozenset({
@@ -49,6 +49,7 @@ RING = frozenset({
     "add", "add_any", "conv_general_dilated", "cumsum", "dot_general", "integer_pow", "mul",
     "reduce_sum", "reduce_window_sum", "scatter-add", "square", "sub",
 })  # fmt: skip
+WHOLE = MOVING | EXACT | RING
 SUMS = frozenset({
     "conv_general_dilated", "cumlogsumexp", "cumprod", "cumsum", "dot_general", "fft",
     "reduce_prod", "reduce_sum", "reduce_window_sum", "scatter-add",
@@ -88,18 +89,16 @@ class Run:
             return _literal(atom) if hasattr(atom, "val") else known[atom]
 
         for equation in jaxpr.eqns:
-            with equation.ctx.manager:
-                results = self._equation(equation, [read(atom) for atom in equation.invars])
+            results = self._equation(equation, [read(atom) for atom in equation.invars])
             known.update(zip(equation.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def _equation(self, equation: Any, known: list[Known]) -> list[Known]:
         name, params = equation.primitive.name, equation.params
         if name in CALLS:
-            inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
-            return self.run(inner, known)
+            return self.run(inside(params), known)
         values = [value for value, _ in known]
-        whole = name in MOVING | EXACT | RING and all(whole for _, whole in known)
+        whole = name in WHOLE and all(whole for _, whole in known)
         if name in SUMS and not whole:  # their partial sums round too
             values = [self._rounded(value) for value in values]
         if name in CONTROL:
@@ -120,7 +119,9 @@ class Run:
         return bind(equation, values)
 
     def _rounded(self, x: Any) -> Any:
-        if not is_inexact(x) or (name := jnp.finfo(x.dtype).dtype.name) not in self._factors:
+        if not self._factors or not is_inexact(x):
+            return x
+        if (name := _name_of(x.dtype)) not in self._factors:
             return x
         if jnp.iscomplexobj(x):
             return self._rounded(x.real) + 1j * self._rounded(x.imag)
@@ -131,8 +132,14 @@ def bind(equation: Any, values: list[Any]) -> list[Any]:
     """The results of an equation, without what is inside of it."""
     bound = equation.primitive.get_bind_params(equation.params)
     functions, bound = bound if isinstance(bound, tuple) else ((), bound)
-    results = equation.primitive.bind(*functions, *values, **bound)
+    with equation.ctx.manager:
+        results = equation.primitive.bind(*functions, *values, **bound)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+def inside(params: dict[str, Any]) -> Any:
+    """The program that a call holds."""
+    return next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if k in params)
 
 
 def compiler_options() -> dict[str, Any] | None:
@@ -142,7 +149,17 @@ def compiler_options() -> dict[str, Any] | None:
 
 def is_inexact(x: Any) -> bool:
     """Whether an array holds floating point or complex numbers."""
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    return _is_inexact_type(x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
+
+
+@functools.cache
+def _is_inexact_type(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+@functools.cache
+def _name_of(dtype: Any) -> str:
+    return str(jnp.finfo(dtype).dtype.name)
 
 
 def _literal(atom: Any) -> Known:
@@ -181,7 +198,7 @@ Closed = Callable[..., list[Any]]
 
 
 def _scan(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
-    consts, carry, xs = _split(values, params["num_consts"], params["num_carry"])
+    consts, carry, xs = split(values, params["num_consts"], params["num_carry"])
 
     def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
         results = run(params["jaxpr"], *consts, *carry, *x)
@@ -193,7 +210,7 @@ def _scan(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
 
 
 def _while(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
-    conditions, consts, carry = _split(values, params["cond_nconsts"], params["body_nconsts"])
+    conditions, consts, carry = split(values, params["cond_nconsts"], params["body_nconsts"])
     return jax.lax.while_loop(
         lambda carry: run(params["cond_jaxpr"], *conditions, *carry)[0],
         lambda carry: run(params["body_jaxpr"], *consts, *carry),
@@ -209,7 +226,8 @@ def _cond(run: Closed, params: dict[str, Any], values: list[Any]) -> list[Any]:
 CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
 
 
-def _split(values: list[Any], first: int, second: int) -> tuple[list[Any], list[Any], list[Any]]:
+def split(values: list[Any], first: int, second: int) -> tuple[list[Any], list[Any], list[Any]]:
+    """The values before `first`, the `second` after them, and the others."""
     return values[:first], values[first : first + second], values[first + second :]
 
 

@@ -178,7 +178,8 @@ class Checker:
             for c in proof.claims
             if c.verdict != "proved" or c.assumed == "finite"
         }
-        self.undecided_at_first |= len(self.judged) == 1 and bool(found)
+        undecided = any(claim.verdict != "proved" for claim in found.values())
+        self.undecided_at_first |= len(self.judged) == 1 and undecided
         return found
 
     def _note_undecided(self, claims: dict[tuple[str, str], ClaimReport]) -> None:

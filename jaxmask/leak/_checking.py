@@ -48,6 +48,9 @@ def check(
     whole, as XLA optimises it by default (on CPU without LLVM's optimisations, which do not change
     what is computed), and, at the smallest shape with padding, operation by operation.
 
+    What was traced, compiled and proved is kept for the last eight functions. A later check of the
+    same object traces it once and takes what is kept if the program is the same as before.
+
     At the same shape results must agree bit for bit. Between shapes each entry may differ by
 
         4 * spread + 4 ε |entry|

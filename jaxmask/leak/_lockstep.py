@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask.leak._barriers import CALLS
+from jaxmask.leak._barriers import CALLS, inside
 from jaxmask.leak._outputs import is_inexact
 from jaxmask.leak._proof.causes import Causes, Place
 from jaxmask.leak._proof.domain import Value, concrete, tainted
@@ -163,8 +163,7 @@ class Lockstep:
             machine.causes.calls.append(equation)  # type: ignore[union-attr]
         try:
             if name in CALLS:
-                keys = [k for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in one.params]
-                return self._closed(one.params[keys[0]], other.params[keys[0]], operands)
+                return self._closed(inside(one.params), inside(other.params), operands)
             return self._operation(one, other, operands)
         finally:
             for machine in self._machines:

@@ -49,8 +49,7 @@ class Program:
 
     def __init__(self, subject: Subject, proofs: Proofs):
         self.subject, self.proofs = subject, proofs
-        self._proved: dict[int, Stepwise] = {}
-        self._traces: dict[Any, tuple[Stepwise, Any]] = {}
+        proofs.renew()
         self.slots = self.trace(subject.x.arrays, subject.marks)
         self.by_row, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
         self.why_no_gradients = proofs.why_no_gradients(subject.x.arrays, subject.marks)
@@ -87,7 +86,8 @@ class Program:
     def _values_alone(self, layout: Layout, x: list[np.ndarray], seed: int) -> Result:
         """By the program that is proved, so that it need not be traced again."""
         traced = self.proofs.values(x, layout.marks)
-        stepwise = self._proved.setdefault(id(traced), Stepwise(traced.closed))
+        key = "values, to be run", id(traced)
+        stepwise = self.proofs.kept.once(key, lambda: Stepwise(traced.closed))
         results = stepwise(factors(seed), *self.subject.params.arrays, *x, layout.marks)
         masks, found = iter(results[len(traced.slots) :]), []
         for slot, array in zip(traced.slots, results, strict=False):
@@ -103,11 +103,13 @@ class Program:
 
     def _stepwise(self, seed: int, args: Any) -> Any:
         leaves = jax.tree.leaves(args)
-        key = tuple(np.shape(leaf) for leaf in leaves)
-        if key not in self._traces:
+
+        def traced() -> tuple[Stepwise, Any]:
             closed, shapes = jax.make_jaxpr(self._program, return_shape=True)(*args)
-            self._traces[key] = Stepwise(closed), jax.tree.structure(shapes)
-        stepwise, structure = self._traces[key]
+            return Stepwise(closed), jax.tree.structure(shapes)
+
+        key = "to be run", tuple(np.shape(leaf) for leaf in leaves)
+        stepwise, structure = self.proofs.kept.once(key, traced)
         return jax.tree.unflatten(structure, stepwise(factors(seed), *leaves))
 
     def _values(

@@ -1,10 +1,8 @@
 """`leak.prove`: trace, interpret, convict what is refused, and say who is to blame."""
 
-import functools
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxmask import _check
@@ -14,6 +12,7 @@ from jaxmask.leak._proof.blame import causes_of
 from jaxmask.leak._proof.causes import Causes
 from jaxmask.leak._proof.inputs import WHERE, Inputs, make_inputs
 from jaxmask.leak._proof.interpret import Machine
+from jaxmask.leak._proof.kept import Kept, is_same, kept_of
 from jaxmask.leak._proof.proof import ClaimReport, Proof
 from jaxmask.leak._proof.questions import QUESTIONS, Question
 from jaxmask.leak._proof.tracing import Traced, trace_gradients, trace_values
@@ -87,7 +86,9 @@ def prove(
     question = QUESTIONS[of](inputs, of=of, of_gradients=of != "time")
     _refuse_empty(question)
     finite = (assume or ("strict" if of == "padding" else "finite")) == "finite"
-    return _Prover(inputs, question, _Programs(inputs), finite=finite, witness=witness).proof()
+    return _Prover(
+        inputs, question, _Programs(inputs, Kept()), finite=finite, witness=witness
+    ).proof()
 
 
 class Proofs:
@@ -95,11 +96,22 @@ class Proofs:
 
     Attributes:
       inputs: the function with its arguments as they were given.
+      kept: what is known of the function, also from checks before.
     """
 
     def __init__(self, fn: Any, x: PyTree, mask: Any, params: PyTree, where: str):
         self.inputs = make_inputs(fn, x, mask, params, where)
-        self._programs: dict[Any, _Programs] = {}
+        self.kept = kept_of(fn)
+        self._is_same = False
+
+    def renew(self) -> None:
+        """Forget what is kept, unless the function still gives the program that it gave before."""
+        before = self.kept.get(("values", _signature(self.inputs)))
+        self._is_same = before is not None and is_same(
+            before.closed, trace_values(self.inputs).closed
+        )
+        if not self._is_same:
+            self.kept.clear()
 
     def at(self, x: list[np.ndarray], marks: np.ndarray) -> Inputs:
         """The function with other arguments."""
@@ -117,24 +129,21 @@ class Proofs:
 
     def varies(self, x: list[np.ndarray], marks: np.ndarray) -> bool:
         """Whether tracing the function once more gives another program."""
-        once, again = self.values(x, marks).closed, trace_values(self.at(x, marks)).closed
-        if str(once.jaxpr) != str(again.jaxpr) or len(once.consts) != len(again.consts):
-            return True
-        pairs = zip(once.consts, again.consts, strict=True)
-        return not all(a is b or _equal(a, b) for a, b in pairs)
+        if self._is_same:
+            return False
+        return not is_same(self.values(x, marks).closed, trace_values(self.at(x, marks)).closed)
 
     def of(self, x: list[np.ndarray], marks: np.ndarray) -> Proof:
         """The proof that padding is ignored."""
         inputs = self.at(x, marks)
         question = QUESTIONS["padding"](inputs)
         _refuse_empty(question)
-        return _Prover(inputs, question, self._traced(x, marks)).proof()
+        key = "proof", _signature(inputs), marks.tobytes()
+        programs = self._traced(x, marks)
+        return self.kept.once(key, lambda: _Prover(inputs, question, programs).proof())
 
     def _traced(self, x: list[np.ndarray], marks: np.ndarray) -> "_Programs":
-        key = tuple(array.shape for array in (*x, marks))
-        if key not in self._programs:
-            self._programs[key] = _Programs(self.at(x, marks))
-        return self._programs[key]
+        return _Programs(self.at(x, marks), self.kept)
 
 
 def assert_causal(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> None:
@@ -197,12 +206,14 @@ def _refuse_empty(question: Question) -> None:
 class _Programs:
     """The programs of the values and of the gradients at one shape."""
 
-    def __init__(self, inputs: Inputs):
-        self.inputs, self.values = inputs, trace_values(inputs)
+    def __init__(self, inputs: Inputs, kept: Kept):
+        self.inputs, self.kept, self._key = inputs, kept, _signature(inputs)
+        self.values = kept.once(("values", self._key), lambda: trace_values(inputs))
 
-    @functools.cached_property
+    @property
     def gradients(self) -> Traced | str:
-        return trace_gradients(self.inputs, self.values)
+        key = "gradients", self._key
+        return self.kept.once(key, lambda: trace_gradients(self.inputs, self.values))
 
 
 class _Prover:
@@ -345,7 +356,9 @@ def _shapes(inputs: Inputs) -> str:
     return f"{x} with {real} {'rows' if masks[0].ndim == 1 else 'steps'} real"
 
 
-def _equal(a: Any, b: Any) -> bool:
-    if jax.dtypes.issubdtype(jax.dtypes.result_type(a), jax.dtypes.prng_key):
-        a, b = (jax.random.key_data(key) for key in (a, b))
-    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+def _signature(inputs: Inputs) -> Any:
+    """All of the arguments but the numbers in them."""
+    masks = inputs.masks
+    arrays = (*inputs.x.arrays, *inputs.params.arrays, *masks.marks)
+    names = (*inputs.x.names, *inputs.params.names)
+    return names, tuple((a.shape, a.dtype) for a in arrays), tuple(masks.max_segments)
