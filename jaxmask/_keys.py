@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,19 @@ import numpy as np
 
 from jaxmask import _check, _mask_ops, masks
 from jaxmask._types import Array, ArrayLike, Mask, Segments
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SequenceIds:
+    """The ids of rows that were packed into others, in the place of `row_ids`.
+
+    Attributes:
+      ids: `[packed rows, sequences, n]`, as `ids_of_rows` has them of one row.
+    """
+
+    ids: Array
+
 
 # Who requires row ids, because it runs groups of rows in which an index names no row.
 _requiring: contextvars.ContextVar[str] = contextvars.ContextVar("requiring", default="")
@@ -28,11 +42,16 @@ def ids_required(where: str) -> Iterator[None]:
 
 def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None) -> Array:
     """One key for each row, `[batch]`, by its id."""
-    ids = ids_of_rows(x, where, row_ids)
-    keys = jnp.broadcast_to(_one_key(key, where), x.shape[:1])
-    for column in range(ids.shape[1]):
-        keys = jax.vmap(jax.random.fold_in)(keys, ids[:, column])
-    return keys
+    return _folded(key, ids_of_rows(x, where, row_ids), where)
+
+
+def _folded(key: Array, ids: Array, where: str) -> Array:
+    """The key by each of the last axis of `ids` in turn."""
+    *leading, columns = ids.shape
+    keys = jnp.broadcast_to(_one_key(key, where), math.prod(leading))
+    for column in range(columns):
+        keys = jax.vmap(jax.random.fold_in)(keys, ids[..., column].reshape(-1))
+    return keys.reshape(leading)
 
 
 def _one_key(key: Array, where: str) -> Array:
@@ -54,6 +73,11 @@ def ids_of_rows(x: Array, where: str, row_ids: ArrayLike | None = None) -> Array
             f"{where}: inside `{_requiring.get()}` noise needs `row_ids`, since a group of rows "
             "has no index in the batch. Let the function take them, `def f(x, mask, row_ids)`, "
             "and pass them on."
+        )
+    if isinstance(row_ids, SequenceIds):
+        raise ValueError(
+            f"{where}: its noise is drawn for each row, and these rows hold several sequences "
+            "packed by `skip_padding`. Leave `pack` False there."
         )
     rows = jnp.arange(x.shape[0]) if row_ids is None else _check.array(row_ids, "row_ids", where)
     if not jnp.issubdtype(rows.dtype, jnp.integer):
@@ -91,6 +115,9 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
       True
     """
     x, mask = _check.pair(x, mask, "step_keys")
+    if isinstance(row_ids, SequenceIds) and isinstance(mask, Segments):
+        keys = at_steps(sequence_keys(key, x, mask, "step_keys", row_ids), mask)
+        return jax.vmap(jax.vmap(jax.random.fold_in))(keys, masks.positions(mask))
     keys = row_keys(key, x, "step_keys", row_ids)
     if (x.ndim < 3) if mask is None else (mask.ndim == 1):
         return keys
@@ -102,6 +129,8 @@ def sequence_keys(
     key: Array, x: Array, mask: Mask, where: str, row_ids: ArrayLike | None = None
 ) -> Array:
     """One key for each sequence: `[batch, 1]`, or `[batch, max_segments]` for packed rows."""
+    if isinstance(row_ids, SequenceIds) and isinstance(mask, Segments):
+        return _folded(key, row_ids.ids, where)
     keys = row_keys(key, x, where, row_ids)
     if not isinstance(mask, Segments):
         return keys[:, None]

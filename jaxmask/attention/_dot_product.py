@@ -77,8 +77,8 @@ def attend(
         compare; the rank of each real step in its row, or its segment, where None.
       kv_positions: `[batch, key]`, the same of the keys.
       dropout_rate: static, of attention weights, from 0 to below 1; needs `key`.
-      key: a JAX random key. Noise is keyed by row, head and the ranks of query and key among the
-        real steps, so padding changes none of it.
+      key: a JAX random key. Noise is keyed by row, head, the rank of the query among the real steps
+        of its row and that of the key in its sequence, so padding changes none of it.
       row_ids: `[batch]`, integer: what keys the noise of each row; its batch index where None.
       return_weights: return the softmax as well, as it is before dropout.
       method: how, never what. `"reference"` is an einsum over all pairs. `"blocks"` takes blocks of

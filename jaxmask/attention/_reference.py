@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Shaped, UInt32
 
-from jaxmask import _mask_ops, masks
+from jaxmask import masks
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, Mask, Segments, Window, promotion_allowed
 from jaxmask.attention._choice import Choice
@@ -170,9 +170,14 @@ def _kept(
     setting: Setting, noise: Array, k: Array, kv_mask: Mask, heads: int
 ) -> Bool[Array, "batch heads query key"]:
     """The weights that dropout keeps."""
-    key_ranks = masks.positions(_mask_ops.real_steps(kv_mask, k.shape[:2]))
-    kept = jax.vmap(lambda noise, ranks: kept_pairs(setting, noise, ranks, heads))(noise, key_ranks)
+    of_keys = key_ranks(k, kv_mask)
+    kept = jax.vmap(lambda noise, ranks: kept_pairs(setting, noise, ranks, heads))(noise, of_keys)
     return jnp.moveaxis(kept, -1, 1)
+
+
+def key_ranks(k: Array, kv_mask: Mask) -> Int[Array, "batch key"]:
+    """The rank of each key among the real steps of its sequence."""
+    return masks.positions(jnp.ones(k.shape[:2], bool) if kv_mask is None else kv_mask)
 
 
 def kept_pairs(

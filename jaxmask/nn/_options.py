@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import errors, nnx
 
 from jaxmask import _check
+from jaxmask._keys import SequenceIds
 from jaxmask._types import Array, ArrayLike
 from jaxmask.nn._base import M, MaskedModule
 
@@ -103,9 +104,12 @@ def taken(f: Callable[..., Any], given: Given) -> dict[str, Any]:
     parameters = _parameters(f) if given else {}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return named(f, given)
-    if isinstance(getattr(f, "__self__", f), MaskedModule) or jnp.ndim(given.get("row_ids", 0)) < 2:
+    ids = given.get("row_ids", 0)
+    if isinstance(getattr(f, "__self__", f), MaskedModule) or not (
+        isinstance(ids, SequenceIds) or jnp.ndim(ids) > 1
+    ):
         return dict(given)
-    # `TimeDistributed` adds such row ids, which the `**` of a foreign layer may not accept.
+    # `TimeDistributed` and packing make such row ids, which a foreign `**` may not accept.
     return {name: value for name, value in given.items() if name != "row_ids"}
 
 

@@ -34,6 +34,7 @@ class SkipPadding(Wrapper):
       lengths: as in `jm.skip_padding`.
       groups: as in `jm.skip_padding`.
       compact: as in `jm.skip_padding`.
+      pack: as in `jm.skip_padding`; with it the layer gets `Segments`.
 
     Raises:
       TypeError, ValueError: if `lengths` or `groups` do not fit.
@@ -58,11 +59,14 @@ class SkipPadding(Wrapper):
         lengths: int | Sequence[int] = 3,
         groups: int | None = None,
         compact: bool = False,
+        pack: bool | int = False,
     ):
         self.layer = layer
-        checked = skip.SkipPadding(layer, lengths=lengths, groups=groups, compact=compact)
+        checked = skip.SkipPadding(
+            layer, lengths=lengths, groups=groups, compact=compact, pack=pack
+        )
         self.lengths, self.groups = checked.lengths, checked.groups
-        self.compact = compact
+        self.compact, self.pack = compact, checked.pack
 
     @property
     def per_step(self) -> bool:  # type: ignore[override]
@@ -79,7 +83,7 @@ class SkipPadding(Wrapper):
         # Not `explain`: `nnx.tabulate` wraps public methods, and cannot return a `Plan`.
         if not self._skipping(model.layer, ()).explain(x, mask).lengths:
             return join.call(model.layer, x, mask, at=WHERE, given=given)
-        kinds = {"row_ids": "row", "resets": "step"}
+        kinds = {"row_ids": "row_ids", "resets": "step"}
         moving = {name: value for name, value in given.items() if name in kinds}
         first = jax.tree.leaves(x)[0]
         moving["row_ids"] = _keys.ids_of_rows(first, WHERE, given.get("row_ids"))
@@ -111,9 +115,8 @@ class SkipPadding(Wrapper):
         return self._skipping(f, ()).check(x, mask, tolerance=tolerance)
 
     def _skipping(self, f: Callable[..., Any], rest: tuple[str, ...]) -> skip.SkipPadding:
-        return skip.SkipPadding(
-            f, lengths=self.lengths, groups=self.groups, rest=rest, compact=self.compact
-        )
+        options: dict[str, Any] = {"lengths": self.lengths, "groups": self.groups}
+        return skip.SkipPadding(f, rest=rest, compact=self.compact, pack=self.pack, **options)
 
 
 class _Function:
@@ -134,9 +137,11 @@ class _Function:
         before = variables(node)
         pair = join.call(layer, x, mask, at=WHERE, given=given)
         refuse_changes(before, node, WHERE, "group of rows")
-        rows = jax.tree.leaves(x)[0].shape[:1]
+        rows = len(jax.tree.leaves(x)[0])
+        if isinstance(given.get("row_ids"), _keys.SequenceIds):  # packed: one for each sequence
+            rows *= mask.max_segments  # type: ignore[union-attr]
         counts = nnx.state(node, nnx.RngCount)
-        return jax.tree.map(lambda c: jnp.broadcast_to(c, (*rows, *c.shape)), counts), pair
+        return jax.tree.map(lambda c: jnp.broadcast_to(c, (rows, *c.shape)), counts), pair
 
 
 skip.SkipPadding.adapters[nnx.Module] = SkipPadding

@@ -1,10 +1,10 @@
-"""`skip_padding`: run a masked function at the lengths that its rows really have.
+"""`skip_padding`: run a masked function at the cost of its real steps.
 
     g = jm.skip_padding(f)
     y, y_mask = g(x, mask)  # equals f(x, mask)
 
 Rows are sorted by length and cut into groups, and each group runs at the shortest of a few static
-lengths that holds it.
+lengths that holds it. Or, with `pack`, rows are packed into fewer, and only these run.
 """
 
 from jaxmask._report import Report

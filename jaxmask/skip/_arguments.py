@@ -13,7 +13,7 @@ from jaxmask import _check, _keys
 from jaxmask._types import Array, PyTree, Segments, StepMask
 from jaxmask.skip._plan import WHERE
 
-KINDS = ("shared", "row", "step")
+KINDS = ("shared", "row", "step", "row_ids")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Call:
     Attributes:
       tree: the structure of the arguments.
       leaves: all leaves; those that move are replaced on `rebuild`.
-      kinds: of each leaf, "step", "row", "shared", or "weight": shared, traced and floating.
+      kinds: of each leaf, one of `KINDS`, or "weight": shared, traced and floating.
       mask_at: the place of the mask among the arrays by step.
       names_row_ids: whether the function takes the index of each row as `row_ids`.
     """
@@ -38,18 +38,19 @@ class Call:
         """The arrays by step `[batch, time, ...]`, those by row `[batch, ...]`, and the weights."""
         found: dict[str, list[Array]] = {"step": [], "row": [], "weight": [], "shared": []}
         for leaf, kind in zip(self.leaves, self.kinds, strict=True):
-            found[kind].append(leaf)
+            found["row" if kind == "row_ids" else kind].append(leaf)
         if self.names_row_ids:
             found["row"].append(row_ids(found["step"][0]))
         return Arrays(found["step"], found["row"], found["weight"], [])
 
     def rebuild(self, arrays: "Arrays") -> tuple[tuple, dict]:
-        """Positional and keyword arguments of the function, with other arrays."""
+        """Positional and keyword arguments of the function, with others in the place of arrays."""
         sources = {
             "step": iter(arrays.steps),
             "row": iter(arrays.rows),
             "weight": iter(arrays.weights),
         }
+        sources["row_ids"] = sources["row"]
         leaves = [
             leaf if kind == "shared" else next(sources[kind])
             for leaf, kind in zip(self.leaves, self.kinds, strict=True)
@@ -65,6 +66,13 @@ class Arrays(NamedTuple):
     rows: list[Any]
     weights: list[Any]
     captured: list[Any]
+
+    def packed(self, mask_at: int, sequences: int) -> "Arrays":
+        """With the types that packed rows have: `Segments`, and ids of sequences."""
+        steps = list(self.steps)
+        steps[mask_at] = Segments(steps[mask_at], sequences)
+        ids = [a if a.ndim > 2 else a[..., None] for a in self.rows]
+        return self._replace(steps=steps, rows=[_keys.SequenceIds(a) for a in ids])
 
     def real(self, mask_at: int) -> StepMask:
         """Where steps are real: by a boolean mask, or by the ids of `Segments`."""
@@ -87,7 +95,7 @@ def read(f: Callable, x: Any, mask: Any, rest: Sequence[Any], kinds: Any) -> Cal
         _, mask = _check.pair(leaf, mask, WHERE, over_time=True)
     size = mask.shape
     for position, (value, kind) in enumerate(zip(rest, of_rest, strict=True), 2):
-        axes = {"step": size, "row": size[:1], "shared": ()}[kind]
+        axes = {"step": size, "shared": ()}.get(kind, size[:1])
         for leaf in jax.tree.leaves(value) if axes else ():
             array = _check.array(leaf, f"argument {position}", WHERE)
             if array.shape[: len(axes)] != axes:

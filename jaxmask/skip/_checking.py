@@ -22,7 +22,10 @@ def compare(skip: Any, call: Call | None, plan: Plan, tolerance: float) -> Repor
         text = f"{WHERE}({name}).check: `f` runs as it is: {plan.reason}."
         return Report(name, (), (), (plan.reason,), text=text)
     findings: list[str] = []
-    calls = {"the batch as given": call, f"rows cut to {plan.lengths}": _shortened(call, plan)}
+    lengths = plan.lengths
+    if plan.sequences:  # several of these fit into a packed row
+        lengths = tuple(sorted({-(-lengths[-1] // n) for n in (1, 2, 4)}))
+    calls = {"the batch as given": call, f"rows cut to {lengths}": _shortened(call, lengths)}
     for tried, changed in calls.items():
         try:
             findings += _differences(skip, changed, tried, tolerance)
@@ -30,16 +33,17 @@ def compare(skip: Any, call: Call | None, plan: Plan, tolerance: float) -> Repor
             findings.append(f"{type(error).__name__} with {tried}: {error}")
     verdict = "it differs from `f`" if findings else "equal to `f`"
     lines = [f"{WHERE}({name}).check: {verdict}.", *(f"- {finding}" for finding in findings)]
-    lines.append(f"Compared with {' and '.join(calls)}, in groups of {plan.rows} rows.")
+    of = "packed rows at once" if plan.sequences else "rows in a group"
+    lines.append(f"Compared with {' and '.join(calls)}, {plan.rows} {of}.")
     return Report(name, tuple(findings), tuple(calls), text="\n".join(lines))
 
 
-def _shortened(call: Call, plan: Plan) -> Call:
+def _shortened(call: Call, lengths: tuple[int, ...]) -> Call:
     """The same batch with fewer real steps: as many rows for each length as there are."""
     arrays = call.arrays()
     mask = arrays.steps[call.mask_at]
     batch, time = mask.shape
-    limit = np.array(plan.lengths)[np.arange(batch) * len(plan.lengths) // batch]
+    limit = np.array(lengths)[np.arange(batch) * len(lengths) // batch]
     arrays.steps[call.mask_at] = jnp.where(
         np.arange(time) < limit[:, None], mask, jnp.zeros_like(mask)
     )

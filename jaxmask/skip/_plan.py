@@ -1,4 +1,4 @@
-"""How a batch is cut: the static lengths, and the groups of rows."""
+"""How a batch is cut: the static lengths, and the groups of rows or of packed rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ WHERE = "skip_padding"
 LENGTHS, LEAST_LENGTH = 3, 16  # every length is one more program to compile
 GROUPS, LEAST_ROWS = 8, 4  # a product of fewer rows leaves a CPU idle
 GROUPS_ACCELERATOR = 4  # a branch waits for the host there
+SEQUENCES = 8  # in a packed row; pools and convolutions have a place for each
+STEPS = 512  # of packed rows that run at once: more of them round up further
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,10 @@ class Plan:
       lengths: the static lengths that groups of rows run at; the last is the time axis itself.
         Empty where `f` runs on the batch as it is.
       groups: number of groups that the sorted rows are cut into.
-      rows: rows of a group; the last places of the shortest group are filled with empty rows.
+      rows: rows of a group; the last places of the shortest group are filled with empty rows. Of
+        packed rows, how many run at once.
       reason: why.
+      sequences: the most rows that are packed into one; 0 where rows are not packed.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -39,6 +43,7 @@ class Plan:
     groups: int
     rows: int
     reason: str
+    sequences: int = 0
 
 
 def as_it_is(reason: str) -> Plan:
@@ -46,7 +51,7 @@ def as_it_is(reason: str) -> Plan:
     return Plan((), 1, 0, reason)
 
 
-def make(mask: Any, lengths: Any, groups: int | None) -> Plan:
+def make(mask: Any, lengths: Any, groups: int | None, pack: bool | int = False) -> Plan:
     """The plan for a batch with this mask, `[batch, time]`, or None."""
     if mask is None:
         return as_it_is("without a mask there is nothing to skip")
@@ -54,16 +59,31 @@ def make(mask: Any, lengths: Any, groups: int | None) -> Plan:
     batch, time = mask.shape
     if not (isinstance(batch, int) and isinstance(time, int)):
         return as_it_is("a dimension is symbolic, so no length is known")
-    sizes = static_lengths(lengths, time) if batch and time else ()
-    if len(sizes) < 2:
+    if pack and isinstance(mask, Segments):
+        raise _check.MaskError(
+            f"{WHERE}: `pack` is for rows with a boolean mask; these are packed already, by "
+            "`Segments`. Leave it False."
+        )
+    if pack and (batch < 2 or not time):
+        return as_it_is("there is nothing to pack")
+    sizes = (time,) if pack else static_lengths(lengths, time) if batch and time else ()
+    if len(sizes) < 2 and not pack:
         return as_it_is("there is no shorter length to run at")
     if spreads_rows(mask.ids if isinstance(mask, Segments) else mask):
         return as_it_is("sorting rows under a mesh outside `shard_map` would gather the batch")
+    if pack:
+        return _packed(batch, time, pack)
     if groups is None:
         most = GROUPS if jax.default_backend() == "cpu" else GROUPS_ACCELERATOR
         groups = min(most, -(-batch // LEAST_ROWS))
     rows = -(-batch // min(groups, batch))
     return Plan(sizes, -(-batch // rows), rows, "groups run at the shortest length that holds them")
+
+
+def _packed(batch: int, time: int, pack: bool | int) -> Plan:
+    rows = min(-(-STEPS // time) if pack is True else pack, batch)
+    reason = "rows are packed into fewer, and these run as long as there are some"
+    return Plan((time,), -(-batch // rows), rows, reason, min(SEQUENCES, batch))
 
 
 def static_lengths(lengths: Any, time: int) -> tuple[int, ...]:

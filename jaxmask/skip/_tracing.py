@@ -1,19 +1,27 @@
 """Trace the function once for each length, and read off what its results do with rows and time."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jaxmask import _check, _keys
+from jaxmask import _keys
 from jaxmask._loops import inside_loop
 from jaxmask._types import Array
-from jaxmask.skip._arguments import Arrays, Call, is_mask
+from jaxmask.skip._arguments import Arrays, Call
 from jaxmask.skip._plan import WHERE, Plan
+from jaxmask.skip._results import (
+    Result,
+    check_masks,
+    check_pair,
+    packed_results,
+    read_results,
+    says_what_is_empty,
+)
 
 
 class _Captured(NamedTuple):
@@ -44,28 +52,6 @@ class Program:
         return run(*arrays.steps, *arrays.rows, *arrays.weights)
 
 
-@dataclass(frozen=True)
-class Result:
-    """One array among the results, for a group at the full length.
-
-    Attributes:
-      shape: its shape, `[rows * per_row, ...]`.
-      dtype: its dtype.
-      per_row: how many of its rows belong to one row of the batch: several where packed rows are
-        pooled.
-      over_time: the axes whose size follows the length.
-    """
-
-    shape: tuple[int, ...]
-    dtype: Any
-    per_row: int
-    over_time: tuple[int, ...]
-
-    @property
-    def is_floating(self) -> bool:
-        return bool(jnp.issubdtype(self.dtype, jnp.inexact))
-
-
 @dataclass(frozen=True, eq=False)
 class Programs:
     """Everything static about a call.
@@ -91,6 +77,8 @@ class Programs:
 
 def trace(f: Callable, call: Call, plan: Plan, arrays: Arrays) -> tuple[Programs, Arrays]:
     """All programs; and the arrays, with the tracers that `f` captures, which programs take too."""
+    if plan.sequences:
+        return _trace_packed(f, call, plan, arrays)
     captured: list[Array] = []
 
     def at(count: int, length: int) -> Program:
@@ -105,12 +93,40 @@ def trace(f: Callable, call: Call, plan: Plan, arrays: Arrays) -> tuple[Programs
     if arrays.steps[0].shape[0] == plan.rows:
         other = at(2 * plan.rows, plan.lengths[-1])
     tree = jax.tree.structure(whole.results)
-    _check_pair(whole.results)
-    results = _results(programs, other, plan)
-    _check_masks(whole.results, results, plan)
-    zero_if_empty = "row" not in call.kinds and _says_what_is_empty(programs, plan)
+    shapes = [program.results for program in programs]
+    check_pair(whole.results)
+    results = read_results(shapes, other.results, plan)
+    check_masks(whole.results, results, plan)
+    zero_if_empty = "row" not in call.kinds and says_what_is_empty(shapes, plan)
     found = Programs(plan, programs, whole, results, tree, call.mask_at, zero_if_empty)
     return found, arrays._replace(captured=captured)
+
+
+def _trace_packed(f: Callable, call: Call, plan: Plan, arrays: Arrays) -> tuple[Programs, Arrays]:
+    """The program for a chunk of packed rows, and that for the batch as it is."""
+    captured: list[Array] = []
+    time, sequences = plan.lengths[-1], plan.sequences
+    steps = [_shaped(a, plan.rows, time) for a in arrays.steps]
+    steps[call.mask_at] = _like(steps[call.mask_at], steps[call.mask_at].shape, jnp.int32)
+    ids = [_like(a, (plan.rows, sequences, *a.shape[1:]), a.dtype) for a in arrays.rows]
+    with inside_loop():
+        program = _program(
+            f, call, arrays._replace(steps=steps, rows=ids), captured, packed=sequences
+        )
+    whole = _program(f, call, arrays, captured)
+    check_pair(whole.results)
+    results = packed_results(program.results, whole.results, plan, arrays.steps[0].shape[0])
+    tree = jax.tree.structure(whole.results)
+    zero_if_empty = all(result.over_time for result in results)
+    found = Programs(plan, (program,), whole, results, tree, call.mask_at, zero_if_empty)
+    return found, arrays._replace(captured=captured)
+
+
+def _like(a: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """What stands for an array of another shape and dtype, varying over devices as `a` does."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return jax.ShapeDtypeStruct(shape, dtype)
+    return jnp.zeros_like(a, shape=shape, dtype=dtype)
 
 
 def _shaped(a: Array, *sizes: int) -> Any:
@@ -123,12 +139,16 @@ def _shaped(a: Array, *sizes: int) -> Any:
     return enough[tuple(map(slice, shape))]
 
 
-def _program(f: Callable, call: Call, arrays: Arrays, captured: list[Array]) -> Program:
+def _program(
+    f: Callable, call: Call, arrays: Arrays, captured: list[Array], packed: int = 0
+) -> Program:
     def of_arrays(arrays: Arrays) -> Any:
+        if packed:
+            arrays = arrays.packed(call.mask_at, packed)
         arguments, keywords = call.rebuild(arrays)
         return f(*arguments, **keywords)
 
-    with _keys.ids_required(WHERE), _explained(arrays.steps[0].shape):
+    with _keys.ids_required(WHERE), _explained(arrays.steps[0].shape, packed):
         closed, results = jax.make_jaxpr(of_arrays, return_shape=True)(arrays)
     consts = tuple(_capture(const, captured) for const in closed.consts)
     return Program(closed.jaxpr, consts, results)
@@ -146,108 +166,20 @@ def _capture(const: Any, captured: list[Array]) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(shape: tuple[int, ...]) -> Any:
+def _explained(shape: tuple[int, ...], packed: int) -> Any:
     """Say at which shape `f` failed: it may close over an array of another length."""
     try:
         yield
     except Exception as error:
+        if packed:
+            error.add_note(
+                f"{WHERE}: this happened while `f` was traced for {shape[0]} packed rows, with "
+                "`Segments` in the place of the mask. Leave `pack` False if it takes none."
+            )
+            raise
         error.add_note(
             f"{WHERE}: this happened while `f` was traced for a group of {shape[0]} rows and "
             f"{shape[1]} steps. `f` must take any number of rows and steps: arrays of the whole "
             'batch go in as arguments, with `rest="row"` or `rest="step"`.'
         )
         raise
-
-
-# ------------------------------------------------------------------------------- results
-
-
-def _results(programs: Sequence[Program], other: Program, plan: Plan) -> tuple[Result, ...]:
-    last = programs[-1].results
-    tree = jax.tree.structure(last)
-    for program, length in zip(programs, plan.lengths, strict=True):
-        if not bool(jax.tree.structure(program.results) == tree):  # type: ignore[operator]
-            raise ValueError(
-                f"{WHERE}: at {length} steps `f` returns another structure than at "
-                f"{plan.lengths[-1]}: {jax.tree.structure(program.results)} and {tree}."
-            )
-    columns = zip(*(jax.tree.leaves(p.results) for p in programs), strict=True)
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(last)]
-    others = jax.tree.leaves(other.results)
-    return tuple(
-        _result(path, sizes, of_other, plan.rows)
-        for path, sizes, of_other in zip(paths, columns, others, strict=True)
-    )
-
-
-def _result(path: str, sizes: Sequence[Any], other: Any, rows: int) -> Result:
-    """What one result does with rows and time, from its shapes."""
-    shape, dtype = sizes[-1].shape, sizes[-1].dtype
-    if not shape or shape[0] % rows or other.shape[:1] == shape[:1]:
-        _refuse_rows(path, shape, rows)
-    over_time: set[int] = set()
-    for size in sizes:
-        if size.dtype != dtype or len(size.shape) != len(shape) or size.shape[0] != shape[0]:
-            raise ValueError(
-                f"{WHERE}: result{path} must have one rank and dtype at every length, got "
-                f"{size.dtype}{list(size.shape)} and {dtype}{list(shape)}."
-            )
-        over_time |= {axis for axis, n in enumerate(size.shape) if n != shape[axis]}
-        if any(n > full for n, full in zip(size.shape, shape, strict=True)):
-            raise ValueError(
-                f"{WHERE}: result{path} is longer for fewer steps, {size.shape}, than for all, "
-                f"{shape}, so it cannot be padded."
-            )
-    return Result(tuple(shape), dtype, shape[0] // rows, tuple(sorted(over_time)))
-
-
-def _refuse_rows(path: str, shape: tuple[int, ...], rows: int) -> NoReturn:
-    raise ValueError(
-        f"{WHERE}: result{path} has shape {shape} for {rows} rows, so its first axis does not hold "
-        "the rows: `f` mixes them, and a group of rows does not give what the batch gives. Return "
-        "a result for each row, and take the sum or mean outside."
-    )
-
-
-def _check_pair(results: Any) -> None:
-    """`(y, mask)` or `(carry, (y, mask))`."""
-    pair = results
-    while isinstance(pair, tuple) and len(pair) == 2 and not is_mask(pair[1]):
-        pair = pair[1]
-    if not (isinstance(pair, tuple) and len(pair) == 2):
-        raise TypeError(
-            f"{WHERE}: `f` must return a pair `(y, mask)` or `(carry, (y, mask))`, with a boolean "
-            f"mask, `Segments` or None, got {jax.tree.structure(results)}."
-        )
-
-
-def _says_what_is_empty(programs: Sequence[Program], plan: Plan) -> bool:
-    """Whether the result is a pair whose mask is by step and adds none.
-
-    Where no mask comes back, or where steps are added, an empty row may have a value.
-    """
-    masks = [jax.tree.leaves(p.results[1]) if is_mask(p.results[1]) else [] for p in programs]
-    return all(
-        mask and all(len(a.shape) > 1 and a.shape[1] <= length for a in mask)
-        for mask, length in zip(masks, plan.lengths, strict=True)
-    )
-
-
-def _check_masks(results: Any, found: Sequence[Result], plan: Plan) -> None:
-    """A mask over time must follow the length, and what follows the length must have a mask."""
-    marked = jax.tree.unflatten(jax.tree.structure(results), found)
-    while not is_mask(results[1]):
-        results, marked = results[1], marked[1]
-    masks = jax.tree.leaves(marked[1])
-    for mask in masks:
-        if len(mask.shape) > 1 and not mask.over_time:
-            raise ValueError(
-                f"{WHERE}: the mask that `f` returns has {mask.shape[1]} steps at each of the "
-                f"lengths {plan.lengths}: its time axis does not follow that of `x`, so nothing "
-                "can be skipped."
-            )
-    if not masks and any(leaf.over_time for leaf in jax.tree.leaves(marked[0])):
-        raise _check.MaskError(
-            f"{WHERE}: `f` returns a time axis and None for its mask, which would say that the "
-            "steps beyond a group's length are real. Return the mask too."
-        )

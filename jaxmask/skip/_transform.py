@@ -1,4 +1,4 @@
-"""`skip_padding` runs a masked function at the lengths that its rows really have."""
+"""`skip_padding` runs a masked function at the cost of its real steps."""
 
 import importlib
 import sys
@@ -17,7 +17,8 @@ from jaxmask.skip._arguments import checked_kinds, names_row_ids, read, row_ids
 from jaxmask.skip._checking import compare
 from jaxmask.skip._groups import varying
 from jaxmask.skip._plan import LENGTHS, WHERE, Plan, checked_lengths, make
-from jaxmask.skip._tracing import Result, trace
+from jaxmask.skip._results import Result
+from jaxmask.skip._tracing import trace
 
 
 class SkipPadding:
@@ -45,6 +46,7 @@ class SkipPadding:
         groups: int | None = None,
         rest: str | Sequence[str] = "shared",
         compact: bool = False,
+        pack: bool | int = False,
     ):
         _check.function(f, WHERE, "f")
         self.f = f
@@ -52,6 +54,23 @@ class SkipPadding:
         self.groups = _check.optional_count(groups, WHERE, "groups", least=1)
         self.rest = checked_kinds(rest)
         self.compact = compact
+        self.pack = self._checked_pack(pack)
+
+    def _checked_pack(self, pack: bool | int) -> bool | int:
+        if pack is False:
+            return False
+        if self.groups is not None or self.lengths != LENGTHS:
+            raise ValueError(
+                f"{WHERE}: packed rows have the full length, so `lengths` and `groups` have no "
+                "meaning with `pack`, whose number says how many of them run at once."
+            )
+        if "row" in ((self.rest,) if isinstance(self.rest, str) else self.rest):
+            raise ValueError(
+                f'{WHERE}: an argument by "row" has no row to go with once rows are packed. Leave '
+                '`pack` False, repeat it for each step and say "step", or say "row_ids" if it '
+                "names rows for noise."
+            )
+        return pack if pack is True else _check.count(pack, WHERE, "pack", least=1)
 
     def __call__(self, x: PyTree, mask: Mask, *rest: Any) -> tuple[Any, Any]:
         """What `f(x, mask, *rest)` returns, with 0 beyond the length of a row."""
@@ -85,7 +104,7 @@ class SkipPadding:
     def explain(self, x: PyTree, mask: Mask) -> Plan:
         """How this batch would be cut, and why; shapes are enough."""
         del x
-        return make(mask, self.lengths, self.groups)
+        return make(mask, self.lengths, self.groups, self.pack)
 
     def check(self, x: PyTree, mask: Mask, *rest: Any, tolerance: float = 1e-4) -> Report[str]:
         """Compare with `f` on the batch as it is, in values and gradients.
@@ -134,6 +153,7 @@ def skip_padding(
     groups: int | None = None,
     rest: str | Sequence[str] = "shared",
     compact: bool = False,
+    pack: bool | int = False,
 ) -> Any:
     """Run a masked function at the lengths that its rows really have.
 
@@ -145,9 +165,16 @@ def skip_padding(
     rounding, and memory is that of one group: a backward pass keeps the inputs alone and runs the
     forward of a group again. Each length is one more program to compile, so call it under `jit`.
 
+    With `pack`, short rows are packed into one of full length instead, first fit, the longest
+    first, and `f` gets `Segments` in the place of the mask. One program runs in a loop over the
+    packed rows that are in use. It compiles faster, rounds less, and keeps the products of the
+    forward pass (of up to 3/8 of the batch), so that training gains more.
+
     It is right for every function to which padding makes no difference, however much of it there
     is, and whose rows do not see each other: all masked functions of this library but batch norm
-    in training and contrastive losses. `.check(x, mask)` compares with `f` itself.
+    in training and contrastive losses. `pack` needs more: that `f` keeps the sequences of a packed
+    row apart, and returns a value for each step or each sequence. `.check(x, mask)` compares with
+    `f` itself.
 
     Mask class: that of `f`. Padding on the left and holes save no time, unless `compact=True`.
 
@@ -160,9 +187,12 @@ def skip_padding(
         or the lengths themselves; the size of the time axis is always one of them.
       groups: number of groups; by the number of rows where None.
       rest: what the further arguments are, one for all or one for each: `"shared"` by all rows,
-        such as parameters; `"row"`, `[batch, ...]`; `"step"`, `[batch, time, ...]`.
+        such as parameters; `"row"`, `[batch, ...]`; `"step"`, `[batch, time, ...]`; `"row_ids"`,
+        integers `[batch]` or `[batch, n]` that `f` hands on to noise.
       compact: move real steps to the left first, and results back: for functions that act on real
         steps only (mask class any), and return one value for each.
+      pack: pack rows, and run as many packed rows at once as fill 512 steps, or this number. A
+        recurrent `f` wants all of them at once: about the share of real steps times the batch.
 
     Returns:
       A function of `(x, mask, *rest)`. Results may have any shape whose first axis holds the rows;
@@ -172,8 +202,8 @@ def skip_padding(
     Raises:
       TypeError: if `f` returns no pair; on call, for a forward-mode derivative.
       ValueError: if a result has no axis of rows, such as a loss; if the time axis of its mask does
-        not follow the length; if `lengths`, `groups` or `rest` do not fit; if noise inside has no
-        `row_ids`.
+        not follow the length; if `lengths`, `groups`, `rest` or `pack` do not fit; if noise
+        inside has no `row_ids`.
       MaskError: if `mask` does not belong to `x`, is a row mask, or is lost by `f`.
 
     Example:
@@ -184,10 +214,11 @@ def skip_padding(
       >>> y, y_mask = g(x, mask)
       >>> bool(jnp.allclose(y, jm.ops.softmax(x, mask)[0])), bool((y_mask == mask).all())
       (True, True)
-      >>> jm.skip_padding(jm.ops.softmax).check(x, mask).ok
+      >>> jm.skip_padding(jm.ops.softmax, pack=True).check(x, mask).ok
       True
     """
     options: dict[str, Any] = {"lengths": lengths, "groups": groups, "compact": compact}
+    options["pack"] = pack
     if "flax.nnx" in sys.modules:  # else `f` is no module of Flax
         importlib.import_module("jaxmask.nn")  # registers its adapter; it lies above this module
     for kind, adapter in SkipPadding.adapters.items():

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, UInt32
 
-from jaxmask import _mask_ops, masks
 from jaxmask._types import Array
 from jaxmask.attention._blocks.layout import (
     Side,
@@ -17,7 +16,7 @@ from jaxmask.attention._blocks.layout import (
     seen_pairs,
     start,
 )
-from jaxmask.attention._reference import Given, Setting, kept_pairs
+from jaxmask.attention._reference import Given, Setting, kept_pairs, key_ranks
 
 
 class Context(NamedTuple):
@@ -54,7 +53,7 @@ def context(setting: Setting, given: Given, query: Side, key: Side) -> Context:
     if given.noise is None:
         return Context(query, key, allowed, bias, None, None, steps)
     noise = in_blocks(given.noise, size[0])
-    ranks = masks.positions(_mask_ops.real_steps(given.kv_mask, given.k.shape[:2]))
+    ranks = key_ranks(given.k, given.kv_mask)
     return Context(query, key, allowed, bias, noise, in_blocks(ranks, size[1]), steps)
 
 
