@@ -13,7 +13,7 @@ from jaxmask import _check, _mask_ops, ops
 from jaxmask._steps import filled, gather, to_left
 from jaxmask._types import Array, Ids, Mask, Pair, Segments, StepMask
 
-Compute = Callable[[Array, StepMask | None], Array]
+Compute = Callable[[Array, Mask], Array]
 Padding: TypeAlias = str | int | tuple[int, int]
 
 # The first rule is the default. By a rule that is not listed, the number of real outputs would
@@ -86,6 +86,11 @@ class Window:
         return self.stride - 1 if self.ceil else 0
 
     @property
+    def gap(self) -> int:
+        """Steps of padding between packed sequences, for no window and no end to meet another."""
+        return max(self.span - 1, self.left + self.right + self.slack)
+
+    @property
     def keeps_time(self) -> bool:
         """True if output i belongs to step i."""
         return self.stride == 1 and self.padding in ("same", "causal", "reverse_causal")
@@ -136,9 +141,12 @@ class Window:
         if self.rule == "row":
             return self._of_row(mask, count)
         if self.rule == "anchor":
-            return self.each(jnp.pad(mask, ((0, 0), (0, self.pads[1]))), count)
+            return self._anchors(mask, count)
         steps = self.total(mask)
         return steps == self.span if self.rule == "all" else steps > 0
+
+    def _anchors(self, x: Array, count: int) -> Array:
+        return self.each(jnp.pad(x, ((0, 0), (0, self.pads[1]))), count)
 
     def _of_row(self, mask: StepMask, count: int) -> StepMask:
         """The windows that the row alone has, from its first real step to its last."""
@@ -146,6 +154,17 @@ class Window:
         first, end = (edge[:, None] for edge in edges(mask))
         real = (start >= first) & (start + self.span <= end + self.left + self.right + self.slack)
         return real & (start < end + self.left if self.ceil else True) & (first < end)
+
+    def ids_out(self, segments: Segments) -> Ids:
+        """The ids of the real windows over sequences that lie `gap` apart."""
+        ids, count = jnp.asarray(segments.ids), self.steps_out(segments.shape[1])
+        if self.rule == "row":
+            return of_each(lambda mask: self._of_row(mask, count), segments)
+        if self.rule == "anchor":
+            return self._anchors(ids, count)
+        # A window overlaps one sequence only, so the mean of the ids in it is the id.
+        id_met = self.total(ids) // jnp.maximum(self.total(ids > 0), 1)
+        return jnp.where(self.real_windows(ids > 0), id_met, 0).astype(ids.dtype)
 
     def mask_out(self, mask: Mask, shape: tuple[int, ...]) -> StepMask | None:
         """The mask of the windows over `[batch, time]`; None for None where all are real."""
@@ -159,6 +178,13 @@ def rules_of(padding: str | tuple[int, int]) -> tuple[str, ...]:
     return ("row",) if isinstance(padding, tuple) else RULES[padding]
 
 
+def of_each(function: Callable[[StepMask], StepMask], segments: Segments) -> Ids:
+    """The ids of what `function` makes of the mask of each sequence, where no two overlap."""
+    each = jax.vmap(function, in_axes=1, out_axes=1)(_mask_ops.of_each_segment(segments))
+    numbers = jnp.arange(1, segments.max_segments + 1, dtype=segments.ids.dtype)[:, None]
+    return jnp.sum(jnp.where(each, numbers, 0), axis=1, dtype=segments.ids.dtype)
+
+
 def edges(mask: StepMask) -> tuple[Array, Array]:
     """The first real step of each row and the one after its last; equal, 0, in an empty row."""
     step = jnp.arange(mask.shape[1], dtype=jnp.int32)[None]
@@ -166,14 +192,23 @@ def edges(mask: StepMask) -> tuple[Array, Array]:
     return end - jnp.max(jnp.where(mask, end[:, None] - step, 0), axis=1, initial=0), end
 
 
-def extended(x: Array, real: StepMask | None, left: int, right: int, mode: str) -> Array:
-    """`[batch, left + time + right, ...]`: each row goes on beyond its own ends; `x` is filled."""
+def extended(x: Array, mask: Mask, left: int, right: int, mode: str) -> Array:
+    """`[batch, left + time + right, ...]`: each row goes on beyond its own ends; `x` is filled.
+
+    So does each sequence of `Segments`, which lie `left + right` apart.
+    """
     batch, time = x.shape[:2]
-    if real is None:
-        real = jnp.ones((1, time), bool)
-    first, end = (edge[:, None] for edge in edges(real))
-    at = jnp.arange(-left, time + right, dtype=jnp.int32)[None] - first
-    index = first + CONTINUATIONS[mode](at, jnp.maximum(end - first, 1))
+    place = jnp.arange(-left, time + right, dtype=jnp.int32)[None]
+
+    def of_row(real: StepMask) -> tuple[Array, Array]:
+        first, end = (edge[:, None] for edge in edges(real))
+        index = first + CONTINUATIONS[mode](place - first, jnp.maximum(end - first, 1))
+        return index, (place >= first - left) & (place < end + right)
+
+    if isinstance(mask, Segments):
+        index, inside = jax.vmap(of_row, in_axes=1)(_mask_ops.of_each_segment(mask))
+        return gather(x, jnp.sum(jnp.where(inside, index, 0), axis=0))
+    index, _ = of_row(_mask_ops.real_steps(mask, (1, time)))
     return gather(x, jnp.broadcast_to(index, (batch, index.shape[1])))
 
 
@@ -286,14 +321,12 @@ def inexact(x: Array, where: str) -> None:
 
 
 def slide(compute: Compute, x: Array, mask: Mask, window: Window) -> Pair:
-    """Run `compute(x, real) -> y [batch, window, ...]`, and give the result its mask.
+    """Run `compute(x, mask) -> y [batch, window, ...]`, and give the result its mask.
 
-    `compute` must not let padding, where `real` is False, into a window; a gap of `span - 1` steps
-    of padding keeps the sequences of a packed row apart.
+    `compute` must not let padding into a window; `window.gap` steps of padding keep the sequences
+    of a packed row apart.
     """
     if isinstance(mask, Segments):
-        if window.is_numeric:
-            _check.refuse_segments("windows with padding in numbers or `ceil_mode`")
         return _slide_apart(compute, x, mask, window)
     if mask is not None and window.stride > 1:  # strides count from the first step of the row
         x, mask = to_left(x, mask)
@@ -302,24 +335,20 @@ def slide(compute: Compute, x: Array, mask: Mask, window: Window) -> Pair:
 
 
 def _slide_apart(compute: Compute, x: Array, segments: Segments, window: Window) -> Pair:
-    """One pass over a longer row: it costs `span - 1` steps a sequence, whatever `compute` is."""
+    """One pass over a longer row: it costs `gap` steps a sequence, whatever `compute` is."""
     ids, max_segments = segments.ids, max(segments.max_segments, 1)
-    target, time = spread(ids, max_segments, window.span - 1, window.stride)
-    spread_x, spread_ids = scatter(filled(x, segments), target, time), scatter(ids, target, time)
-    y, real = compute(spread_x, spread_ids > 0), window.real_windows(spread_ids > 0)
+    target, time = spread(ids, max_segments, window.gap, window.stride)
+    apart = Segments(scatter(ids, target, time), segments.max_segments)
+    y = compute(scatter(filled(x, segments), target, time), apart)
+    new = Segments(window.ids_out(apart), segments.max_segments)
     if window.keeps_time:
-        y, real = gather(y, target), gather(real, target)
-        new = Segments(jnp.where(real, ids, 0), segments.max_segments)
+        y, new = gather(y, target), Segments(gather(new.ids, target), segments.max_segments)
         return filled(y, new), new
-    # A window overlaps one sequence only, so the mean of the ids in it is the id.
-    id_met = window.total(spread_ids) // jnp.maximum(window.total(spread_ids > 0), 1)
-    new = Segments(jnp.where(real, id_met, 0).astype(ids.dtype), segments.max_segments)
-    if max_segments == 1:
+    # A sequence of n steps has at most (n + extra) // stride windows.
+    extra = window.left + window.right + window.slack - window.span + window.stride
+    if max_segments == 1 or extra < 0:
         return close_up(y, new, window.steps_out(x.shape[1]))
-    extra = window.span - 1 if window.padding == "full" else 0
-    return close_up(
-        y, new, (x.shape[1] + max_segments * (extra + window.stride - 1)) // window.stride
-    )
+    return close_up(y, new, (x.shape[1] + max_segments * extra) // window.stride)
 
 
 def close_up(y: Array, segments: Segments, time: int) -> Pair:

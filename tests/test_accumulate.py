@@ -95,5 +95,7 @@ def test_what_is_no_sum_and_count_is_refused():
         losses.accumulate(lambda p, b: loss(p, b)[0], PARAMS, batches)
     with pytest.raises(ValueError, match="must be scalars, got shapes"):
         losses.accumulate(lambda p, b: losses.squared_error(p["w"] * b[0], *b[1:]), PARAMS, batches)
+    with pytest.raises(ValueError, match="`batches` must hold at least one micro-batch"):
+        losses.accumulate(loss, PARAMS, jax.tree.map(lambda x: x[:0], batches))
     with pytest.raises(ValueError, match="accumulate: all arrays of `batches` must have the same"):
         losses.accumulate(loss, PARAMS, (X, MASK[:2], Y))

@@ -233,9 +233,49 @@ def test_new_convolutions_are_keras_on_the_row_alone(keras):  # noqa: F811
     assert_rows_of_keras(theirs, x, y, mask, shortest=2)
 
 
+PACKED = np.array([[1, 1, 1, 1, 2, 3, 3, 3, 0, 0], [0, 1, 1, 0, 2, 2, 2, 2, 2, 0]], np.int32)
+OF_PACKED_ROWS = {
+    "wider than the row": lambda x, mask, kernel: jm.conv.conv1d(x, mask, kernel, padding=(4, 3)),
+    "narrower": lambda x, mask, kernel: jm.conv.conv1d(
+        x, mask, kernel, padding=(0, 1), dilation=2, strides=2
+    ),
+    "replicate": lambda x, mask, kernel: jm.conv.conv1d(
+        x, mask, kernel, padding="full", padding_mode="replicate"
+    ),
+    "circular": lambda x, mask, kernel: jm.conv.conv1d(
+        x, mask, kernel, strides=3, padding_mode="circular"
+    ),
+    "ceil": lambda x, mask, kernel: jm.conv.avg_pool1d(
+        x, mask, 3, padding=(1, 0), strides=2, ceil_mode=True
+    ),
+    "cut": lambda x, mask, kernel: jm.conv.conv1d_transpose(x, mask, kernel, padding=2, strides=2),
+    "constant": lambda x, mask, kernel: jm.audio.stft(
+        x[..., 0], mask, 3, 2, fft_size=6, center="constant"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_PACKED_ROWS)
+def test_sequences_of_packed_rows_end_where_they_end(name):
+    """As rows of their own; one row has two."""
+    x, kernel = draw(2, 10, 4), draw(3, 4, 2)
+    x[PACKED == 0] = np.nan
+
+    @jax.jit
+    def run(x, apart):
+        segments = jm.Segments(PACKED, 3)
+        return OF_PACKED_ROWS[name](x, segments, kernel), OF_PACKED_ROWS[name](*apart, kernel)
+
+    alone = np.concatenate([number == PACKED for number in (1, 2, 3)])
+    (y, segments), (expected, mask) = run(x, (np.concatenate([x] * 3), alone))
+    assert not np.asarray(y)[np.asarray(segments.ids) == 0].any()
+    for at, real in enumerate(np.asarray(mask)):
+        found = np.asarray(y)[at % 2][np.asarray(segments.ids)[at % 2] == at // 2 + 1]
+        np.testing.assert_allclose(found, np.asarray(expected)[at][real], rtol=1e-4, atol=1e-5)
+
+
 def test_padding_that_cannot_be_is_refused():
     x, kernel = np.zeros((2, 5, 4), np.float32), np.ones((3, 4, 4), np.float32)
-    segments = jm.Segments(np.ones((2, 5), np.int32), 1)
     conv, pool, back = jm.conv.conv1d, jm.conv.max_pool1d, jm.conv.conv1d_transpose
     with pytest.raises(ValueError, match="conv1d: `padding` must be one of 'same'"):
         conv(x, None, kernel, padding="some")
@@ -245,13 +285,6 @@ def test_padding_that_cannot_be_is_refused():
         conv(x, None, kernel, padding=-1)
     with pytest.raises(ValueError, match="conv1d: `padding_mode` must be one of 'zeros'"):
         conv(x, None, kernel, padding_mode="mirror")
-    for options in ({"padding": 1}, {"padding_mode": "reflect"}):
-        with pytest.raises(jm.MaskError, match="cannot respect `Segments`"):
-            conv(x, segments, kernel, **options)
-    with pytest.raises(jm.MaskError, match="cannot respect `Segments`"):
-        pool(x, segments, 2, ceil_mode=True)
-    with pytest.raises(jm.MaskError, match="cannot respect `Segments`"):
-        back(x, segments, kernel, padding=1)
     with pytest.raises(ValueError, match="max_pool1d: `ceil_mode` goes with"):
         pool(x, None, 2, padding="same", ceil_mode=True)
     with pytest.raises(ValueError, match="max_pool1d: padding in numbers must be below the span"):

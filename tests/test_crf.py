@@ -84,9 +84,22 @@ def test_the_n_best_paths_are_the_best_of_all():
             np.testing.assert_allclose(scores[row, i], score(steps, path, **weights), rtol=1e-5)
     one, _ = jm.decoding.viterbi(logits, MASK, **weights)
     np.testing.assert_array_equal(one, found[:, 0])
-    segments = jm.Segments(MASK.astype(np.int32), 1)
-    with pytest.raises(jm.MaskError, match="viterbi with `n_best`"):
-        jm.decoding.viterbi(logits, segments, **weights, n_best=2)
+
+
+def test_the_n_best_paths_of_packed_sequences():
+    logits, _, weights = drawn(1)
+    ids = np.array([[1, 1, 2, 2], [0, 0, 2, 2]], np.int32)
+    run = jax.jit(functools.partial(jm.decoding.viterbi, n_best=4, **weights))
+    (found, mask), (scores, there) = run(logits[:2], jm.Segments(ids, 2))
+    assert np.asarray(there).tolist() == [[True] * 4, [True] * 4, [False] * 4, [True] * 4]
+    for row, number in ((0, 1), (0, 2), (1, 2)):
+        mine = ids[row] == number
+        steps = logits[row, mine]
+        paths = sorted(all_paths(steps), key=lambda path: -score(steps, path, **weights))[:4]
+        assert [tuple(path) for path in np.asarray(found)[row][:, mine].tolist()] == paths
+        expected = [score(steps, path, **weights) for path in paths]
+        np.testing.assert_allclose(scores[2 * row + number - 1], expected, rtol=1e-5)
+    np.testing.assert_array_equal(mask, np.repeat((ids > 0)[:, None], 4, axis=1))
 
 
 @pytest.mark.parametrize("forbidden", [False, True])

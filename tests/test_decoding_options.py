@@ -389,6 +389,23 @@ def test_a_prefix_that_the_step_rules_out_is_followed_as_by_greedy():
     assert found.all()
 
 
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_typed_keys_in_a_carry(search):
+    """The noise of a row is that of its own key; an empty row has none."""
+
+    def step(keys, ids):
+        keys = jax.vmap(jax.random.fold_in)(keys, ids)
+        return keys, jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys)
+
+    run = functools.partial(getattr(decoding, search), step, max_length=3, end_id=0)
+    keys, start = jax.random.split(jax.random.key(0), 3), jnp.array([1, 2, 3])
+    ids, mask = jax.jit(run)(keys, start, np.array([True, False, True]))
+    alone, its_mask = jax.jit(run)(keys[2:], start[2:], None)
+    np.testing.assert_array_equal(ids[2:], alone)
+    np.testing.assert_array_equal(mask[2:], its_mask)
+    assert not np.asarray(mask)[1].any()
+
+
 def test_several_paths_with_wide_integers():
     with jax.enable_x64(True):
         (tags, _), _ = decoding.viterbi(

@@ -128,6 +128,18 @@ def test_ids_a_shared_layer_and_dropout():
     assert not np.allclose(made(ids, mask)[0][0], source(ids)[0])
 
 
+def test_a_shared_layer_is_replaced_where_it_is_named():
+    linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    source = nnx.Sequential(linear, linear, linear)
+    for place in range(3):
+        own = jm.nn.DropMask()
+        made = jm.interop.from_flax(source, replace={f"layers.{place}": own}).layers
+        assert made[place] is own
+        others = [layer for at, layer in enumerate(made) if at != place]
+        assert others[0] is others[1]
+        assert others[0] is not own
+
+
 def refused(source, *variables, match, **options):
     with pytest.raises(ValueError, match=match) as error:
         jm.interop.from_flax(source, *variables, **options)

@@ -315,6 +315,13 @@ def test_a_module_draws_the_same_noise_and_advances_alike(given):
     assert not np.allclose(ours[0][0], ours[1][0])
 
 
+def test_a_key_makes_the_noise_of_the_bare_layer():
+    layer = jm.nn.Dropout(0.5)
+    run = nnx.jit(lambda wrap, key: wrap(X, MASK, rngs=key))
+    key = jax.random.key(5)
+    assert_close(run(jm.nn.SkipPadding(layer, lengths=(4, 10)), key), run(layer, key))
+
+
 def test_a_module_trains_as_without_the_wrapper():
     def loss(model):
         return jnp.sum(jnp.square(model(X, MASK)[0]))

@@ -141,9 +141,7 @@ REFUSED = {
     "`coefficients` must be at most 5": lambda: jm.audio.mfcc(Y.real, None, 6),
     "`lifter` must be at least 0": lambda: jm.audio.mfcc(Y.real, None, 5, lifter=-1),
     "`window` must be odd": lambda: jm.audio.deltas(Y.real, None, 4),
-    "egments": lambda: jm.audio.stft(
-        X, jm.Segments(np.ones((1, 32), np.int32), 1), 8, 4, center="reflect"
-    ),
+    "egments": lambda: jm.audio.istft(Y, jm.Segments(np.ones((1, 3), np.int32), 1), 8, 4),
 }
 
 

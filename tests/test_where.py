@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,6 +59,40 @@ def test_what_is_missing_changes_no_bit_and_the_mean_is_that_of_what_is_there(na
     np.testing.assert_allclose(np.asarray(y)[SEEN], np.asarray(whole)[SEEN], rtol=1e-6)
     assert not np.asarray(y)[~SEEN].any()
     assert not np.asarray(gradient)[~SEEN].any()
+
+
+def relative(predictions, targets, weights):
+    """Its gradients are nan where a target is 0, or is the prediction."""
+    return weights[..., None] * jnp.sqrt(jnp.abs(predictions / targets - 1))
+
+
+def test_a_lifted_loss_takes_where():
+    weights = np.arange(1, 13, dtype=np.float32).reshape(MASK.shape)
+
+    @jax.jit
+    def run(predictions, targets, weights, where):
+        def cost(predictions, targets, weights):
+            return losses.lift(relative)(predictions, MASK, targets, weights, where=where)[0]
+
+        y, pull = jax.vjp(cost, predictions, targets, weights)
+        return y, pull(jnp.ones_like(y))
+
+    for how in ("nan", "zero"):
+        dirty = (poisoned(x, SEEN, how) for x in (PREDICTIONS, REAL_TARGETS))
+        y, slopes = run(*dirty, poisoned(weights, MASK, how), WHERE)
+        expected = relative(PREDICTIONS, REAL_TARGETS, weights)
+        np.testing.assert_allclose(y, np.where(SEEN, expected, 0), rtol=1e-5)
+        by_hand = jax.grad(
+            lambda *xs: jnp.sum(jnp.where(SEEN, relative(*xs), 0)), argnums=(0, 1, 2)
+        )(PREDICTIONS, REAL_TARGETS, weights)
+        for slope, theirs in zip(slopes, by_hand, strict=True):
+            np.testing.assert_allclose(slope, theirs, rtol=1e-4, atol=1e-6)
+    whole = losses.lift(jnp.subtract)(PREDICTIONS, None, REAL_TARGETS, where=WHERE)
+    np.testing.assert_allclose(whole[0], np.where(WHERE, PREDICTIONS - REAL_TARGETS, 0), rtol=1e-6)
+    with pytest.raises(ValueError, match="`where` goes with a loss that gives one value for each"):
+        losses.lift(lambda p, t: jnp.sum(p - t, -1))(PREDICTIONS, MASK, REAL_TARGETS, where=WHERE)
+    with pytest.raises(ValueError, match=r"lift\(subtract\).*`where` must be .*one bool for each"):
+        losses.lift(jnp.subtract)(PREDICTIONS, MASK, REAL_TARGETS, where=WHERE[..., 0])
 
 
 def test_nothing_missing_is_the_same_as_no_where():

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from jaxmask import _check, _windows
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask._windows import Window, slide
 from jaxmask.audio._centred import CENTRES, continued
 
@@ -61,12 +61,12 @@ def frames(
     return slide(functools.partial(_cut, windows=windows), x, mask, windows)
 
 
-def _cut(x: Array, real: StepMask | None, *, windows: Window) -> Array:
+def _cut(x: Array, mask: Mask, *, windows: Window) -> Array:
     count = windows.steps_out(x.shape[1])
     if not count:
         return jnp.zeros((x.shape[0], 0, windows.size, *x.shape[2:]), x.dtype)
     rest = ((0, 0),) * (x.ndim - 2)
-    padded = jnp.pad(filled(x, real), ((0, 0), windows.pads, *rest))
+    padded = jnp.pad(filled(x, mask), ((0, 0), windows.pads, *rest))
     index = jnp.arange(count)[:, None] * windows.stride + jnp.arange(windows.size)[None]
     return jnp.take(padded, index, axis=1)
 
@@ -101,9 +101,8 @@ def stft(
         floating.
       center: None; or `"reflect"` continues each row by its reflection (the default of
         `torch.stft`), and `"constant"` by 0 (that of `librosa.stft`). A shorter `window` then lies
-        in the middle of `fft_size`, as there; `padding` stays `"valid"`, and `Segments` are
-        refused. A row shorter than `fft_size // 2` is reflected again and again, as in NumPy, where
-        `torch.stft` raises.
+        in the middle of `fft_size`, as there; `padding` stays `"valid"`. A row shorter than
+        `fft_size // 2` is reflected again and again, as in NumPy, where `torch.stft` raises.
       mask, window, strides, padding, mask_rule: as in `frames`.
 
     Returns:
@@ -148,7 +147,7 @@ def _stft(
     if center is not None:
         if padding != "valid":
             raise ValueError(f"{where}: with `center`, `padding` must be 'valid', got {padding!r}.")
-        wide, mask = continued(wide, mask, points // 2, center, where)
+        wide, mask = continued(wide, mask, points // 2, center)
     y, mask = frames(wide, mask, len(weights), strides, padding=padding, mask_rule=mask_rule)
     tapered = y * weights.astype(y.dtype)[None, None]
     if not y.size:  # not every backend transforms nothing

@@ -9,7 +9,7 @@ from jaxmask import _check
 from jaxmask import _windows as windows
 from jaxmask._loops import convolve
 from jaxmask._steps import filled
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
+from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
 from jaxmask._windows import Padding, Window, slide
 
 KERNEL_NAMES = ("kernel.shape (its window)", "strides")
@@ -60,12 +60,12 @@ def conv1d(
       kernel: `[window, feature // groups, features_out]`, floating. Inputs multiply in the common
         dtype of `x` and `kernel`.
       bias: `[features_out]`, or None.
-      padding: see above; a number is that for both ends. Numbers refuse `Segments`, and a hole is
-        no hole in their result.
+      padding: see above; a number is that for both ends. With numbers, a hole is no hole in the
+        result.
       padding_mode: what stands beyond the ends of each row, `"zeros"`, or steps of the row itself:
         `"reflect"` (about the first and the last step, which are not repeated), `"replicate"` or
         `"circular"`. Rows that are shorter than their padding go on as in `numpy.pad`; PyTorch
-        refuses them. Others than `"zeros"` refuse `Segments`.
+        refuses them.
       strides: static, at least 1.
       dilation: static, at least 1.
       groups: static; divides `feature` and `features_out`.
@@ -370,11 +370,9 @@ def _slide(
     where: str,
 ) -> Pair:
     _check.choice(mode, windows.PADDING_MODES, where, "padding_mode")
-    if mode != "zeros" and isinstance(mask, Segments):
-        _check.refuse_segments(f"{where} with `padding_mode`")
 
-    def compute(x: Array, real: StepMask | None) -> Array:
-        y = _convolve(*_continued(filled(x, real), real, axes, mode), kernel, groups)
+    def compute(x: Array, mask: Mask) -> Array:
+        y = _convolve(*_continued(filled(x, mask), mask, axes, mode), kernel, groups)
         return (y if bias is None else y + bias).astype(x.dtype)
 
     with jax.named_scope("jaxmask.conv"):
@@ -382,14 +380,14 @@ def _slide(
 
 
 def _continued(
-    x: Array, real: StepMask | None, axes: tuple[Window, ...], mode: str
+    x: Array, mask: Mask, axes: tuple[Window, ...], mode: str
 ) -> tuple[Array, tuple[Window, ...]]:
     """The array with its own steps beyond the ends of each axis, and windows that need no more."""
     if mode == "zeros" or 0 in x.shape:
         return x, axes
     for position, axis in enumerate(axes, start=1):
         at_end = x.swapaxes(1, position)
-        of_rows = real if position == 1 else None
+        of_rows = mask if position == 1 else None
         at_end = windows.extended(at_end, of_rows, axis.left, axis.right, mode)
         x = at_end.swapaxes(1, position)
     return x, tuple(dataclasses.replace(axis, padding="valid", rule="all") for axis in axes)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, _mask_ops
+from jaxmask import _check, _mask_ops, masks
 from jaxmask import _windows as windows
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator, divide
@@ -51,7 +51,7 @@ def max_pool1d(
       padding: as in `conv1d`; in numbers, below the span of a window.
       dilation: static, at least 1: steps from one that a window reads to the next.
       ceil_mode: static; with padding `"valid"` or in numbers, a last window that begins in the row
-        may reach past its end. Refuses `Segments`.
+        may reach past its end.
       mask_rule: as in `conv1d`.
 
     Returns:
@@ -300,7 +300,8 @@ def _pool(x: Array, mask: Mask, axes: Axes, where: str, reduction: Reduction) ->
                 f"that each window meets the row, got {axis.padding}."
             )
 
-    def compute(x: Array, real: StepMask | None) -> Array:
+    def compute(x: Array, mask: Mask) -> Array:
+        real = None if mask is None else masks.as_bool(mask)
         return reduction.reduce(x, real, axes).astype(x.dtype)
 
     return slide(compute, x, mask, axes[0])

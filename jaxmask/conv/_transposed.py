@@ -12,6 +12,7 @@ from jaxmask._windows import (
     Window,
     close_up,
     edges,
+    of_each,
     scatter,
     spread,
     spreading,
@@ -49,8 +50,8 @@ def conv1d_transpose(
 
     Args:
       x: `[batch, time, feature]`, floating or complex.
-      mask: `[batch, time]`, boolean, or `Segments` (with "valid", sequences close up to the left;
-        not with a number), or None.
+      mask: `[batch, time]`, boolean, or `Segments` (where the number of steps changes other than by
+        `strides`, sequences close up to the left), or None.
       kernel: `[window, feature // groups, features_out]`, floating. Keras has the last two axes
         swapped, PyTorch has `[feature, features_out // groups, window]`.
       bias: `[features_out]`, or None.
@@ -146,52 +147,43 @@ def _transposed(
     groups: int,
     where: str,
 ) -> Pair:
-    def compute(x: Array, mask: StepMask | None) -> Array:
+    def compute(x: Array, mask: Mask) -> Array:
         y = _transpose(filled(x, mask), kernel, axes, groups)
         return (y if bias is None else y + bias).astype(x.dtype)
 
     if isinstance(mask, Segments):
-        if axes[0].is_numeric:
-            _check.refuse_segments(f"{where} with padding in numbers")
         return _apart(compute, x, mask, axes[0])
     new = None if mask is None else _real_outputs(mask, axes[0])
     return filled(compute(x, mask), new), new
 
 
 def _real_outputs(mask: StepMask, axis: Spreading) -> StepMask:
-    if axis.tail >= 0:
-        return _longer(mask, axis.stride, axis.tail)
+    real = jnp.repeat(mask, axis.stride, axis=1)
+    if axis.tail >= 0:  # each step reaches so much further
+        return Window(axis.tail + 1, padding="full").total(real) > 0 if axis.tail else real
     _, end = edges(mask)
-    real = jnp.repeat(mask, axis.stride, axis=1)[:, : axis.steps_out(mask.shape[1])]
+    real = real[:, : axis.steps_out(mask.shape[1])]
     index = jnp.arange(real.shape[1], dtype=jnp.int32)[None]
     return real & (index < end[:, None] * axis.stride + axis.tail)
 
 
 def _apart(compute: Compute, x: Array, segments: Segments, axis: Spreading) -> Pair:
     strides, tail = axis.stride, axis.tail
-    reach = -(-max(axis.span - strides, 0) // strides)
+    reach = -(-max(axis.span - strides, tail + axis.cut, 0) // strides)
     ids, max_segments = segments.ids, segments.max_segments
     target, time = spread(ids, max(max_segments, 1), reach)
-    y = compute(scatter(filled(x, segments), target, time), scatter(ids > 0, target, time))
+    apart = Segments(scatter(ids, target, time), max_segments)
+    y = compute(scatter(filled(x, segments), target, time), apart)
     if tail:
-        ids = _longer(scatter(ids, target, time), strides, tail)
-        return close_up(y, Segments(ids, max_segments), x.shape[1] * strides + max_segments * tail)
+        new = Segments(of_each(lambda mask: _real_outputs(mask, axis), apart), max_segments)
+        time = x.shape[1]
+        most = time * strides + max_segments * tail if tail > 0 else axis.steps_out(time)
+        return close_up(y, new, most)
     # Outputs of a step stay together, so they move back as one.
     shape = (y.shape[0], x.shape[1] * strides, *y.shape[2:])
     y = gather(y.reshape(y.shape[0], time, strides, *y.shape[2:]), target).reshape(shape)
-    new = Segments(_longer(ids, strides, 0), max_segments)
+    new = Segments(jnp.repeat(ids, strides, axis=1), max_segments)
     return filled(y, new), new
-
-
-def _longer(values: Array, strides: int, tail: int) -> Array:
-    """The ids or bits of the steps, at each output that they reach."""
-    repeated = jnp.repeat(values, strides, axis=1)
-    if not tail or not values.shape[1]:
-        return repeated
-    # Sequences lie out of each other's reach, so the mean of the ids in reach is the id.
-    window = Window(tail + 1, padding="full")
-    total, count = window.total(repeated), window.total(repeated.astype(bool))
-    return (total // jnp.maximum(count, 1)).astype(values.dtype)
 
 
 def _transpose(x: Array, kernel: Array, axes: tuple[Spreading, ...], groups: int) -> Array:

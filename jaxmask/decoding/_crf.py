@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
 from jaxmask._steps import segments_apart
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask.decoding._best import Decoded
 
 __all__ = ["crf_marginals", "viterbi"]
@@ -37,14 +37,16 @@ def viterbi(
       transitions: `[tags, tags]`, floating: the score of a step from the row's tag to the column's.
       start: `[tags]`, floating: the score of each first tag; None is 0.
       end: `[tags]`, floating: the score of each last tag; None is 0.
-      n_best: static: return so many paths and their scores; `Segments` are refused then.
+      n_best: static: return so many paths and their scores.
 
     Returns:
       The pair `(tags, mask)`: `tags [batch, time]`, int32, each at its own step, 0 in padding. With
       `n_best`, two pairs `(tags, mask), (scores, found)`: `tags` and `mask [batch, n_best, time]`,
       best first, `scores [batch, n_best]` in at least float32, and `found [batch, n_best]`, False
-      where there is no further path, as in an empty row. Less
-      `jm.losses.crf_log_partition`, scores are log probabilities.
+      where there is no further path, as in an empty row; for
+      `Segments`, `scores` and `found` are `[batch * max_segments, n_best]`, and the best paths of
+      all sequences of a row stand together. Less `jm.losses.crf_log_partition`, scores are log
+      probabilities.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -61,12 +63,20 @@ def viterbi(
     """
     logits, mask, weights = checked_chain(logits, mask, transitions, start, end, "viterbi")
     # Ids have no gradient, so nothing of the search is kept for one.
-    chain = jax.lax.stop_gradient((logits, mask, weights))
-    if _check.optional_count(n_best, "viterbi", "n_best", least=1) is None:
-        return _best_path(*chain)
-    if isinstance(mask, Segments):
-        _check.refuse_segments("viterbi with `n_best`")
-    tags, scores = _best_paths(*chain, n_best)
+    logits, mask, weights = jax.lax.stop_gradient((logits, mask, weights))
+    count = _check.optional_count(n_best, "viterbi", "n_best", least=1)
+    if count is None:
+        return _best_path(logits, mask, weights)
+    if not isinstance(mask, Segments):
+        return _n_best(logits, mask, weights, count)
+    each = jax.vmap(lambda m: _n_best(logits, m, weights, count), in_axes=1, out_axes=1)
+    (tags, at), of_sequences = each(_mask_ops.of_each_segment(mask))
+    scores, found = (y.reshape(-1, count) for y in of_sequences)
+    return (jnp.sum(tags, axis=1, dtype=tags.dtype), jnp.any(at, axis=1)), (scores, found)
+
+
+def _n_best(logits: Array, mask: StepMask | None, weights: ChainWeights, count: int) -> Decoded:
+    tags, scores = _best_paths(logits, mask, weights, count)
     real = _mask_ops.select_in(logits, mask)[..., 0]
     found = (scores > -jnp.inf) & jnp.any(real, axis=1)[:, None]
     at = real[:, None] & found[..., None]

@@ -42,7 +42,10 @@ def safe_carry(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
                 f"{where}: arrays of `carry` must be [batch, ...] with batch = {batch}, got shape "
                 f"{leaf.shape}."
             )
-        return filled_with_copies(leaf, row_mask)
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return filled_with_copies(leaf, row_mask)
+        bits = filled_with_copies(jax.random.key_data(leaf), row_mask)
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
 
     return jax.tree.map(safe, carry)
 

@@ -33,7 +33,8 @@ def from_flax(
       variables: of a Linen module, what its `init` returned.
       causal: self-attention sees no later step. Flax passes that mask when a module is called.
       replace: masked layers to put in the place of some of the model's, by path, such as
-        `{"layers.2": jm.nn.Passthrough(f)}`.
+        `{"layers.2": jm.nn.Passthrough(f)}`. A module that stands in several places is replaced in
+        those that are named.
       rngs: source of the noise of dropout in training; `nnx.Rngs(0)` where None.
 
     Returns:
@@ -75,10 +76,12 @@ def plan(
     planned: dict[int, Layer] = {}
 
     def each(module: Any, at: Any) -> Layer:
-        # A shared module is planned once and stays shared.
+        # A shared module is planned once and stays shared, but where it is replaced.
         if not (isinstance(module, nnx.Module) or is_linen(module)):
             return _plan(module, at)
-        if id(module) not in planned or at.path in replace:
+        if at.path in replace:
+            return _plan(module, at)
+        if id(module) not in planned:
             planned[id(module)] = _plan(module, at)
         return planned[id(module)]
 

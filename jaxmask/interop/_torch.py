@@ -75,8 +75,10 @@ def plan(
     planned: dict[int, Layer] = {}
 
     def each(module: Any, at: LayerContext) -> Layer:
-        # A shared module is planned once and stays shared.
-        if id(module) not in planned or at.path in replace:
+        # A shared module is planned once and stays shared, but where it is replaced.
+        if at.path in replace:
+            return _plan(module, at)
+        if id(module) not in planned:
             planned[id(module)] = _plan(module, at)
         return planned[id(module)]
 

@@ -48,7 +48,7 @@ def accumulate(
 
     Raises:
       TypeError: if `loss` does not return a pair.
-      ValueError: if a total or count is not a scalar, or leading axes of `batches` differ.
+      ValueError: if a total or count is not a scalar, or leading axes of `batches` differ or are 0.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -68,6 +68,11 @@ def accumulate(
         raise ValueError(
             f"{where}: all arrays of `batches` must have the same leading axis, [micro, ...], got "
             f"leading axes {sorted(sizes)}."
+        )
+    if sizes == {(0,)}:
+        raise ValueError(
+            f"{where}: `batches` must hold at least one micro-batch, got leading axes of 0. A "
+            "micro-batch may be without real steps."
         )
     if axis_name is not None:
         # Mark params as device-varying: `shard_map` would otherwise sum the gradients of replicated

@@ -1,5 +1,6 @@
 """Masked losses of losses that know nothing of masks."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, ops
+from jaxmask import _check, _mask_ops, ops
 from jaxmask._steps import filled_with_copies
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
@@ -34,8 +35,12 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
       A function `(predictions, mask, targets, *arrays, **options) -> (per_step, mask)`. All arrays
       begin with the axes of the mask; it is boolean, of steps or of rows, or `Segments`, or None.
       `arrays` are further arguments of the loss with a value for each step, such as weights.
-      `options` reach the loss as they are, so an array among them must hold no padding. It raises
-      TypeError, ValueError or MaskError if an array, a shape or the mask is not as above.
+      `options` reach the loss as they are, so an array among them must hold no padding. With
+      `where=`, a boolean of the shape of `predictions`, values that are missing one by one, False
+      there, are as padding: the loss must then act on each element alone, arrays of that shape get
+      copies of the elements of another place, and the result is 0 there. (Give a loss an option
+      that it calls `where` by `functools.partial`.) It raises TypeError, ValueError or MaskError if
+      an array, a shape or the mask is not as above.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, optax
@@ -58,11 +63,17 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
     takes one leading axis, as `lift(jax.vmap(optax.losses.multiclass_sparsemax_loss))`.
     """
     _check.function(loss, "lift", "loss")
-    where = f"lift({getattr(loss, '__name__', type(loss).__name__)})"
+    name_of_loss = f"lift({getattr(loss, '__name__', type(loss).__name__)})"
 
     def lifted(
-        predictions: ArrayLike, mask: Mask, targets: ArrayLike, *arrays: ArrayLike, **options: Any
+        predictions: ArrayLike,
+        mask: Mask,
+        targets: ArrayLike,
+        *arrays: ArrayLike,
+        where: ArrayLike | None = None,
+        **options: Any,
     ) -> Pair:
+        present, where = where, name_of_loss
         predictions, mask = _check.pair(predictions, mask, where, name="predictions")
         leading = predictions.shape[: 1 if mask is None else mask.ndim]
         named = {"targets": targets, **{f"arrays[{i}]": x for i, x in enumerate(arrays)}}
@@ -74,14 +85,34 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
                     f"{where}: `{name}` must begin with the axes of the mask, {leading}, got shape "
                     f"{every[-1].shape}. What is no array of steps goes by keyword."
                 )
-        # Copies of one step in all arrays: what is safe together need not be safe one by one.
-        safe = [filled_with_copies(x.astype(accumulator(x.dtype)), mask) for x in every]
+        seen = None
+        if present is not None:
+            seen = _mask_ops.entries(mask, present, predictions.shape, where)
+        safe = [_safe(x.astype(accumulator(x.dtype)), mask, seen) for x in every]
         y = _checked_result(loss(*safe, **options), predictions, leading, where)
+        if seen is not None:
+            if y.shape != seen.shape:
+                raise ValueError(
+                    f"{where}: `where` goes with a loss that gives one value for each element, "
+                    f"{predictions.shape}, got {y.shape}, one value for several elements."
+                )
+            y = jnp.where(seen, y, jnp.zeros((), y.dtype))
         dtypes = [x.dtype for x in every if jnp.issubdtype(x.dtype, jnp.floating)]
         is_float = dtypes and jnp.issubdtype(y.dtype, jnp.floating)
         return ops.fill(y.astype(common_dtype(*dtypes)) if is_float else y, mask)
 
     return lifted
+
+
+def _safe(x: Array, mask: Mask, seen: Array | None) -> Array:
+    """Copies of one step, or of one element, in all arrays.
+
+    What is safe together need not be safe one by one.
+    """
+    if seen is None or x.shape != seen.shape:
+        return filled_with_copies(x, mask)
+    flat = (x.shape[0], math.prod(x.shape[1:]))
+    return filled_with_copies(x.reshape(flat), seen.reshape(flat)).reshape(x.shape)
 
 
 def _checked_result(y: Any, predictions: Array, leading: tuple[int, ...], where: str) -> Array:

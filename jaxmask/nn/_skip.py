@@ -78,6 +78,8 @@ class SkipPadding(Wrapper):
     ) -> tuple[Any, Mask]:
         """Run the layer and return `(y, mask)`; options as in `Sequential`."""
         model, given = opened(self, options)
+        if isinstance(key := options.get("rngs"), jax.Array):
+            given = {**given, "rngs": key}  # a layer makes other noise of a key than of streams
         for leaf in jax.tree.leaves(x):
             _check.pair(leaf, mask, WHERE, over_time=True)
         # Not `explain`: `nnx.tabulate` wraps public methods, and cannot return a `Plan`.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxmask import _check
 from jaxmask import _windows as windows
 from jaxmask._steps import filled
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 from jaxmask._windows import slide
 
 
@@ -74,7 +74,7 @@ def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     x, mask = _check.pair(x, mask, where, over_time=True)
     window = windows.window(1, factor, "causal", None, where, names=("window", "factor"))
 
-    def compute(x: Array, real: StepMask | None) -> Array:
-        return window.each(filled(x, real), window.steps_out(x.shape[1]))
+    def compute(x: Array, mask: Mask) -> Array:
+        return window.each(filled(x, mask), window.steps_out(x.shape[1]))
 
     return slide(compute, x, mask, window)

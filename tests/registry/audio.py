@@ -54,7 +54,7 @@ ENTRIES: list[Entry] = [
         centred_call,
         SAMPLES,
         mask_class="contiguous",
-        exempt={"half_precision": COMPLEX, "segments": NO_SEGMENTS},
+        exempt={"half_precision": COMPLEX},
     ),
     Entry(
         "audio.istft",

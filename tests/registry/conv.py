@@ -27,9 +27,6 @@ def _separable(params: Any, xs: list, masks: list, rows: Any) -> list:
     return [jm.conv.separable(xs[0], masks[0], kernel, mixed, bias, dilation=2)]
 
 
-_OPTIONS = {
-    "segments": "an option refuses them: padding in numbers, a padding mode, or `ceil_mode`",
-}
 IMAGE = (Input(features=(4, 2)),)
 STEPS = "contiguous"
 
@@ -72,7 +69,6 @@ CONVOLUTION = [
         weighted(jm.conv.conv1d, padding=(2, 1), padding_mode="reflect", strides=2),
         params=weights(3, 3, 4, bias=4),
         mask_class=STEPS,
-        exempt=_OPTIONS,
     ),
     Entry(
         "conv.depthwise",
@@ -94,7 +90,6 @@ CONVOLUTION = [
         IMAGE,
         params=weights(3, 2, 2, 3, bias=3),
         mask_class=STEPS,
-        exempt=_OPTIONS,
     ),
     Entry(
         "conv.conv1d_transpose",
@@ -128,7 +123,6 @@ POOLING = [
         "conv.max_pool1d:ceil",
         simple(jm.conv.max_pool1d, 2, strides=3, padding=1, dilation=2, ceil_mode=True),
         mask_class=STEPS,
-        exempt=_OPTIONS,
     ),
     Entry("conv.min_pool1d", simple(jm.conv.min_pool1d, 2), mask_class=STEPS),
     Entry(
