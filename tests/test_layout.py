@@ -18,7 +18,7 @@ LAYERS = {
     for number, names in enumerate(
         (
             ["_types"],
-            ["_check", "_meshes", "_nnx", "_compare", "_report", "_sums"],
+            ["_check", "_meshes", "_nnx", "_compare", "_lines", "_report", "_sums"],
             ["_class_ids", "_derivatives", "_mask_ops", "_logs"],
             ["masks"],
             ["_host", "_steps"],

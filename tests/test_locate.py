@@ -1,5 +1,7 @@
 """`leak.locate` names the layers that let padding in, and those alone."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -123,3 +125,29 @@ def test_a_result_with_another_time_axis_needs_its_own_mask():
     model = nnx.Conv(4, 4, kernel_size=(3,), strides=2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"result of shape \[2, 3, 4\] has a time axis other"):
         jm.leak.prove(model, X, MASK)
+
+
+def test_the_lines_are_named():
+    model = Tagger(mends_convolution=False, mends_attention=True, rngs=nnx.Rngs(0))
+    (layer,) = jm.leak.locate(model, X, MASK).guilty
+    assert line_of(layer).startswith("y = self.convolution(x, mask)[0] if")
+    location = jm.leak.locate(Mean(nnx.Rngs(0)), X, MASK)
+    assert line_of(location.first) == "return self.project(x).mean(1), mask.any(1)"
+    assert f"{location.first.place}: `return self.project(x).mean(1)" in str(location)
+    assert (
+        line_of(jm.leak.locate(Centred(), X, MASK).first) == "return x - x.mean(1, keepdims=True)"
+    )
+    of_library = nnx.Conv(4, 4, kernel_size=(3,), rngs=nnx.Rngs(0))
+    assert jm.leak.locate(of_library, X, MASK).first.place is None  # no line of ours calls it
+
+
+def line_of(layer):
+    return Path(layer.place.file).read_text().splitlines()[layer.place.line - 1].strip()
+
+
+class Centred(nnx.Module):
+    def __call__(self, x):
+        def centred(x):
+            return x - x.mean(1, keepdims=True)
+
+        return jnp.sin(centred(x))

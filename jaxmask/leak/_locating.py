@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmask._report import once_fixed
 from jaxmask._types import Segments
+from jaxmask.leak._proof.proof import source_of
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,10 @@ class Location:
 
     Attributes:
       name: the class of the model.
-      guilty: `jm.report.Layer` of each, in the order of their calls. Each was tried alone, so it
-        lets padding in even where all others are fixed.
+      guilty: `jm.report.Layer` of each, in the order of their calls; `.place` is the line. Each was
+        tried alone, so it lets padding in even where all others are fixed.
       unjudged: `jm.report.Layer` of those around them, whose own code is not judged yet.
-      names_lines: whether `leak.prove` takes the same inputs.
+      takes_mask: whether `leak.check` takes the same inputs.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -31,7 +32,7 @@ class Location:
     name: str
     guilty: tuple[Any, ...]
     unjudged: tuple[Any, ...] = ()
-    names_lines: bool = True
+    takes_mask: bool = True
 
     @property
     def ok(self) -> bool:
@@ -53,16 +54,16 @@ class Location:
             lines += [f"  {_described(layer)}" for layer in self.guilty[1:]]
         if self.unjudged:
             lines.append(once_fixed(layer.name for layer in self.unjudged))
-        lines.append(
-            f"`jm.leak.prove({'model' if self.names_lines else 'fn'}, x, mask)` names the lines."
-        )
+        model = "model" if self.takes_mask else "fn"
+        lines.append(f"`jm.leak.check({model}, x, mask)` says how far each moves the results.")
         return "\n".join(lines)
 
 
 def _described(layer: Any) -> str:
     path = layer.path or "the model itself"
     how = "mixes steps and takes no mask" if "missing" in layer.words else "reads padded steps"
-    return f"{path}, `{layer.name}`: {how}"
+    place = f"\n    {layer.place}{source_of(layer.place)}" if layer.place else ""
+    return f"{path}, `{layer.name}`: {how}{place}"
 
 
 def locate(model: Any, *inputs: Any) -> Location:
@@ -71,7 +72,8 @@ def locate(model: Any, *inputs: Any) -> Location:
     A copy of the model is traced once on the inputs. Then each layer that has steps runs alone on
     random values, with and without other values in its padding, as `jm.report.mask_flow` does it;
     nothing in the model advances. A layer with others inside is guilty if none of them is: then its
-    own code lets padding in. Until they are fixed its own code is not judged.
+    own code lets padding in. Until they are fixed its own code is not judged. The text names the
+    line of your code: that which lets padding in, or calls the layer of a library that does.
 
     Args:
       model: an `nnx.Module`, of jaxmask or not.
@@ -100,12 +102,12 @@ def locate(model: Any, *inputs: Any) -> Location:
       leak.locate of `Model`: the first layer that lets padding in is
         conv, `Conv`: mixes steps and takes no mask
       The code of `Model` itself is judged once these are fixed: run again.
-      `jm.leak.prove(model, x, mask)` names the lines.
+      `jm.leak.check(model, x, mask)` says how far each moves the results.
     """
     report = importlib.import_module("jaxmask.report")  # it lies above this module
     flow = report.mask_flow(model, *inputs)
     masked = len(inputs) == 2 and (isinstance(inputs[1], Segments) or _is_boolean(inputs[1]))
-    return Location(type(model).__name__, flow.guilty, flow.unjudged, names_lines=masked)
+    return Location(type(model).__name__, flow.guilty, flow.unjudged, takes_mask=masked)
 
 
 def _is_boolean(value: Any) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 from jax.extend import core
 
 from jaxmask import _nnx
+from jaxmask._lines import is_own
 from jaxmask._types import PyTree, Segments
+from jaxmask.leak import Place
 from jaxmask.report._arithmetic import Operations, count
 
 _runs = itertools.count()
@@ -44,6 +46,7 @@ class Call:
     kwargs: dict[str, Any]
     names: dict[str, Any]
     is_in_loop: bool
+    place: Place | None = None
     out: Any = None
     inside: list["Call"] = field(default_factory=list)
 
@@ -119,6 +122,7 @@ class _Recorder:
         entry = Call(
             *(len(self.calls), parent, layer, self._path(layer, parent), structure, arrays),
             *(noted, noted_kwargs, _by_name(call, noted, noted_kwargs), self._is_inside()),
+            _caller(),
         )
         self.calls.append(entry)
         if parent is not None:
@@ -153,6 +157,19 @@ class _Recorder:
     def _is_inside(self) -> bool:
         """Whether a loop, a branch or a transformation is being traced."""
         return core.get_opaque_trace_state(convention="nnx") != self._outside
+
+
+def _caller() -> Place | None:
+    """The line of the user's own code that calls a layer, within the program that is traced."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if (code.co_filename, code.co_name) == (__file__, "program"):
+            return None
+        if is_own(code.co_filename):
+            return Place(code.co_filename, frame.f_lineno, code.co_qualname)
+        frame = frame.f_back
+    return None
 
 
 def _by_name(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -300,6 +300,7 @@ class _Flow:
             bytes=size + sum(layer.bytes for layer in inside),
             bytes_of_padding=padding + sum(layer.bytes_of_padding for layer in inside),
             verdict=probe.verdict,
+            place=probe.place or call.place,
         )
 
     def _memory(self, call: Call, after: Any, fill: float | None) -> tuple[int, float]:

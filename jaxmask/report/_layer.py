@@ -1,7 +1,8 @@
 """What is known of one call of a layer, and its row in the table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from jaxmask.leak import Place
 from jaxmask.report._collapse import Line
 from jaxmask.report._probe import SEES
 from jaxmask.report._table import Cell
@@ -32,6 +33,7 @@ class Layer:
       verdict: on the values of the layer alone: "proved" to ignore padding, whatever it holds,
         "proved if finite", "sees padding", "undecided"; "ignores padding" was tried, and could not
         be asked of `leak.prove`. "" where there are no steps, else "not tried: " and the error.
+      place: the line of your code that calls it; if its own code lets padding in, that line.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -54,6 +56,7 @@ class Layer:
     bytes: int
     bytes_of_padding: float
     verdict: str
+    place: Place | None = field(default=None, compare=False)
 
 
 def row(line: Line) -> tuple[Cell, ...]:

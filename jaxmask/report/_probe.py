@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxmask import _nnx, leak
+from jaxmask._lines import is_own
 from jaxmask._types import PyTree, Segments
 from jaxmask.report._calls import Call, Ref
 
@@ -22,6 +23,7 @@ class Probe:
 
     mixes: bool | None = None
     verdict: str = UNTRIED
+    place: leak.Place | None = None  # the line of the user's own code that lets padding in
 
 
 class Prober:
@@ -115,12 +117,32 @@ def _probe(layer: _Layer, x: Any, marks: np.ndarray) -> Probe:
     if real.all():
         return Probe(mixes)
     if _differs(base, run(_moved(start, ~real, real)), real, x):
-        return Probe(mixes, SEES)
+        return Probe(mixes, SEES, _place(layer, position, start, marks))
     return Probe(mixes, verdict_of(layer, position, start, marks))
 
 
 def verdict_of(layer: _Layer, position: int, start: np.ndarray, marks: Any) -> str:
     """What `leak.prove` says of the values, for any padding or else for finite padding."""
+    for assume, verdict in (("strict", PROVED), ("finite", FINITE)):
+        try:
+            proof = _proof(layer, position, start, marks, assume)
+        except Exception:  # what cannot be asked stays tested
+            return UNSEEN
+        if proof.verdict == "proved":
+            return verdict
+    return UNDECIDED
+
+
+def _place(layer: _Layer, position: int, start: np.ndarray, marks: Any) -> leak.Place | None:
+    try:
+        causes = _proof(layer, position, start, marks, "strict").blame
+    except Exception:  # what cannot be asked has no line
+        return None
+    places = (cause.place for cause in causes if cause.of_values)
+    return next((place for place in places if place and is_own(place.file)), None)
+
+
+def _proof(layer: _Layer, position: int, start: np.ndarray, marks: Any, assume: str) -> leak.Proof:
     mask = Segments(marks, int(marks.max())) if marks.dtype != bool else marks
 
     def alone(x: Any, mask: Any) -> Any:
@@ -128,14 +150,7 @@ def verdict_of(layer: _Layer, position: int, start: np.ndarray, marks: Any) -> s
         keeps_time = hasattr(out, "shape") and out.shape[: marks.ndim] == marks.shape
         return (out, jnp.asarray(marks) > 0) if keeps_time else out
 
-    for assume, verdict in (("strict", PROVED), ("finite", FINITE)):
-        try:
-            proof = leak.prove(alone, start, mask, assume=assume, witness=False)
-        except Exception:  # what cannot be asked stays tested
-            return UNSEEN
-        if proof.verdict == "proved":
-            return verdict
-    return UNDECIDED
+    return leak.prove(alone, start, mask, assume=assume, witness=False)
 
 
 def _halves(real: np.ndarray) -> list[np.ndarray]:

@@ -7,12 +7,13 @@ the bits at the real entries of a result say all operations that are to blame.
 """
 
 import itertools
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxmask._lines import HERE, is_own, is_worth_naming
 
 RAW = 2  # bits of the padding itself: of the inputs, and of the cotangents of results
 MOST = 64 - RAW
@@ -84,8 +85,8 @@ class Causes:
     def place(self) -> Place | None:
         """The innermost line of the user's own code; else that of the layer that was called."""
         places = [place for call in reversed(self.calls) for place in _places(call)]
-        own = (p for p in places if not p.file.startswith(_INSTALLED))
-        layers = (p for p in places if p.function == "__call__" and not p.file.startswith(_HERE))
+        own = (p for p in places if is_own(p.file))
+        layers = (p for p in places if p.function == "__call__" and not p.file.startswith(HERE))
         return next(own, None) or next(layers, None) or next(iter(places), None)
 
     def found_in(self, bits: int) -> list[tuple[int, str, Place | None]]:
@@ -97,18 +98,7 @@ class Causes:
         ]
 
 
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "jaxmask", "numpy")
 _LEAK = f"{Path(__file__).parents[1]}/"
-_HERE = f"{Path(__file__).parents[2]}/"
-_INSTALLED = (
-    *(
-        f"{path}/{name}/"
-        for path in {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}
-        for name in _LIBRARIES
-    ),
-    _HERE,
-)
-_JAX = tuple(path for path in _INSTALLED if path.rstrip("/").endswith(("jax", "jaxlib")))
 
 
 def _places(equation: Any) -> list[Place]:
@@ -122,10 +112,5 @@ def _places(equation: Any) -> list[Place]:
     return [
         Place(frame.file_name, frame.line_num, frame.function_name)
         for frame in inside
-        if not frame.file_name.startswith((*_JAX, "<")) and not _is_standard(frame.file_name)
+        if is_worth_naming(frame.file_name)
     ]
-
-
-def _is_standard(file: str) -> bool:
-    paths = sysconfig.get_paths()
-    return file.startswith(paths["stdlib"]) and not file.startswith(paths["purelib"])
