@@ -8,6 +8,7 @@ real steps, before anything is timed. Masks, or the ids of packed sequences, are
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 
 import jaxmask as jm
 from bench import chart, contest, store, tables, timing
 from bench.contest import Entrant
+from bench.suite import Suite, some
 
 HEADS, FEATURES = 8, 64
-OURS, REFERENCE = "jaxmask", "jaxmask reference"
-KEY, ROUNDS = ("case",), 3
 
 
 class Case(NamedTuple):
@@ -53,48 +52,41 @@ CASES = {
     "causal, window of 128": Case(causal=True, window=128),
     "32 short rows": Case(batch=32, time=128),
 }
-OPTIONS = {"--cases": {"nargs": "*", "choices": CASES, "default": list(CASES)}}
 
 
-def ours(case: Case, **options: Any) -> Callable:
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, ids: Any) -> jax.Array:
-        mask = jm.Segments(ids, max_segments=case.packed) if case.packed else ids
-        seen = {"causal": case.causal, "window": case.window}
-        return jm.attention.attend(q, mask, k, v, mask, **seen, **options)[0]
-
-    return attend
+def ours(case: Case, q: Any, k: Any, v: Any, ids: Any, **options: Any) -> jax.Array:
+    mask = jm.Segments(ids, max_segments=case.packed) if case.packed else ids
+    seen = {"causal": case.causal, "window": case.window}
+    return jm.attention.attend(q, mask, k, v, mask, **seen, **options)[0]
 
 
-def of_jax(case: Case) -> Callable:
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, ids: Any) -> jax.Array:
-        mask = None if ids is None else ids[:, None, None]
-        if case.packed:
-            mask = ids[:, None, :, None] == mask
-        window = None if case.window is None else (case.window - 1, 0)
-        seen = {"is_causal": case.causal, "local_window_size": window}
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, **seen)
-
-    return attend
+def of_jax(case: Case, q: Any, k: Any, v: Any, ids: Any) -> jax.Array:
+    mask = None if ids is None else ids[:, None, None]
+    if case.packed:
+        mask = ids[:, None, :, None] == mask
+    window = None if case.window is None else (case.window - 1, 0)
+    seen = {"is_causal": case.causal, "local_window_size": window}
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, **seen)
 
 
-def in_jax(attend: Callable, arrays: list, ids: Any) -> Entrant:
+def in_jax(attend: Callable, case: Case, arrays: list) -> Entrant:
     def step(arrays: list, cotangent: jax.Array, ids: Any) -> Any:
         def loss(arrays: list) -> jax.Array:
-            return jnp.sum(attend(*arrays, ids) * cotangent)
+            return jnp.sum(attend(case, *arrays, ids) * cotangent)
 
         return jax.value_and_grad(loss)(arrays)
 
-    *given, cotangent = map(jnp.asarray, arrays)
-    ids = None if ids is None else jnp.asarray(ids)
-    program, cost = timing.compiled_cost(step, given, cotangent, ids)
-    return Entrant(lambda: program(given, cotangent, ids), lambda found: found, cost)
+    *arrays, cotangent = map(jnp.asarray, arrays)
+    given = arrays, cotangent, None if case.ids is None else jnp.asarray(case.ids)
+    program, cost = timing.compiled_cost(step, *given)
+    return Entrant(lambda: program(*given), cost=cost)
 
 
-def in_torch(case: Case, arrays: list, ids: np.ndarray | None) -> Entrant:
+def in_torch(case: Case, arrays: list) -> Entrant:
     import torch
 
     *given, cotangent = (torch.tensor(array) for array in arrays)
-    ids = None if ids is None else torch.tensor(ids)
+    ids = None if case.ids is None else torch.tensor(case.ids)
     for tensor in given:
         tensor.requires_grad_()
 
@@ -117,50 +109,58 @@ def in_torch(case: Case, arrays: list, ids: np.ndarray | None) -> Entrant:
         loss.backward()
         return loss.detach().numpy(), [tensor.grad.numpy() for tensor in given]
 
-    return Entrant(run, lambda found: found, {})
+    return Entrant(run)
 
 
 def run(case: Case, rounds: int) -> dict[str, Any]:
     draw, shape = np.random.default_rng(0), (case.batch, case.time, HEADS, FEATURES)
     arrays = [draw.normal(size=shape).astype(np.float32) for _ in range(4)]
-    ids = case.ids
-    real = np.ones(shape[:2], bool) if ids is None else ids > 0
+    real = np.ones(shape[:2], bool) if case.ids is None else case.ids > 0
     arrays[-1] *= real[..., None, None]  # no cotangent of padding
-    makers: dict[str, Callable[[], Entrant]] = {
-        OURS: lambda: in_jax(ours(case), arrays, ids),
-        REFERENCE: lambda: in_jax(ours(case, method="reference"), arrays, ids),
-        "jax.nn": lambda: in_jax(of_jax(case), arrays, ids),
-        "torch": lambda: in_torch(case, arrays, ids),
-    }
-    entrants, left_out = contest.enter(makers)
-    found = contest.run(entrants, [], str(case), rounds)
+    reference = functools.partial(ours, method="reference")
+    entrants, left_out = contest.enter(
+        {
+            "jaxmask": lambda: in_jax(ours, case, arrays),
+            "jaxmask reference": lambda: in_jax(reference, case, arrays),
+            "jax.nn": lambda: in_jax(of_jax, case, arrays),
+            "torch": lambda: in_torch(case, arrays),
+        }
+    )
+    found = contest.run(entrants, (), str(case), rounds)
     return {"real_steps": int(real.sum()), "rivals": found, "left_out": left_out}
 
 
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
-    for name in track(options.cases, "measuring"):
+    for name in options.cases:
         yield {"case": name, **run(CASES[name], options.rounds)}
 
 
 def table(found: dict[str, Any]) -> str:
     by_case = {row["case"]: row["rivals"] for row in found["rows"]}
     names = list(dict.fromkeys(name for rivals in by_case.values() for name in rivals))
+    in_jax = [name for name in names if name != "torch"]
 
-    def cells(case: str) -> list[str]:
-        rivals = by_case[case]
-        in_jax = [name for name in names if "torch" not in name]
-        times = (tables.each([rivals], name) for name in names)
+    def cells(case: str, rivals: dict[str, Any]) -> list[str]:
         memory = (f"{rivals[name]['temporary_mebibytes']:.0f}" for name in in_jax)
-        return [case, *times, " / ".join(memory)]
+        return [case, *(tables.each([rivals], name) for name in names), " / ".join(memory)]
 
     return tables.markdown(
         f"Milliseconds of a training step of {HEADS} heads of {FEATURES} in float32, 4 rows of "
-        f"2048 steps or 32 of 128, on {found['machine']['processor']}, "
-        f"jax {found['machine']['jax']}.",
-        ["what a query sees", *names, "temporary MiB, " + " / ".join(names[:-1])],
-        [cells(case) for case in CASES if case in by_case],
+        f"2048 steps or 32 of 128, on {found['on']}, jax {found['machine']['jax']}.",
+        ["what a query sees", *names, "temporary MiB, " + " / ".join(in_jax)],
+        (cells(case, by_case[case]) for case in CASES if case in by_case),
     )
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    chart.bars(found, path, "case", "milliseconds of a training step")
+    """A panel a case, a bar a rival."""
+    about = f"milliseconds of a training step\n{found['on']}"
+    figure, axes = chart.panels(len(found["rows"]), 1, about, (3.2, 1.1))
+    for panel, row in zip(axes.flat, found["rows"], strict=True):
+        names = list(row["rivals"])
+        chart.bars(panel, [one["milliseconds"] for one in row["rivals"].values()], names, names)
+        panel.set_title(row["case"], fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+SUITES = {"attention": Suite(("case",), measure, table, {"--cases": some(CASES)}, 3, draw)}

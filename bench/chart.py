@@ -1,14 +1,10 @@
-"""Charts, from results alone: speed against the share of steps that are real, and lines of growth.
+"""Charts, from results alone: lines with bands from the lower to the upper quartile, and bars."""
 
-Bands reach from the lower to the upper quartile.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import rivals, store
-from bench.workloads import SHAPES
+from bench import store
 
 COLOURS = {
     "jaxmask": "#c1121f",
@@ -25,39 +21,11 @@ COLOURS = {
     "torch nested": "#9bbf6b",
     "jax.nn": "#1f77b4",
 }
-PASSES = {"forward": "forward", "train": "forward and backward"}
 
 
 def chosen(rows: list[store.Row], **wanted: Any) -> list[store.Row]:
     """The rows that have these values."""
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
-def draw(rows: list[store.Row], path: Path) -> None:
-    """One panel a shape and pass."""
-    shapes = [name for name in SHAPES if any(row["shape"] == name for row in rows)]
-    about = title(rows, "real steps a second, against the share of steps that are real")
-    figure, axes = panels(len(PASSES), len(shapes), about)
-    for across, what in zip(axes, PASSES, strict=True):
-        for panel, shape in zip(across, shapes, strict=True):
-            along = sorted(chosen(rows, shape=shape, what=what), key=lambda row: row["fill"])
-            lines(panel, along, lambda row: row["fill"], _millions_a_second)
-            sizes = "batch {}, time {}, {} to {} features".format(*SHAPES[shape])
-            panel.set_title(f"{PASSES[what]}\n{sizes if along else 'not measured'}", fontsize=9)
-            panel.set(xlabel="share of steps that are real", ylim=(0, None), xlim=(0, 1.05))
-        across[0].set_ylabel("million real steps a second")
-    finish(figure, axes, path)
-
-
-def _millions_a_second(row: store.Row, rival: dict[str, Any]) -> dict[str, float]:
-    times = rival["milliseconds"]
-    quartiles = {"median": "median", "low": "high", "high": "low"}  # long times are low rates
-    return {name: row["real_steps"] / times[other] / 1e3 for name, other in quartiles.items()}
-
-
-def title(rows: list[store.Row], about: str) -> str:
-    first = rows[0] if rows else {"cell": "nothing", "dtype": "", "machine": "no machine"}
-    return f"One {first['cell'].upper()} in {first['dtype']}: {about}\n{first['machine']}"
 
 
 def panels(
@@ -86,37 +54,29 @@ def lines(
     spread_of: Callable[[store.Row, dict[str, Any]], dict[str, float]],
 ) -> None:
     """A line a rival, with a band from the lower to the upper quartile."""
-    for name in COLOURS:
+    for name, colour in COLOURS.items():
         present = [row for row in rows if name in row["rivals"]]
         if not present:
             continue
         x = [x_of(row) for row in present]
         spreads = [spread_of(row, row["rivals"][name]) for row in present]
         low, median, high = ([s[key] for s in spreads] for key in ("low", "median", "high"))
-        width = 2.2 if name == rivals.OURS else 1.2
-        panel.plot(x, median, "o-", ms=3, lw=width, color=COLOURS[name], label=name)
-        panel.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, lw=0)
+        width = 2.2 if name == "jaxmask" else 1.2
+        panel.plot(x, median, "o-", ms=3, lw=width, color=colour, label=name)
+        panel.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
 
 
-def bars(found: dict[str, Any], path: Path, name: str, about: str) -> None:
-    """A panel a row of results, a bar a rival, its quartiles on top."""
-    rows = found["rows"]
-    figure, axes = panels(len(rows), 1, f"{about}\n{found['machine']['processor']}", (3.2, 1.1))
-    for panel, row in zip(axes.flat, rows, strict=True):
-        spreads = {who: one["milliseconds"] for who, one in row["rivals"].items()}
-        medians = [spread["median"] for spread in spreads.values()]
-        errors = [
-            [s["median"] - s["low"] for s in spreads.values()],
-            [s["high"] - s["median"] for s in spreads.values()],
-        ]
-        heights = range(len(spreads))[::-1]
-        colours = [COLOURS[who] for who in spreads]
-        drawn = panel.barh(heights, medians, xerr=errors, color=colours)
-        panel.bar_label(drawn, fmt="%.3g", padding=4, fontsize=8)
-        panel.set_yticks(heights, spreads, fontsize=8)
-        panel.set_title(row[name], fontsize=9)
-        panel.margins(x=0.15)
-    figure.savefig(path, dpi=120)
+def bars(
+    panel: Any, spreads: Sequence[dict[str, float]], names: Sequence[str], labels: Sequence[str]
+) -> None:
+    """A bar each, its quartiles on top, in the colours of the names."""
+    medians = [s["median"] for s in spreads]
+    errors = [[s["median"] - s["low"] for s in spreads], [s["high"] - s["median"] for s in spreads]]
+    heights, colours = range(len(spreads))[::-1], [COLOURS[name] for name in names]
+    drawn = panel.barh(heights, medians, xerr=errors, color=colours)
+    panel.bar_label(drawn, fmt="%.3g", padding=4, fontsize=8)
+    panel.set_yticks(heights, labels, fontsize=8)
+    panel.margins(x=0.15)
 
 
 def finish(figure: Any, axes: Any, path: Path) -> None:

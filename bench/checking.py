@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from rich.progress import track
 
 import jaxmask as jm
 from bench import store, tables
+from bench.suite import Suite
 
-KEY = ("model",)
 LENGTHS, TIME, FEATURES = (16, 12, 7, 1), 16, 16
 
 
@@ -64,7 +63,7 @@ def seconds(name: str) -> list[float]:
 
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
     context = multiprocessing.get_context("spawn")
-    for name in track(list(MODELS), "checking"):
+    for name in MODELS:
         with concurrent.futures.ProcessPoolExecutor(1, context) as alone:
             first, second = alone.submit(seconds, name).result()
         yield {"model": name, "first": first, "second": second}
@@ -73,7 +72,10 @@ def measure(options: argparse.Namespace) -> Iterator[store.Row]:
 def table(found: dict[str, Any]) -> str:
     rows = sorted(found["rows"], key=lambda row: row["first"])
     return tables.markdown(
-        f"CPU seconds of `jm.leak.check`, on {store.machine_name(found['machine'])}.",
+        f"CPU seconds of `jm.leak.check`, on {found['on']}.",
         ["function", "first check of a process", "second check of the function"],
         ([row["model"], f"{row['first']:.2f}", f"{row['second']:.2f}"] for row in rows),
     )
+
+
+SUITES = {"checking": Suite(("model",), measure, table)}

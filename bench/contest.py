@@ -1,23 +1,30 @@
-"""Rivals in one run: compared with the first of them, and timed in turn."""
+"""Rivals in one run: compared with what is expected before anything is timed, and timed in turn."""
 
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from bench import timing
-from bench.agreement import require_same
 
 
 class LeftOut(Exception):
     """A rival that cannot take part, and why."""
 
 
+class Disagreement(Exception):
+    """A rival computes something else."""
+
+
 class Entrant(NamedTuple):
     """`run(*arguments)` computes and waits; `result` of that is what all must agree in."""
 
     run: Callable[..., Any]
-    result: Callable[[Any], Any]
-    cost: dict[str, Any]
+    result: Callable[[Any], Any] = lambda found: found
+    cost: dict[str, Any] | None = None
 
 
 def enter(makers: dict[str, Callable[[], Entrant]]) -> tuple[dict[str, Entrant], dict[str, str]]:
@@ -37,6 +44,39 @@ def enter(makers: dict[str, Callable[[], Entrant]]) -> tuple[dict[str, Entrant],
     return found, left_out
 
 
+def run(
+    entrants: dict[str, Entrant],
+    arguments: Sequence[Any],
+    about: str,
+    rounds: int,
+    *,
+    expected: Any = None,
+    tolerance: float = 1e-3,
+    before_timing: Callable[[], None] = lambda: None,
+    rest: float = 0.05,
+    least: float | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What is stored of each rival; a ratio is its time over that of the first, which is ours.
+
+    `expected` is what all must compute, by default what ours does.
+    """
+    ours, *_ = entrants
+    calls = {name: functools.partial(one.run, *arguments) for name, one in entrants.items()}
+    if expected is None:
+        expected, about = entrants[ours].result(calls[ours]()), f"{ours} on {about}"
+    apart = compare(entrants, arguments, expected, about, tolerance)
+    before_timing()
+    times = timing.interleaved(calls, rounds, rest=rest, least=least)
+
+    def figures(name: str) -> dict[str, Any]:
+        ratio = round(times[name]["median"] / times[ours]["median"], 3)
+        apart_by = {"difference": float(f"{apart[name]:.2g}")}
+        cost = entrants[name].cost or {}
+        return {"milliseconds": times[name], "ratio": ratio, **apart_by, **cost}
+
+    return {name: figures(name) for name in times}
+
+
 def compare(
     entrants: dict[str, Entrant],
     arguments: Sequence[Any],
@@ -53,29 +93,31 @@ def compare(
     return {name: apart(name, one) for name, one in entrants.items()}
 
 
-def figures(
-    times: dict[str, dict[str, float]],
-    ours: str,
-    differences: dict[str, float],
-    costs: dict[str, dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """What is stored of each rival."""
-
-    def of(name: str) -> dict[str, Any]:
-        ratio = timing.ratio(times, name, ours) if ours in times else None
-        apart = {"difference": float(f"{differences[name]:.2g}")}
-        return {"milliseconds": times[name], "ratio": ratio, **apart, **costs[name]}
-
-    return {name: of(name) for name in times}
+def require_same(ours: Any, theirs: Any, about: str, tolerance: float = 1e-3) -> float:
+    """The distance of two trees, which must not exceed the tolerance."""
+    worst = distance(ours, theirs)
+    if not worst <= tolerance:
+        raise Disagreement(f"{about}: they differ by {worst:.1e}, more than {tolerance:.0e}")
+    return worst
 
 
-def run(
-    entrants: dict[str, Entrant], arguments: Sequence[Any], about: str, rounds: int
-) -> dict[str, dict[str, Any]]:
-    """Compare all on the same arguments, and time them; the first one is ours."""
-    ours, *_ = entrants
-    expected = entrants[ours].result(entrants[ours].run(*arguments))
-    apart = compare(entrants, arguments, expected, f"{ours} on {about}")
-    calls = {name: functools.partial(one.run, *arguments) for name, one in entrants.items()}
-    times = timing.interleaved(calls, rounds, rest=0.05, least=None)
-    return figures(times, ours, apart, {name: one.cost for name, one in entrants.items()})
+def distance(ours: Any, theirs: Any) -> float:
+    """The largest |a - b| over the largest |b| of any array, nan if there is any nan."""
+
+    def apart(a: np.ndarray, b: np.ndarray) -> float:
+        if a.shape != b.shape:
+            raise Disagreement(f"expected an array of shape {b.shape}, got {a.shape}")
+        return np.max(np.abs(a - b), initial=0) / (np.max(np.abs(b), initial=0) or 1)
+
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return float(np.max([apart(np.asarray(a), np.asarray(b)) for a, b in pairs]))
+
+
+def with_gradient(function: Callable, arguments: Sequence[int]) -> Callable:
+    """A sum in which every element counts differently, and its gradient."""
+
+    def total(*given: Any) -> jax.Array:
+        y = function(*given)
+        return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))
+
+    return jax.value_and_grad(total, argnums=tuple(arguments))

@@ -13,11 +13,12 @@ from what was measured. Takes three minutes.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,17 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from bench import tables, timing
+from bench import store, tables, timing
+from bench.suite import Suite
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-from _pronounce import data, devices, model  # noqa: E402
-from _pronounce.checkpoint import Checkpoints  # noqa: E402
-from _pronounce.settings import PRESETS  # noqa: E402
-from _pronounce.training import State, Trainer  # noqa: E402
+from _pronounce import data, devices, model
+from _pronounce.checkpoint import Checkpoints
+from _pronounce.settings import PRESETS
+from _pronounce.training import State, Trainer
 
-COUNTS, BATCH_SIZE = (1, 2, 4), 256
-PRESET = PRESETS["small"]
-ROUNDS = 15
+COUNTS, BATCH_SIZE, PRESET = (1, 2, 4), 256, PRESETS["small"]
 
 
 def batches() -> data.Batches:
@@ -55,11 +54,11 @@ def busy(function: Callable[[], Any], rounds: int) -> tuple[dict[str, float], fl
 
 
 def step_of(trainer: Trainer, state: State, batch: data.Batch) -> Callable[[], Any]:
-    kept = [state]
+    kept = [state, None]
 
     def step() -> Any:
-        kept[0], loss = trainer.step(kept[0], batch, 0, 1e-3)
-        return kept[0], loss
+        kept[:] = trainer.step(kept[0], batch, 0, 1e-3)
+        return kept
 
     return step
 
@@ -75,10 +74,10 @@ def adding_up(params: Any, mesh: Any) -> Callable[[], Any]:
     return lambda: run(rows, params)
 
 
-def here(rounds: int) -> list[dict[str, Any]]:
+def here(rounds: int) -> Iterator[store.Row]:
     """On all devices of this process, with a copy of the parameters and with a share."""
-    batch = next(batches().epoch(0))
-    letters, mesh, rows = int(batch.mask.sum()), devices.all_devices(), []
+    batch, mesh = next(batches().epoch(0)), devices.all_devices()
+    letters = int(batch.mask.sum())
     for spread in (False, True) if mesh.size > 1 else (False,):
         graphdef, params = model.split(PRESET.size, 0)
         trainer = Trainer(graphdef, mesh, 0, spread=spread)
@@ -86,38 +85,34 @@ def here(rounds: int) -> list[dict[str, Any]]:
         compiling = timing.seconds_of(trainer.compile, state, [batch])
         reduction, _ = busy(adding_up(devices.lay_out(params, mesh), mesh), rounds)
         took, cores = busy(step_of(trainer, state, batch), rounds)
-        rows.append(
-            {
-                "devices": mesh.size,
-                "spread": spread,
-                "step_ms": took,
-                "cores_busy": cores,
-                "letters_per_second": round(1e3 * letters / took["median"]),
-                "adding_up_ms": reduction,
-                "compile_seconds": round(compiling, 2),
-                "shape": list(batch.letters.shape),
-                "fill": round(letters / batch.mask.size, 4),
-            }
-        )
-    return rows
+        yield {
+            "what": "step",
+            "devices": mesh.size,
+            "spread": spread,
+            "step_ms": took,
+            "cores_busy": cores,
+            "letters_per_second": round(1e3 * letters / took["median"]),
+            "adding_up_ms": reduction,
+            "compile_seconds": round(compiling, 2),
+            "shape": list(batch.letters.shape),
+            "fill": round(letters / batch.mask.size, 4),
+        }
 
 
-def elsewhere(count: int, rounds: int) -> list[dict[str, Any]]:
+def elsewhere(count: int, rounds: int) -> list[store.Row]:
     """The same in a process with `count` virtual devices."""
-    print(f"{count} virtual devices ...", flush=True)
     flags = f"--xla_force_host_platform_device_count={count}"
-    command = [sys.executable, "-m", "bench.devices", str(rounds)]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return json.loads(printed(["-m", "bench.devices", str(rounds)], environment).splitlines()[-1])
 
 
-def pipeline() -> dict[str, float]:
+def printed(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """What Python prints, run from the top of the repository."""
+    options = {"stdout": subprocess.PIPE, "text": True, "check": True, "env": environment}
+    return subprocess.run([sys.executable, *command], cwd=tables.DOCS.parent, **options).stdout
+
+
+def pipeline() -> dict[str, Any]:
     """Two epochs of batches and nothing else."""
     every = batches()
     start, letters, words, size = time.perf_counter(), 0, 0, 0
@@ -126,35 +121,30 @@ def pipeline() -> dict[str, float]:
             letters += int(batch.mask.sum())
             words += int((batch.indices >= 0).sum())
             size += sum(array.nbytes for array in batch)
-    seconds = time.perf_counter() - start
     return {
-        "letters_per_second": round(letters / seconds),
+        "letters_per_second": round(letters / (time.perf_counter() - start)),
         "bytes_a_letter": round(size / letters, 2),
         "shapes": len(every.one_of_each_shape()),
         "letters_a_word": round(letters / words, 3),
     }
 
 
-def checkpoint() -> dict[str, float]:
+def checkpoint() -> dict[str, Any]:
     """Parameters and moments, written and read."""
     graphdef, params = model.split(PRESET.size, 0)
-    mesh = devices.all_devices()
-    state = Trainer(graphdef, mesh, 0).initial_state(params)
-    # As after some steps: zeros would be compressed to nothing.
-    draw = np.random.default_rng(0)
+    state = Trainer(graphdef, devices.all_devices(), 0).initial_state(params)
+    draw = np.random.default_rng(0)  # as after some steps: zeros would be compressed to nothing
 
     def noise(leaf: jax.Array) -> jax.Array:
         return jax.device_put(draw.normal(size=leaf.shape).astype(leaf.dtype), leaf.sharding)
 
     trees = jax.tree.map(noise, state._asdict())
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder))
-        checkpoints.save(0, {}, **trees)
-        written = timing.seconds_of(lambda: checkpoints.save(1, {}, **trees))
-        read = timing.seconds_of(
-            lambda: [checkpoints.tree(1, name, like) for name, like in trees.items()]
-        )
-        size = sum(p.stat().st_size for p in (checkpoints.folder / "1").rglob("*") if p.is_file())
+        kept = Checkpoints(Path(folder))
+        kept.save(0, {}, **trees)
+        written = timing.seconds_of(lambda: kept.save(1, {}, **trees))
+        read = timing.seconds_of(lambda: [kept.tree(1, *item) for item in trees.items()])
+        size = sum(p.stat().st_size for p in (kept.folder / "1").rglob("*") if p.is_file())
     return {
         "bytes": size,
         "write_seconds": round(written, 3),
@@ -163,33 +153,28 @@ def checkpoint() -> dict[str, float]:
     }
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    rows = [row for count in COUNTS for row in elsewhere(count, options.rounds)]
-    found = {"batch_size": BATCH_SIZE, "rows": rows}
-    return found | {"pipeline": pipeline(), "checkpoint": checkpoint()}
+def measure(options: argparse.Namespace) -> Iterator[store.Row]:
+    for count in COUNTS:
+        yield from elsewhere(count, options.rounds)
+    for what, run in {"pipeline": pipeline, "checkpoint": checkpoint}.items():
+        yield {"what": what, "devices": 1, "spread": False, **run()}
 
 
 def table(found: dict[str, Any]) -> dict[str, str]:
     """A table of the rows, what bounds them, and the pipeline and the checkpoint beside them."""
-    rows, pipe, kept = found["rows"], found["pipeline"], found["checkpoint"]
+    *rows, pipe, kept = found["rows"]
     rates = [row["letters_per_second"] for row in rows]
     cores = [row["step_ms"]["median"] * row["cores_busy"] for row in rows]
 
-    def cells(row: dict[str, Any], rate: int, core: float) -> list[Any]:
+    def cells(row: store.Row, rate: int, core: float) -> list[Any]:
         kind, step = "shares" if row["spread"] else "copies", row["step_ms"]["median"]
         figures = [f"{step:.0f}", f"{rate:,}", f"{rate / rates[0]:.2f}", f"{row['cores_busy']:.2f}"]
-        return [
-            row["devices"],
-            kind,
-            *figures,
-            f"{core:.0f}",
-            f"{row['adding_up_ms']['median']:.1f}",
-        ]
+        adding = f"{row['adding_up_ms']['median']:.1f}"
+        return [row["devices"], kind, *figures, f"{core:.0f}", adding]
 
     lines = tables.markdown(
         f"A training step of the main job's BiLSTM ({kept['parameters']:,} parameters), "
-        f"{found['batch_size']} words, on {found['machine']['processor']}; medians of "
-        f"{rows[0]['step_ms']['rounds']} steps.",
+        f"{BATCH_SIZE} words, on {found['on']}; medians of {rows[0]['step_ms']['rounds']} steps.",
         [
             *("devices", "parameters", "step, ms", "letters a second", "of one device"),
             *("cores busy", "core time of a step, ms", "adding up the gradients alone, ms"),
@@ -205,9 +190,15 @@ def table(found: dict[str, Any]) -> dict[str, str]:
         f"moments is {kept['bytes'] / 1e6:.1f} MB, is written in {kept['write_seconds']:.2f} s and "
         f"read in {kept['read_seconds']:.2f} s."
     )
-    plan = f"```\n{tables.printed('devices.md')}```\n"
-    return {"devices": f"{lines}\n{text}\n", "devices-plan": plan}
+    page = (tables.DOCS / "devices.md").read_text()
+    *_, example = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return {
+        "devices": f"{lines}\n{text}\n",
+        "devices-plan": f"```\n{printed(['-c', example])}```\n",
+    }
 
+
+SUITES = {"devices": Suite(("what", "devices", "spread"), measure, table, rounds=15)}
 
 if __name__ == "__main__":
-    print(json.dumps(here(int(sys.argv[1]))))
+    print(json.dumps(list(here(int(sys.argv[1])))))

@@ -6,13 +6,12 @@ of each; its packed rows are those of `pack_padded_sequence`.
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 import optax
 from flax import nnx
@@ -23,28 +22,26 @@ from bench.tasks import Batch, Task
 
 RATE, DECAY, CLIP, B2 = 3e-3, 1e-2, 1.0, 0.99
 
-
-class Learner(Protocol):
-    """Trains by a batch, in place, and returns the loss; whoever reads it waits for the step."""
-
-    def step(self, batch: Batch) -> Any: ...
+Step = Callable[[Batch], Any]  # trains by a batch, in place; whoever reads the loss waits for it
 
 
-def initial_params(task: Task) -> Weights:
-    return named(_jaxmask(task))[0]
-
-
-# ------------------------------------------------------------------------- the models in JAX
+def _layers(task: Task, embed: Any, both: Callable[[int], Any], rngs: nnx.Rngs) -> list:
+    ends = embed(task.vocabulary, task.embed, rngs=rngs), 2 * task.hidden
+    return [ends[0], *map(both, task.widths), nnx.Linear(ends[1], task.outputs, rngs=rngs)]
 
 
 def _jaxmask(task: Task) -> nnx.Module:
     rngs = nnx.Rngs(0)
-    lstms = [
-        jm.nn.Bidirectional(*(jm.nn.LSTM(width, task.hidden, rngs=rngs) for _ in range(2)))
-        for width in task.widths
-    ]
-    embed = jm.nn.Embed(task.vocabulary, task.embed, rngs=rngs)
-    return jm.nn.Sequential(embed, *lstms, nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs))
+
+    def both(width: int) -> Any:
+        lstms = (jm.nn.LSTM(width, task.hidden, rngs=rngs) for _ in range(2))
+        return jm.nn.Bidirectional(*lstms)
+
+    return jm.nn.Sequential(*_layers(task, jm.nn.Embed, both, rngs))
+
+
+def initial_params(task: Task) -> Weights:
+    return named(_jaxmask(task))[0]
 
 
 def jaxmask_model(task: Task) -> Apply:
@@ -56,13 +53,12 @@ def flax_model(task: Task) -> Apply:
     """The same of Flax's own layers, with lengths for a mask."""
     rngs = nnx.Rngs(0)
 
-    def rnn(width: int) -> nnx.RNN:
-        return nnx.RNN(nnx.OptimizedLSTMCell(width, task.hidden, rngs=rngs))
+    def both(width: int) -> Any:
+        cells = (nnx.OptimizedLSTMCell(width, task.hidden, rngs=rngs) for _ in range(2))
+        return nnx.Bidirectional(*map(nnx.RNN, cells))
 
-    embed = nnx.Embed(task.vocabulary, task.embed, rngs=rngs)
-    both = (nnx.Bidirectional(rnn(width), rnn(width)) for width in task.widths)
-    last = nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs)
-    _, of = named(nnx.Sequential(embed, *both, last), list(initial_params(task)))
+    layers = _layers(task, nnx.Embed, both, rngs)
+    _, of = named(nnx.Sequential(*layers), list(initial_params(task)))
 
     def apply(params: Weights, ids: jax.Array, mask: Any) -> jax.Array:
         embed, *both, last = of(params).layers
@@ -76,28 +72,26 @@ def flax_model(task: Task) -> Apply:
 
 def keras_model(task: Task) -> Apply:
     """The same of Keras's layers, with the mask handed to each."""
-    layers = keras.layers
+    from keras import layers
+
+    def both(width: int) -> Callable:
+        lstm = layers.LSTM(task.hidden, return_sequences=True)
+        return built(layers.Bidirectional(lstm), (None, None, width))
+
     embed = built(layers.Embedding(task.vocabulary, task.embed), (None, None))
-    lstms = [layers.LSTM(task.hidden, return_sequences=True) for _ in task.widths]
-    both = [
-        built(layers.Bidirectional(lstm), (None, None, width))
-        for lstm, width in zip(lstms, task.widths, strict=True)
-    ]
+    deep = list(map(both, task.widths))
     last = built(layers.Dense(task.outputs), (None, None, 2 * task.hidden))
 
     def apply(params: Weights, ids: jax.Array, mask: Any) -> jax.Array:
         x = embed([params["layers.0.embedding"]], ids)
-        for k, layer in enumerate(both, 1):
+        for k, layer in enumerate(deep, 1):
             x = layer(matrices(params, k), x, mask=mask)
-        return last([params[f"layers.{len(both) + 1}.{end}"] for end in KB], x)
+        return last([params[f"layers.{len(deep) + 1}.{end}"] for end in KB], x)
 
     return apply
 
 
 MODELS = {"jaxmask": jaxmask_model, "flax": flax_model, "keras": keras_model}
-
-
-# ---------------------------------------------------------------------------- training in JAX
 
 
 def loss_of(task: Task, apply: Apply) -> Callable[[Weights, Batch], jax.Array]:
@@ -120,96 +114,75 @@ def loss_of(task: Task, apply: Apply) -> Callable[[Weights, Batch], jax.Array]:
     return loss
 
 
-class JAXLearner:
-    """Trains a model of JAX; `step.lower` compiles ahead."""
+def in_jax(task: Task, library: str, params: Weights) -> Step:
+    loss = loss_of(task, MODELS[library](task))
+    adam = optax.adamw(RATE, b2=B2, weight_decay=DECAY)
+    rule = optax.chain(optax.clip_by_global_norm(CLIP), adam)
 
-    def __init__(self, task: Task, library: str, params: Weights):
-        loss = loss_of(task, MODELS[library](task))
-        rule = optax.chain(
-            optax.clip_by_global_norm(CLIP),
-            optax.adamw(RATE, b2=B2, weight_decay=DECAY),
-        )
+    @jax.jit
+    def update(params: Weights, state: optax.OptState, batch: Batch) -> tuple:
+        value, slope = jax.value_and_grad(loss)(params, batch)
+        updates, state = rule.update(slope, state, params)
+        return optax.apply_updates(params, updates), state, value
 
-        @jax.jit
-        def step(params: Weights, state: optax.OptState, batch: Batch) -> tuple:
-            value, slope = jax.value_and_grad(loss)(params, batch)
-            updates, state = rule.update(slope, state, params)
-            return optax.apply_updates(params, updates), state, value
+    kept = [params, rule.init(params)]
 
-        self._step, self._params, self._state = step, params, rule.init(params)
-
-    def step(self, batch: Batch) -> jax.Array:
-        self._params, self._state, value = self._step(self._params, self._state, batch)
+    def step(batch: Batch) -> jax.Array:
+        *kept[:], value = update(*kept, batch)
         return value
 
+    return step
 
-# ------------------------------------------------------------------------------------- PyTorch
 
-
-class TorchLearner:
+def in_torch(task: Task, params: Weights) -> Step:
     """The same model of PyTorch's, over packed rows."""
+    import torch
+    from torch.nn.utils import rnn
 
-    def __init__(self, task: Task, params: Weights):
-        import torch
+    torch.set_num_threads(os.cpu_count() or 1)
+    given = {name: torch.tensor(np.asarray(value)) for name, value in params.items()}
+    embed = torch.nn.Embedding.from_pretrained(given["layers.0.embedding"], freeze=False)
+    sizes, options = (task.embed, task.hidden, task.layers), {"batch_first": True}
+    lstm = torch.nn.LSTM(*sizes, **options, bidirectional=True)
+    last = torch.nn.Linear(2 * task.hidden, task.outputs)
+    kernel, bias = (given[f"layers.{task.layers + 1}.{end}"] for end in KB)
+    values = {"weight": kernel.T, "bias": bias}
+    last.load_state_dict(values)
+    for k in range(task.layers):
+        own = matrices(given, k + 1)
+        for end, (w_x, w_h, b) in (("", own[:3]), ("_reverse", own[3:])):
+            values = {"weight_ih": w_x.T, "weight_hh": w_h.T, "bias_ih": b, "bias_hh": 0 * b}
+            for name, value in values.items():
+                getattr(lstm, f"{name}_l{k}{end}").data.copy_(value)
+            getattr(lstm, f"bias_hh_l{k}{end}").requires_grad_(False)
+    trained = [p for one in (embed, lstm, last) for p in one.parameters() if p.requires_grad]
+    rule = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, B2), weight_decay=DECAY)
 
-        torch.set_num_threads(os.cpu_count() or 1)
-        given = {name: torch.tensor(np.asarray(value)) for name, value in params.items()}
-        kernel, bias = (given[f"layers.{task.layers + 1}.{end}"] for end in KB)
-        self._torch, self._task = torch, task
-        self._embed = torch.nn.Embedding.from_pretrained(given["layers.0.embedding"], freeze=False)
-        self._lstm = torch.nn.LSTM(
-            task.embed, task.hidden, task.layers, batch_first=True, bidirectional=True
-        )
-        for k in range(task.layers):
-            own = matrices(given, k + 1)
-            for end, (w_x, w_h, b) in (("", own[:3]), ("_reverse", own[3:])):
-                self._set(f"weight_ih_l{k}{end}", w_x.T)
-                self._set(f"weight_hh_l{k}{end}", w_h.T)
-                self._set(f"bias_ih_l{k}{end}", b)
-                self._set(f"bias_hh_l{k}{end}", torch.zeros_like(b)).requires_grad_(False)
-        self._last = torch.nn.Linear(2 * task.hidden, task.outputs)
-        self._last.weight.data.copy_(kernel.T)
-        self._last.bias.data.copy_(bias)
-        modules = (self._embed, self._lstm, self._last)
-        self._params = [p for module in modules for p in module.parameters() if p.requires_grad]
-        self._rule = torch.optim.AdamW(self._params, lr=RATE, betas=(0.9, B2), weight_decay=DECAY)
-
-    def _set(self, name: str, value: Any) -> Any:
-        parameter = getattr(self._lstm, name)
-        parameter.data.copy_(value)
-        return parameter
-
-    def step(self, batch: Batch) -> float:
-        loss = self._loss(batch)
-        self._rule.zero_grad()
-        loss.backward()
-        self._torch.nn.utils.clip_grad_norm_(self._params, CLIP)
-        self._rule.step()
-        return loss.item()
-
-    def _loss(self, batch: Batch) -> Any:
-        torch, rnn = self._torch, self._torch.nn.utils.rnn
+    def loss_of(batch: Batch) -> Any:
         # PyTorch packs no row without a step: those that only fill up the batch are last.
         real = int(batch.mask.any(1).sum())
         ids, targets = torch.tensor(batch.ids[:real]), torch.tensor(batch.targets[:real]).long()
         lengths = torch.tensor(batch.mask[:real].sum(1))
-        options = {"batch_first": True, "enforce_sorted": False}
-        packed = rnn.pack_padded_sequence(self._embed(ids), lengths, **options)
-        if self._task.labels is None:
-            tags = rnn.pack_padded_sequence(targets, lengths, **options).data
-            return torch.nn.functional.cross_entropy(self._last(self._lstm(packed)[0].data), tags)
-        y = self._last(rnn.pad_packed_sequence(self._lstm(packed)[0], batch_first=True)[0])
-        frames = y.reshape(real, self._task.frames * y.shape[1], -1)
-        return torch.nn.functional.ctc_loss(
-            frames.log_softmax(-1).transpose(0, 1),
-            targets,
-            self._task.frames * lengths,
-            torch.tensor(batch.target_mask[:real].sum(1)),
-            reduction="none",
-        ).mean()
+        pack = {**options, "lengths": lengths, "enforce_sorted": False}
+        y = lstm(rnn.pack_padded_sequence(embed(ids), **pack))[0]
+        if task.labels is None:
+            tags = rnn.pack_padded_sequence(targets, **pack).data
+            return torch.nn.functional.cross_entropy(last(y.data), tags)
+        y = last(rnn.pad_packed_sequence(y, **options)[0])
+        frames = y.reshape(real, task.frames * y.shape[1], -1).log_softmax(-1).transpose(0, 1)
+        counts = task.frames * lengths, torch.tensor(batch.target_mask[:real].sum(1))
+        return torch.nn.functional.ctc_loss(frames, targets, *counts, reduction="none").mean()
+
+    def step(batch: Batch) -> float:
+        loss = loss_of(batch)
+        rule.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, CLIP)
+        rule.step()
+        return loss.item()
+
+    return step
 
 
-def learner(task: Task, library: str, params: Weights) -> Learner:
-    if library == "torch":
-        return TorchLearner(task, params)
-    return JAXLearner(task, library, params)
+def learner(task: Task, library: str, params: Weights) -> Step:
+    return in_torch(task, params) if library == "torch" else in_jax(task, library, params)

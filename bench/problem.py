@@ -1,4 +1,4 @@
-"""One problem that every rival solves: sizes, lengths, weights, input and loss."""
+"""One problem that every recurrent rival solves: sizes, lengths, weights, input and loss."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from bench.workloads import INFERENCE_TIME, SHAPES, WORKLOADS
 GATES = {"lstm": 4, "gru": 3}
 WEIGHTS = {"lstm": jm.recurrent.LSTMWeights, "gru": jm.recurrent.GRUWeights}
 WHAT = ("forward", "train", "inference")
+PASSES = WHAT[:2]
 
 # One entry a layer, in it one a direction: `w_x`, `w_h`, `b` in jaxmask's order of gates.
 Weights = list[list[Any]]
@@ -80,16 +81,10 @@ class Problem:
         draw = np.random.default_rng(0)
         x = draw.normal(size=(self.batch, self.time, self.feature))
         y = draw.normal(size=(self.batch, self.time, self.directions * self.hidden))
-        return Data(
-            weights=[
-                [self._draw_weights(draw, size) for _ in range(self.directions)]
-                for size in self.inputs
-            ],
-            x=self._rounded(x),
-            mask=jnp.asarray(self.mask),
-            lengths=jnp.asarray(self.lengths, jnp.int32),
-            cotangent=jnp.asarray(y, jnp.float32),
-        )
+        ways, lengths = range(self.directions), jnp.asarray(self.lengths, jnp.int32)
+        weights = [[self._draw_weights(draw, size) for _ in ways] for size in self.inputs]
+        mask, cotangent = jnp.asarray(self.mask), jnp.asarray(y, jnp.float32)
+        return Data(weights, self._rounded(x), mask, lengths, cotangent)
 
     def _draw_weights(self, draw: np.random.Generator, size: int) -> Any:
         gates, bound = GATES[self.cell] * self.hidden, self.hidden**-0.5

@@ -1,6 +1,7 @@
 """What `ragged_vmap` costs, and who else is exact on ragged rows.
 
     python -m bench ragged
+    python -m bench ragged --cost flip --exact 'x[-1]'
 
 First, larger functions under it against the same written by hand on a batch: with selects before
 and after, no more. Both must agree in value and gradient before anything is timed.
@@ -11,9 +12,8 @@ time is one of value and gradient. Masks are arguments of the jitted functions.
 """
 
 import argparse
-import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,15 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmask as jm
-from bench import tables, timing
-from bench.agreement import Disagreement, distance, require_same, with_gradient
+from bench import contest, store, tables, timing
+from bench.contest import Disagreement, Entrant, distance, with_gradient
 from bench.row_functions import FUNCTIONS, LARGER, Three, wide
+from bench.suite import Suite, some
 
-ROUNDS, TOLERANCE = 15, 1e-4
+TOLERANCE = 1e-4
 SIZE, SMALL = (32, 256, 128), (16, 64, 32)  # batch, time, features
 LENGTHS = (64, 1, 17, 40)  # few, since JAX compiles the oracle for each
 KINDS = ("forward", "with gradients")
-CONTENDERS = ("jaxmask", "by hand", "torch.vmap")
+RAGGED, HAND, TORCH = "jaxmask", "by hand", "torch.vmap"
 
 
 def arguments(size: tuple[int, int, int], lengths: np.ndarray, outputs: int) -> tuple:
@@ -43,8 +44,8 @@ def arguments(size: tuple[int, int, int], lengths: np.ndarray, outputs: int) -> 
 def ways(case: Three) -> dict[str, Callable]:
     ragged = jm.ragged_vmap(case.row, (0, None))
     return {
-        "jaxmask": lambda x, mask, w: ragged(x, mask, w)[0],
-        "by hand": lambda x, mask, w: case.hand(jnp.where(wide(mask), x, 0), mask, w),
+        HAND: lambda x, mask, w: case.hand(jnp.where(wide(mask), x, 0), mask, w),
+        RAGGED: lambda x, mask, w: ragged(x, mask, w)[0],
     }
 
 
@@ -54,50 +55,39 @@ def ways(case: Three) -> dict[str, Callable]:
 def cost(name: str, kind: str, rounds: int) -> dict[str, Any]:
     lengths = np.random.default_rng(0).integers(1, SIZE[1] + 1, SIZE[0])
     lengths[:2] = SIZE[1], 1
-    arrays = arguments(SIZE, lengths, 4 * SIZE[2])
-    case = LARGER[name]
-    ragged, hand = ways(case).values()
+    given, case = arguments(SIZE, lengths, 4 * SIZE[2]), LARGER[name]
+    pair = ways(case)
+    hand = pair[HAND]
 
     def cleared(x: jax.Array, mask: jax.Array, w: jax.Array) -> jax.Array:
         y = hand(x, mask, w)
         return jnp.where(wide(case.real(mask, y.shape[1])), y, 0)
 
-    pair = {"ragged": ragged, "hand": cleared}
+    pair[HAND] = cleared
     if kind == "with gradients":
         pair = {who: with_gradient(function, (0, 2)) for who, function in pair.items()}
-    programs, seconds = {}, {who: [] for who in pair}
-    for _ in range(3):
-        for who, function in pair.items():
-            jax.clear_caches()
-            programs[who], spent = timing.compiled(function, *arrays)
-            seconds[who].append(spent)
-    require_same(programs["ragged"](*arrays), programs["hand"](*arrays), f"{name}, {kind}")
-    runs = {who: functools.partial(program, *arrays) for who, program in programs.items()}
-    times = timing.interleaved(runs, rounds, least=0.02)
-    spent = {who: round(sorted(values)[1], 3) for who, values in seconds.items()}
-    return {
-        "name": name,
-        "kind": kind,
-        "milliseconds": times,
-        "ragged_over_hand": timing.ratio(times, "ragged", "hand"),
-        "trace_and_compile_seconds": spent,
-        "trace_and_compile_ratio": round(spent["ragged"] / spent["hand"], 2),
-    }
+    made = {}
+    for who, function in pair.items():
+        program, spent = timing.compiled_cost(function, *given, times=3)
+        made[who] = Entrant(program, cost=spent)
+    return contest.run(made, given, f"{name}, {kind}", rounds, rest=0.0, least=0.02)
 
 
 def cost_table(found: dict[str, Any]) -> str:
-    rows, machine, (batch, time, features) = found["cost"], found["machine"], SIZE
+    rivals = {(r["name"], r["kind"]): r["rivals"] for r in found["rows"] if r["what"] == "cost"}
 
     def cells(name: str) -> list[str]:
-        forward, backward = (row for row in rows if row["name"] == name)
-        ratios = [row["ragged_over_hand"] for row in (forward, backward)]
-        return [name, *(f"{x:.2f}" for x in (*ratios, backward["trace_and_compile_ratio"]))]
+        both = [rivals[name, kind] for kind in KINDS]
+        compiled = [both[1][who]["compile_seconds"] for who in (RAGGED, HAND)]
+        ratios = [f"{one[RAGGED]['ratio']:.2f}" for one in both]
+        return [name, *ratios, f"{compiled[0] / compiled[1]:.2f}"]
 
+    batch, time, features = SIZE
     return tables.markdown(
         f"Time under `ragged_vmap` over time by hand, batch {batch}, time {time}, features "
-        f"{features}, on {machine['processor']}, jax {machine['jax']}.",
+        f"{features}, on {found['on']}, jax {found['machine']['jax']}.",
         ["row function", *KINDS, "trace and compile, with gradients"],
-        map(cells, dict.fromkeys(row["name"] for row in rows)),
+        (cells(name) for name in dict.fromkeys(name for name, _ in rivals)),
     )
 
 
@@ -125,7 +115,7 @@ def of_jax(case: Three, run: Callable, x: Any, mask: Any, w: Any) -> tuple[dict,
         real = y if case.lengths is None else jnp.where(wide(case.real(mask, y.shape[1])), y, 0)
         return jnp.sum(real * weights(y.shape[1:])), y
 
-    both, _ = timing.compiled(jax.grad(total, has_aux=True), x, mask, w)
+    both = jax.jit(jax.grad(total, has_aux=True)).lower(x, mask, w).compile()
     gradient, y = both(x, mask, w)
     rows = [row[:n] for row, n in zip(x, lengths, strict=True)]
     if case.lengths is not None:
@@ -169,55 +159,58 @@ def of_torch(case: Three, x: Any, mask: Any, w: Any) -> tuple[dict, Callable]:
 
 def compare(name: str, rounds: int) -> dict[str, Any]:
     case = FUNCTIONS[name]
-    arrays = arguments(SMALL, np.resize(LENGTHS, SMALL[0]), SMALL[2])
-    found = [of_jax(case, run, *arrays) for run in ways(case).values()]
-    both = dict(zip(CONTENDERS, [*found, of_torch(case, *arrays)], strict=True))
-    runs = {who: function for who, (exact, function) in both.items() if "error" not in exact}
-    exact = {who: exact for who, (exact, _) in both.items()}
-    return {
-        "name": name,
-        "exact": exact,
-        "milliseconds": timing.interleaved(runs, rounds, least=0.01),
-    }
+    given = arguments(SMALL, np.resize(LENGTHS, SMALL[0]), SMALL[2])
+    every = {who: of_jax(case, run, *given) for who, run in ways(case).items()}
+    every[TORCH] = of_torch(case, *given)
+    runs = {who: function for who, (exact, function) in every.items() if "error" not in exact}
+    times = timing.interleaved(runs, rounds, least=0.01)
+    rivals = {who: {"exact": exact} for who, (exact, _) in every.items()}
+    for who, spread in times.items():
+        rivals[who]["milliseconds"] = spread
+    return rivals
 
 
 def comparison_table(found: dict[str, Any]) -> str:
-    rows, machine, (batch, time, features) = found["compared"], found["machine"], SMALL
-    cells = [[f"`{row['name']}`", *(_cell(row, who) for who in CONTENDERS)] for row in rows]
-    exact = [sum(all(row["exact"][who].values()) for row in rows) for who in CONTENDERS]
+    rows = [row for row in found["rows"] if row["what"] == "compared"]
+    names, machine, (batch, time, features) = (RAGGED, HAND, TORCH), found["machine"], SMALL
+    cells = [[f"`{row['name']}`", *(_cell(row["rivals"][who]) for who in names)] for row in rows]
+    exact = [sum(all(row["rivals"][who]["exact"].values()) for row in rows) for who in names]
     return tables.markdown(
-        f"Batch {batch}, time {time}, features {features}, value and gradient, on "
-        f"{machine['processor']}, jax {machine['jax']}, torch {found['torch']}. Milliseconds "
+        f"Batch {batch}, time {time}, features {features}, value and gradient, on {found['on']}, "
+        f"jax {machine['jax']}, torch {machine['versions']['torch']}. Milliseconds "
         "where value and gradient are those of each row alone; what fails is named.",
         ["row function", "`jm.ragged_vmap`", "masks by hand", "`torch.vmap` over `NestedTensor`"],
         [*cells, ["**exact**", *(f"{n} of {len(rows)}" for n in exact)]],
     )
 
 
-def _cell(row: dict, who: str) -> str:
-    exact = row["exact"][who]
-    if "error" in exact:
+def _cell(rival: dict[str, Any]) -> str:
+    if "error" in rival["exact"]:
         return "raises"
-    wrong = [what for what, right in exact.items() if not right]
+    wrong = [what for what, right in rival["exact"].items() if not right]
     if wrong:
         return "wrong " + " and ".join(wrong)
-    return f"{row['milliseconds'][who]['median']:.3g}"
+    return f"{tables.median(rival):.3g}"
 
 
 # ------------------------------------------------------------------------------------- the suite
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
+def measure(options: argparse.Namespace) -> Iterator[store.Row]:
     warnings.filterwarnings("ignore", module="torch")
     warnings.filterwarnings("ignore", message=".*performance drop.*")
-    return {
-        "torch": torch.__version__,
-        "cost": [cost(name, kind, options.rounds) for name in LARGER for kind in KINDS],
-        "compared": [compare(name, options.rounds) for name in FUNCTIONS],
-    }
+    for name in options.cost:
+        for kind in KINDS:
+            rivals = cost(name, kind, options.rounds)
+            yield {"what": "cost", "name": name, "kind": kind, "rivals": rivals}
+    for name in options.exact:
+        rivals = compare(name, options.rounds)
+        yield {"what": "compared", "name": name, "kind": KINDS[1], "rivals": rivals}
 
 
 def table(found: dict[str, Any]) -> dict[str, str]:
     return {"ragged": cost_table(found), "ragged-compared": comparison_table(found)}
+
+
+OPTIONS = {"--cost": some(LARGER), "--exact": some(FUNCTIONS)}
+SUITES = {"ragged": Suite(("what", "name", "kind"), measure, table, OPTIONS, rounds=15)}

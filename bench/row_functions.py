@@ -1,10 +1,12 @@
 """Functions of one row `[n, feature]`, and of a padded batch with its mask by hand.
 
-Those of `FUNCTIONS` are here for PyTorch on one row too. By hand, `x` is clean, and results whose
-length is that of the row are not cleared.
+Those of `FUNCTIONS` run in PyTorch on one row too: they take the library, `jnp` with what
+`IN_JAX` has, or `torch`. By hand, `x` is clean, and results whose length is that of the row are not
+cleared.
 """
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 Lengths = Callable[[int], int] | None
+IN_JAX = types.SimpleNamespace(
+    **{name: getattr(jax.nn, name) for name in ("softmax", "logsumexp", "relu", "sigmoid")},
+    **{name: getattr(jnp, name) for name in ("amax", "where", "ones_like", "tanh")},
+    cat=jnp.concatenate,
+)
 
 
 class Three(NamedTuple):
@@ -23,7 +30,7 @@ class Three(NamedTuple):
 
     row: Callable[..., Any]
     hand: Callable[..., Any]
-    other: Callable[..., Any]
+    other: Callable[..., Any] | None
     lengths: Lengths
 
     def real(self, mask: Any, size: int) -> Any:
@@ -38,12 +45,18 @@ def three(
     other: Callable[..., Any] | None = None,
     lengths: Lengths = lambda n: n,
 ) -> Three:
-    """By default the same code serves a batch, since it acts on each step, and a PyTorch tensor."""
-    hand = hand or (lambda x, mask, w: row(x, w))
-    return Three(row, hand, other or (lambda torch, x, w: row(x, w)), lengths)
+    """`row(x, w)`; by default the same code serves a batch, since it acts on each step alone."""
+    return Three(row, hand or (lambda x, mask, w: row(x, w)), other, lengths)
 
 
-fixed = functools.partial(three, lengths=None)
+def both(
+    row: Callable[..., Any], hand: Callable[..., Any] | None = None, lengths: Lengths = lambda n: n
+) -> Three:
+    """`row(library, x, w)` in JAX and in PyTorch."""
+    return three(functools.partial(row, IN_JAX), hand, row, lengths)
+
+
+fixed = functools.partial(both, lengths=None)
 
 
 def wide(mask: Any) -> Any:
@@ -56,6 +69,10 @@ def count(mask: Any) -> Any:
 
 def steps(x: Any, indices: Any) -> Any:
     return jnp.take_along_axis(x, wide(jnp.maximum(indices, 0)), 1)
+
+
+def flipped(x: Any, mask: Any, w: Any) -> Any:
+    return steps(x, count(mask) - 1 - jnp.arange(x.shape[1]))
 
 
 def filled(x: Any, mask: Any, value: float) -> Any:
@@ -91,136 +108,96 @@ def torch_convolution(torch: Any, x: Any, w: Any) -> Any:
     return torch.nn.functional.conv1d(x.T[None], kernel, padding=1)[0].T
 
 
-def layer_norm(x: Any, w: Any) -> Any:
-    apart = x - x.mean(-1, keepdims=True)
-    return apart / jnp.sqrt((apart**2).mean(-1, keepdims=True) + 1e-5)
-
-
-def rnn_step(h: Any, v: Any, w: Any) -> Any:
-    return jnp.tanh(v + h @ w)
-
-
-def lstm_step(state: Any, v: Any, w: Any) -> Any:
-    z = v @ w + state[0] @ w.T
-    i, f, g = jax.nn.sigmoid(z), jax.nn.sigmoid(z + 1), jnp.tanh(2 * z)
-    c = f * state[1] + i * g
-    return jnp.stack([jnp.tanh(c) * i, c])
-
-
-def loop(step: Any, state: Any, x: Any, w: Any) -> Any:
-    def one(state: Any, v: Any) -> Any:
-        state = step(state, v, w)
-        return state, state
-
-    return jax.lax.scan(one, state, x)[1]
-
-
-def rnn(x: Any, w: Any) -> Any:
-    return loop(rnn_step, jnp.zeros_like(x[0]), x, w)
-
-
-def lstm(x: Any, w: Any) -> Any:
-    return loop(lstm_step, jnp.zeros((2, *x.shape[1:])), x, w)[:, 0]
-
-
 def time_first(function: Any) -> Callable[..., Any]:
     return lambda x, mask, w: function(x.swapaxes(0, 1), w).swapaxes(0, 1)
 
 
-def torch_rnn(torch: Any, x: Any, w: Any) -> Any:
-    h, found = torch.zeros(w.shape[0]), []
-    for k in range(x.shape[0]):
-        h = torch.tanh(x[k] + h @ w)
-        found.append(h)
-    return torch.stack(found)
+def looped(step: Callable[..., tuple], states: int) -> Three:
+    """A loop over `step(library, state, v, w) -> (state, y)`."""
+
+    def row(x: Any, w: Any) -> Any:
+        zero = jnp.zeros_like(x[0])
+        return jax.lax.scan(lambda s, v: step(IN_JAX, s, v, w), (zero,) * states, x)[1]
+
+    def other(torch: Any, x: Any, w: Any) -> Any:
+        state, found = (torch.zeros(w.shape[0]),) * states, []
+        for k in range(x.shape[0]):
+            state, y = step(torch, state, x[k], w)
+            found.append(y)
+        return torch.stack(found)
+
+    return three(row, time_first(row), other)
 
 
-def torch_lstm(torch: Any, x: Any, w: Any) -> Any:
-    h = c = torch.zeros(w.shape[0])
-    found = []
-    for k in range(x.shape[0]):
-        z = x[k] @ w + h @ w.T
-        i, f, g = torch.sigmoid(z), torch.sigmoid(z + 1), torch.tanh(2 * z)
-        c = f * c + i * g
-        h = torch.tanh(c) * i
-        found.append(h)
-    return torch.stack(found)
+def rnn_step(t: Any, state: tuple, v: Any, w: Any) -> tuple:
+    h = t.tanh(v + state[0] @ w)
+    return (h,), h
+
+
+def lstm_step(t: Any, state: tuple, v: Any, w: Any) -> tuple:
+    z = v @ w + state[0] @ w.T
+    c = t.sigmoid(z + 1) * state[1] + t.sigmoid(z) * t.tanh(2 * z)
+    h = t.tanh(c) * t.sigmoid(z)
+    return (h, c), h
+
+
+def lstm_with_gates(t: Any, state: tuple, v: Any, w: Any) -> tuple:
+    """Of parameters w `[feature, 4 * feature]`."""
+    h, c = state
+    i, f, g, o = jnp.split((v + h) @ w, 4, -1)
+    c = t.sigmoid(f) * c + t.sigmoid(i) * t.tanh(g)
+    h = t.sigmoid(o) * t.tanh(c)
+    return (h, c), h
 
 
 FUNCTIONS = {
-    "x*2": three(lambda x, w: x * 2),
-    "x.sum(0)": fixed(lambda x, w: x.sum(0), lambda x, m, w: x.sum(1)),
-    "x.mean(0)": fixed(lambda x, w: x.mean(0), mean),
-    "x.max(0)": fixed(
-        lambda x, w: x.max(0),
-        lambda x, m, w: filled(x, m, -jnp.inf).max(1),
-        lambda t, x, w: x.amax(0),
-    ),
-    "softmax(x,0)": three(
-        lambda x, w: jax.nn.softmax(x, 0),
-        lambda x, m, w: jax.nn.softmax(filled(x, m, -1e30), 1),
-        lambda t, x, w: t.softmax(x, 0),
+    "x*2": both(lambda t, x, w: x * 2),
+    "x.sum(0)": fixed(lambda t, x, w: x.sum(0), lambda x, m, w: x.sum(1)),
+    "x.mean(0)": fixed(lambda t, x, w: x.mean(0), mean),
+    "x.max(0)": fixed(lambda t, x, w: t.amax(x, 0), lambda x, m, w: filled(x, m, -jnp.inf).max(1)),
+    "softmax(x,0)": both(
+        lambda t, x, w: t.softmax(x, 0), lambda x, m, w: jax.nn.softmax(filled(x, m, -1e30), 1)
     ),
     "logsumexp(x,0)": fixed(
-        lambda x, w: jax.nn.logsumexp(x, 0),
-        lambda x, m, w: jax.nn.logsumexp(x, 1, where=wide(m)),
-        lambda t, x, w: t.logsumexp(x, 0),
+        lambda t, x, w: t.logsumexp(x, 0), lambda x, m, w: jax.nn.logsumexp(x, 1, where=wide(m))
     ),
-    "cumsum(x,0)": three(lambda x, w: x.cumsum(0), lambda x, m, w: x.cumsum(1)),
-    "x[::-1]": three(
-        lambda x, w: x[::-1],
-        lambda x, m, w: steps(x, count(m) - 1 - jnp.arange(x.shape[1])),
-        lambda t, x, w: t.flip(x, (0,)),
-    ),
-    "x[-1]": fixed(lambda x, w: x[-1], lambda x, m, w: steps(x, count(m) - 1)[:, 0]),
-    "x[0]": fixed(lambda x, w: x[0], lambda x, m, w: x[:, 0]),
+    "cumsum(x,0)": both(lambda t, x, w: x.cumsum(0), lambda x, m, w: x.cumsum(1)),
+    "x[::-1]": three(lambda x, w: x[::-1], flipped, lambda t, x, w: t.flip(x, (0,))),
+    "x[-1]": fixed(lambda t, x, w: x[-1], lambda x, m, w: steps(x, count(m) - 1)[:, 0]),
+    "x[0]": fixed(lambda t, x, w: x[0], lambda x, m, w: x[:, 0]),
     "sort(x,0)": three(
         lambda x, w: jnp.sort(x, 0),
         lambda x, m, w: jnp.sort(filled(x, m, jnp.inf), 1),
         lambda t, x, w: t.sort(x, 0).values,
     ),
-    "x.var(0)": fixed(lambda x, w: x.var(0), variance, lambda t, x, w: x.var(0, unbiased=False)),
-    "x-x.mean(0)": three(lambda x, w: x - x.mean(0), lambda x, m, w: x - mean(x, m)[:, None]),
-    "x@W": three(lambda x, w: x @ w),
-    "softmax(x@x.T)@x": three(
-        lambda x, w: jax.nn.softmax(x @ x.T) @ x,
-        attention,
-        lambda t, x, w: t.softmax(x @ x.T, -1) @ x,
+    "x.var(0)": three(
+        lambda x, w: x.var(0), variance, lambda t, x, w: x.var(0, unbiased=False), None
     ),
-    "concatenate([x,x])": three(
-        lambda x, w: jnp.concatenate([x, x]),
-        twice,
-        lambda t, x, w: t.cat([x, x]),
-        lambda n: 2 * n,
-    ),
+    "x-x.mean(0)": both(lambda t, x, w: x - x.mean(0), lambda x, m, w: x - mean(x, m)[:, None]),
+    "x@W": both(lambda t, x, w: x @ w),
+    "softmax(x@x.T)@x": both(lambda t, x, w: t.softmax(x @ x.T, -1) @ x, attention),
+    "concatenate([x,x])": both(lambda t, x, w: t.cat([x, x]), twice, lambda n: 2 * n),
     "conv1d(3,same)": three(
         lambda x, w: convolution(x[None], None, w)[0], convolution, torch_convolution
     ),
     "layer_norm(features)": three(
-        layer_norm, None, lambda t, x, w: t.nn.functional.layer_norm(x, (w.shape[0],))
+        lambda x, w: jax.nn.standardize(x, epsilon=1e-5),
+        None,
+        lambda t, x, w: t.nn.functional.layer_norm(x, (w.shape[0],)),
     ),
-    "loop RNN": three(rnn, time_first(rnn), torch_rnn),
-    "LSTM": three(lstm, time_first(lstm), torch_lstm),
-    "relu": three(lambda x, w: jax.nn.relu(x), None, lambda t, x, w: t.relu(x)),
-    "x[[0,0]]": three(
-        lambda x, w: x[np.array([0, 0])],
+    "loop RNN": looped(rnn_step, 1),
+    "LSTM": looped(lstm_step, 2),
+    "relu": both(lambda t, x, w: t.relu(x)),
+    "x[[0,0]]": both(
+        lambda t, x, w: x[np.array([0, 0])],
         lambda x, m, w: x[:, np.array([0, 0])],
-        lambda t, x, w: x[[0, 0]],
         lambda n: 2,
     ),
-    "where(x>0,x,0)": three(
-        lambda x, w: jnp.where(x > 0, x, 0), None, lambda t, x, w: t.where(x > 0, x, 0.0)
-    ),
-    "x+ones": three(
-        lambda x, w: x + jnp.ones(x.shape),
-        lambda x, m, w: x + 1,
-        lambda t, x, w: x + t.ones_like(x),
-    ),
-    "linear": three(
-        lambda x, w: x @ w + w[0], None, lambda t, x, w: t.nn.functional.linear(x, w.T, w[0])
-    ),
-    "x.sum()": fixed(lambda x, w: x.sum(), lambda x, m, w: x.sum((1, 2))),
-    "x.sum(0)/x.shape[0]": fixed(lambda x, w: x.sum(0) / x.shape[0], mean),
+    "where(x>0,x,0)": both(lambda t, x, w: t.where(x > 0, x, 0.0)),
+    "x+ones": both(lambda t, x, w: x + t.ones_like(x), lambda x, m, w: x + 1),
+    "linear": both(lambda t, x, w: x @ w + w[0]),
+    "x.sum()": fixed(lambda t, x, w: x.sum(), lambda x, m, w: x.sum((1, 2))),
+    "x.sum(0)/x.shape[0]": fixed(lambda t, x, w: x.sum(0) / x.shape[0], mean),
 }
 
 
@@ -237,18 +214,6 @@ def self_attention(x: Any, mask: Any, w: Any) -> Any:
         scores = jnp.where(mask[:, None, None], scores, -1e30)
     y = jnp.einsum("...hqk,...khd->...qhd", jax.nn.softmax(scores), v)
     return x + y.reshape(x.shape) @ last
-
-
-def lstm_layer(x: Any, w: Any) -> Any:
-    def step(state: Any, v: Any) -> Any:
-        h, c = state
-        i, f, g, o = jnp.split((v + h) @ w, 4, -1)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-        return (h, c), h
-
-    zero = jnp.zeros_like(x[0])
-    return jax.lax.scan(step, (zero, zero), x)[1]
 
 
 def convolutions(x: Any, mask: Any, w: Any) -> Any:
@@ -278,7 +243,7 @@ def differences(x: Any, mask: Any, w: Any) -> Any:
 
 LARGER = {
     "attention": three(lambda x, w: self_attention(x, None, w), self_attention),
-    "LSTM": three(lstm_layer, time_first(lstm_layer)),
+    "LSTM": looped(lstm_with_gates, 2),
     "convolutions": three(lambda x, w: convolutions(x[None], None, w)[0], convolutions),
     "prepend a token": three(
         lambda x, w: prepended(x, None, w), prepended, lengths=lambda n: n + 1
@@ -286,10 +251,7 @@ LARGER = {
     "append a token": three(
         lambda x, w: jnp.concatenate([x, gain(w)[None]]), appended, lengths=lambda n: n + 1
     ),
-    "flip": three(
-        lambda x, w: x[::-1] * gain(w),
-        lambda x, m, w: steps(x, count(m) - 1 - jnp.arange(x.shape[1])) * gain(w),
-    ),
+    "flip": three(lambda x, w: x[::-1] * gain(w), lambda x, m, w: flipped(x, m, w) * gain(w)),
     "differences": three(
         lambda x, w: differences(x, None, w), differences, lengths=lambda n: max(n - 1, 0)
     ),

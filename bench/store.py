@@ -1,4 +1,4 @@
-"""Results as JSON in `bench/results`, one line a measurement, with the machine they are from."""
+"""Results as JSON in `bench/results`: the machines, and a line a measurement."""
 
 import functools
 import json
@@ -17,17 +17,19 @@ Row = dict[str, Any]
 
 
 @functools.cache
-def machine() -> dict[str, str]:
+def machine() -> dict[str, Any]:
     """What is measured on."""
+    installed = {one.metadata["Name"]: one.version for one in metadata.distributions()}
     return {
         "processor": _processor(),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "versions": {name: installed[name] for name in LIBRARIES if name in installed},
     }
 
 
-def machine_name(of: dict[str, str] | None = None) -> str:
+def machine_name(of: dict[str, Any] | None = None) -> str:
     """The accelerator, or the processor if there is none."""
     of = of or machine()
     return of["processor"] if of["device"] == "cpu" else of["device"]
@@ -46,49 +48,29 @@ def _processor() -> str:
     return f"{names[0]} ({kind}), {len(names)} cores"
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def path(name: str) -> Path:
     """Where results of a suite are; of the recurrent layers, those of each kind of device apart."""
     kind = jax.default_backend() if name == "recurrent" else "cpu"
     return FOLDER / (f"{name}.json" if kind == "cpu" else f"{name}-{kind}.json")
 
 
-def save(path: Path, found: Row) -> None:
-    """Replace the results of a file."""
-    _write(path, {"machine": machine(), **found})
-
-
 def merge(path: Path, row: Row, key: tuple[str, ...]) -> None:
     """Add a row of this machine to a file; it replaces the one that has the same key, if any."""
-    name = machine_name()
     kept = read(path) if path.exists() else {"machines": {}, "rows": []}
-    kept["machines"][name] = {**machine(), "versions": _versions()}
-    key = ("machine", *key)
-    rows = {tuple(map(str, map(one.get, key))): one for one in kept["rows"]}
-    row = {"machine": name, **row}
-    rows[tuple(map(str, map(row.get, key)))] = row
-    _write(path, {**kept, "rows": [rows[k] for k in sorted(rows)]})
+    kept["machines"][machine_name()] = machine()
+    rows = [*kept["rows"], {"machine": machine_name(), **row}]
+    write(path, kept["machines"], list({_named(row, key): row for row in rows}.values()))
 
 
-def _write(path: Path, found: Row) -> None:
-    def lines(value: Any) -> str:
-        if not (isinstance(value, list) and value and isinstance(value[0], dict)):
-            return json.dumps(value, allow_nan=False)
-        return "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in value) + "\n]"
+def _named(row: Row, key: tuple[str, ...]) -> str:
+    return json.dumps([row.get(field) for field in ("machine", *key)])
 
+
+def write(path: Path, machines: dict[str, Any], rows: list[Row]) -> None:
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    items = (f'"{name}": {lines(value)}' for name, value in found.items())
-    unfinished.write_text("{\n" + ",\n".join(items) + "\n}\n")
+    unfinished.write_text(f'{{\n"machines": {json.dumps(machines)},\n"rows": [\n{lines}\n]\n}}\n')
     os.replace(unfinished, path)  # noqa: PTH105
 
 
@@ -99,12 +81,14 @@ def read(path: Path) -> Row:
 def load(path: Path, name: str | None = None) -> Row:
     """What was measured on the machine named, else on this one, else on the only one."""
     found = read(path)
-    if "rows" not in found or "machines" not in found:
-        return found
     names = sorted(found["machines"])
     if name is None:
         name = machine_name() if machine_name() in names or len(names) != 1 else names[0]
     if name not in names:
         raise SystemExit(f"{path} has no results of {name}, but of {', '.join(names)}")
+    return of_machine(found, name)
+
+
+def of_machine(found: Row, name: str) -> Row:
     rows = [row for row in found["rows"] if row["machine"] == name]
-    return {"machine": found["machines"][name], "rows": rows}
+    return {"machine": found["machines"][name], "on": name, "rows": rows}

@@ -1,41 +1,70 @@
-"""The command line of all suites: measure, store, and write tables and charts of what is stored.
-
-A suite is a module with `measure(options)` and `table(found)`; its docstring is its help. It may
-have more: `ROUNDS`, the default of `--rounds`; `OPTIONS` of its own; `draw(found, path)`, a chart;
-`load(options)`, where not the results alone are read;
-and `KEY`, the fields that name a row: `measure` then gives row after row, each is stored as soon as
-it is there, and those with other keys stay.
-"""
+"""The command line of all suites: measure, store, and write tables and charts of what is stored."""
 
 import argparse
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import store, tables
 
-NAMES = (
-    *("models", "attention", "recurrent", "growth", "goals", "calibrate", "unroll"),
-    *("ragged", "overhead", "streaming", "serve", "devices"),
-    *("train", "packing", "padding", "gaps", "compiling", "checking"),
-)
+MODULES = {  # by the name of a suite; `SUITES` of a module has it, and its docstring is the help
+    **{name: name for name in ("models", "attention", "recurrent", "growth", "goals", "train")},
+    **dict.fromkeys(("calibrate", "unroll"), "choice"),
+    **{name: name for name in ("ragged", "compiling", "checking", "devices")},
+    **dict.fromkeys(("overhead", "gaps"), "masks"),
+    **dict.fromkeys(("serve", "streaming"), "serving"),
+    **dict.fromkeys(("packing", "padding"), "host"),
+}
 
 
-def parser(suite: Any) -> argparse.ArgumentParser:
-    name = suite.__name__.rpartition(".")[2]
-    summary, _, details = suite.__doc__.partition("\n")
+class Suite(NamedTuple):
+    """`key` has the fields that name a row of results.
+
+    `measure(options)` gives row after row: each is stored as soon as it is there, and rows with
+    other keys stay. `table(found)` is the text of the table, or texts by name; `draw(found, path)`
+    makes a chart. `load(options)` is for a suite that reads more than its own results.
+    """
+
+    key: tuple[str, ...]
+    measure: Callable[[argparse.Namespace], Iterator[store.Row]]
+    table: Callable[[Any], str | dict[str, str]]
+    options: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    rounds: int = 0
+    draw: Callable[[Any, Path], None] = lambda found, path: None
+    load: Callable[[argparse.Namespace], Any] = lambda options: store.load(
+        options.out, options.machine
+    )
+
+
+def of_name(name: str) -> Suite:
+    module = importlib.import_module(f"bench.{MODULES[name]}")
+    if hasattr(module, "SUITES"):
+        return module.SUITES[name]
+    return Suite(
+        *(module.KEY, module.measure, module.table),
+        *(module.OPTIONS, module.ROUNDS, module.draw),
+    )
+
+
+def some(values: Iterable[Any], default: Sequence[Any] | None = None, **more: Any) -> dict:
+    """Settings of an option that takes any of some values, by default all."""
+    values = list(values)
+    default = values if default is None else default
+    return {"nargs": "*", "choices": values, "type": type(values[0]), "default": default} | more
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    suite, text = of_name(name), importlib.import_module(f"bench.{MODULES[name]}").__doc__ or ""
+    summary, _, details = text.partition("\n")
+    raw = argparse.RawDescriptionHelpFormatter
     command = argparse.ArgumentParser(
-        prog=f"python -m bench {name}",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"python -m bench {name}", description=summary, epilog=details, formatter_class=raw
     )
     add: Any = command.add_argument
-    if hasattr(suite, "ROUNDS"):
-        text = f"samples of each (default: {suite.ROUNDS})"
-        add("--rounds", type=int, default=suite.ROUNDS, help=text)
-    for flag, settings in getattr(suite, "OPTIONS", {}).items():
+    if suite.rounds:
+        add("--rounds", type=int, default=suite.rounds, help="samples of each")
+    for flag, settings in suite.options.items():
         add(flag, **settings)
     add("--table", action="store_true", help="measure nothing, show what is stored")
     add("--machine", help="whose results to show (default: those of this machine)")
@@ -43,23 +72,18 @@ def parser(suite: Any) -> argparse.ArgumentParser:
     return command
 
 
-def main(name: str, arguments: Sequence[str] = ()) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run a suite, and write `NAME.json`, `NAME.md` and the pages of the docs that show it."""
-    suite: Any = importlib.import_module(f"bench.{name}")
-    options = parser(suite).parse_args(arguments)
-    if not options.table and hasattr(suite, "measure"):
-        found = suite.measure(options)
-        if hasattr(suite, "KEY"):
-            for row in found:
-                store.merge(options.out, row, suite.KEY)
-        else:
-            store.save(options.out, found)
-    load = getattr(suite, "load", lambda options: store.load(options.out, options.machine))
-    found = load(options)
-    texts = suite.table(found)
-    for stem, text in (texts if isinstance(texts, dict) else {options.out.stem: texts}).items():
+    name, *rest = arguments or ["--help"]
+    if name not in MODULES:
+        raise SystemExit(f"usage: python -m bench [{' | '.join(MODULES)}] [options]")
+    suite, options = of_name(name), parser(name).parse_args(rest)
+    for row in () if options.table else suite.measure(options):
+        print(*(row[field] for field in suite.key), flush=True)
+        store.merge(options.out, row, suite.key)
+    found = suite.load(options)
+    for stem, text in tables.texts(suite.table(found), options.out.stem).items():
         tables.show(text, options.out.with_name(f"{stem}.md"))
         print(text)
-    if hasattr(suite, "draw"):
-        suite.draw(found, options.out.with_suffix(".png"))
+    suite.draw(found, options.out.with_suffix(".png"))
     print(f"wrote tables and charts of {options.out}")

@@ -1,8 +1,6 @@
 """Markdown tables of results: beside the JSON, and in the pages of the docs."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,30 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def markdown(about: str, head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A sentence about a table, if any, and the table."""
+    """A sentence about a table, and the table."""
     head = list(head)
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
-    return "\n".join([about, "", *lines] if about else lines) + "\n"
+    return "\n".join([about, "", *lines]) + "\n"
 
 
 def _line(cells: Iterable[Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def median(rival: dict[str, Any]) -> float:
+    return rival["milliseconds"]["median"]
+
+
 def milliseconds(rival: dict[str, Any]) -> str:
-    median = rival["milliseconds"]["median"]
-    return f"{median:.0f}" if median >= 100 else f"{median:.3g}"
+    time = median(rival)
+    return f"{time:.0f}" if time >= 100 else f"{time:.3g}"
+
+
+def over(rivals: dict[str, Any], one: str, other: str, form: str = ".2f") -> str:
+    """The time of one over that of another; nothing where either was not measured."""
+    if not {one, other} <= rivals.keys():
+        return ""
+    return f"{median(rivals[one]) / median(rivals[other]):{form}}"
 
 
 def each(
@@ -34,6 +43,10 @@ def each(
     """A figure of a rival, forward / training."""
     found = [figure(rivals[name]) if name in rivals else "" for rivals in passes]
     return " / ".join(found) if any(found) else ""
+
+
+def texts(found: str | dict[str, str], stem: str) -> dict[str, str]:
+    return found if isinstance(found, dict) else {stem: found}
 
 
 def show(text: str, path: Path) -> None:
@@ -45,13 +58,3 @@ def show(text: str, path: Path) -> None:
         new = marked.sub(lambda marks: f"{marks[1]}\n{text}\n{marks[2]}", old)
         if new != old:
             page.write_text(new)
-
-
-def printed(page: str) -> str:
-    """What the last Python example of a page prints, run from the top of the repository."""
-    examples = re.findall(
-        r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL
-    )
-    command = [sys.executable, "-c", examples[-1]]
-    done = subprocess.run(command, cwd=DOCS.parent, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout

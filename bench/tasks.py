@@ -22,7 +22,6 @@ from bench.workloads import SEED, WORKLOADS
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 KINDS = ("random", "bucketed", "packed")
-VOCABULARY, TAGS = 512, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +69,19 @@ class Batch(NamedTuple):
 def words(count: int | None = None) -> Task:
     from _pronounce import data
 
-    dictionary = data.split(data.read_dictionary(), count).training
-    entries = data.Entries.of(dictionary).that_fit()
-    outputs = data.FRAMES_A_LETTER * data.CLASSES
-    letters, phonemes = entries.letters, entries.phonemes
-    return Task("words", letters, phonemes, len(data.LETTERS), outputs, data.FRAMES_A_LETTER)
+    entries = data.Entries.of(data.split(data.read_dictionary(), count).training).that_fit()
+    frames, letters = data.FRAMES_A_LETTER, len(data.LETTERS)
+    return Task(
+        *("words", entries.letters, entries.phonemes),
+        *(letters, frames * data.CLASSES, frames),
+    )
 
 
 def tokens(count: int | None = None) -> Task:
-    draw, workload = np.random.default_rng(SEED), WORKLOADS["wmt"]
-    lengths = workload.lengths(count or 20_000, draw)
-    sequences = [draw.integers(0, VOCABULARY, n).tolist() for n in lengths]
-    return Task("tokens", sequences, None, VOCABULARY, TAGS, packed=(16, 128))
+    draw = np.random.default_rng(SEED)
+    lengths = WORKLOADS["wmt"].lengths(count or 20_000, draw)
+    sequences = [draw.integers(0, 512, n).tolist() for n in lengths]
+    return Task("tokens", sequences, None, 512, 64, packed=(16, 128))
 
 
 TASKS = {"words": words, "tokens": tokens}
@@ -96,14 +96,11 @@ def batches(task: Task, kind: str, count: int, shapes: int) -> list[Batch]:
         order = draw.permutation(len(task.sequences))[: count * task.rows]
         order = np.pad(order, (0, -len(order) % task.rows), constant_values=-1)
         chosen = order.reshape(-1, task.rows)
-        lengths = np.array([*map(len, task.sequences), 0])  # row -1 has none
-        longest = lengths[chosen].max(axis=1)
-        batches = jm.bucket_batches(
-            [np.zeros(n, bool) for n in longest], 1, max_shapes=min(shapes, 2)
-        )
-        sizes = np.array(batches.boundaries)
-        widths = sizes[np.searchsorted(sizes, longest)]
-        return [_padded(task, rows, int(w)) for rows, w in zip(chosen, widths, strict=True)]
+        longest = np.array([*map(len, task.sequences), 0])[chosen].max(axis=1)  # row -1 has none
+        rows = [np.zeros(n, bool) for n in longest]
+        sizes = np.array(jm.bucket_batches(rows, 1, max_shapes=min(shapes, 2)).boundaries)
+        widths = sizes[np.searchsorted(sizes, longest)].tolist()
+        return [_padded(task, *one) for one in zip(chosen, widths, strict=True)]
     buckets = jm.bucket_batches(task.sequences, task.rows, max_shapes=shapes, shuffle_seed=SEED)
     found = (buckets[k] for k in range(min(count, len(buckets))))
     return [_padded(task, indices, x.shape[1]) for x, _, indices in found]
@@ -117,20 +114,17 @@ def _padded(task: Task, indices: np.ndarray, width: int) -> Batch:
 
 
 def _packed(task: Task, draw: np.random.Generator, count: int) -> Iterator[Batch]:
-    order = draw.permutation(len(task.sequences))
-    rows, steps = task.packed
+    order, (rows, steps) = draw.permutation(len(task.sequences)), task.packed
     options = {"buffer": 4 * rows, "shuffle_seed": SEED, "dtype": np.int32}
     stream = jm.pack_stream([task.sequences[k] for k in order], steps, rows, **options)
     made = [packed for packed, _ in zip(stream, range(count), strict=False)]
     most = max(len(packed.indices) for packed in made)
+    ranks = np.arange(max(map(len, task.sequences)))
     for packed in made:
-        pieces = packed.pieces
-        starts = np.full(most, -1)
-        starts[pieces.sequence] = pieces.row * steps + pieces.start
-        indices = np.full(most, -1)
+        starts, indices = np.full((2, most), -1)
+        starts[packed.pieces.sequence] = packed.pieces.row * steps + packed.pieces.start
         indices[: packed.count] = order[packed.indices]
         lengths = np.array([len(task.sequences[k]) if k >= 0 else 0 for k in indices])
-        ranks = np.arange(max(map(len, task.sequences)))
         position_mask = ranks < lengths[:, None]
         positions = np.where(position_mask, starts[:, None] + ranks, 0).astype(np.int32)
         targets = _targets(task, indices, packed.x, packed.mask)
@@ -150,10 +144,10 @@ def _targets(
 
 def alone(task: Task, batch: Batch) -> Batch:
     """The sequences of a packed batch, one a row."""
-    if batch.positions is None:
-        return batch
-    ids = np.where(batch.position_mask, batch.ids.reshape(-1)[batch.positions], 0)
-    targets = batch.targets, batch.target_mask
+    ids, mask = (
+        np.where(batch.position_mask, batch.ids.ravel()[batch.positions], 0),
+        batch.position_mask,
+    )
     if task.labels is None:
-        targets = (7 * ids + 3) % task.outputs, batch.position_mask
-    return Batch(ids, batch.position_mask, *targets)
+        return Batch(ids, mask, (7 * ids + 3) % task.outputs, mask)
+    return Batch(ids, mask, batch.targets, batch.target_mask)

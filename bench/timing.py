@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+Times = dict[Any, dict[str, float]]  # the spread of milliseconds, by name
+
 
 def timed(function: Callable, *args: Any) -> tuple[Any, float]:
     """The result of a call, and the seconds until it is ready."""
@@ -20,21 +22,20 @@ def seconds_of(function: Callable, *args: Any) -> float:
     return timed(function, *args)[1]
 
 
-def compiled(function: Callable, *args: Any) -> tuple[Any, float]:
-    """Trace, lower and compile; the result, and the seconds it took."""
-    start = time.perf_counter()
-    program = jax.jit(function).lower(*args).compile()
-    return program, time.perf_counter() - start
-
-
 def compiled_cost(function: Callable, *args: Any, times: int = 1) -> tuple[Any, dict[str, Any]]:
-    """A program; the least seconds to trace, lower and compile it, and MiB that it uses inside."""
-    seconds = []
-    for _ in range(times):
-        jax.clear_caches()
-        program, spent = compiled(function, *args)
-        seconds.append(spent)
-    cost = {"compile_seconds": round(min(seconds), 3)}
+    """A program; the least seconds to trace, lower and compile it, and MiB that it uses inside.
+
+    With `times=0` it is compiled without a look at the clock, beside others in other threads.
+    """
+    seconds, cost = [], {}
+    for _ in range(times or 1):
+        if times:
+            jax.clear_caches()
+        start = time.perf_counter()
+        program = jax.jit(function).lower(*args).compile()
+        seconds.append(time.perf_counter() - start)
+    if times:
+        cost["compile_seconds"] = round(min(seconds), 3)
     memory = program.memory_analysis()
     if memory is not None:
         cost["temporary_mebibytes"] = round(memory.temp_size_in_bytes / 2**20, 3)
@@ -47,7 +48,7 @@ def interleaved(
     *,
     rest: float = 0.0,
     least: float | None = 0.0,
-) -> dict[Any, dict[str, float]]:
+) -> Times:
     """Milliseconds of every function, called in turn so that drift of the machine meets all alike.
 
     Args:
@@ -74,15 +75,6 @@ def _calls(function: Callable[[], Any], least: float | None) -> int:
         return 1
     jax.block_until_ready(function())
     return max(1, math.ceil(least / seconds_of(function))) if least else 1
-
-
-def medians(times: dict[Any, dict[str, float]]) -> dict[Any, float]:
-    return {name: spread["median"] for name, spread in times.items()}
-
-
-def ratio(times: dict[Any, dict[str, float]], ours: Any, theirs: Any) -> float:
-    """Our median over theirs."""
-    return round(times[ours]["median"] / times[theirs]["median"], 3)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -17,31 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.progress import track
 
 from bench import chart, learners, store, tables, tasks, timing
-from bench.agreement import require_same
-from bench.learners import Learner
+from bench.contest import require_same
+from bench.learners import Step
 from bench.rivals.models import Weights
+from bench.suite import Suite, some
 from bench.tasks import Batch, Task
 
-KEY = ("task", "library", "kind")
-ARMS = (
-    *itertools.product(("jaxmask", "flax", "keras", "torch"), ("random", "bucketed")),
-    ("jaxmask", "packed"),
-)
+LIBRARIES = ("jaxmask", "flax", "keras", "torch")
+ARMS = (*itertools.product(LIBRARIES, ("random", "bucketed")), ("jaxmask", "packed"))
 COMPARED, TOLERANCE = 3, 1e-3  # losses of the first steps
 PICTURE = "\n![Real steps a second of training](../bench/results/train.png)\n"
-LIBRARIES = list(dict.fromkeys(library for library, _ in ARMS))
-ROUNDS = 5
-OPTIONS = {
-    "--tasks": {"nargs": "+", "choices": tasks.TASKS, "default": list(tasks.TASKS)},
-    "--libraries": {"nargs": "+", "choices": LIBRARIES, "default": LIBRARIES},
-    "--count": {"type": int, "help": "how many words or sequences (default: all, or 20,000)"},
-    "--batches": {"type": int, "default": 12, "help": "of each kind"},
-    "--shapes": {"type": int, "default": 3, "help": "of bucketed batches"},
-}
-COLOURS = {**chart.COLOURS, "torch": chart.COLOURS["torch packed"]}
 
 
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
@@ -49,49 +36,55 @@ def measure(options: argparse.Namespace) -> Iterator[store.Row]:
         yield from run(tasks.TASKS[name](options.count), options)
 
 
-def run(task: Task, options: argparse.Namespace) -> list[store.Row]:
+def run(task: Task, options: argparse.Namespace) -> Iterator[store.Row]:
     """Compile, compare and time all arms on one task."""
-    params = learners.initial_params(task)
-    made = {
-        kind: tasks.batches(task, kind, options.batches, options.shapes) for kind in tasks.KINDS
-    }
+    params, sizes = learners.initial_params(task), (options.batches, options.shapes)
+    made = {kind: tasks.batches(task, kind, *sizes) for kind in tasks.KINDS}
     arms = [arm for arm in ARMS if arm[0] in options.libraries]
-    trained: dict[tuple[str, str], Learner] = {}
-    losses: dict[tuple[str, str], list[float]] = {}
-    compiling = {}
-    for arm in track(arms, f"Compiling, {task.name}"):
-        library, kind = arm
-        start = time.perf_counter()
-        trained[arm] = learners.learner(task, library, params)
-        losses[arm] = train(trained[arm], made[kind][:COMPARED])
-        train(trained[arm], list({batch.ids.shape: batch for batch in made[kind]}.values()))
+    steps, losses, compiling = {}, {}, {}
+    for arm in arms:
+        start, batches = time.perf_counter(), made[arm[1]]
+        steps[arm] = learners.learner(task, arm[0], params)
+        losses[arm] = train(steps[arm], batches[:COMPARED])
+        train(steps[arm], list({batch.ids.shape: batch for batch in batches}.values()))
         compiling[arm] = time.perf_counter() - start
     compare(losses)
     if ("jaxmask", "packed") in losses:
         compare_packed(task, params, made["packed"][0], losses["jaxmask", "packed"][0])
     seconds: dict[tuple[str, str], list[float]] = {arm: [] for arm in arms}
     # A whole round of one arm at a time: PyTorch's threads spin for a while after their work.
-    for _ in track(range(options.rounds), f"Training, {task.name}"):
-        for library, kind in arms:
-            seconds[library, kind].append(
-                timing.seconds_of(train, trained[library, kind], made[kind])
-            )
+    for _ in range(options.rounds):
+        for arm in arms:
+            seconds[arm].append(timing.seconds_of(train, steps[arm], made[arm[1]]))
             time.sleep(0.2)
-    return [row(task, arm, made[arm[1]], seconds[arm], compiling[arm], losses[arm]) for arm in arms]
+    for library, kind in arms:
+        arm, batches = (library, kind), made[kind]
+        real = sum(batch.real for batch in batches)
+        yield {
+            "task": task.name,
+            "library": library,
+            "kind": kind,
+            "real_steps_per_second": timing.spread([real / s for s in seconds[arm]]),
+            "share_of_real_steps": round(real / sum(batch.mask.size for batch in batches), 3),
+            "real_steps_of_a_batch": round(real / len(batches)),
+            "shapes": sorted({batch.ids.shape for batch in batches}),
+            "first_seconds": round(compiling[arm], 2),
+            "losses": [round(loss, 5) for loss in losses[arm]],
+        }
 
 
-def train(learner: Learner, batches: Sequence[Batch]) -> list[float]:
+def train(step: Step, batches: Sequence[Batch]) -> list[float]:
     """The losses."""
-    return [float(learner.step(batch)) for batch in batches]
+    return [float(step(batch)) for batch in batches]
 
 
 def compare(losses: dict[tuple[str, str], list[float]]) -> None:
     """All libraries agree on the batches of a kind; later losses would drift apart by rounding."""
     for kind in tasks.KINDS:
-        arms = [arm for arm in losses if arm[1] == kind]
-        for arm in arms[1:]:
-            about = f"losses of {arm[0]} and {arms[0][0]}, {kind}"
-            require_same(losses[arm], losses[arms[0]], about, TOLERANCE)
+        first, *others = [arm for arm in losses if arm[1] == kind] or [None]
+        for arm in others:
+            about = f"losses of {arm[0]} and {first[0]}, {kind}"
+            require_same(losses[arm], losses[first], about, TOLERANCE)
 
 
 def compare_packed(task: Task, params: Weights, batch: Batch, packed: float) -> None:
@@ -101,30 +94,6 @@ def compare_packed(task: Task, params: Weights, batch: Batch, packed: float) -> 
     require_same(padded, packed, "packed and padded sequences", TOLERANCE)
 
 
-def row(
-    task: Task,
-    arm: tuple[str, str],
-    batches: Sequence[Batch],
-    seconds: Sequence[float],
-    compiling: float,
-    losses: Sequence[float],
-) -> store.Row:
-    library, kind = arm
-    real = sum(batch.real for batch in batches)
-    rates = timing.spread([real / s for s in seconds])
-    return {
-        "task": task.name,
-        "library": library,
-        "kind": kind,
-        "real_steps_per_second": rates,
-        "share_of_real_steps": round(real / sum(batch.mask.size for batch in batches), 3),
-        "real_steps_of_a_batch": round(real / len(batches)),
-        "shapes": sorted({batch.ids.shape for batch in batches}),
-        "first_seconds": round(compiling, 2),
-        "losses": [round(loss, 5) for loss in losses],
-    }
-
-
 def rate(rows: list[store.Row], task: str, library: str, *kinds: str) -> float:
     """The best of some kinds of batches; nan where none was measured."""
     found = chart.chosen(rows, task=task, library=library)
@@ -132,15 +101,16 @@ def rate(rows: list[store.Row], task: str, library: str, *kinds: str) -> float:
     return max(speeds, default=float("nan"))
 
 
-def goals(rows: list[store.Row], task: str) -> dict[str, float]:
+def goals(rows: list[store.Row], task: str) -> Iterator[str]:
     """How many times as fast as each of the other JAX libraries."""
     ours = rate(rows, task, "jaxmask", "bucketed", "packed")
     same = rate(rows, task, "jaxmask", "bucketed")
-    found = {}
     for library in ("flax", "keras"):
-        found[f"best over {library} padded at random"] = ours / rate(rows, task, library, "random")
-        found[f"bucketed over {library} bucketed"] = same / rate(rows, task, library, "bucketed")
-    return {name: value for name, value in found.items() if value == value}  # not nan
+        ratios = {
+            f"best over {library} padded at random": ours / rate(rows, task, library, "random"),
+            f"bucketed over {library} bucketed": same / rate(rows, task, library, "bucketed"),
+        }
+        yield from (f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio == ratio)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -156,34 +126,36 @@ def table(found: dict[str, Any]) -> str:
         return [row["task"], row["library"], row["kind"], *figures]
 
     head = ["task", "library", "batches", "real", "real steps a second", "over the best of jaxmask"]
-    about = f"On {found['machine']['processor']}."
-    text = tables.markdown(about, head, map(cells, sorted(rows, key=order)))
+    text = tables.markdown(f"On {found['on']}.", head, map(cells, sorted(rows, key=order)))
     for task in tasks.TASKS:
-        ratios = [f"{name} {value:.2f}" for name, value in goals(rows, task).items()]
+        ratios = list(goals(rows, task))
         text += f"\n{task}: {', '.join(ratios)}.\n" if ratios else ""
     return text + PICTURE
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """One panel a task, a bar an arm, its quartiles on top."""
-    rows = found["rows"]
-    names = sorted({row["task"] for row in rows}, reverse=True)
-    figure, axes = chart.panels(1, len(names), found["machine"]["processor"], size=(5.5, 2.6))
-    for axis, name in zip(axes.flat, names, strict=True):
-        by_arm = {(row["library"], row["kind"]): row for row in rows if row["task"] == name}
-        arms = sorted(filter(by_arm.get, ARMS), key=lambda arm: LIBRARIES.index(arm[0]))
-        spreads = [by_arm[arm]["real_steps_per_second"] for arm in arms]
-        medians = [spread["median"] / 1e3 for spread in spreads]
-        errors = [
-            [m - s["low"] / 1e3 for m, s in zip(medians, spreads, strict=True)],
-            [s["high"] / 1e3 - m for m, s in zip(medians, spreads, strict=True)],
+    names = sorted({row["task"] for row in found["rows"]}, reverse=True)
+    figure, axes = chart.panels(1, len(names), found["on"], size=(5.5, 2.6))
+    for panel, name in zip(axes.flat, names, strict=True):
+        rows = chart.chosen(found["rows"], task=name)
+        rows.sort(key=lambda row: (LIBRARIES.index(row["library"]), tasks.KINDS.index(row["kind"])))
+        spreads = [row["real_steps_per_second"] for row in rows]
+        thousands = [{name: rate / 1e3 for name, rate in spread.items()} for spread in spreads]
+        libraries = [row["library"] for row in rows]
+        labels = [
+            f"{row['library']} {row['kind']}, {row['share_of_real_steps']:.0%} real" for row in rows
         ]
-        heights = range(len(arms))[::-1]
-        colours = [COLOURS[library] for library, _ in arms]
-        bars = axis.barh(heights, medians, xerr=errors, color=colours)
-        axis.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
-        shares = [f"{' '.join(arm)}, {by_arm[arm]['share_of_real_steps']:.0%} real" for arm in arms]
-        axis.set_yticks(heights, shares, fontsize=8)
-        axis.set(title=name, xlabel="thousand real steps a second of training")
-        axis.margins(x=0.15)
+        chart.bars(panel, thousands, libraries, labels)
+        panel.set(title=name, xlabel="thousand real steps a second of training")
     chart.finish(figure, axes, path)
+
+
+OPTIONS = {
+    "--tasks": some(tasks.TASKS),
+    "--libraries": some(LIBRARIES),
+    "--count": {"type": int, "help": "how many words or sequences (default: all, or 20,000)"},
+    "--batches": {"type": int, "default": 12, "help": "of each kind"},
+    "--shapes": {"type": int, "default": 3, "help": "of bucketed batches"},
+}
+SUITES = {"train": Suite(("task", "library", "kind"), measure, table, OPTIONS, 5, draw)}
