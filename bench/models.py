@@ -5,10 +5,11 @@
 
 Two blocks of a pre-norm transformer encoder, one block of a causal decoder, three convolutions, a
 bidirectional LSTM tagger, and a cell of the user's own. jaxmask runs them as they are and under
-`jm.skip_padding`, the others with their own masks or lengths; where a layer takes none, padding is
-filled by hand. All have the same weights and input, noise in its padding, and must agree at real
-steps, or in the loss and the gradients of the input and of every weight, before they are timed.
-Masks are arguments: each program is compiled once for all shares of real steps.
+`jm.skip_padding`, in groups and packed; the others with their own masks or lengths, and where a
+layer takes none, padding is filled by hand. All have the same weights and input, noise in its
+padding, and must agree at real steps, or in the loss and the gradients of the input and of every
+weight, before they are timed. Masks are arguments: each program is compiled once for all shares of
+real steps.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from bench.rivals import models as jax_models
 from bench.rivals.models import MODELS, Sizes, compared
 
 SIZES, FILLS, PASSES = Sizes(), (0.1, 0.3, 0.6, 1.0), ("forward", "train")
-OURS, SKIP = "jaxmask", "jaxmask, skip_padding"
-NAMES = (OURS, SKIP, "flax", "keras", "torch", "torch nested")
+OURS, SKIP, PACK = "jaxmask", "jaxmask, skip_padding", "jaxmask, skip_padding(pack)"
+NAMES = (OURS, SKIP, PACK, "flax", "keras", "torch", "torch nested")
 KEY, ROUNDS = ("model", "what", "fill"), 3
 OPTIONS = {
     "--models": {"nargs": "*", "choices": MODELS, "default": list(MODELS)},
@@ -111,6 +112,11 @@ def entrants(name: str, what: str) -> tuple[dict[str, Entrant], dict[str, str]]:
     def skipping(weights: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
         return jm.skip_padding(ours)(x, mask, weights)[0]
 
+    def packing(weights: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
+        # A loop over time wants all packed rows at once: a third of the batch for a third of steps.
+        pack = -(-sizes.batch // 3) if name == "own cell" else True
+        return jm.skip_padding(ours, pack=pack)(x, mask, weights)[0]
+
     def keras() -> Entrant:
         return in_jax(jax_models.keras(name, sizes), weights, *given)
 
@@ -124,6 +130,7 @@ def entrants(name: str, what: str) -> tuple[dict[str, Entrant], dict[str, str]]:
     makers: dict[str, Callable[[], Entrant]] = {
         OURS: lambda: in_jax(plain, weights, *given),
         SKIP: lambda: in_jax(skipping, weights, *given),
+        PACK: lambda: in_jax(packing, weights, *given),
         "flax": lambda: in_jax(jax_models.flax(name, sizes, weights), weights, *given),
         "keras": keras,
         "torch": torch,
