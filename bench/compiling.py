@@ -38,11 +38,12 @@ def recurrent(deep: bool, method: Any) -> tuple[Callable, tuple]:
     return function, (layout.params(task.data.weights), *given)
 
 
-def encoder(lengths: int) -> tuple[Callable, tuple]:
+def encoder(options: dict[str, Any] | None) -> tuple[Callable, tuple]:
+    """A training step, under `skip_padding` where there are options."""
     sizes = models.Sizes(BATCH, TIME, FEATURES, heads=8, mlp=4 * FEATURES)
     weights, apply = models.ours("encoder", sizes)
-    if lengths:
-        apply = jm.skip_padding(apply, lengths=lengths)
+    if options:
+        apply = jm.skip_padding(apply, **options)
     x = jnp.zeros((BATCH, TIME, FEATURES))
 
     def loss(weights: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -60,9 +61,11 @@ def steps() -> Iterator[tuple[str, str, Callable[[], tuple]]]:
         yield "LSTM", name, functools.partial(recurrent, False, method)
     for name in ("auto", "scan", "Flax"):
         yield "3 x BiLSTM", name, functools.partial(recurrent, True, methods[name])
-    for count in (0, 2, 3, 4):
-        name = f"skip_padding, {count} lengths" if count else "as it is"
-        yield "encoder", name, functools.partial(encoder, count)
+    ways: dict[str, Any] = {"as it is": None}
+    ways |= {f"skip_padding, {n} lengths": {"lengths": n} for n in (2, 3, 4)}
+    ways["skip_padding, packed"] = {"pack": True}
+    for name, options in ways.items():
+        yield "encoder", name, functools.partial(encoder, options)
 
 
 def seconds(make: Callable[[], tuple[Callable, tuple]]) -> float:
