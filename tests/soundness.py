@@ -30,7 +30,6 @@ NOT_RUN = frozenset(
         "swap",
         "program_id",
         "addupdate",
-        "shard_map",
     ]
 )
 # XLA rewrites across the operations of a program, which may change the sign of a zero.

@@ -109,14 +109,19 @@ class Run:
         if not exact:
             results = [self._rounded(result) for result in results]
         if name not in MOVING:
-            results = [_behind_a_barrier(result) for result in results]
+            results = [self._apart(result) for result in results]
         return [(result, whole or _is_whole(result)) for result in results]
 
     def _control(self, equation: Any, values: list[Any]) -> list[Any]:
         return CONTROL[equation.primitive.name](self.closed, equation.params, values)
 
     def _bind(self, equation: Any, values: list[Any]) -> list[Any]:
-        return bind(equation, values)
+        with equation.ctx.manager:
+            return bind(equation, values)
+
+    def _apart(self, x: Any) -> Any:
+        traced = isinstance(x, jax.core.Tracer)
+        return jax.lax.optimization_barrier(x) if traced and is_inexact(x) else x
 
     def _rounded(self, x: Any) -> Any:
         if not self._factors or not is_inexact(x):
@@ -132,8 +137,7 @@ def bind(equation: Any, values: list[Any]) -> list[Any]:
     """The results of an equation, without what is inside of it."""
     bound = equation.primitive.get_bind_params(equation.params)
     functions, bound = bound if isinstance(bound, tuple) else ((), bound)
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*functions, *values, **bound)
+    results = equation.primitive.bind(*functions, *values, **bound)
     return list(results) if equation.primitive.multiple_results else [results]
 
 
@@ -167,11 +171,6 @@ def _literal(atom: Any) -> Known:
     if isinstance(value, bool | int | float | complex):
         value = np.asarray(value, atom.aval.dtype)
     return value, _is_whole(value)
-
-
-def _behind_a_barrier(x: Any) -> Any:
-    traced = isinstance(x, jax.core.Tracer)
-    return jax.lax.optimization_barrier(x) if traced and is_inexact(x) else x
 
 
 def _is_whole(x: Any) -> bool:

@@ -18,6 +18,7 @@ from jaxmask.leak._outputs import Slot, is_inexact, real_entries, slots
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._stepwise import Stepwise
 from jaxmask.leak._subject import Subject
+from jaxmask.leak._unsharded import unsharded
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Program:
 
         def traced() -> tuple[Stepwise, Any]:
             closed, shapes = jax.make_jaxpr(self._program, return_shape=True)(*args)
-            return Stepwise(closed), jax.tree.structure(shapes)
+            return Stepwise(unsharded(closed)), jax.tree.structure(shapes)
 
         key = "to be run", tuple(np.shape(leaf) for leaf in leaves)
         stepwise, structure = self.proofs.kept.once(key, traced)

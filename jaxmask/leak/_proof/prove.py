@@ -39,6 +39,9 @@ def prove(
     once. Gradients likewise, for any cotangents at real entries and at padding; where
     the mask of a result depends on data, they do not change with the padding of `x`.
 
+    A function under `shard_map` is one over all devices, and takes the program that `vmap` makes of
+    it: a sum over devices mixes their rows. `jax.sharding.AbstractMesh` is enough, without devices.
+
     What is refused is then run with other contents of the padding. If a real entry changes, the
     verdict is "not proved", with the two numbers; if none does, it is "undecided".
 

@@ -13,6 +13,7 @@ from jaxmask.leak._outputs import Slot, is_inexact, slots
 from jaxmask.leak._proof.domain import Value
 from jaxmask.leak._proof.inputs import Inputs
 from jaxmask.leak._subject import first_line
+from jaxmask.leak._unsharded import unsharded
 
 
 @dataclass
@@ -83,7 +84,7 @@ def trace_gradients(inputs: Inputs, values: Traced) -> Traced | str:
 
 
 def _traced(program: Any, *args: Any) -> Any:
-    closed = jax.make_jaxpr(program)(*args)
+    closed = unsharded(jax.make_jaxpr(program)(*args))
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), True)
     return closed.replace(jaxpr=jaxpr)
 
