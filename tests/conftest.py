@@ -55,18 +55,27 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    """Compile the laws of gradients as users do, and with `--all` all laws; others quickly."""
-    of_gradients = getattr(metafunc.function, "of_gradients", None)
-    if of_gradients is not None:
-        as_users_do = of_gradients or metafunc.config.getoption("--all")
-        way = "optimised" if as_users_do else "quick"
-        metafunc.parametrize("_compiler", [way], indirect=True, scope="function")
+    """Each law runs over its entries, and with `--all` compiles all of them as users do."""
+    law = metafunc.function
+    if not hasattr(law, "of_gradients"):
+        return
+    from tests.law import way_to_compile  # its registry compiles, by the flags of above
+
+    as_users_do = metafunc.config.getoption("--all")
+    ways = ["optimised" if as_users_do else way_to_compile(law, entry) for entry in law.entries]
+    metafunc.parametrize(
+        ("_compiler", "entry"),
+        list(zip(ways, law.entries, strict=True)),
+        ids=[f"{way}-{entry}" for way, entry in zip(ways, law.entries, strict=True)],
+        indirect=["_compiler"],
+        scope="function",
+    )
 
 
 @pytest.fixture(autouse=True)
 def _compiler(request):
-    """Whether a law compiles its programs as users do."""
-    with optimised.optimised(getattr(request, "param", "quick") == "optimised"):
+    """How a law compiles its programs."""
+    with optimised.compiled(getattr(request, "param", "quick")):
         yield
 
 
@@ -91,7 +100,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByProgram(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            if entry := re.search(r"\[(?:quick|optimised)-(.*)\]$", nodeid):
+            if entry := re.search(r"\[(?:quick|fused|optimised)-(.*)\]$", nodeid):
                 return entry[1]
             path = nodeid.partition("::")[0]
             return nodeid if path.endswith("test_chains.py") else path
@@ -126,9 +135,8 @@ def skip_examples_without_their_library(items):
 
 def leave_out_the_exhaustive(config, items):
     """Tests that are marked so, others of which one in n is tried, and laws of one entry each."""
-    from tests.law import one_for_each_function  # its registry compiles, by the flags of above
+    from tests.law import other_calls  # its registry compiles, by the flags of above
 
-    first_entries = one_for_each_function()
     seen: Counter[str] = Counter()
 
     def is_left_out(item):
@@ -141,9 +149,7 @@ def leave_out_the_exhaustive(config, items):
         function = getattr(item, "function", None)
         if not hasattr(function, "of_every_call"):
             return False
-        name = item.callspec.params["entry"].name
-        is_left_out = not function.of_modules and name.startswith("nn.")
-        return is_left_out or (not function.of_every_call and name not in first_entries)
+        return not function.of_every_call and item.callspec.params["entry"].name in other_calls()
 
     kept, left_out = [], []
     for item in items:
@@ -159,12 +165,18 @@ _seen_groups: list[str] = []
 
 @pytest.fixture(autouse=True)
 def _forget_programs(request):
-    """Compiled programs are kept for good otherwise, by the gigabyte."""
+    """Compiled programs are kept for good otherwise, by the gigabyte.
+
+    What else there is stays out of garbage collections until then: JAX's checks for tracers that
+    outlive their trace collect all garbage, at each trace.
+    """
     name = request.node.stash.get(GROUP, "")
     if name not in _seen_groups[-1:]:
         _seen_groups.append(name)
         if len(_seen_groups) % 30 == 0:
+            gc.unfreeze()
             jax.clear_caches()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -176,8 +188,9 @@ def pytest_terminal_summary(terminalreporter):
     every = [report for reports in outcomes.values() for report in reports]
     if every:
         held, broken = map(len, outcomes.values())
-        as_users_do = sum("optimised" in report.nodeid for report in every)
+        as_users_do = sum("[optimised-" in report.nodeid for report in every)
+        fused = sum("[fused-" in report.nodeid for report in every)
         terminalreporter.write_line(
-            f"{held} (function, law) pairs hold and {broken} do not; "
-            f"{as_users_do} were compiled with XLA's default optimisation"
+            f"{held} (function, law) pairs hold and {broken} do not; {as_users_do} were compiled "
+            f"with XLA's default optimisation and {fused} with it but for LLVM's"
         )

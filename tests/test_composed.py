@@ -183,7 +183,13 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
-@law(over=has_gradients, where=chooses_by_floats, of_gradients=True, of_every_call=False)
+@law(
+    over=has_gradients,
+    where=chooses_by_floats,
+    of_gradients=True,
+    by_fusion=True,
+    of_every_call=False,
+)
 def test_composed(entry):
     """In one optimised program, gradients are those of float64, computed in parts."""
     assert_composed(entry, ["norm"])

@@ -13,7 +13,7 @@ import pytest
 import jaxmask as jm
 from tests import optimised
 from tests import rows as tools
-from tests.law import law
+from tests.law import is_module, law, other_calls
 from tests.registry import REGISTRY, Entry
 
 ROWS = np.arange(4)
@@ -36,12 +36,18 @@ def compiled(jit, entry):
     return jit(functools.partial(tools.value_and_gradients, entry))
 
 
+def usual(entry):
+    """The program of the usual shape: one for all laws, optimised for one call of each function."""
+    with optimised.optimised(entry.name not in other_calls() or optimised.is_on()):
+        return compiled(entry)
+
+
 def evaluate(entry, masks, rows=ROWS, poison=0, dtype=np.float32):
-    """Run an entry; the program of the usual shape is optimised for all laws, and compiled once."""
+    """Run an entry."""
     xs = tools.arguments(entry, masks, rows, poison, dtype)
     is_usual = masks[0].shape == (len(ROWS), tools.TIME) and dtype == np.float32
-    with optimised.optimised(is_usual or optimised.is_on()):
-        return compiled(entry)(entry.params, xs, masks, np.asarray(rows))
+    program = usual(entry) if is_usual else compiled(entry)
+    return program(entry.params, xs, masks, np.asarray(rows))
 
 
 def layouts(entry):
@@ -85,18 +91,17 @@ def test_zero_gradient_at_padding(entry):
 def test_row_alone(entry):
     """A row in a batch is that row alone, unpadded; parameter gradients of rows add up.
 
-    Of the rows that are padded: `test_full_row_alone` compiles a program more for the other.
+    Of rows that are padded, of modules of one length: each length compiles a program. The others
+    are for `test_rows_of_any_length_alone`.
     """
-    masks = tools.masks_for(entry, layouts(entry)[-1])
-    for mask in masks:
-        mask[0] = False
-    assert_rows_alone(entry, masks)
+    lengths = ((0, 4, 4, 0), (0, 1, 1, 2)) if is_module(entry) else ((0, 4, 1, 0), (0, 0, 1, 2))
+    assert_rows_alone(entry, tools.masks_for(entry, layouts(entry)[-1], lengths=lengths))
 
 
 @pytest.mark.exhaustive
 @law(over=lambda entry: "row_alone" not in entry.exempt, of_gradients=True)
-def test_full_row_alone(entry):
-    """The same with a row that has no padding."""
+def test_rows_of_any_length_alone(entry):
+    """The same with a row that has no padding, and one of a single step."""
     assert_rows_alone(entry, tools.masks_for(entry, layouts(entry)[-1]))
 
 
@@ -239,7 +244,7 @@ def test_lowers(entry):
     """Values and gradients lower for every platform, on a machine that has only a CPU."""
     masks = tools.masks_for(entry, layouts(entry)[-1])
     xs = tools.arguments(entry, masks, ROWS)
-    lower = jax.export.export(compiled(entry), platforms=PLATFORMS)
+    lower = jax.export.export(usual(entry), platforms=PLATFORMS)
     assert lower(entry.params, xs, masks, ROWS).platforms == PLATFORMS
 
 
@@ -385,6 +390,7 @@ def test_half_precision(entry):
 
 
 LARGEST = 6e4  # a little below what float16 holds
+USUAL = "300"  # the arguments of the usual shape are of this size
 
 
 @law(over=lambda entry: any(spec.kind == "float" for spec in entry.inputs), of_every_call=False)
@@ -393,7 +399,9 @@ def test_half_precision_at_scale(entry):
     masks = tools.masks_for(entry, layouts(entry)[-1])
     for name, xs in at_scale(entry, masks).items():
         xs16 = [x.astype(np.float16) if x.dtype == np.float32 else x for x in xs]
-        narrow, full = (compiled(entry)(entry.params, a, masks, ROWS) for a in (xs16, xs))
+        program = usual(entry) if name == USUAL else compiled(entry)
+        narrow = compiled(entry)(entry.params, xs16, masks, ROWS)
+        full = program(entry.params, xs, masks, ROWS)
         for number, (a, b) in enumerate(zip(*map(jax.tree.leaves, (narrow, full)), strict=True)):
             a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
             fits = np.abs(b) < LARGEST
@@ -404,7 +412,7 @@ def test_half_precision_at_scale(entry):
 
 def at_scale(entry, masks):
     """Arguments by name; those of 60 features for functions whose parameters fix no number."""
-    found = {"300": tools.arguments(entry, masks, ROWS)}
+    found = {USUAL: tools.arguments(entry, masks, ROWS)}
     wide = [
         dataclasses.replace(spec, features=(60,)) if spec.features in ((3,), (5,)) else spec
         for spec in entry.inputs
@@ -496,7 +504,7 @@ def without_carry(entry: Entry) -> Entry:
     return dataclasses.replace(entry, call=call)
 
 
-@law(of_modules=False)
+@law(of_every_call=False)
 def test_segments(entry):
     """Each sequence of a packed row is that sequence alone, value and gradient."""
     if entry.name.startswith("recurrent."):

@@ -7,7 +7,7 @@ import pytest
 import jaxmask as jm
 from tests import optimised, test_composed, test_laws  # noqa: F401  they fill LAWS
 from tests import rows as tools
-from tests.law import LAWS
+from tests.law import LAWS, way_to_compile
 from tests.mutants.right import RIGHT
 from tests.mutants.wrong import WRONG
 from tests.registry import REGISTRY
@@ -31,7 +31,7 @@ def checked(entry, moves=(), lengths=(5, 3, 1, 2)):
 
 def obey(law, entry):
     """Run one law over one entry, compiled as that law is."""
-    with optimised.optimised(LAWS[law].of_gradients):
+    with optimised.compiled(way_to_compile(LAWS[law], entry)):
         LAWS[law](entry)
 
 
@@ -42,13 +42,13 @@ def test_a_law_catches(mutant):
         obey(mutant.law, mutant.entry)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("mutant", [m for m in WRONG if m.leaks], ids=str)
 def test_the_check_catches(mutant):
     assert not checked(mutant.entry, mutant.moves, mutant.lengths).ok
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("mutant", [m for m in WRONG if not m.leaks], ids=str)
 def test_the_check_is_silent_where_nothing_leaks(mutant):
     """Wrong, but not by its padding: that is for the laws to say."""
@@ -62,7 +62,7 @@ COMPARISONS = (
 )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
 def test_no_law_catches(subject):
     for law in COMPARISONS:
@@ -72,7 +72,7 @@ def test_no_law_catches(subject):
 TAKES_ONE_MASK = [entry for entry in REGISTRY if {spec.mask for spec in entry.inputs} == {0}]
 
 
-@pytest.mark.sampled(13)
+@pytest.mark.sampled(31)
 @pytest.mark.parametrize("entry", TAKES_ONE_MASK[::3], ids=str)
 def test_the_check_passes(entry):
     moves = {"any": ("left", "holes"), "contiguous": ("left",), "right": ()}[entry.mask_class]
@@ -80,7 +80,7 @@ def test_the_check_passes(entry):
     assert report.ok, str(report)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("subject", RIGHT, ids=str)
 def test_the_check_passes_plain_functions(subject):
     moves = ("left", "holes") if subject.entry.mask_class == "any" else ("left",)

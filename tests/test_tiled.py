@@ -89,7 +89,7 @@ def assert_engine_is_scan(cell, x, mask, weights, carry, rtol=1e-5, methods=ENGI
         assert_same(other, scanned, rtol)
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(17)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("cell", CELLS)
@@ -101,7 +101,7 @@ def test_it_is_the_scan(cell, name, reverse):
     )
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["none", "right", "holes", "empty"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "relu"])
@@ -119,7 +119,7 @@ def test_segments(cell):
     assert_engine_is_scan(cell, X[:2], mask, weights_of(cell), carry_of(cell, 2))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("sizes", [((1,), 2), ((2, 4), 3), ((3,), 11), ((8,), 4), ((1, 2, 7), 1)])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_any_slots_and_steps_give_the_same(cell, sizes):
@@ -127,7 +127,7 @@ def test_any_slots_and_steps_give_the_same(cell, sizes):
     assert_engine_is_scan(*inputs, methods=[Choice("tiled", *sizes)], resets=RESETS)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("unroll", [4, 16])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["none", "holes"])
@@ -144,6 +144,7 @@ def test_unrolled_steps_give_the_same(cell, name, reverse, unroll):
     assert_same((alone, y), scanned[0])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_rows_and_steps_that_do_not_fill_the_last_block_of_the_kernel(cell, reverse):
@@ -183,6 +184,7 @@ def test_a_module_takes_a_choice():
     assert_same(*(jax.tree.leaves(run(layer)) for layer in layers))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_step_alone_is_not_dealt_to_slots(cell):
     layer, inputs = CELLS[cell][0], (X[:, :1], RIGHT[:, :1], weights_of(cell), carry_of(cell))
@@ -286,7 +288,7 @@ def test_training_ends_where_that_with_the_scan_ends():
 # ------------------------------------------------------------------------------ vmap
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("over", ["rows", "weights", "both", "one matrix", "twice"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_vmap(cell, over):
@@ -451,7 +453,7 @@ def test_inside_shard_map(method):
     assert_same(gradient, jax.grad(plain)(weights), rtol=1e-4)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("method", ENGINES)
