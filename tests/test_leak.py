@@ -513,6 +513,14 @@ def test_a_gradient_that_is_nan_whatever_the_padding_holds_leaks():
     report = leak.check(root_of_zeros, X, MASK, params=KERNEL)
     assert whats(report) == {"gradient in params"}
     assert "gradient in params" not in {claim.what for claim in report.proved}
+    for fixed in (np.ones((len(X), 1)), np.ones(MASK.shape)):  # no row alone, no other length
+        report = leak.check(
+            lambda params, x, mask, fixed=fixed: root_of_zeros(params, x * fixed[..., None], mask),
+            X,
+            MASK,
+            params=KERNEL,
+        )
+        assert whats(report) >= {"gradient in params"}
     # With a row whose own root is of 0 nobody can say.
     x = X.copy()
     x[0, 0] = 0

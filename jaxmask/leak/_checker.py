@@ -106,12 +106,12 @@ class Checker:
 
     def _examine(self, layout: Layout) -> bool:
         """Compare a layout with the given one, and all contents of its padding with each other."""
-        if not self._runs(layout):
+        gradients = self._takes_gradients(layout)
+        if not self._runs(layout, gradients=gradients and not self.whole and layout.move != ""):
             return False
         given = layout.move == ""
         self._note_unattributable(layout)
         x = [copies(leaf, layout.real) for leaf in layout.x]
-        gradients = self._takes_gradients(layout)
         result = self._run(layout, x, gradients=gradients)
         if not given:
             want, got = self._reference(layout), self._parts(layout, result)
@@ -145,9 +145,10 @@ class Checker:
         return bool(layout.marks.shape[-1] == 2 * self.given.marks.shape[-1])
 
     def _takes_gradients(self, layout: Layout) -> bool:
-        """At the other lengths their programs would take most of the time."""
-        shorter = layout.move == "append" and self.judged and not self._is_longest(layout)
-        return self.whole or bool(self.program.why_no_gradients) or not shorter
+        """At all lengths their programs would take most of the time."""
+        extra = layout.marks.shape[-1] - self.given.marks.shape[-1]
+        between = layout.move == "append" and extra > 1 and not self._is_longest(layout)
+        return self.whole or bool(self.program.why_no_gradients) or not between
 
     def _open_claims(self, layout: Layout) -> dict[tuple[str, str], ClaimReport] | None:
         """What is not proved on a layout; empty if nothing need be tried, None if all must be.
@@ -220,10 +221,10 @@ class Checker:
         longer = int(self.given.real.all())
         return (*marks.shape[:-1], marks.shape[-1] + longer)
 
-    def _runs(self, layout: Layout) -> bool:
+    def _runs(self, layout: Layout, *, gradients: bool) -> bool:
         """Whether the function takes this shape, and returns the structure of the given shape."""
         try:
-            slots = self.program.trace(layout.x, layout.marks)
+            slots = self.program.slots_on(layout, gradients=gradients)
         except Exception as error:
             self.notes[f"{layout.name}: the function failed with {first_line(error)}"] = None
             return False
@@ -287,20 +288,28 @@ class Checker:
         spoiled = [part for part in self._reference(self.given) if part.has_nan]
         if not spoiled or self.given.real.all():  # where padding is appended, it shows
             return
-        alone: set[tuple[str, str]] = set()
-        for layout in without_padding(self.given):
-            try:
-                read = self._read(layout, layout.x)
-            except Exception as error:
-                self.notes[f"each row alone, since some result is nan: {first_line(error)}"] = None
-                return
-            alone |= {(part.what, part.where) for part in read if part.has_nan}
+        alone = self._nan_without_padding()
+        if alone is None:
+            return
         for part in spoiled:
             if (part.what, part.where) in alone:
                 self.notes[f"{part.what} of {part.where}: it is nan for a row alone too"] = None
             else:
                 text = "nan whatever the padding holds, and for no row alone without padding"
                 yield Witness(part.what, part.where, "", "", text=text)
+
+    def _nan_without_padding(self) -> set[tuple[str, str]] | None:
+        """The results that are nan where nothing is padding; None if the function takes no such."""
+        why = ""
+        for way in without_padding(replace(self.given, x=self.baseline)):
+            try:
+                read = [part for each in way for part in self._read(each, each.x)]
+            except Exception as error:
+                why = why or first_line(error)
+                continue
+            return {(part.what, part.where) for part in read if part.has_nan}
+        self.notes[f"each row alone, since some result is nan: {why}"] = None
+        return None
 
     # --------------------------------------------------------------------- limits of the check
 

@@ -31,11 +31,12 @@ def check(
     proved, the padding is filled with nan, infinities, huge and ordinary values, sentinels such as
     0 and -1, and copies of real steps: a difference convicts; without one the result is undecided.
     Then, always, 1, 2 and 3 steps of padding are appended on the right, and as many as the input
-    has, where gradients are compared too; and it is moved as `moves` say. Values and masks at real
-    steps must not change. Nor must the gradients for a fixed random cotangent at real steps, in `x`
-    at real steps and in the parameters; in `x` at padded steps they must be 0 while the padding is
-    finite and of unit scale. Nor may anything be nan, whatever the padding holds, that is nan for
-    no row alone: a 0 that is put in the padding does that to the gradient of a norm.
+    has (gradients are compared with 1 and with as many); and it is moved as `moves` say. Values and
+    masks at real steps must not change. Nor must the gradients for a fixed random cotangent at real
+    steps, in `x` at real steps and in the parameters; in `x` at padded steps they must be 0 while
+    the padding is finite and of unit scale. Nor may anything be nan, whatever the padding holds,
+    that is nan for no row alone: a 0 that is put in the padding does that to the gradient of a
+    norm.
 
     Each mistake is one finding: the line of your file at which padding comes in, what stands there,
     and how far it alone moves the results. To find it, two runs that differ in their padding go

@@ -72,16 +72,25 @@ def layouts(
         yield from makers[move](given)
 
 
-def without_padding(given: Layout) -> Iterator[Layout]:
-    """Each row alone, without its padding; of a row mask, all rows that are real."""
+def without_padding(given: Layout) -> Iterator[list[Layout]]:
+    """Ways to be without padding: each row alone; in a batch of its copies; every step filled.
+
+    A function may close over an array with the size of the batch, or of time.
+    """
     x, marks, real = given.x, given.marks, given.real
     if real.ndim == 1:
-        yield replace(given, x=[leaf[real] for leaf in x], marks=marks[real])
-        return
-    for row, steps in enumerate(real):
-        if steps.any():
-            own = slice(row, row + 1), steps
-            yield replace(given, x=[leaf[own] for leaf in x], marks=marks[own])
+        yield [replace(given, x=[leaf[real] for leaf in x], marks=marks[real])]
+    else:
+        alone = [
+            replace(given, x=[leaf[k : k + 1, steps] for leaf in x], marks=marks[k : k + 1, steps])
+            for k, steps in enumerate(real)
+            if steps.any()
+        ]
+        yield alone
+        first = np.zeros(len(marks), int)
+        batches = [_rows_of(each, first) for each in alone]
+        yield [replace(given, x=x, marks=marks) for x, marks in batches]
+    yield [replace(given, marks=np.full_like(marks, 1))]
 
 
 def _left(given: Layout) -> Iterator[Layout]:

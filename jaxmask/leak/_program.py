@@ -61,6 +61,12 @@ class Program:
         """The output at a shape; raises what the function raises."""
         return self.proofs.values(x, marks).slots
 
+    def slots_on(self, layout: Layout, *, gradients: bool) -> list[Slot]:
+        """The output on a layout, by the program that will run there: it is traced once."""
+        if self.why_no_gradients or not gradients:
+            return self.trace(layout.x, layout.marks)
+        return self._traced(self._arguments(layout, layout.x))[2]
+
     def run(
         self,
         layout: Layout,
@@ -75,11 +81,10 @@ class Program:
         """
         if seed is not None and (self.why_no_gradients or not gradients):
             return self._values_alone(layout, x, seed)
-        weights, mask = self.subject.params.arrays, self.subject.mask_of(layout.marks)
-        args = weights, x, mask, Compared.of(layout)
+        args = self._arguments(layout, x)
         results = self._whole(*args) if seed is None else self._stepwise(seed, args)
         output, real, *found = results
-        for_x, for_params = found or ([None] * len(x), [None] * len(weights))
+        for_x, for_params = found or ([None] * len(x), [None] * len(args[0]))
         lists = (real, for_x, for_params)
         host = [[None if a is None else np.asarray(a) for a in leaves] for leaves in lists]
         return Result(slots(*jax.tree.map(np.asarray, output)), *host)
@@ -102,16 +107,21 @@ class Program:
         entries = [None if mask is None else np.asarray(mask) for mask in real]
         return Result(found, entries, [None] * len(x), list(no_params))
 
+    def _arguments(self, layout: Layout, x: list[np.ndarray]) -> Any:
+        mask = self.subject.mask_of(layout.marks)
+        return self.subject.params.arrays, x, mask, Compared.of(layout)
+
     def _stepwise(self, seed: int, args: Any) -> Any:
-        leaves = jax.tree.leaves(args)
+        stepwise, structure, _ = self._traced(args)
+        return jax.tree.unflatten(structure, stepwise(factors(seed), *jax.tree.leaves(args)))
 
-        def traced() -> tuple[Stepwise, Any]:
+    def _traced(self, args: Any) -> tuple[Stepwise, Any, list[Slot]]:
+        def trace() -> tuple[Stepwise, Any, list[Slot]]:
             closed, shapes = jax.make_jaxpr(self._program, return_shape=True)(*args)
-            return Stepwise(unsharded(closed)), jax.tree.structure(shapes)
+            return Stepwise(unsharded(closed)), jax.tree.structure(shapes), slots(*shapes[0])
 
-        key = "to be run", tuple(np.shape(leaf) for leaf in leaves)
-        stepwise, structure = self.proofs.kept.once(key, traced)
-        return jax.tree.unflatten(structure, stepwise(factors(seed), *leaves))
+        key = "to be run", tuple(np.shape(leaf) for leaf in jax.tree.leaves(args))
+        return self.proofs.kept.once(key, trace)
 
     def _values(
         self, params: list[Any], x: list[Any], mask: Any, compared: Compared
