@@ -112,7 +112,7 @@ def test_strided_windows_agree_or_are_refused(size, strides, kind):
 def test_a_sequential_model_and_what_is_said_of_it(tagger):
     plan = jm.interop.explain(tagger)
     assert plan.ok
-    assert re.search(r"Values differ:\n- `conv1d\w*` \(Conv1D\): Keras drops the mask", str(plan))
+    assert re.search(r"(?s)Values differ:.*- `conv1d\w*` \(Conv1D\): Keras drops", str(plan))
     with pytest.warns(jm.interop.InteropWarning, match="Conv1D") as caught:
         module = jm.interop.from_keras(tagger)
     assert len(caught) == 1
@@ -133,8 +133,9 @@ def test_a_stack_means_the_same_where_keras_passes_no_mask_on(monkeypatch):
         model.build((None, None))
         return with_weights(model)
 
+    passes = L.LSTM(1).supports_masking  # up to 3.15
     with warnings.catch_warnings():
-        warnings.simplefilter("error", jm.interop.InteropWarning)
+        warnings.simplefilter("error" if passes else "ignore", jm.interop.InteropWarning)
         before, _ = jm.interop.from_keras(stack())(IDS)
     monkeypatch.setattr(L.LSTM, "compute_mask", lambda self, x, mask: None)
     later = stack()
