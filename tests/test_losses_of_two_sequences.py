@@ -201,3 +201,25 @@ def test_shapes_and_ids_that_are_wrong_are_refused():
     assert not empty[0].any()
     assert not empty[1].any()
     assert not losses.rnnt_loss(LOGITS[:, :0], FRAMES[:, :0], IDS, LABELS)[0].any()
+
+
+def test_losses_that_compare_steps_or_items_export_for_any_size():
+    batch, time, other = jax.export.symbolic_shape("batch, time, other")
+
+    def both(x, mask, y, other_mask):
+        cost, pull = jax.vjp(lambda x: losses.soft_dtw(x, mask, y, other_mask)[0], x)
+        return cost, pull(jnp.ones_like(cost)), losses.circle_loss(x, mask, mask.astype(int))
+
+    shapes = (batch, time), (batch, other)
+    specs = [
+        spec
+        for shape in shapes
+        for spec in (
+            jax.ShapeDtypeStruct((*shape, 2), np.float32),
+            jax.ShapeDtypeStruct(shape, bool),
+        )
+    ]
+    program = jax.export.export(jax.jit(both))(*specs)
+    found, expected = program.call(X, FRAMES, Y, LABELS), jax.jit(both)(X, FRAMES, Y, LABELS)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

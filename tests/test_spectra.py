@@ -167,3 +167,19 @@ def test_gradients_of_centred_spectra_stay_in_the_row():
     for row in (0, 2):
         expected = jax.grad(alone)(samples()[row, : LENGTHS[row]])
         np.testing.assert_allclose(slope[row, : LENGTHS[row]], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_spectra_and_back_export_for_any_time():
+    batch, time = jax.export.symbolic_shape("batch, time", constraints=("time >= 9",))
+
+    def run(x, mask):
+        y, frames = jm.audio.stft(x, mask, 4, 2, taper="hamming", center="reflect")
+        options = {"taper": "hamming", "center": "reflect"}
+        back = jm.audio.istft(y, frames, 4, 2, **options, sample_mask=mask)
+        return back, jm.audio.griffin_lim(jnp.abs(y), frames, 4, 2, **options, iterations=1)
+
+    specs = [jax.ShapeDtypeStruct((batch, time), kind) for kind in (np.float32, bool)]
+    program = jax.export.export(jax.jit(run))(*specs)
+    found, expected = program.call(samples(), MASK), jax.jit(run)(samples(), MASK)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -59,7 +59,7 @@ def _places(real: StepMask, half: int, center: str) -> tuple[Array, StepMask, St
 
 def shortened(x: Array, real: StepMask, half: int) -> tuple[Array, StepMask]:
     """What `continued` added taken away again: `half` samples at both ends of each row."""
-    time = max(0, x.shape[1] - 2 * half)
+    time = jax.core.max_dim(x.shape[1] - 2 * half, 0)
     x, own = x[:, half : half + time], real[:, half : half + time]
     own = own & (jnp.arange(time)[None] < edges(real)[1][:, None] - 2 * half)
     return filled(x, own), own

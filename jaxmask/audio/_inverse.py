@@ -139,13 +139,13 @@ def _require_overlap(weights: Array, strides: int, where: str) -> None:
 
 def _of_length(x: Array, sample_mask: Mask, where: str) -> Pair:
     real = _check.boolean(sample_mask, where, "sample_mask")
-    if real.ndim != 2 or len(real) != len(x):
+    if real.ndim != 2 or real.shape[0] != x.shape[0]:
         raise _check.MaskError(
-            f"{where}: `sample_mask` must be a mask [batch, time] of {len(x)} rows, got shape "
+            f"{where}: `sample_mask` must be a mask [batch, time] of {x.shape[0]} rows, got shape "
             f"{real.shape}."
         )
     time = real.shape[1]
-    x = jnp.pad(x, ((0, 0), (0, max(0, time - x.shape[1]))))[:, :time]
+    x = jnp.pad(x, ((0, 0), (0, jax.core.max_dim(time - x.shape[1], 0))))[:, :time]
     own = jnp.arange(time)[None] < masks.lengths(real)[:, None]
     return filled(x, own), own
 

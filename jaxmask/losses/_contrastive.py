@@ -123,10 +123,10 @@ def info_nce(
     others, real = _items(keys, mask, where, "keys")[0], _flat(mask, items)
     if similarity == "cosine":
         items, others = _unit(items), _unit(others)
-    first = _first_item(len(items), axis_name)
+    first = _first_item(items.shape[0], axis_name)
     scores = items @ _everywhere(others, axis_name).T / temperature
     total, _ = ops.logsumexp(scores, jnp.broadcast_to(_everywhere(real, axis_name), scores.shape))
-    own = jax.lax.dynamic_slice_in_dim(scores, first, len(items), axis=1)
+    own = jax.lax.dynamic_slice_in_dim(scores, first, items.shape[0], axis=1)
     return ops.fill((total - jnp.diagonal(own)).reshape(leading), mask)
 
 
@@ -261,10 +261,10 @@ def _compared(
     axes = "the shape of `embeddings` without its last axis"
     _check.shape(labels, leading, axes, where, "labels")
     real, flat, items = _flat(mask, items), labels.reshape(-1), _unit(items)
-    first = _first_item(len(items), axis_name)
+    first = _first_item(items.shape[0], axis_name)
     all_items, all_real, all_labels = (_everywhere(x, axis_name) for x in (items, real, flat))
     same = flat[:, None] == all_labels[None, :]
-    itself = (first + jnp.arange(len(flat)))[:, None] == jnp.arange(len(all_labels))[None]
+    itself = (first + jnp.arange(flat.shape[0]))[:, None] == jnp.arange(all_labels.shape[0])[None]
     positive = same & real[:, None] & all_real[None, :] & ~itself
     return _Pairs(items @ all_items.T, positive, ~same & all_real[None], leading, mask)
 
@@ -296,7 +296,7 @@ def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tupl
 
 
 def _flat(mask: Mask, items: Array) -> Array:
-    return _mask_ops.real_steps(mask, (len(items),)).reshape(-1)
+    return _mask_ops.real_steps(mask, (items.shape[0],)).reshape(-1)
 
 
 def _unit(x: Array) -> Array:

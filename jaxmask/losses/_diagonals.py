@@ -3,6 +3,7 @@
 What stands on one diagonal depends on earlier ones alone, so a scan takes time + other - 1 steps.
 """
 
+import jax
 import jax.numpy as jnp
 
 from jaxmask._types import Array
@@ -11,13 +12,18 @@ from jaxmask._types import Array
 def diagonals(x: Array, outside: float) -> Array:
     """`y[d, b, u] = x[b, d - u, u]`, of `[batch, time, other]`, and `outside` where there is none.
 
-    By padding and reshaping: a gather would become a scatter backwards.
+    Where a size is symbolic, one diagonal more, outside. By padding and reshaping: a gather would
+    become a scatter backwards.
     """
     batch, time, other = x.shape
-    wide = jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, other)), constant_values=outside)
+    size = time + other - 1
+    if jax.export.is_symbolic_dim(size):  # JAX does not see that other * size is not negative
+        size += 1
+    right = size + 1 - time
+    wide = jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, right)), constant_values=outside)
     # A row that is one shorter begins one further to the left, so each row moves by its number.
-    skewed = wide.reshape(batch, other * (time + other))[:, : other * (time + other - 1)]
-    return skewed.reshape(batch, other, time + other - 1).transpose(2, 0, 1)
+    skewed = wide.reshape(batch, other * (size + 1))[:, : other * size]
+    return skewed.reshape(batch, other, size).transpose(2, 0, 1)
 
 
 def moved(x: Array, first: Array | float) -> Array:

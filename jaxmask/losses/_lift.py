@@ -63,7 +63,7 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
     takes one leading axis, as `lift(jax.vmap(optax.losses.multiclass_sparsemax_loss))`.
     """
     _check.function(loss, "lift", "loss")
-    name_of_loss = f"lift({getattr(loss, '__name__', type(loss).__name__)})"
+    caller = f"lift({getattr(loss, '__name__', type(loss).__name__)})"
 
     def lifted(
         predictions: ArrayLike,
@@ -73,27 +73,26 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
         where: ArrayLike | None = None,
         **options: Any,
     ) -> Pair:
-        present, where = where, name_of_loss
-        predictions, mask = _check.pair(predictions, mask, where, name="predictions")
+        predictions, mask = _check.pair(predictions, mask, caller, name="predictions")
         leading = predictions.shape[: 1 if mask is None else mask.ndim]
         named = {"targets": targets, **{f"arrays[{i}]": x for i, x in enumerate(arrays)}}
         every = [predictions]
         for name, given in named.items():
-            every.append(_check.array(given, name, where))
+            every.append(_check.array(given, name, caller))
             if every[-1].shape[: len(leading)] != leading:
                 raise ValueError(
-                    f"{where}: `{name}` must begin with the axes of the mask, {leading}, got shape "
-                    f"{every[-1].shape}. What is no array of steps goes by keyword."
+                    f"{caller}: `{name}` must begin with the axes of the mask, {leading}, got "
+                    f"shape {every[-1].shape}. What is no array of steps goes by keyword."
                 )
         seen = None
-        if present is not None:
-            seen = _mask_ops.entries(mask, present, predictions.shape, where)
+        if where is not None:
+            seen = _mask_ops.entries(mask, where, predictions.shape, caller)
         safe = [_safe(x.astype(accumulator(x.dtype)), mask, seen) for x in every]
-        y = _checked_result(loss(*safe, **options), predictions, leading, where)
+        y = _checked_result(loss(*safe, **options), predictions, leading, caller)
         if seen is not None:
             if y.shape != seen.shape:
                 raise ValueError(
-                    f"{where}: `where` goes with a loss that gives one value for each element, "
+                    f"{caller}: `where` goes with a loss that gives one value for each element, "
                     f"{predictions.shape}, got {y.shape}, one value for several elements."
                 )
             y = jnp.where(seen, y, jnp.zeros((), y.dtype))
