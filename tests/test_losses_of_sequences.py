@@ -1,5 +1,7 @@
 """Cross entropy of sequence-to-sequence models, losses of rows, and contrastive losses."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -236,6 +238,22 @@ def test_contrastive_losses_refuse_what_they_cannot_read():
         losses.triplet_margin_loss(x, ITEMS, x, x, norm_degree=3)
     with pytest.raises(ValueError, match="`negatives` must be the shape of `anchors`"):
         losses.triplet_margin_loss(x, ITEMS, x, x[:3])
+
+
+def test_an_empty_row_leaves_the_gradients_of_options_of_dice_alone():
+    logits = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    targets = np.eye(4, dtype=np.float32)[[[0, 1, 1], [0, 0, 0]]]
+    mask = np.array([[True, True, True], [False, False, False]])
+
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def slopes(alpha, weights, logits, mask):
+        options = {"smooth": 0.0, "alpha": alpha, "class_weights": weights}
+        return jnp.sum(losses.dice_loss(logits, mask, targets[: len(logits)], **options)[0])
+
+    found = slopes(0.3, np.ones(4, np.float32), logits, mask)
+    alone = slopes(0.3, np.ones(4, np.float32), logits[:1], mask[:1])
+    for slope, expected in zip(found, alone, strict=True):
+        np.testing.assert_allclose(slope, expected, rtol=1e-5)
 
 
 def test_options_of_dice_go_by_row():

@@ -60,6 +60,9 @@ def test_accuracy_of_classes():
     update = metrics.Accuracy.empty(6, None, zero_division=1.0).update
     found = update(PREDICTIONS, None, TARGETS).compute()
     np.testing.assert_allclose(found, [0, 0.5, 1, 0, 1, 1])
+    one = metrics.Accuracy.empty(6, None, classes=(1, 2))
+    no_class = jax.jit(lambda ids: one.update(ids, None, ids).compute())(np.array([[1, 2, 6]]))
+    assert np.isnan(no_class).all()
     some = metrics.Accuracy.empty(6, "micro", classes=(1, 2)).update(PREDICTIONS, None, TARGETS)
     assert some.compute() == 0.75
     with pytest.raises(ValueError, match=r"Accuracy.empty: `average`, `classes` and .* need"):

@@ -189,5 +189,6 @@ def _by_row(value: float | Array, x: Array, rows: Mask, where: str, name: str) -
 
 def _total(x: Array, mask: Mask) -> Array:
     """`[batch, classes]`: the sum over time and the axes between time and the classes."""
-    y, _ = pool.sum(x, mask)
-    return jnp.sum(y, axis=tuple(range(1, y.ndim - 1)))
+    y, rows = pool.sum(x, mask)
+    # 0 / 0 in an empty row makes the gradients of options nan.
+    return ops.fill(jnp.sum(y, axis=tuple(range(1, y.ndim - 1))), rows, 1)[0]

@@ -113,7 +113,9 @@ class Accuracy(Ratio):
         real = _mask_ops.entries(mask, where, read.targets.shape, name)
         ids = jnp.where(real, read.targets, 0).ravel()
         sums = (jnp.where(real, x, 0).ravel() for x in (right, jnp.ones_like(right)))
-        return self._plus(*(jnp.zeros(size).at[ids].add(x) for x in sums))
+        total, count = (jnp.zeros(size).at[ids].add(x) for x in sums)
+        # An id that is no class counts in none, so it makes all of them nan.
+        return self._plus(_class_ids.nan_unless(jnp.all(read.valid | ~real), total), count)
 
     def compute(self) -> Array:
         """The accuracy, float32: a scalar; or one for each class where the average is None."""
