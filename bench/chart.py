@@ -16,6 +16,7 @@ COLOURS = {
     "torch padded": "#9bbf6b",
     "cudnn": "#3c3c3c",
     "jaxmask, skip_padding": "#6a040f",
+    "jaxmask, skip_padding(pack)": "#e85d04",
     "jaxmask reference": "#e9a3a8",
     "torch": "#4f7a28",
     "torch nested": "#9bbf6b",

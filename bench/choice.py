@@ -14,7 +14,7 @@ steps an iteration. The constants are those at the head of `jaxmask/recurrent/_c
 
 import argparse
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,7 +41,7 @@ GRIDS = {
     ],
     "few": [(batch, TIME, hidden, 1.0) for batch in FEW for hidden in FEW_HIDDEN],
 }
-KEY = ("grid", *SIZES)
+KEY, LEAST = ("grid", *SIZES), 0.02  # seconds that a sample takes at least
 
 
 def layer(method: str | Choice, weights: Any, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -63,24 +63,25 @@ def arguments(batch: int, time: int, hidden: int, fill: float) -> tuple[Any, ...
     return weights, x, jnp.asarray(mask)
 
 
-def run(batch: int, time: int, hidden: int, fill: float, rounds: int) -> dict[str, Any]:
-    """A step by the scan, each count of slots, and `"dense"`."""
-    rule = recurrent.explain(batch, time, hidden, method="tiled")
-    choices = {"scan": "scan", "dense": "dense", "chosen": rule}
-    slots = [count for count in SLOTS if count <= max(batch, SLOTS[0])]
-    choices |= {str(count): Choice("tiled", (count,), rule.steps) for count in slots}
-    made = {
-        name: Entrant(jax.jit(functools.partial(slope, choice))) for name, choice in choices.items()
-    }
-    given = arguments(batch, time, hidden, fill)
-    return contest.run(made, given, f"{hidden} features", rounds, rest=0.0, least=0.02)
+def run(function: Callable, choices: dict[str, Any], given: tuple, rounds: int) -> dict[str, Any]:
+    lowered = [jax.jit(functools.partial(function, one)).lower(*given) for one in choices.values()]
+    with ThreadPoolExecutor() as pool:  # to compile takes most of the time
+        programs = pool.map(lambda one: one.compile(), lowered)
+        made = dict(zip(choices, map(Entrant, programs), strict=True))
+    how = {"rest": 0.0, "least": LEAST, "tolerance": 1e-2}
+    return contest.run(made, given, "the same weights", rounds, **how)
 
 
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
+    """A step by the scan, each count of slots, and `"dense"`."""
     for grid in options.grids:
         for sizes in GRIDS[grid]:
-            named = dict(zip(SIZES, sizes, strict=True))
-            yield {"grid": grid, **named, "rivals": run(*sizes, options.rounds)}
+            rule = recurrent.explain(*sizes[:3], method="tiled")
+            choices = {"scan": "scan", "dense": "dense", "chosen": rule}
+            slots = [count for count in SLOTS if count <= max(sizes[0], SLOTS[0])]
+            choices |= {str(count): Choice("tiled", (count,), rule.steps) for count in slots}
+            found = run(slope, choices, arguments(*sizes), options.rounds)
+            yield {"grid": grid, **dict(zip(SIZES, sizes, strict=True)), "rivals": found}
 
 
 def table(found: dict[str, Any]) -> dict[str, str]:
@@ -117,27 +118,17 @@ UNROLL_SIZES = (  # batch, time, hidden
     (64, 16, 256),
     (512, 128, 256),
 )
-UNROLL_KEY, LEAST = ("batch", "time", "hidden", "what"), 0.02
-PASSES = {"forward": layer, "train": slope}
+UNROLL_KEY = ("batch", "time", "hidden", "what")
 # Without gradients one step at a time is the engine's forward: a round of one step.
 METHODS = {"scan": Choice("scan")} | {str(n): Choice("dense", steps=1, unroll=n) for n in UNROLL}
 
 
 def measure_unrolled(options: argparse.Namespace) -> Iterator[store.Row]:
     for sizes in UNROLL_SIZES:
-        given = arguments(*sizes, fill=1.0)
-        for what, function in PASSES.items():
-            lowered = [
-                jax.jit(functools.partial(function, method)).lower(*given)
-                for method in METHODS.values()
-            ]
-            with ThreadPoolExecutor() as pool:  # to compile takes most of the time
-                made = map(Entrant, pool.map(lambda one: one.compile(), lowered))
-                made = dict(zip(METHODS, made, strict=True))
-            about, options_of = f"{sizes}, {what}", {"rest": 0.0, "least": LEAST, "tolerance": 1e-2}
-            found = contest.run(made, given, about, options.rounds, **options_of)
-            named = zip(UNROLL_KEY, (*sizes, what), strict=True)
-            yield {**dict(named), "rivals": found}
+        for what, function in {"forward": layer, "train": slope}.items():
+            named = dict(zip(UNROLL_KEY, (*sizes, what), strict=True))
+            found = run(function, METHODS, arguments(*sizes, fill=1.0), options.rounds)
+            yield {**named, "rivals": found}
 
 
 def table_unrolled(found: dict[str, Any]) -> str:

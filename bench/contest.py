@@ -52,7 +52,6 @@ def run(
     *,
     expected: Any = None,
     tolerance: float = 1e-3,
-    before_timing: Callable[[], None] = lambda: None,
     rest: float = 0.05,
     least: float | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -65,7 +64,6 @@ def run(
     if expected is None:
         expected, about = entrants[ours].result(calls[ours]()), f"{ours} on {about}"
     apart = compare(entrants, arguments, expected, about, tolerance)
-    before_timing()
     times = timing.interleaved(calls, rounds, rest=rest, least=least)
 
     def figures(name: str) -> dict[str, Any]:

@@ -99,13 +99,6 @@ def here(rounds: int) -> Iterator[store.Row]:
         }
 
 
-def elsewhere(count: int, rounds: int) -> list[store.Row]:
-    """The same in a process with `count` virtual devices."""
-    flags = f"--xla_force_host_platform_device_count={count}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    return json.loads(printed(["-m", "bench.devices", str(rounds)], environment).splitlines()[-1])
-
-
 def printed(command: list[str], environment: dict[str, str] | None = None) -> str:
     """What Python prints, run from the top of the repository."""
     options = {"stdout": subprocess.PIPE, "text": True, "check": True, "env": environment}
@@ -155,7 +148,10 @@ def checkpoint() -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
     for count in COUNTS:
-        yield from elsewhere(count, options.rounds)
+        flags = f"--xla_force_host_platform_device_count={count}"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        command = ["-m", "bench.devices", str(options.rounds)]
+        yield from json.loads(printed(command, environment).splitlines()[-1])
     for what, run in {"pipeline": pipeline, "checkpoint": checkpoint}.items():
         yield {"what": what, "devices": 1, "spread": False, **run()}
 

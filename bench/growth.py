@@ -48,7 +48,8 @@ def measure(options: argparse.Namespace) -> Iterator[store.Row]:
     for cell in options.cells:
         for axis in options.axes:
             for at in AXES[axis]:
-                row = recurrent.run(problem_at(axis, at, cell), options.rivals, options.rounds)
+                task = problem_at(axis, at, cell)
+                row = recurrent.run(task, recurrent.build(task, options.rivals), options.rounds)
                 yield {"axis": axis, "at": at, **row}
 
 

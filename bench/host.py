@@ -54,11 +54,9 @@ def entrants(count: int, least: int, most: int, features: tuple[int, ...]) -> di
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     arrays = [values[a:b] for a, b in itertools.pairwise(offsets)]
     found = {"jaxmask, values and offsets": lambda: jm.pad_ragged(values, offsets)[0]}
-    kinds = (
-        {"arrays": arrays}
-        if features
-        else {"arrays": arrays, "lists": [a.tolist() for a in arrays]}
-    )
+    kinds = {"arrays": arrays}
+    if not features:
+        kinds["lists"] = [row.tolist() for row in arrays]
     for kind, rows in kinds.items():
         rival = functools.partial(keras.utils.pad_sequences, rows, padding="post", dtype=dtype)
         found[f"jaxmask, {kind}"] = lambda rows=rows: jm.pad_sequences(rows)[0]

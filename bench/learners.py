@@ -26,8 +26,9 @@ Step = Callable[[Batch], Any]  # trains by a batch, in place; whoever reads the 
 
 
 def _layers(task: Task, embed: Any, both: Callable[[int], Any], rngs: nnx.Rngs) -> list:
-    ends = embed(task.vocabulary, task.embed, rngs=rngs), 2 * task.hidden
-    return [ends[0], *map(both, task.widths), nnx.Linear(ends[1], task.outputs, rngs=rngs)]
+    first = embed(task.vocabulary, task.embed, rngs=rngs)
+    last = nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs)
+    return [first, *map(both, task.widths), last]
 
 
 def _jaxmask(task: Task) -> nnx.Module:
@@ -139,6 +140,8 @@ def in_torch(task: Task, params: Weights) -> Step:
     import torch
     from torch.nn.utils import rnn
 
+    from bench.rivals import pytorch
+
     torch.set_num_threads(os.cpu_count() or 1)
     given = {name: torch.tensor(np.asarray(value)) for name, value in params.items()}
     embed = torch.nn.Embedding.from_pretrained(given["layers.0.embedding"], freeze=False)
@@ -146,16 +149,11 @@ def in_torch(task: Task, params: Weights) -> Step:
     lstm = torch.nn.LSTM(*sizes, **options, bidirectional=True)
     last = torch.nn.Linear(2 * task.hidden, task.outputs)
     kernel, bias = (given[f"layers.{task.layers + 1}.{end}"] for end in KB)
-    values = {"weight": kernel.T, "bias": bias}
-    last.load_state_dict(values)
-    for k in range(task.layers):
-        own = matrices(given, k + 1)
-        for end, (w_x, w_h, b) in (("", own[:3]), ("_reverse", own[3:])):
-            values = {"weight_ih": w_x.T, "weight_hh": w_h.T, "bias_ih": b, "bias_hh": 0 * b}
-            for name, value in values.items():
-                getattr(lstm, f"{name}_l{k}{end}").data.copy_(value)
-            getattr(lstm, f"bias_hh_l{k}{end}").requires_grad_(False)
-    trained = [p for one in (embed, lstm, last) for p in one.parameters() if p.requires_grad]
+    last.load_state_dict({"weight": kernel.T, "bias": bias})
+    own = [matrices(given, 1 + k) for k in range(task.layers)]
+    pytorch.fill(lstm, [[one[:3], one[3:]] for one in own])
+    named_parameters = [item for one in (embed, lstm, last) for item in one.named_parameters()]
+    trained = [p for name, p in named_parameters if not name.startswith("bias_hh")]
     rule = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, B2), weight_decay=DECAY)
 
     def loss_of(batch: Batch) -> Any:

@@ -193,9 +193,6 @@ def _cell(rival: dict[str, Any]) -> str:
     return f"{tables.median(rival):.3g}"
 
 
-# ------------------------------------------------------------------------------------- the suite
-
-
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
     warnings.filterwarnings("ignore", module="torch")
     warnings.filterwarnings("ignore", message=".*performance drop.*")

@@ -17,7 +17,7 @@ file is named after its kind, such as `recurrent-gpu.json`.
 import argparse
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,18 @@ def differences(task: Problem, programs: dict[str, Entrant], expected: Result) -
     return contest.compare(programs, (), **agreement(task, expected))
 
 
-Made = tuple[dict[str, Entrant], dict[str, str]]  # who takes part, and why others do not
+Made = tuple[dict[str, Entrant], dict[str, str], Result]
 
 
-def run(
-    task: Problem, names: Sequence[str], rounds: int, least: float = LEAST, made: Made | None = None
-) -> store.Row:
-    """Build, compare and time all rivals on one problem."""
-    programs, left_out = made or rivals.build_all(task, names)
-    given = agreement(task, reference(task))
+def build(task: Problem, names: Sequence[str], compiles: int = rivals.COMPILES) -> Made:
+    """Who takes part, why others do not, and what all must compute."""
+    return *rivals.build_all(task, names, compiles), reference(task)
+
+
+def run(task: Problem, made: Made, rounds: int, least: float = LEAST) -> store.Row:
+    """Compare and time all rivals on one problem."""
+    programs, left_out, expected = made
+    given = agreement(task, expected)
     found = contest.run(programs, (), rounds=rounds, rest=REST, least=least, **given)
     for one in found.values():
         one["real_steps_per_second"] = round(1e3 * task.real / tables.median(one))
@@ -96,13 +99,14 @@ def run(
 
 
 def measure(options: argparse.Namespace) -> Iterator[store.Row]:
-    tasks, how = list(problems(options)), (options.rivals, options.rounds, options.least)
-    if not options.side_by_side:
-        return (run(task, *how) for task in tasks)
-    build = functools.partial(rivals.build_all, names=options.rivals, compiles=0)
-    with ThreadPoolExecutor() as pool:  # to compile takes most of the time
-        every = list(pool.map(build, tasks))
-    return (run(task, *how, made) for task, made in zip(tasks, every, strict=True))
+    tasks = list(problems(options))
+    made: Iterable[Made] = (build(task, options.rivals) for task in tasks)
+    if options.side_by_side:
+        with ThreadPoolExecutor() as pool:  # to compile takes most of the time
+            one = functools.partial(build, names=options.rivals, compiles=0)
+            made = list(pool.map(one, tasks))
+    for task, entered in zip(tasks, made, strict=True):
+        yield run(task, entered, options.rounds, options.least)
 
 
 def problems(options: argparse.Namespace) -> Iterator[Problem]:

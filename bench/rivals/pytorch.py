@@ -69,13 +69,16 @@ def _module(problem: Problem) -> torch.nn.Module:
     sizes = problem.feature, problem.hidden, problem.layers
     options = {"bidirectional": problem.directions == 2, "dtype": getattr(torch, problem.dtype)}
     module = MODULES[problem.cell](*sizes, batch_first=True, **options)
-    for ends, layer in zip(_ends(problem), problem.data.weights, strict=True):
-        for end, one in zip(ends, layer, strict=True):
-            w_x, w_h, b = map(_tensor, one)
-            values = w_x.T, w_h.T, b, torch.zeros_like(b)
-            for name, value in zip(NAMES, values, strict=True):
-                getattr(module, name + end).data.copy_(value)
+    fill(module, [[tuple(map(_tensor, one)) for one in layer] for layer in problem.data.weights])
     return module
+
+
+def fill(module: torch.nn.Module, weights: list[list[Any]]) -> None:
+    """Put in `w_x`, `w_h` and `b` of each layer and direction; the second bias is 0."""
+    for k, layer in enumerate(weights):
+        for end, (w_x, w_h, b) in zip(("", "_reverse"), layer, strict=False):
+            for name, value in zip(NAMES, (w_x.T, w_h.T, b, 0 * b), strict=True):
+                getattr(module, f"{name}_l{k}{end}").data.copy_(value)
 
 
 def _gradient(problem: Problem, module: torch.nn.Module, end: str) -> Any:

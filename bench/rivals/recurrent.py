@@ -68,20 +68,11 @@ def function_of(problem: Problem, apply: Callable) -> tuple[Callable, tuple]:
 
 def compile_jax(problem: Problem, layout: Layout, compiles: int = COMPILES) -> Entrant:
     """Jit it, with weights, input, mask and lengths as arguments."""
-    traces: list[tuple] = []
-
-    def apply(params: Any, x: jax.Array, *given: Any) -> jax.Array:
-        traces.append(x.shape)
-        return layout.apply(params, x, *given)
-
-    function, (x, mask, lengths, *rest) = function_of(problem, apply)
-    params = layout.params(problem.data.weights)
-    _, cost = timing.compiled_cost(function, params, x, mask, lengths, *rest, times=compiles)
+    function, given = function_of(problem, layout.apply)
+    given = layout.params(problem.data.weights), *given
+    _, cost = timing.compiled_cost(function, *given, times=compiles)
     jitted = jax.jit(function)
-    jax.block_until_ready(jitted(params, x, mask, lengths, *rest))
-    # Other lengths must not compile anew.
-    jax.block_until_ready(jitted(params, x, jnp.flip(mask, 0), jnp.flip(lengths), *rest))
-    cost["traces"] = len(traces) - max(compiles, 1) + 1
+    jax.block_until_ready(jitted(*given))
 
     def result(value: Any) -> Result:
         if not problem.trains:
@@ -90,10 +81,7 @@ def compile_jax(problem: Problem, layout: Layout, compiles: int = COMPILES) -> E
         dx, slope = as_float32(dx)[problem.mask], as_float32(layout.weights(slope))
         return Result(loss=as_float32(total), dx=dx, weights=slope)
 
-    def run() -> Any:
-        return jax.block_until_ready(jitted(params, x, mask, lengths, *rest))
-
-    return Entrant(run, result, cost)
+    return Entrant(lambda: jax.block_until_ready(jitted(*given)), result, cost)
 
 
 # ------------------------------------------------------------------------------------ the libraries
