@@ -148,7 +148,7 @@ class Proof:
 
     Attributes:
       name: the function.
-      of: "padding", "time", "rows" or "segments".
+      of: "padding", "time", "rows", "segments" or "amount".
       claims: the verdict on each result and each gradient.
       assumed: "strict" or "finite".
       blame: the operations that let in what must not be seen, with the results they reach.
@@ -227,6 +227,7 @@ CLAIMS = {
     "rows": "Does a row see another?",
     "segments": "Does a packed sequence see another in its row?",
     "time": "Does a step see a later one?",
+    "amount": "Does more padding on the right change a real entry of a result?",
 }
 LIMITS = (
     "Closed-over arrays are as they are. The program is what JAX traced, not what XLA makes of it. "

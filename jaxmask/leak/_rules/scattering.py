@@ -15,7 +15,7 @@ from jaxmask.leak._rules.gathering import Mode, Windows
 def scatter(step: Step) -> list[Value]:
     """Windows put into an operand, or added to it, at places that the indices say."""
     x, indices, updates = step.ins
-    windows = _windows(step, x, updates)
+    windows = windows_of(step, x, updates)
     clip = Mode.from_any(step.params["mode"]) == Mode.CLIP
     places = windows.places(indices, clip=clip)
     if not places.certain.all():
@@ -39,7 +39,8 @@ def scatter(step: Step) -> list[Value]:
     return [Value(x.shape, value, known, taint)]
 
 
-def _windows(step: Step, x: Value, updates: Value) -> Windows:
+def windows_of(step: Any, x: Value, updates: Value) -> Windows:
+    """How the updates lie in the operand."""
     numbers = step.params["dimension_numbers"]
     removed = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     kept = [axis for axis in range(len(x.shape)) if axis not in removed]
