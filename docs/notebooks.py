@@ -53,7 +53,7 @@ def notebook(name):
     """Its text, the files that it imports, then the script, cell by cell."""
     source = (EXAMPLES / f"{name}.py").read_text()
     title, _, rest = ast.get_docstring(ast.parse(source)).partition("\n")
-    cells = [markdown(f"# {title}\n{rest}")]
+    cells = [markdown(f"# {title.rstrip('.')}\n{rest}")]
     for path in imported(source):
         cells += written(path)
     cells += cells_of(source, f"{name}.py {SMALL[name].arguments}".split())
