@@ -1,5 +1,6 @@
 """Metrics as immutable pytrees: `empty()`, `update(...)`, `merge(other)`, `compute()`.
 
+Carry one through `jax.lax.scan`, donate it to `jax.jit`, checkpoint it; `update` returns a new one.
 A metric holds sums and counts, so that batches may have any length, and the metrics of batches,
 hosts and devices merge into that of a single pass; inside `shard_map`, `jax.lax.psum(metric, axis)`
 merges those of all devices (`ExactAUC`, which keeps scores and no sums, has `gather`). A metric of

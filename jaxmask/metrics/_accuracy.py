@@ -14,19 +14,17 @@ from jaxmask._types import Array, ArrayLike, Mask
 from jaxmask.metrics._averages import Averaging, averaged, averaging
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._mean import Ratio
+from jaxmask.metrics._metric import metric, static
 from jaxmask.metrics._reading import check_ids, check_logits, class_ids
 
 __all__ = ["Accuracy", "TopKAccuracy"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class Accuracy(Ratio):
     """Fraction of the real steps whose predicted class is the target.
 
         compute() = number of real steps with prediction = target / number of real steps
-
-    An immutable pytree, as `Mean`.
 
     Attributes:
       total: number of right steps, compensated; `[num_classes]`, by target, if that was given.
@@ -44,7 +42,7 @@ class Accuracy(Ratio):
     `balanced_accuracy_score` and torchmetrics' accuracy: the accuracy of a class is its recall.
     """
 
-    averaging: Averaging = dataclasses.field(default=Averaging("micro"), metadata={"static": True})
+    averaging: Averaging = static(default=Averaging("micro"))
 
     @classmethod
     def empty(
@@ -68,10 +66,8 @@ class Accuracy(Ratio):
         where = "Accuracy.empty"
         if num_classes is None:
             if average != "micro" or classes is not None or zero_division != 0:
-                raise ValueError(
-                    f"{where}: `average`, `classes` and `zero_division` need `num_classes`, got "
-                    "None."
-                )
+                options = "`average`, `classes` and `zero_division`"
+                raise ValueError(f"{where}: {options} need `num_classes`, got None.")
             return super().empty()
         size = _check.count(num_classes, where, "num_classes", least=1)
         rule = averaging(average, classes, zero_division, size, where, binary=False)
@@ -125,14 +121,13 @@ class Accuracy(Ratio):
         return averaged(total, count, count != 0, count, self.averaging)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class TopKAccuracy(Ratio):
     """Fraction of the real steps whose target is among the `k` highest logits.
 
         compute() = number of real steps with rank of the target's logit < k / number of real steps
 
-    An immutable pytree, as `Mean`. Of equal logits the first class wins, so `k=1` is `Accuracy`.
+    Of equal logits the first class wins, so `k=1` is `Accuracy`.
 
     Attributes:
       total: number of right steps, compensated.
@@ -149,7 +144,7 @@ class TopKAccuracy(Ratio):
     Agrees with `sklearn.metrics.top_k_accuracy_score` of the real steps.
     """
 
-    k: int = dataclasses.field(default=5, metadata={"static": True})
+    k: int = static(default=5)
 
     @classmethod
     def empty(cls, k: int = 5) -> Self:
@@ -157,20 +152,10 @@ class TopKAccuracy(Ratio):
         return dataclasses.replace(super().empty(), k=_check.count(k, "TopKAccuracy", "k", least=1))
 
     def update(self, logits: ArrayLike, mask: Mask, targets: ArrayLike) -> Self:
-        """Take in a batch.
+        """Take in a batch. A step with a nan logit is never right.
 
         Args:
-          logits: `[batch, time, ..., classes]`, or `[batch, ..., classes]` with a row mask;
-            floating.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: class ids, the shape of `logits` without its last axis; integer or boolean.
-
-        Returns:
-          A new metric. A step with a nan logit is never right.
-
-        Raises:
-          ValueError: if shapes disagree, or a real target is not a class; under `jit`, where values
-            are not known, the metric is then nan.
+          logits, mask, targets: as in `Accuracy.update`, which says what raises.
         """
         where = "TopKAccuracy.update"
         logits, ids = _check.array(logits, "logits", where), _check.array(targets, "targets", where)

@@ -1,29 +1,28 @@
 """The confusion matrix: counts of each target and prediction."""
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxmask import _check, _mask_ops
 from jaxmask._types import Array, ArrayLike, Mask
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import NO_CLASS, class_ids, same_kind
+from jaxmask.metrics._metric import Metric, metric
+from jaxmask.metrics._reading import NO_CLASS, class_ids
 
 __all__ = ["ConfusionMatrix"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ConfusionMatrix:
+@metric
+class ConfusionMatrix(Metric):
     """Counts of each target and prediction, over the real steps of all batches.
 
         compute()[i, j] = number of real steps with target i and prediction j
 
-    An immutable pytree, as `Mean`. A step that fits no cell makes the whole matrix nan, so that
-    none is dropped in silence: nan logits, or, under `jit`, an id that is not a class.
+    A step that fits no cell makes the whole matrix nan, so that none is dropped in silence: nan
+    logits, or, under `jit`, an id that is not a class.
 
     Attributes:
       counts: `[num_classes, num_classes]`, compensated.
@@ -60,21 +59,10 @@ class ConfusionMatrix:
         *,
         where: ArrayLike | None = None,
     ) -> Self:
-        """Take in a batch.
+        """Take in a batch. A step with several targets counts each of them.
 
         Args:
-          predictions: class ids in the shape of `targets`, integer or boolean; or logits with one
-            more axis, `[..., num_classes]`, floating, whose first maximum counts.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: class ids, `[batch, time, ...]`, or `[batch, ...]` with a row mask.
-          where: boolean, the shape of `targets`, False where a value is missing; None: none is.
-
-        Returns:
-          A new metric. A step with several targets counts each of them.
-
-        Raises:
-          ValueError: if shapes disagree, or a real id is not a class; under `jit`, where values are
-            not known, the matrix is then nan.
+          predictions, mask, targets, where: as in `Accuracy.update`, which says what raises.
         """
         name, classes = f"{type(self).__name__}.update", self.num_classes
         read = class_ids(predictions, mask, targets, name, classes, where)
@@ -87,19 +75,8 @@ class ConfusionMatrix:
         added = CompensatedSum.of(counts.reshape(classes, classes))
         return dataclasses.replace(self, counts=self.counts.add(added))
 
-    def merge(self, other: Self) -> Self:
-        """The metric of the steps of both.
-
-        Raises:
-          TypeError, ValueError: if `other` is another kind of metric, or of other classes.
-        """
-        same_kind(self, other)
-        if other.num_classes != self.num_classes:
-            raise ValueError(
-                f"{type(self).__name__}.merge: both metrics must have the same `num_classes`, got "
-                f"{self.num_classes} and {other.num_classes}."
-            )
-        return dataclasses.replace(self, counts=self.counts.add(other.counts))
+    def _options(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, **super()._options()}
 
     def compute(self) -> Float[Array, "target prediction"]:
         """The counts, float32 `[num_classes, num_classes]`, a row for each target."""

@@ -1,16 +1,16 @@
 """The area under a curve over all thresholds."""
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask._sums import divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import binary_scores, same_kind
+from jaxmask.metrics._metric import Metric, metric, static
+from jaxmask.metrics._reading import BinaryScores, binary_scores
 
 __all__ = ["AUC"]
 
@@ -28,20 +28,51 @@ def _level(scores: Array, resolution: int) -> Array:
     return jnp.round(scores * resolution + (logit + _REACH) * _PER_UNIT).astype(jnp.int32)
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class AUC:
+class Curve(Metric):
+    """The area under a curve of scores."""
+
+    def update(
+        self,
+        predictions: ArrayLike,
+        mask: Mask,
+        targets: ArrayLike,
+        *,
+        where: ArrayLike | None = None,
+    ) -> Self:
+        """Take in a batch. A step with several scores counts each of them.
+
+        Args:
+          predictions: scores of the positive class, `[batch, time, ...]`, or `[batch, ...]` with a
+            row mask; floating.
+          mask: boolean, or `Segments`, or None: every step is real.
+          targets: the shape of `predictions`; boolean, or integer, 0 or 1.
+          where: boolean, the shape of `predictions`, False where a value is missing; None: none is.
+
+        Raises:
+          ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
+            values are not known, the area is nan then.
+        """
+        name = f"{type(self).__name__}.update"
+        return self._taken_in(binary_scores(predictions, mask, targets, name, where))
+
+    def _taken_in(self, read: BinaryScores) -> Self:
+        raise NotImplementedError
+
+
+@metric
+class AUC(Curve):
     """Area under a curve of all thresholds, over the real steps of all batches.
 
-        "roc"   fraction of (positive, negative) pairs in which the positive scores higher; ties
-        half "pr"    sum over thresholds of precision * (gain in recall): the average precision
+        "roc"  fraction of (positive, negative) pairs in which the positive scores higher; ties half
+        "pr"   sum over thresholds of precision * (gain in recall): the average precision
 
     Scores are counted by level, so that batches and devices merge by adding counts. Two scores are
     told apart if they differ by `1 / resolution`, or by 0.2 % of themselves or of their distance to
     1 (down to 1e-13), so that rare positives with small scores are ranked too. The area is exact
     for multiples of `1 / resolution`; other scores that share a level tie, which moves "roc" by at
-    most half the fraction of such pairs. An immutable pytree, as `Mean`. A score outside [0, 1]
-    makes the area nan: pass `jax.nn.sigmoid(logits)`. `ExactAUC` keeps the scores themselves.
+    most half the fraction of such pairs. A score outside [0, 1] makes the area nan: pass
+    `jax.nn.sigmoid(logits)`. `ExactAUC` keeps the scores themselves.
 
     Attributes:
       positives: `[resolution + 30001]`, number of positive steps at each level, compensated.
@@ -60,7 +91,7 @@ class AUC:
 
     positives: CompensatedSum
     negatives: CompensatedSum
-    curve: str = dataclasses.field(default="roc", metadata={"static": True})
+    curve: str = static(default="roc")
 
     @classmethod
     def empty(cls, resolution: int = 1000, curve: str = "roc") -> Self:
@@ -76,33 +107,8 @@ class AUC:
         positives, negatives = (CompensatedSum.of(jnp.zeros(levels)) for _ in range(2))
         return cls(positives, negatives, curve)
 
-    def update(
-        self,
-        predictions: ArrayLike,
-        mask: Mask,
-        targets: ArrayLike,
-        *,
-        where: ArrayLike | None = None,
-    ) -> Self:
-        """Take in a batch.
-
-        Args:
-          predictions: scores of the positive class, in [0, 1], `[batch, time, ...]`, or `[batch,
-            ...]` with a row mask; floating.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: the shape of `predictions`; boolean, or integer, 0 or 1.
-          where: boolean, the shape of `predictions`, False where a value is missing; None: none is.
-
-        Returns:
-          A new metric. A step with several scores counts each of them.
-
-        Raises:
-          ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
-            values are not known, the area is nan then.
-        """
-        scores, positive, real, is_class = binary_scores(
-            predictions, mask, targets, "AUC.update", where
-        )
+    def _taken_in(self, read: BinaryScores) -> Self:
+        scores, positive, real, is_class = read
         levels = len(self.positives.high)
         # False for nan too.
         valid = (scores >= 0) & (scores <= 1)
@@ -115,21 +121,8 @@ class AUC:
             sums.append(held.add(CompensatedSum.of(counts)))
         return dataclasses.replace(self, positives=sums[0], negatives=sums[1])
 
-    def merge(self, other: Self) -> Self:
-        """The metric of the steps of both.
-
-        Raises:
-          TypeError, ValueError: if `other` is another kind of metric, or made with other options.
-        """
-        same_kind(self, other)
-        ours, theirs = (len(metric.positives.high) - 1 - _TAILS for metric in (self, other))
-        if ours != theirs:
-            raise ValueError(
-                f"AUC.merge: both metrics must have the same `resolution`, got {ours} and {theirs}."
-            )
-        positives = self.positives.add(other.positives)
-        negatives = self.negatives.add(other.negatives)
-        return dataclasses.replace(self, positives=positives, negatives=negatives)
+    def _options(self) -> dict[str, Any]:
+        return {"resolution": len(self.positives.high) - 1 - _TAILS, **super()._options()}
 
     def compute(self) -> Scalar:
         """The area, float32; 0 without a positive, and for "roc" without a negative."""

@@ -1,6 +1,5 @@
 """Edit distance between ragged rows of ids, and the token error rate."""
 
-import dataclasses
 from typing import Self
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxmask import _check, masks, ops
 from jaxmask._types import Array, ArrayLike, Ids, Lengths, Mask, Scalar
 from jaxmask.metrics._mean import Ratio
+from jaxmask.metrics._metric import metric
 
 __all__ = ["TokenErrorRate", "edit_distance"]
 
@@ -107,15 +107,14 @@ def _distance(predictions: Ids, length: Lengths, targets: Ids, target_length: Le
     return jnp.take_along_axis(last, target_length[:, None], axis=1)[:, 0]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class TokenErrorRate(Ratio):
     """Edits that turn the predictions into the targets, over the number of target tokens.
 
         compute() = sum of edit distances / number of real target tokens     over all updates
 
     The word error rate of words, the character error rate of characters. Long rows weigh more than
-    short ones, as is customary; the rate can exceed 1. An immutable pytree, as `Mean`.
+    short ones, as is customary; the rate can exceed 1.
 
     Attributes:
       total: number of edits, compensated.
@@ -135,15 +134,11 @@ class TokenErrorRate(Ratio):
     ) -> Self:
         """Take in a batch.
 
-        Args:
-          predictions: `[batch, time]`, integer ids.
-          mask: `[batch, time]`, boolean, or None.
-          targets: `[batch, target]`, integer ids.
-          target_mask: `[batch, target]`, boolean, or None.
+        A row without a target counts its predictions as edits and adds no token; a row without a
+        prediction counts its targets as edits.
 
-        Returns:
-          A new metric. A row without a target counts its predictions as edits and adds no token; a
-          row without a prediction counts its targets as edits.
+        Args:
+          predictions, mask, targets, target_mask: as in `edit_distance`.
         """
         where = "TokenErrorRate.update"
         rows = _both(predictions, mask, targets, target_mask, where)

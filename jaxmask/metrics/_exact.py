@@ -8,24 +8,22 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask._sums import divide
-from jaxmask._types import Array, ArrayLike, Mask, Scalar
-from jaxmask.metrics._reading import binary_scores, same_kind
+from jaxmask._types import Array, Scalar
+from jaxmask.metrics._curve import Curve
+from jaxmask.metrics._metric import metric, static
+from jaxmask.metrics._reading import BinaryScores
 
 __all__ = ["ExactAUC"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ExactAUC:
-    """Area under a curve of all thresholds, from the scores of all real steps.
+@metric
+class ExactAUC(Curve):
+    """Area under a curve, "roc" or "pr" as in `AUC`, from the scores of all real steps themselves.
 
-        "roc"   fraction of (positive, negative) pairs in which the positive scores higher; ties
-        half "pr"    sum over thresholds of precision * (gain in recall): the average precision
-
-    It keeps every score, any real number, so it needs room for all of them: 5 bytes for each of
-    `capacity`. More scores than that make the area nan, and so does a score of nan. `AUC` counts
-    scores by level in fixed memory. An immutable pytree, as `Mean`, except that `jax.lax.psum`
-    would add scores up, which makes the area nan: inside `shard_map` merge by `gather(axis_name)`.
+    It keeps every score, a probability, a logit or any real number, so it needs room for all of
+    them: 5 bytes for each of `capacity`. More scores than that make the area nan, and so does a
+    score of nan. `AUC` counts scores by level in fixed memory. `jax.lax.psum` would add scores up,
+    which makes the area nan: inside `shard_map` merge by `gather(axis_name)`.
 
     Attributes:
       scores: `[capacity]`, float32, in the order of their arrival; 0 where there is none yet.
@@ -51,7 +49,7 @@ class ExactAUC:
     count: Array
     spoilt: Array
     merged: Array
-    curve: str = dataclasses.field(default="roc", metadata={"static": True})
+    curve: str = static(default="roc")
 
     @classmethod
     def empty(cls, capacity: int, curve: str = "roc") -> Self:
@@ -66,31 +64,7 @@ class ExactAUC:
         zero, spoilt, one = jnp.int32(0), jnp.int32(0), jnp.int32(1)
         return cls(jnp.zeros(size), jnp.zeros(size, bool), zero, spoilt, one, curve)
 
-    def update(
-        self,
-        predictions: ArrayLike,
-        mask: Mask,
-        targets: ArrayLike,
-        *,
-        where: ArrayLike | None = None,
-    ) -> Self:
-        """Take in a batch.
-
-        Args:
-          predictions: scores of the positive class, probabilities or logits, `[batch, time, ...]`,
-            or `[batch, ...]` with a row mask; floating.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: the shape of `predictions`; boolean, or integer, 0 or 1.
-          where: boolean, the shape of `predictions`, False where a value is missing; None: none is.
-
-        Returns:
-          A new metric. A step with several scores counts each of them.
-
-        Raises:
-          ValueError: if shapes disagree, or a real target is neither 0 nor 1; under `jit`, where
-            values are not known, the area is nan then.
-        """
-        read = binary_scores(predictions, mask, targets, "ExactAUC.update", where)
+    def _taken_in(self, read: BinaryScores) -> Self:
         wrong = jnp.any(jnp.isnan(read.scores) | ~read.valid).astype(jnp.int32)
         real, scores = read.real.ravel(), read.scores.astype(jnp.float32).ravel()
         return self._plus(scores, read.positive.ravel(), real, wrong)
@@ -101,7 +75,7 @@ class ExactAUC:
         Raises:
           TypeError, ValueError: if `other` is another kind of metric, or of another curve.
         """
-        same_kind(self, other)
+        self._check_options(other)
         real = jnp.arange(len(other.scores)) < other.count
         # What did not fit there is in no room here.
         lost = (other.count > len(other.scores)).astype(jnp.int32)

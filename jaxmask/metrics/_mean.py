@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
@@ -12,13 +11,13 @@ from jaxmask._reduction import total_and_count
 from jaxmask._sums import divide
 from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import same_kind
+from jaxmask.metrics._metric import Metric, metric
 
 __all__ = ["BitsPerByte", "Mean", "Perplexity"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Ratio:
+class Ratio(Metric):
     """A total over a count, which add up over batches and devices."""
 
     total: CompensatedSum
@@ -31,17 +30,6 @@ class Ratio:
         total, count = (CompensatedSum.of(jnp.zeros(())) for _ in range(2))
         return cls(total, count)
 
-    def merge(self, other: Self) -> Self:
-        """The metric of the steps of both; their order changes no bit.
-
-        Raises:
-          TypeError: if `other` is another kind of metric.
-          ValueError: if it was made with other options.
-        """
-        same_kind(self, other)
-        total, count = self.total.add(other.total), self.count.add(other.count)
-        return dataclasses.replace(self, total=total, count=count)
-
     def compute(self) -> Scalar:
         """The total over the count, float32; 0 where nothing was counted."""
         return divide(self.total.value(), self.count.value())
@@ -51,8 +39,7 @@ class Ratio:
         return self.merge(dataclasses.replace(self, **sums))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class Mean(Ratio):
     """Mean over the real steps of all batches, each counted once, however long its batch.
 
@@ -97,14 +84,13 @@ class Mean(Ratio):
         return self._plus(*total_and_count(per_step, mask, weights, "step", "Mean.update", where))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class Perplexity(Ratio):
     """Exponential of the mean cross entropy of the real steps.
 
         compute() = exp(sum y / number of real steps)     over all updates
 
-    An immutable pytree, as `Mean`. A mean of the perplexities of batches is not a perplexity.
+    A mean of the perplexities of batches is not a perplexity.
 
     Attributes:
       total: sum of the cross entropies, compensated.
@@ -123,9 +109,7 @@ class Perplexity(Ratio):
         """Take in a batch.
 
         Args:
-          per_step: cross entropies in nats, `[batch, time, feature...]`, or `[batch, feature...]`
-            with a row mask; real numbers.
-          mask: boolean, or `Segments`, or None: every step is real.
+          per_step, mask: as in `Mean.update`; cross entropies in nats.
         """
         return self._plus(*total_and_count(per_step, mask, None, "step", "Perplexity.update"))
 
@@ -134,14 +118,13 @@ class Perplexity(Ratio):
         return jnp.where(self.count.value() != 0, jnp.exp(super().compute()), 0)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class BitsPerByte(Ratio):
     """Mean cross entropy in bits for each byte of text, whatever the tokens are.
 
         compute() = sum y / (log 2 * number of bytes)     over the real steps of all updates
 
-    Unlike perplexity it compares models with different tokenizers. An immutable pytree, as `Mean`.
+    Unlike perplexity it compares models with different tokenizers.
 
     Attributes:
       total: sum of the cross entropies in bits, compensated.

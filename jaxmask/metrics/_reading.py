@@ -1,6 +1,5 @@
-"""What the metrics read: class ids, or logits in their place, and each other."""
+"""What the metrics read: class ids, or logits in their place, and scores."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -107,27 +106,3 @@ def check_ids(x: Array, where: str, name: str) -> None:
             f"{where}: `{name}` must be class ids, integer or boolean, got dtype {x.dtype}. "
             "Logits have one axis more than the targets."
         )
-
-
-def same_kind(metric: Any, other: Any) -> None:
-    """Only metrics of one class and one set of options merge."""
-    kind = type(metric).__name__
-    if type(other) is not type(metric):
-        raise TypeError(f"{kind}.merge: expected another {kind}, got {type(other).__name__}.")
-    ours, theirs = _options(metric), _options(other)
-    for name, value in ours.items():
-        if value != theirs[name]:
-            raise ValueError(
-                f"{kind}.merge: both metrics must have the same `{name}`, got {value!r} and "
-                f"{theirs[name]!r}."
-            )
-
-
-def _options(metric: Any) -> dict[str, Any]:
-    """The static fields; those of a NamedTuple one by one."""
-    options: dict[str, Any] = {}
-    for field in dataclasses.fields(metric):
-        if field.metadata.get("static"):
-            value = getattr(metric, field.name)
-            options |= value._asdict() if hasattr(value, "_asdict") else {field.name: value}
-    return options

@@ -1,10 +1,8 @@
 """Metrics of predicted quantities."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, losses
@@ -13,7 +11,7 @@ from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Scalar
 from jaxmask.metrics._compensated import CompensatedSum, two_product
 from jaxmask.metrics._mean import Ratio
-from jaxmask.metrics._reading import same_kind
+from jaxmask.metrics._metric import Metric, metric
 
 __all__ = [
     "MeanAbsoluteError",
@@ -48,8 +46,7 @@ class _Error(Ratio):
           mask: boolean, or `Segments`, or None: every step is real.
           targets: the shape of `predictions`.
           weights: `[batch, time]` or `[batch]`, as in `jm.losses.reduce`; None weighs all alike.
-          where: boolean, the shape of `predictions`, False where a value is missing, as in
-            `jm.losses.reduce`; None: none is.
+          where: boolean, the shape of `predictions`, False where a value is missing; None: none is.
         """
         name = f"{type(self).__name__}.update"
         wide = _check.array(predictions, "predictions", name)
@@ -58,15 +55,13 @@ class _Error(Ratio):
         return self._plus(*total_and_count(per_step, mask, weights, "step", name, where))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class MeanSquaredError(_Error):
     """Mean of the squared errors of the real steps.
 
         compute() = sum w (predictions - targets)^2 / sum w     over the real steps of all updates
 
-    An immutable pytree, as `Mean`. Its square root is the root mean squared error; a mean of the
-    roots of batches is not.
+    Its square root is the root mean squared error; a mean of the roots of batches is not.
 
     Attributes:
       total: sum of the squared errors, compensated.
@@ -86,18 +81,13 @@ class MeanSquaredError(_Error):
     _loss = staticmethod(losses.squared_error)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class RootMeanSquaredError(MeanSquaredError):
     """Square root of the mean of the squared errors of the real steps.
 
         compute() = sqrt(sum w (predictions - targets)^2 / sum w)     over all updates
 
-    An immutable pytree, as `Mean`. A mean of the roots of batches is not that root.
-
-    Attributes:
-      total: sum of the squared errors, compensated.
-      count: number of real steps, or sum of their weights, compensated.
+    A mean of the roots of batches is not that root. Attributes as those of `MeanSquaredError`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -118,14 +108,11 @@ class RootMeanSquaredError(MeanSquaredError):
         return jnp.where(some, jnp.sqrt(jnp.where(some, mean, 1)), 0)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class MeanAbsoluteError(_Error):
     """Mean of the sizes of the errors of the real steps.
 
         compute() = sum w |predictions - targets| / sum w     over the real steps of all updates
-
-    An immutable pytree, as `Mean`.
 
     Attributes:
       total: sum of the absolute errors, compensated.
@@ -154,15 +141,14 @@ def _relative_error(
     return y / jnp.maximum(size, _EPSILON), mask
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class MeanAbsolutePercentageError(_Error):
     """Mean of the sizes of the errors, each relative to its target: a fraction, not per cent.
 
         compute() = sum w |predictions - targets| / max(|targets|, epsilon) / sum w
 
     A target of 0 counts 1 / epsilon = 4.5e15 for an error of 1, as in scikit-learn: take such steps
-    out of the mask if that is not what you mean. An immutable pytree, as `Mean`.
+    out of the mask if that is not what you mean.
 
     Attributes:
       total: sum of the relative errors, compensated.
@@ -182,17 +168,15 @@ class MeanAbsolutePercentageError(_Error):
     _loss = staticmethod(_relative_error)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class R2Score:
+@metric
+class R2Score(Metric):
     """Coefficient of determination: the fraction of the variance of the targets that is explained.
 
         compute() = 1 - sum w (targets - predictions)^2 / sum w (targets - mean of targets)^2
 
     over the real steps of all updates; the mean over outputs where there are several. Where the
     targets are constant it is 1 if the predictions are exact, else 0. The variance is that of exact
-    products in two float32 numbers, so that targets far from 0 lose nothing. An immutable pytree,
-    as `Mean`.
+    products in two float32 numbers, so that targets far from 0 lose nothing.
 
     Attributes:
       count: sum of the weights, `[output...]`, compensated.
@@ -235,12 +219,8 @@ class R2Score:
         """Take in a batch.
 
         Args:
-          predictions: `[batch, time, output...]`, or `[batch, output...]` with a row mask;
-            floating.
-          mask: boolean, or `Segments`, or None: every step is real.
-          targets: the shape of `predictions`.
-          weights: `[batch, time]` or `[batch]`, at least 0; None weighs all alike.
-          where: boolean, the shape of `predictions`, False where a value is missing; None: none is.
+          predictions, mask, targets, weights, where: as in `MeanSquaredError.update`; predictions
+            are `[batch, time, output...]`, weights at least 0.
         """
         name = "R2Score.update"
         _, mask = losses.squared_error(predictions, mask, targets, where=where)  # for its checks
@@ -261,31 +241,16 @@ class R2Score:
         w, gap = w.reshape(-1, *outputs), predicted - true
         once, rest = two_product(w, true)
         second = CompensatedSum.of_products(once, true)
-        return self._with(
+        batch = type(self)(
             CompensatedSum.over(w),
             CompensatedSum.over(once, rest),
             second.add(CompensatedSum.of_products(rest, true)),
             CompensatedSum.of_products(w * gap, gap),
         )
+        return self.merge(batch)
 
-    def _with(self, *added: CompensatedSum) -> Self:
-        held = (self.count, self.first, self.second, self.error)
-        return type(self)(*(a.add(b) for a, b in zip(held, added, strict=True)))
-
-    def merge(self, other: Self) -> Self:
-        """The metric of the steps of both.
-
-        Raises:
-          TypeError, ValueError: if `other` is another kind of metric, or of other outputs.
-        """
-        same_kind(self, other)
-        ours, theirs = self.count.high.shape, other.count.high.shape
-        if ours != theirs:
-            raise ValueError(
-                f"R2Score.merge: both metrics must have the same `outputs`, got {ours} and "
-                f"{theirs}."
-            )
-        return self._with(other.count, other.first, other.second, other.error)
+    def _options(self) -> dict[str, Any]:
+        return {"outputs": self.count.high.shape}
 
     def compute(self) -> Scalar:
         """The score, float32; 0 where nothing was counted."""

@@ -5,22 +5,22 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask._types import Array
 from jaxmask.metrics._averages import Averaging, averaged, averaging
 from jaxmask.metrics._confusion import ConfusionMatrix
+from jaxmask.metrics._metric import metric, static
 
 __all__ = ["F1", "FBeta", "IoU", "Precision", "Recall"]
 
 
-@dataclasses.dataclass(frozen=True)
+@metric
 class _Score(ConfusionMatrix):
     """A quotient of counts for each class, averaged to one number."""
 
-    averaging: Averaging = dataclasses.field(default=Averaging("binary"), metadata={"static": True})
+    averaging: Averaging = static(default=Averaging("binary"))
 
     @classmethod
     def empty(
@@ -62,17 +62,14 @@ class _Score(ConfusionMatrix):
         raise NotImplementedError
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class Precision(_Score):
     """Fraction of the real steps predicted as a class that are of it.
 
         compute() = number with prediction = target = k / number with prediction = k
 
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
-
     Attributes:
-      counts: `[num_classes, num_classes]`, compensated.
+      counts: the confusion matrix, `[num_classes, num_classes]`, compensated.
       averaging: static, how the classes become one number.
 
     Example:
@@ -89,14 +86,11 @@ class Precision(_Score):
         return right, predicted
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class Recall(_Score):
     """Fraction of the real steps of a class that are predicted as it.
 
         compute() = number with prediction = target = k / number with target = k
-
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -112,15 +106,12 @@ class Recall(_Score):
         return right, true
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class F1(_Score):
     """Harmonic mean of precision and recall.
 
         compute() = 2 * number with prediction = target = k
                     / (number with prediction = k + number with target = k)
-
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -135,20 +126,15 @@ class F1(_Score):
         return 2 * right, predicted + true
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class FBeta(_Score):
     """Harmonic mean of precision and recall, where recall weighs `beta` times as much.
 
         compute() = (1 + beta^2) * number with prediction = target = k
                     / (number with prediction = k + beta^2 * number with target = k)
 
-    An immutable pytree, as `Mean`; it holds the confusion matrix.
-
     Attributes:
-      counts: `[num_classes, num_classes]`, compensated.
-      averaging: static, how the classes become one number.
-      beta: static.
+      counts, averaging: as in `Precision`; beta: static.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -160,7 +146,7 @@ class FBeta(_Score):
     Agrees with `sklearn.metrics.fbeta_score(..., zero_division=0)` of the real steps.
     """
 
-    beta: float = dataclasses.field(default=1.0, metadata={"static": True})
+    beta: float = static(default=1.0)
 
     @classmethod
     def empty(
@@ -188,16 +174,14 @@ class FBeta(_Score):
         return (1 + self.beta**2) * right, predicted + self.beta**2 * true
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@metric
 class IoU(_Score):
     """Intersection over union of the real steps predicted as a class and those of it.
 
         compute() = number with prediction = target = k
                     / number with prediction = k or target = k
 
-    The Jaccard index; `average="macro"` is the mean IoU. An immutable pytree, as `Mean`; it holds
-    the confusion matrix.
+    The Jaccard index; `average="macro"` is the mean IoU.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

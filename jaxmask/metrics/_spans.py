@@ -12,7 +12,8 @@ from jaxmask import _check, _mask_ops, ops
 from jaxmask._types import Array, ArrayLike, Mask
 from jaxmask.metrics._averages import Averaging, averaged, averaging
 from jaxmask.metrics._compensated import CompensatedSum
-from jaxmask.metrics._reading import NO_CLASS, class_ids, same_kind
+from jaxmask.metrics._metric import Metric, metric, static
+from jaxmask.metrics._reading import NO_CLASS, class_ids
 
 __all__ = ["SpanF1"]
 
@@ -28,15 +29,14 @@ class _Transitions(NamedTuple):
     ends: np.ndarray  # a span that reached `previous` ends there and counts
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class SpanF1:
+@metric
+class SpanF1(Metric):
     """F1 of the spans that tags name: entities, phrases, chunks.
 
         compute() = 2 * number of correct spans / (number predicted + number true)
 
     A span is correct if its type and both boundaries match. Spans follow real steps, so
-    padding may lie anywhere (mask class: any). An immutable pytree, as `Mean`.
+    padding may lie anywhere (mask class: any).
 
     Attributes:
       counts: `[3, types]`, the numbers of correct, predicted and true spans, compensated.
@@ -61,9 +61,9 @@ class SpanF1:
     """
 
     counts: CompensatedSum
-    tags: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
-    scheme: str | None = dataclasses.field(default=None, metadata={"static": True})
-    averaging: Averaging = dataclasses.field(default=Averaging("micro"), metadata={"static": True})
+    tags: tuple[str, ...] = static(default=())
+    scheme: str | None = static(default=None)
+    averaging: Averaging = static(default=Averaging("micro"))
 
     @classmethod
     def empty(
@@ -143,15 +143,6 @@ class SpanF1:
         counts = jnp.stack([jnp.sum(k[..., None] == types, axis=(0, 1)) for k in kept])
         counts = jnp.where(jnp.all(known | ~real), counts.astype(jnp.float32), jnp.nan)
         return dataclasses.replace(self, counts=self.counts.add(CompensatedSum.of(counts)))
-
-    def merge(self, other: Self) -> Self:
-        """The metric of the steps of both.
-
-        Raises:
-          TypeError, ValueError: if `other` is another kind of metric, or of other tags or options.
-        """
-        same_kind(self, other)
-        return dataclasses.replace(self, counts=self.counts.add(other.counts))
 
     def compute(self) -> Array:
         """The F1 score, float32: a scalar, or `[types]` where the average is None."""

@@ -1,0 +1,60 @@
+"""What all metrics are: immutable pytrees of sums that add up, with static options."""
+
+import dataclasses
+from typing import Any, Self, TypeVar, dataclass_transform
+
+import jax
+
+from jaxmask.metrics._compensated import CompensatedSum
+
+M = TypeVar("M", bound="Metric")
+
+
+def static(*, default: Any) -> Any:
+    """A field that is an option, known when traced."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static,))
+def metric(cls: type[M]) -> type[M]:
+    """Make a frozen dataclass of a metric, and a pytree of that."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """Compensated sums that add up over batches and devices."""
+
+    def merge(self, other: Self) -> Self:
+        """The metric of the steps of both; their order changes no bit.
+
+        Raises:
+          TypeError, ValueError: if `other` is another kind of metric, or made with other options.
+        """
+        self._check_options(other)
+        return jax.tree.map(CompensatedSum.add, self, other, is_leaf=_is_sum)
+
+    def _options(self) -> dict[str, Any]:
+        """The static fields, those of a NamedTuple one by one; a class adds what shapes hold."""
+        options: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            if field.metadata.get("static"):
+                value = getattr(self, field.name)
+                options |= value._asdict() if hasattr(value, "_asdict") else {field.name: value}
+        return options
+
+    def _check_options(self, other: Any) -> None:
+        kind = type(self).__name__
+        if type(other) is not type(self):
+            raise TypeError(f"{kind}.merge: expected another {kind}, got {type(other).__name__}.")
+        theirs = other._options()
+        for name, value in self._options().items():
+            if value != theirs[name]:
+                raise ValueError(
+                    f"{kind}.merge: both metrics must have the same `{name}`, got {value!r} and "
+                    f"{theirs[name]!r}."
+                )
+
+
+def _is_sum(x: Any) -> bool:
+    return isinstance(x, CompensatedSum)
