@@ -1,7 +1,8 @@
 """Convolution modules: parameters and configuration; the arithmetic is `jaxmask.conv`."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,75 +11,124 @@ from flax import nnx
 from jaxmask import _check, _windows, conv
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask._windows import Padding
-from jaxmask.nn._base import NOTHING, ParamOptions, Weighted, check_sizes
+from jaxmask.nn._base import Weighted, check_sizes, configured
 from jaxmask.nn._causal import Causal
 
 NAMES = ("kernel_size", "strides")
+_SIZES = ("in_features", "out_features", "multiplier", "groups")
 
 
-class ConvOptions(ParamOptions, total=False):
-    """What all convolution modules take; `Conv1D` documents each."""
+class _Sizes:
+    """What a class of convolutions may have; each makes fields of its own in its own order."""
 
-    use_bias: bool
-    kernel_init: nnx.Initializer
-    bias_init: nnx.Initializer
-    kernel_metadata: Mapping[str, Any]
-    bias_metadata: Mapping[str, Any]
+    in_features: int
+    out_features: int
+    kernel_size: Any
+    multiplier: int
 
 
-class Conv(Weighted):
-    """A kernel and a bias."""
+@configured
+class Conv(Weighted, _Sizes):
+    """A kernel, a bias and the options of a function of `jaxmask.conv`; `Conv1D` documents all."""
 
-    def _make_weights(
+    _function: ClassVar[Callable[..., Pair]]
+    _: dataclasses.KW_ONLY
+    use_bias: dataclasses.InitVar[bool] = True
+    kernel_init: dataclasses.InitVar[nnx.Initializer] = nnx.initializers.lecun_normal()
+    bias_init: dataclasses.InitVar[nnx.Initializer] = nnx.initializers.zeros
+    kernel_metadata: dataclasses.InitVar[Mapping[str, Any] | None] = None
+    bias_metadata: dataclasses.InitVar[Mapping[str, Any] | None] = None
+    dtype: jax.typing.DTypeLike | None = None
+    param_dtype: dataclasses.InitVar[jax.typing.DTypeLike] = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
+
+    def __post_init__(
         self,
-        kernel_shape: tuple[int, ...],
-        out_features: int,
-        *,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-        bias_init: nnx.Initializer = nnx.initializers.zeros,
-        kernel_metadata: Mapping[str, Any] = NOTHING,
-        bias_metadata: Mapping[str, Any] = NOTHING,
-        dtype: jax.typing.DTypeLike | None = None,
-        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        use_bias: bool,
+        kernel_init: nnx.Initializer,
+        bias_init: nnx.Initializer,
+        kernel_metadata: Mapping[str, Any] | None,
+        bias_metadata: Mapping[str, Any] | None,
+        param_dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        self.kernel = self._param(kernel_init, kernel_shape, kernel_metadata, rngs, param_dtype)
+        self._check()
+        made = rngs, param_dtype
+        self._make_kernels(kernel_init, kernel_metadata or {}, *made)
+        shape = (self._out_features(),)
         self.bias: nnx.Param | None = nnx.data(None)
         if use_bias:
-            self.bias = self._param(bias_init, (out_features,), bias_metadata, rngs, param_dtype)
-        self.dtype = dtype
+            self.bias = self._param(bias_init, shape, bias_metadata or {}, *made)
+
+    def _check(self) -> None:
+        """Refuse options that a call could only fail on."""
+        sizes = {name: getattr(self, name) for name in _SIZES if hasattr(self, name)}
+        check_sizes(type(self).__name__, **sizes)
+
+    def _make_kernels(self, init: nnx.Initializer, metadata: Mapping[str, Any], *made: Any) -> None:
+        self.kernel = self._param(init, self._kernel_shape(), metadata, *made)
+
+    def _kernel_shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _out_features(self) -> int:
+        return self.out_features
+
+    def _weights(self) -> tuple[nnx.Param | None, ...]:
+        return self.kernel, self.bias
+
+    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
+        """Convolve and return `(y, mask)`."""
+        return self._convolve(x, mask)
+
+    def _convolve(self, x: ArrayLike, mask: Mask, **instead: Any) -> Pair:
+        x, *weights = self._cast(x, *self._weights())
+        names = [field.name for field in dataclasses.fields(self) if field.kw_only]
+        options = {name: getattr(self, name) for name in names if name != "dtype"}
+        return type(self)._function(x, mask, *weights, **options | instead)
 
 
+@configured
+class GroupedConv(Conv):
+    """A convolution with a kernel for each group of features."""
+
+    in_features: int
+    out_features: int
+    kernel_size: Any
+    _: dataclasses.KW_ONLY
+    groups: int = 1
+
+    def _check(self) -> None:
+        super()._check()
+        if self.in_features % self.groups or self.out_features % self.groups:
+            raise ValueError(
+                f"{type(self).__name__}: `groups` must divide in_features ({self.in_features}) and "
+                f"out_features ({self.out_features}), got {self.groups}."
+            )
+
+    def _kernel_shape(self) -> tuple[int, ...]:
+        size = self.kernel_size
+        taps = size if isinstance(size, tuple) else (size,)
+        return (*taps, self.in_features // self.groups, self.out_features)
+
+
+@configured
 class _WindowedConv(Conv, Causal):
     """A convolution over windows of time, which runs chunk by chunk if it is causal."""
 
-    _function: ClassVar[Callable[..., Pair]]
-    in_features: int
+    _: dataclasses.KW_ONLY
+    padding: Padding = "same"
+    padding_mode: str = "zeros"
+    strides: int = 1
+    dilation: int = 1
+    mask_rule: str | None = None
 
-    def _set_windows(
-        self,
-        kernel_size: int,
-        padding: Padding,
-        strides: int,
-        dilation: int,
-        mask_rule: str | None,
-        padding_mode: str,
-    ) -> None:
+    def _check(self) -> None:
+        super()._check()
         where = type(self).__name__
-        _check.choice(padding_mode, _windows.PADDING_MODES, where, "padding_mode")
-        _windows.window(
-            *(kernel_size, strides, padding, mask_rule, where), dilation=dilation, names=NAMES
-        )
-        self.padding = padding
-        self.strides = strides
-        self.dilation = dilation
-        self.mask_rule = mask_rule
-        self.padding_mode = padding_mode
-
-    def _options(self) -> dict[str, Any]:
-        names = ("strides", "dilation", "padding_mode")
-        return {name: getattr(self, name) for name in names}
+        _check.choice(self.padding_mode, _windows.PADDING_MODES, where, "padding_mode")
+        windows = self.kernel_size, self.strides, self.padding, self.mask_rule
+        _windows.window(*windows, where, dilation=self.dilation, names=NAMES)
 
     def _require_causal(self) -> None:
         super()._require_causal()
@@ -89,15 +139,6 @@ class _WindowedConv(Conv, Causal):
                 "chunk."
             )
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        return self._convolve(x, mask, self.padding, self.mask_rule)
-
-    def _convolve(self, x: ArrayLike, mask: Mask, padding: Padding, mask_rule: str | None) -> Pair:
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        options = self._options() | {"padding": padding, "mask_rule": mask_rule}
-        return type(self)._function(x, mask, kernel, bias, **options)
-
     def _reach(self) -> int:
         return (self.kernel.shape[0] - 1) * self.dilation
 
@@ -106,10 +147,11 @@ class _WindowedConv(Conv, Causal):
 
     def _over_chunk(self, x: Array, real: Array) -> Array:
         # `x` is already 0 in the padding.
-        return self._convolve(x, None, "valid", None)[0]
+        return self._convolve(x, None, padding="valid", mask_rule=None)[0]
 
 
-class Conv1D(_WindowedConv):
+@configured
+class Conv1D(_WindowedConv, GroupedConv):
     """Convolution over time; the arithmetic, the mask and its class are `jaxmask.conv.conv1d`'s.
 
     With `padding="causal"` and `strides=1` it runs chunk by chunk: the carry holds the last
@@ -147,32 +189,23 @@ class Conv1D(_WindowedConv):
 
     _function = staticmethod(conv.conv1d)
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: int,
-        *,
-        padding: Padding = "same",
-        padding_mode: str = "zeros",
-        strides: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-        mask_rule: str | None = None,
-        **options: Unpack[ConvOptions],
-    ):
-        check_features("Conv1D", groups, in_features, out_features)
-        self._set_windows(kernel_size, padding, strides, dilation, mask_rule, padding_mode)
-        shape = (kernel_size, in_features // groups, out_features)
-        self._make_weights(shape, out_features, **options)
-        self.in_features = in_features
-        self.groups = groups
 
-    def _options(self) -> dict[str, Any]:
-        return super()._options() | {"groups": self.groups}
+class _EachFeature(_WindowedConv):
+    """A kernel for each feature, drawn with the fan-in of one, as each output feature has."""
+
+    def _kernel_shape(self) -> tuple[int, ...]:
+        return self.kernel_size, self.in_features, self.multiplier
+
+    def _make_kernels(self, init: nnx.Initializer, metadata: Mapping[str, Any], *made: Any) -> None:
+        def initialize(key: Array, shape: Any, *args: Any, **kwargs: Any) -> Array:
+            size, features, multiplier = shape
+            return init(key, (size, 1, features * multiplier), *args, **kwargs).reshape(shape)
+
+        super()._make_kernels(initialize, metadata, *made)
 
 
-class DepthwiseConv1D(_WindowedConv):
+@configured
+class DepthwiseConv1D(_EachFeature):
     """Convolution of each feature over time; the arithmetic is `jaxmask.conv.depthwise`.
 
     With `padding="causal"` and `strides=1` it runs chunk by chunk, as `Conv1D` does.
@@ -196,30 +229,16 @@ class DepthwiseConv1D(_WindowedConv):
     """
 
     _function = staticmethod(conv.depthwise)
+    in_features: int
+    kernel_size: int
+    multiplier: int = 1
 
-    def __init__(
-        self,
-        in_features: int,
-        kernel_size: int,
-        multiplier: int = 1,
-        *,
-        padding: Padding = "same",
-        padding_mode: str = "zeros",
-        strides: int = 1,
-        dilation: int = 1,
-        mask_rule: str | None = None,
-        **options: Unpack[ConvOptions],
-    ):
-        check_sizes("DepthwiseConv1D", in_features=in_features, multiplier=multiplier)
-        self._set_windows(kernel_size, padding, strides, dilation, mask_rule, padding_mode)
-        init = options.get("kernel_init", nnx.initializers.lecun_normal())
-        options["kernel_init"] = _each_feature(init)
-        shape = (kernel_size, in_features, multiplier)
-        self._make_weights(shape, in_features * multiplier, **options)
-        self.in_features = in_features
+    def _out_features(self) -> int:
+        return self.in_features * self.multiplier
 
 
-class SeparableConv1D(_WindowedConv):
+@configured
+class SeparableConv1D(_EachFeature):
     """A convolution of each feature, then a mixture; the arithmetic is `jaxmask.conv.separable`.
 
     With `padding="causal"` and `strides=1` it runs chunk by chunk, as `Conv1D` does.
@@ -243,54 +262,16 @@ class SeparableConv1D(_WindowedConv):
       (2, 6, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: int,
-        multiplier: int = 1,
-        *,
-        padding: Padding = "same",
-        padding_mode: str = "zeros",
-        strides: int = 1,
-        dilation: int = 1,
-        mask_rule: str | None = None,
-        **options: Unpack[ConvOptions],
-    ):
-        sizes = {"in_features": in_features, "out_features": out_features}
-        check_sizes("SeparableConv1D", **sizes, multiplier=multiplier)
-        self._set_windows(kernel_size, padding, strides, dilation, mask_rule, padding_mode)
-        init = options.get("kernel_init", nnx.initializers.lecun_normal())
-        self.pointwise = self._param(
-            *(init, (in_features * multiplier, out_features)),
-            options.get("kernel_metadata", NOTHING),
-            options["rngs"],
-            options.get("param_dtype", jnp.float32),
-        )
-        options["kernel_init"] = _each_feature(init)
-        self._make_weights((kernel_size, in_features, multiplier), out_features, **options)
-        self.in_features = in_features
+    _function = staticmethod(conv.separable)
+    in_features: int
+    out_features: int
+    kernel_size: int
+    multiplier: int = 1
 
-    def _convolve(self, x: ArrayLike, mask: Mask, padding: Padding, mask_rule: str | None) -> Pair:
-        arrays = self._cast(x, self.kernel, self.pointwise, self.bias)
-        options = self._options() | {"padding": padding, "mask_rule": mask_rule}
-        return conv.separable(arrays[0], mask, *arrays[1:], **options)
+    def _make_kernels(self, init: nnx.Initializer, metadata: Mapping[str, Any], *made: Any) -> None:
+        shape = self.in_features * self.multiplier, self.out_features
+        self.pointwise = self._param(init, shape, metadata, *made)
+        super()._make_kernels(init, metadata, *made)
 
-
-def check_features(where: str, groups: int, in_features: int, out_features: int) -> None:
-    check_sizes(where, in_features=in_features, out_features=out_features, groups=groups)
-    if in_features % groups or out_features % groups:
-        raise ValueError(
-            f"{where}: `groups` must divide in_features ({in_features}) and out_features "
-            f"({out_features}), got {groups}."
-        )
-
-
-def _each_feature(init: nnx.Initializer) -> nnx.Initializer:
-    """Give the initializer a shape with a fan-in of one feature, as each output feature has."""
-
-    def initialize(key: Array, shape: Any, *args: Any, **kwargs: Any) -> Array:
-        size, features, multiplier = shape
-        return init(key, (size, 1, features * multiplier), *args, **kwargs).reshape(shape)
-
-    return initialize
+    def _weights(self) -> tuple[nnx.Param | None, ...]:
+        return self.kernel, self.pointwise, self.bias

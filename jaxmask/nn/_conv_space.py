@@ -1,15 +1,47 @@
 """Convolution modules over time and further axes; the arithmetic is `jaxmask.conv`."""
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+import dataclasses
+from typing import ClassVar
 
 from jaxmask import _check, _windows, conv
-from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask._windows import Padding
-from jaxmask.nn._conv import NAMES, Conv, ConvOptions, check_features
+from jaxmask.nn._base import configured
+from jaxmask.nn._conv import NAMES, GroupedConv
 
 
-class Conv2D(Conv):
+@configured
+class _SpaceConv(GroupedConv):
+    """A convolution whose `kernel_size`, `strides` and `dilation` have a value for each axis."""
+
+    _axes: ClassVar[str]
+    _: dataclasses.KW_ONLY
+    padding: Padding = "same"
+    padding_mode: str = "zeros"
+    mask_rule: str | None = None
+
+    def _paddings(self) -> tuple[Padding, ...]:
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        super()._check()
+        where, paddings = type(self).__name__, self._paddings()
+        _check.choice(self.padding_mode, _windows.PADDING_MODES, where, "padding_mode")
+        options = []
+        for name in ("kernel_size", "strides", "dilation"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or len(value) != len(paddings):
+                raise TypeError(
+                    f"{where}: `{name}` must be {len(paddings)} ints ({self._axes}), got {value!r}."
+                )
+            setattr(self, name, tuple(value))
+            options.append(value)
+        rules = (self.mask_rule, *[None] * (len(paddings) - 1))
+        for size, stride, gap, padding, rule in zip(*options, paddings, rules, strict=True):
+            _windows.window(size, stride, padding, rule, where, dilation=gap, names=NAMES)
+
+
+@configured
+class Conv2D(_SpaceConv):
     """Convolution over time and frequency; the arithmetic is `jaxmask.conv.conv2d`.
 
     Shapes: `x [batch, time, frequency, in_features]` and mask `[batch, time]` to
@@ -36,51 +68,20 @@ class Conv2D(Conv):
       (2, 3, 4, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: tuple[int, int],
-        *,
-        padding: Padding = "same",
-        frequency_padding: Padding = "same",
-        padding_mode: str = "zeros",
-        strides: tuple[int, int] = (1, 1),
-        dilation: tuple[int, int] = (1, 1),
-        groups: int = 1,
-        mask_rule: str | None = None,
-        **options: Unpack[ConvOptions],
-    ):
-        check_features("Conv2D", groups, in_features, out_features)
-        sizes = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
-        paddings = (padding, frequency_padding)
-        _check_axes("Conv2D", "time, frequency", paddings, mask_rule, padding_mode, sizes)
-        shape = (*kernel_size, in_features // groups, out_features)
-        self._make_weights(shape, out_features, **options)
-        self.padding = padding
-        self.frequency_padding = frequency_padding
-        self.padding_mode = padding_mode
-        self.strides = strides
-        self.dilation = dilation
-        self.groups = groups
-        self.mask_rule = mask_rule
+    _function = staticmethod(conv.conv2d)
+    _axes = "time, frequency"
+    kernel_size: tuple[int, int]
+    _: dataclasses.KW_ONLY
+    frequency_padding: Padding = "same"
+    strides: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        return conv.conv2d(
-            *(x, mask, kernel, bias),
-            padding=self.padding,
-            frequency_padding=self.frequency_padding,
-            padding_mode=self.padding_mode,
-            strides=self.strides,
-            dilation=self.dilation,
-            groups=self.groups,
-            mask_rule=self.mask_rule,
-        )
+    def _paddings(self) -> tuple[Padding, ...]:
+        return self.padding, self.frequency_padding
 
 
-class Conv3D(Conv):
+@configured
+class Conv3D(_SpaceConv):
     """Convolution over time and two axes of space; the arithmetic is `jaxmask.conv.conv3d`.
 
     Shapes: `x [batch, time, height, width, in_features]` and mask `[batch, time]` to
@@ -107,65 +108,13 @@ class Conv3D(Conv):
       (2, 6, 4, 4, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: tuple[int, int, int],
-        *,
-        padding: Padding = "same",
-        space_padding: Padding = "same",
-        padding_mode: str = "zeros",
-        strides: tuple[int, int, int] = (1, 1, 1),
-        dilation: tuple[int, int, int] = (1, 1, 1),
-        groups: int = 1,
-        mask_rule: str | None = None,
-        **options: Unpack[ConvOptions],
-    ):
-        check_features("Conv3D", groups, in_features, out_features)
-        sizes = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
-        paddings = (padding, space_padding, space_padding)
-        _check_axes("Conv3D", "time, height, width", paddings, mask_rule, padding_mode, sizes)
-        shape = (*kernel_size, in_features // groups, out_features)
-        self._make_weights(shape, out_features, **options)
-        self.padding = padding
-        self.space_padding = space_padding
-        self.padding_mode = padding_mode
-        self.strides = strides
-        self.dilation = dilation
-        self.groups = groups
-        self.mask_rule = mask_rule
+    _function = staticmethod(conv.conv3d)
+    _axes = "time, height, width"
+    kernel_size: tuple[int, int, int]
+    _: dataclasses.KW_ONLY
+    space_padding: Padding = "same"
+    strides: tuple[int, int, int] = (1, 1, 1)
+    dilation: tuple[int, int, int] = (1, 1, 1)
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        return conv.conv3d(
-            *(x, mask, kernel, bias),
-            padding=self.padding,
-            space_padding=self.space_padding,
-            padding_mode=self.padding_mode,
-            strides=self.strides,
-            dilation=self.dilation,
-            groups=self.groups,
-            mask_rule=self.mask_rule,
-        )
-
-
-def _check_axes(
-    where: str,
-    axes: str,
-    paddings: tuple[Padding, ...],
-    mask_rule: str | None,
-    padding_mode: str,
-    options: Mapping[str, Any],
-) -> None:
-    """One value of each option for each axis, `kernel_size`, `strides` and `dilation`."""
-    _check.choice(padding_mode, _windows.PADDING_MODES, where, "padding_mode")
-    for name, value in options.items():
-        if not isinstance(value, tuple | list) or len(value) != len(paddings):
-            raise TypeError(
-                f"{where}: `{name}` must be {len(paddings)} ints ({axes}), got {value!r}."
-            )
-    rules = (mask_rule, *[None] * (len(paddings) - 1))
-    for size, stride, gap, padding, rule in zip(*options.values(), paddings, rules, strict=True):
-        _windows.window(size, stride, padding, rule, where, dilation=gap, names=NAMES)
+    def _paddings(self) -> tuple[Padding, ...]:
+        return self.padding, self.space_padding, self.space_padding

@@ -1,13 +1,14 @@
 """Transposed convolution modules; the arithmetic is `jaxmask.conv`."""
 
-from typing import Unpack
+import dataclasses
 
 from jaxmask import _check, _windows, conv
-from jaxmask._types import ArrayLike, Mask, Pair
-from jaxmask.nn._conv import Conv, ConvOptions, check_features
+from jaxmask.nn._base import configured
+from jaxmask.nn._conv import GroupedConv
 
 
-class ConvTranspose1D(Conv):
+@configured
+class ConvTranspose1D(GroupedConv):
     """Transposed convolution over time; the arithmetic is `jaxmask.conv.conv1d_transpose`.
 
     Shapes: `x [batch, time, in_features]` and mask `[batch, time]` to
@@ -32,44 +33,22 @@ class ConvTranspose1D(Conv):
       (2, 12, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: int,
-        *,
-        strides: int = 1,
-        padding: str | int = "same",
-        output_padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        **options: Unpack[ConvOptions],
-    ):
-        check_features("ConvTranspose1D", groups, in_features, out_features)
-        axis = (kernel_size, strides, padding, output_padding, dilation)
+    _function = staticmethod(conv.conv1d_transpose)
+    kernel_size: int
+    _: dataclasses.KW_ONLY
+    strides: int = 1
+    padding: str | int = "same"
+    output_padding: int = 0
+    dilation: int = 1
+
+    def _check(self) -> None:
+        super()._check()
+        axis = self.kernel_size, self.strides, self.padding, self.output_padding, self.dilation
         _windows.spreading(*axis, "ConvTranspose1D", name="kernel_size")
-        self.strides = strides
-        self.padding = padding
-        self.output_padding = output_padding
-        self.dilation = dilation
-        self.groups = groups
-        shape = (kernel_size, in_features // groups, out_features)
-        self._make_weights(shape, out_features, **options)
-
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        return conv.conv1d_transpose(
-            *(x, mask, kernel, bias),
-            strides=self.strides,
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
 
 
-class ConvTranspose2D(Conv):
+@configured
+class ConvTranspose2D(GroupedConv):
     """Transposed convolution over time and frequency: `jaxmask.conv.conv2d_transpose`.
 
     Shapes: `x [batch, time, frequency, in_features]` and mask `[batch, time]` to
@@ -95,45 +74,22 @@ class ConvTranspose2D(Conv):
       (2, 12, 16, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: tuple[int, int],
-        *,
-        strides: tuple[int, int] = (1, 1),
-        padding: str | int = "same",
-        frequency_padding: str | int = "same",
-        output_padding: tuple[int, int] = (0, 0),
-        dilation: tuple[int, int] = (1, 1),
-        groups: int = 1,
-        **options: Unpack[ConvOptions],
-    ):
-        check_features("ConvTranspose2D", groups, in_features, out_features)
-        pairs = {"kernel_size": kernel_size, "strides": strides, "output_padding": output_padding}
-        for name, value in (pairs | {"dilation": dilation}).items():
-            _check.two_counts(value, "ConvTranspose2D", name, "time, frequency")
-        paddings = (padding, frequency_padding)
-        for axis in zip(kernel_size, strides, paddings, output_padding, dilation, strict=True):
-            _windows.spreading(*axis, "ConvTranspose2D", name="kernel_size")
-        self.strides = strides
-        self.padding = padding
-        self.frequency_padding = frequency_padding
-        self.output_padding = output_padding
-        self.dilation = dilation
-        self.groups = groups
-        shape = (*kernel_size, in_features // groups, out_features)
-        self._make_weights(shape, out_features, **options)
+    _function = staticmethod(conv.conv2d_transpose)
+    kernel_size: tuple[int, int]
+    _: dataclasses.KW_ONLY
+    strides: tuple[int, int] = (1, 1)
+    padding: str | int = "same"
+    frequency_padding: str | int = "same"
+    output_padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
-    def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
-        """Convolve and return `(y, mask)`."""
-        x, kernel, bias = self._cast(x, self.kernel, self.bias)
-        return conv.conv2d_transpose(
-            *(x, mask, kernel, bias),
-            strides=self.strides,
-            padding=self.padding,
-            frequency_padding=self.frequency_padding,
-            output_padding=self.output_padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+    def _check(self) -> None:
+        super()._check()
+        for name in ("kernel_size", "strides", "output_padding", "dilation"):
+            value = getattr(self, name)
+            _check.two_counts(value, "ConvTranspose2D", name, "time, frequency")
+            setattr(self, name, tuple(value))
+        paddings = self.padding, self.frequency_padding
+        pairs = self.kernel_size, self.strides, paddings, self.output_padding, self.dilation
+        for axis in zip(*pairs, strict=True):
+            _windows.spreading(*axis, "ConvTranspose2D", name="kernel_size")
