@@ -36,12 +36,8 @@ if TYPE_CHECKING:
         shape,
         skip,
     )
-    from jaxmask import (
-        grain as grain,
-    )
-    from jaxmask import (
-        testing as testing,
-    )
+    from jaxmask import grain as grain
+    from jaxmask import testing as testing
     from jaxmask._check import MaskError
     from jaxmask.batching import (
         BucketBatches,

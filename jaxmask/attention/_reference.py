@@ -54,10 +54,7 @@ class Given(NamedTuple):
 
 
 def reference(
-    setting: Setting,
-    given: Given,
-    scale: Any,
-    predicate: AttentionPredicate | None = None,
+    setting: Setting, given: Given, scale: Any, predicate: AttentionPredicate | None = None
 ) -> Array:
     """`[batch, query, heads, feature]`; `predicate` in the place of `given.allowed`."""
     return with_weights(setting, given, scale, predicate, weighs=False)[0]

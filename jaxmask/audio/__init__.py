@@ -10,14 +10,5 @@ from jaxmask.audio._audio import frames, log_mel, mel_filterbank, stft
 from jaxmask.audio._features import deltas, mfcc
 from jaxmask.audio._inverse import griffin_lim, istft
 
-__all__ = [
-    "deltas",
-    "frames",
-    "griffin_lim",
-    "istft",
-    "log_mel",
-    "mel_filterbank",
-    "mfcc",
-    "stft",
-]
+__all__ = ["deltas", "frames", "griffin_lim", "istft", "log_mel", "mel_filterbank", "mfcc", "stft"]
 __dir__ = __all__.copy

@@ -11,8 +11,6 @@ from jaxmask._steps import segments_apart
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask.decoding._best import Decoded
 
-__all__ = ["crf_marginals", "viterbi"]
-
 
 def viterbi(
     logits: ArrayLike,

@@ -213,12 +213,7 @@ def _decode(
 
 
 def score(
-    step: Step,
-    carry: PyTree,
-    start: ArrayLike,
-    row_mask: Mask,
-    ids: ArrayLike,
-    mask: Mask,
+    step: Step, carry: PyTree, start: ArrayLike, row_mask: Mask, ids: ArrayLike, mask: Mask
 ) -> Pair:
     """Log probability of each given token after those before it.
 

@@ -19,11 +19,5 @@ from jaxmask.grain._padding import pad
 from jaxmask.grain._sources import batches, rows
 from jaxmask.grain._streams import Bucket, Pack
 
-__all__ = [
-    "Bucket",
-    "Pack",
-    "batches",
-    "pad",
-    "rows",
-]
+__all__ = ["Bucket", "Pack", "batches", "pad", "rows"]
 __dir__ = __all__.copy

@@ -131,8 +131,7 @@ _RULES: dict[type, Rule] = {
     **dict.fromkeys((nn.Embed, EmbedWithPadding, nnx.Embed), _embed),
     nnx.Linear: _linear,
     **dict.fromkeys(
-        (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm),
-        _norm,
+        (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm), _norm
     ),
     **dict.fromkeys((nn.BatchNorm, nnx.BatchNorm), _batch_norm),
     nnx.GroupNorm: _norm,

@@ -14,11 +14,7 @@ target. At the edge of a margin the gradient is 0.
 """
 
 from jaxmask.losses._accumulate import accumulate
-from jaxmask.losses._binary import (
-    hinge_loss,
-    sigmoid_binary_cross_entropy,
-    sigmoid_focal_loss,
-)
+from jaxmask.losses._binary import hinge_loss, sigmoid_binary_cross_entropy, sigmoid_focal_loss
 from jaxmask.losses._classification import (
     safe_softmax_cross_entropy,
     seq2seq_cross_entropy,
@@ -28,10 +24,7 @@ from jaxmask.losses._classification import (
 from jaxmask.losses._contrastive import circle_loss, info_nce, ntxent, triplet_margin_loss
 from jaxmask.losses._crf import crf, crf_log_partition
 from jaxmask.losses._ctc import ctc_loss
-from jaxmask.losses._divergence import (
-    kl_divergence,
-    kl_divergence_with_log_targets,
-)
+from jaxmask.losses._divergence import kl_divergence, kl_divergence_with_log_targets
 from jaxmask.losses._lift import lift
 from jaxmask.losses._reduce import reduce, sum_and_count
 from jaxmask.losses._regression import (

@@ -11,8 +11,6 @@ from jaxmask import _check
 from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, PyTree, Scalar
 
-__all__ = ["accumulate"]
-
 _Total = Callable[[PyTree, PyTree], tuple[Array, tuple[Array, Array]]]
 AxisName = str | tuple[str, ...]
 

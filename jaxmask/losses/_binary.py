@@ -8,8 +8,6 @@ from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
-__all__ = ["hinge_loss", "sigmoid_binary_cross_entropy", "sigmoid_focal_loss"]
-
 
 def sigmoid_binary_cross_entropy(
     logits: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None

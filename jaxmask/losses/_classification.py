@@ -7,13 +7,6 @@ from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
-__all__ = [
-    "safe_softmax_cross_entropy",
-    "seq2seq_cross_entropy",
-    "softmax_cross_entropy",
-    "softmax_cross_entropy_with_integer_labels",
-]
-
 
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike, mask: Mask, targets: ArrayLike

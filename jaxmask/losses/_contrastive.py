@@ -11,8 +11,6 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 from jaxmask.losses._accumulate import AxisName
 
-__all__ = ["circle_loss", "info_nce", "ntxent", "triplet_margin_loss"]
-
 
 def triplet_margin_loss(
     anchors: ArrayLike,

@@ -6,8 +6,6 @@ from jaxmask import _check, _class_ids, ops, pool
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
-__all__ = ["crf", "crf_log_partition"]
-
 
 def crf(
     logits: ArrayLike,

@@ -14,8 +14,6 @@ from jaxmask._logs import log_add
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
-__all__ = ["ctc_loss"]
-
 
 def ctc_loss(
     logits: ArrayLike,
@@ -105,10 +103,7 @@ def _cost(log_p: Array, real: Array, labels: Array, spelled: Array, blank_id: in
         p_blank, p_label, is_real = (x[:, None] if x.ndim == 1 else x for x in frame)
         before = jnp.concatenate([never, label], axis=1)
         skipped = jnp.where(fresh, before[:, :-1], -jnp.inf)
-        new = (
-            log_add(blank, before) + p_blank,
-            log_add(label, blank[:, :-1], skipped) + p_label,
-        )
+        new = (log_add(blank, before) + p_blank, log_add(label, blank[:, :-1], skipped) + p_label)
         blank, label = (jnp.where(is_real, *x) for x in zip(new, carry, strict=True))
         # Scores near 0 are rounded finely. The sum of `top` is added again below, so no gradient is
         # needed here.

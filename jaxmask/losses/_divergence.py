@@ -10,8 +10,6 @@ from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
-__all__ = ["kl_divergence", "kl_divergence_with_log_targets"]
-
 
 def kl_divergence(log_predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Kullback-Leibler divergence of predicted log probabilities from target probabilities.

@@ -13,8 +13,6 @@ from jaxmask._steps import filled_with_copies
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
 
-__all__ = ["lift"]
-
 
 def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
     """Make a masked loss of a loss that acts on each element or on each step alone.

@@ -62,13 +62,7 @@ def over_features(
 
 
 def of_class_ids(
-    where: str,
-    loss: Loss,
-    logits: ArrayLike,
-    mask: Mask,
-    targets: ArrayLike,
-    *,
-    wide: bool = False,
+    where: str, loss: Loss, logits: ArrayLike, mask: Mask, targets: ArrayLike, *, wide: bool = False
 ) -> Pair:
     """A loss of one logit a class, along the last axis, and of the target's id.
 

@@ -5,8 +5,6 @@ from jaxmask._reduction import total_and_count
 from jaxmask._sums import divide
 from jaxmask._types import ArrayLike, Mask, Scalar
 
-__all__ = ["reduce", "sum_and_count"]
-
 
 def reduce(
     per_step: ArrayLike,

@@ -9,18 +9,6 @@ from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
-__all__ = [
-    "absolute_error",
-    "cosine_distance",
-    "cosine_similarity",
-    "huber_loss",
-    "l2_loss",
-    "log_cosh",
-    "poisson_nll_loss",
-    "quantile_loss",
-    "squared_error",
-]
-
 
 def squared_error(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None

@@ -11,8 +11,6 @@ from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses._diagonals import diagonals, moved
 
-__all__ = ["rnnt_loss"]
-
 
 def rnnt_loss(
     logits: ArrayLike, mask: Mask, labels: ArrayLike, label_mask: Mask, *, blank_id: int = 0

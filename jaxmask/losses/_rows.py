@@ -8,8 +8,6 @@ from jaxmask._logs import times
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
-__all__ = ["dice_loss", "ranking_softmax_loss", "tversky_loss"]
-
 
 def ranking_softmax_loss(
     logits: ArrayLike, mask: Mask, targets: ArrayLike, *, weights: ArrayLike | None = None

@@ -9,8 +9,6 @@ from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
 from jaxmask.losses._diagonals import diagonals, moved
 
-__all__ = ["soft_dtw"]
-
 
 def soft_dtw(
     predictions: ArrayLike,

@@ -7,12 +7,7 @@ sentinel values.
 
 from jaxmask._mask_ops import as_bool
 from jaxmask._types import Segments
-from jaxmask.masks._ask import (
-    is_right_padded,
-    lengths,
-    positions,
-    rows,
-)
+from jaxmask.masks._ask import is_right_padded, lengths, positions, rows
 from jaxmask.masks._attention import (
     AttentionPredicate,
     both,

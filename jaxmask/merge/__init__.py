@@ -27,14 +27,5 @@ from jaxmask.merge._merge import (
     subtract,
 )
 
-__all__ = [
-    "add",
-    "average",
-    "concatenate",
-    "dot",
-    "maximum",
-    "minimum",
-    "multiply",
-    "subtract",
-]
+__all__ = ["add", "average", "concatenate", "dot", "maximum", "minimum", "multiply", "subtract"]
 __dir__ = __all__.copy

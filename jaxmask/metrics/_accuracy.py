@@ -17,8 +17,6 @@ from jaxmask.metrics._mean import Ratio
 from jaxmask.metrics._metric import metric, static
 from jaxmask.metrics._reading import check_ids, check_logits, class_ids
 
-__all__ = ["Accuracy", "TopKAccuracy"]
-
 
 @metric
 class Accuracy(Ratio):

@@ -12,8 +12,6 @@ from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._metric import Metric, metric
 from jaxmask.metrics._reading import NO_CLASS, class_ids
 
-__all__ = ["ConfusionMatrix"]
-
 
 @metric
 class ConfusionMatrix(Metric):

@@ -12,8 +12,6 @@ from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._metric import Metric, metric, static
 from jaxmask.metrics._reading import BinaryScores, binary_scores
 
-__all__ = ["AUC"]
-
 # Levels that are spaced evenly in the logit, from -30 to 30: 500 for each unit.
 _REACH = 30
 _PER_UNIT = 500

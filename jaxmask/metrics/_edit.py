@@ -10,8 +10,6 @@ from jaxmask._types import Array, ArrayLike, Ids, Lengths, Mask, Scalar
 from jaxmask.metrics._mean import Ratio
 from jaxmask.metrics._metric import metric
 
-__all__ = ["TokenErrorRate", "edit_distance"]
-
 
 def edit_distance(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, target_mask: Mask

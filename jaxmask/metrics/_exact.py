@@ -13,8 +13,6 @@ from jaxmask.metrics._curve import Curve
 from jaxmask.metrics._metric import metric, static
 from jaxmask.metrics._reading import BinaryScores
 
-__all__ = ["ExactAUC"]
-
 
 @metric
 class ExactAUC(Curve):

@@ -13,8 +13,6 @@ from jaxmask._types import Array, ArrayLike, Mask, Scalar
 from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._metric import Metric, metric
 
-__all__ = ["BitsPerByte", "Mean", "Perplexity"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Ratio(Metric):

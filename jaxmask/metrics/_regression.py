@@ -13,14 +13,6 @@ from jaxmask.metrics._compensated import CompensatedSum, two_product
 from jaxmask.metrics._mean import Ratio
 from jaxmask.metrics._metric import Metric, metric
 
-__all__ = [
-    "MeanAbsoluteError",
-    "MeanAbsolutePercentageError",
-    "MeanSquaredError",
-    "R2Score",
-    "RootMeanSquaredError",
-]
-
 _EPSILON = 2.0**-52  # that of float64, which scikit-learn divides by, in any dtype
 
 

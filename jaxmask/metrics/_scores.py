@@ -13,8 +13,6 @@ from jaxmask.metrics._averages import Averaging, averaged, averaging
 from jaxmask.metrics._confusion import ConfusionMatrix
 from jaxmask.metrics._metric import metric, static
 
-__all__ = ["F1", "FBeta", "IoU", "Precision", "Recall"]
-
 
 @metric
 class _Score(ConfusionMatrix):

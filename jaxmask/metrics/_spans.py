@@ -15,8 +15,6 @@ from jaxmask.metrics._compensated import CompensatedSum
 from jaxmask.metrics._metric import Metric, metric, static
 from jaxmask.metrics._reading import NO_CLASS, class_ids
 
-__all__ = ["SpanF1"]
-
 # What each scheme calls the first step, an inner one, the last and an only one.
 _PREFIXES = {None: "BIES", "BIO": "BI", "BIOES": "BIES", "BILOU": "BILU"}
 

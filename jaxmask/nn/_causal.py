@@ -60,11 +60,7 @@ class Causal(MaskedModule):
 
 
 def _with_past(
-    function: Callable[[Array, StepMask], Array],
-    past: Past,
-    x: ArrayLike,
-    mask: Mask,
-    where: str,
+    function: Callable[[Array, StepMask], Array], past: Past, x: ArrayLike, mask: Mask, where: str
 ) -> tuple[Past, Pair]:
     """Run `function(x, real) -> y` over the past and a chunk; `y` has the steps of the chunk."""
     x, mask = _check.pair(x, mask, where, over_time=True, segments=False)

@@ -143,10 +143,7 @@ def _parameters(f: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def draw(
-    stream: Callable[[], Array] | None,
-    rngs: Rngs | None,
-    where: str,
-    collection: str = "dropout",
+    stream: Callable[[], Array] | None, rngs: Rngs | None, where: str, collection: str = "dropout"
 ) -> Array:
     """A random key: from what the call was given, or else from the layer's own stream."""
     if isinstance(rngs, jax.Array):

@@ -79,12 +79,7 @@ class Recurrent(MaskedModule):
         return self._called(self.initial_carry(x.shape[0]), x, mask, reverse, resets)
 
     def _called(
-        self,
-        carry: PyTree,
-        x: Array,
-        mask: Mask,
-        reverse: bool | None,
-        resets: ArrayLike | None,
+        self, carry: PyTree, x: Array, mask: Mask, reverse: bool | None, resets: ArrayLike | None
     ) -> Pair:
         reverse = self.reverse if reverse is None else reverse
         return self._shown(self._run(carry, x, mask, reverse, resets)[1], reverse)

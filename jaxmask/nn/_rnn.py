@@ -73,10 +73,7 @@ class RNN(Recurrent):
         return layer._called(carry, x, mask, reverse, resets)
 
     def initial_carry(
-        self,
-        batch: int,
-        feature_shape: tuple[int, ...] | None = None,
-        **options: Unpack[NoiseCall],
+        self, batch: int, feature_shape: tuple[int, ...] | None = None, **options: Unpack[NoiseCall]
     ) -> PyTree:
         """What the cell starts from, at least float32.
 

@@ -61,10 +61,7 @@ class Sequential(Stack):
     """
 
     def __init__(
-        self,
-        *layers: Callable[..., Any],
-        on_unsupported: str = "error",
-        needs_mask: bool = False,
+        self, *layers: Callable[..., Any], on_unsupported: str = "error", needs_mask: bool = False
     ):
         _check.choice(on_unsupported, join.ON_UNSUPPORTED, "Sequential", "on_unsupported")
         for position, layer in enumerate(layers):

@@ -4,11 +4,5 @@ from jaxmask._host.packed import Packed, Pieces
 from jaxmask.packing._pack import pack_sequences, unpack_sequences
 from jaxmask.packing._stream import pack_stream
 
-__all__ = [
-    "Packed",
-    "Pieces",
-    "pack_sequences",
-    "pack_stream",
-    "unpack_sequences",
-]
+__all__ = ["Packed", "Pieces", "pack_sequences", "pack_stream", "unpack_sequences"]
 __dir__ = __all__.copy

@@ -8,16 +8,5 @@ one row per segment, `[batch * max_segments, feature...]`. With `mask=None` the 
 from jaxmask.pool._pool import attend, first, last, max, mean, min, sum
 from jaxmask.pool._spread import statistics, std, var
 
-__all__ = [
-    "attend",
-    "first",
-    "last",
-    "max",
-    "mean",
-    "min",
-    "statistics",
-    "std",
-    "sum",
-    "var",
-]
+__all__ = ["attend", "first", "last", "max", "mean", "min", "statistics", "std", "sum", "var"]
 __dir__ = __all__.copy

@@ -115,9 +115,7 @@ def _states(a: Array, b: Array, starts: StepMask | None, reverse: bool) -> Array
     overflows = _growth(jax.lax.stop_gradient(a), starts, reverse) > jnp.finfo(a.dtype).max
     h = _at_once(jnp.where(overflows, 1, a), b, starts, reverse)
     return jax.lax.cond(
-        _any(overflows),
-        lambda: jnp.where(overflows, _by_step(a, b, starts, reverse), h),
-        lambda: h,
+        _any(overflows), lambda: jnp.where(overflows, _by_step(a, b, starts, reverse), h), lambda: h
     )
 
 

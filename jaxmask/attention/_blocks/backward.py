@@ -233,11 +233,7 @@ def _through(d: Array, slope: Array | None) -> Array:
 
 
 def _added_to_bias(
-    setting: Setting,
-    shared: Context,
-    total: Any,
-    place: Place,
-    d: Float[Array, "heads query key"],
+    setting: Setting, shared: Context, total: Any, place: Place, d: Float[Array, "heads query key"]
 ) -> Any:
     """Add what a block gives to the gradient of the bias, or of the arrays that it reads."""
     if setting.bias is None:

@@ -12,13 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask._types import Array, Steps
-from jaxmask.recurrent._engine.buffers import (
-    Layout,
-    lookup,
-    read_block,
-    states_begin,
-    write_block,
-)
+from jaxmask.recurrent._engine.buffers import Layout, lookup, read_block, states_begin, write_block
 from jaxmask.recurrent._engine.forward import (
     gates_of,
     keeps_gates,
