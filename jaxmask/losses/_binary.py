@@ -18,16 +18,10 @@ def sigmoid_binary_cross_entropy(
         y = -targets log p - (1 - targets) log(1 - p),   0 log 0 = 0
 
     Args:
-      logits: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
       targets: the shape of `logits`; 0 or 1, or probabilities; boolean, integer or floating. An
         integer other than 0 and 1 at a real step is a ValueError; under `jit`, where values are not
         known, it gives nan.
-      where: boolean, the shape of `logits`, False where a value is missing; None: none is. A
-        missing value gives 0 and no gradient; `reduce(..., where=where)` does not count it.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.
+      logits, mask, where: as `predictions`, `mask`, `where` of `squared_error`; so is the result.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -39,14 +33,9 @@ def sigmoid_binary_cross_entropy(
 
     Agrees with `optax.losses.sigmoid_binary_cross_entropy` of each unpadded row.
     """
+    arrays = {"logits": logits, "targets": targets}
     return _per_step.elementwise(
-        "sigmoid_binary_cross_entropy",
-        _cross_entropy,
-        mask,
-        binary=True,
-        present=where,
-        logits=logits,
-        targets=targets,
+        "sigmoid_binary_cross_entropy", _cross_entropy, mask, arrays, binary=True, present=where
     )
 
 
@@ -107,15 +96,9 @@ def sigmoid_focal_loss(
         return y if alpha is None else (alpha * targets + (1 - alpha) * (1 - targets)) * y
 
     options = {"alpha": alpha, "gamma": gamma}
+    arrays = {"logits": logits, "targets": targets}
     return _per_step.elementwise(
-        "sigmoid_focal_loss",
-        loss,
-        mask,
-        options,
-        binary=True,
-        present=where,
-        logits=logits,
-        targets=targets,
+        "sigmoid_focal_loss", loss, mask, arrays, options, binary=True, present=where
     )
 
 
@@ -127,15 +110,8 @@ def hinge_loss(
         y = max(0, 1 - predictions targets),   with gradient 0 at the kink
 
     Args:
-      predictions: scores, `[batch, time, feature...]`, or `[batch, feature...]` with a row mask;
-        floating.
-      mask: boolean, or `Segments`, or None.
       targets: the shape of `predictions`; -1 or 1, integer or floating.
-      where: boolean, the shape of `predictions`, False where a value is missing; None: none is. A
-        missing value gives 0 and no gradient; `reduce(..., where=where)` does not count it.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
+      predictions, mask, where: as in `squared_error`, and so is the result.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -158,6 +134,5 @@ def hinge_loss(
         # Not `jnp.maximum`, whose gradient compares the result with its operands for equality.
         return jnp.where(x <= 0, 0, x)
 
-    return _per_step.elementwise(
-        name, loss, mask, present=where, predictions=predictions, targets=targets
-    )
+    arrays = {"predictions": predictions, "targets": targets}
+    return _per_step.elementwise(name, loss, mask, arrays, present=where)

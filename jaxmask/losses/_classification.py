@@ -70,13 +70,9 @@ def softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike) -> 
     Agrees with `optax.losses.softmax_cross_entropy` of each unpadded row, except that a class of
     logit -inf and probability 0 counts 0, which is nan there.
     """
+    arrays = {"logits": logits, "targets": targets}
     return _per_step.over_features(
-        "softmax_cross_entropy",
-        _cross_entropy,
-        mask,
-        floating=False,
-        logits=logits,
-        targets=targets,
+        "softmax_cross_entropy", _cross_entropy, mask, arrays, floating=False
     )
 
 
@@ -101,7 +97,8 @@ def safe_softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike
     Agrees with `optax.losses.safe_softmax_cross_entropy` of each unpadded row.
     """
     where = "safe_softmax_cross_entropy"
-    return _per_step.over_features(where, _cross_entropy, mask, logits=logits, targets=targets)
+    arrays = {"logits": logits, "targets": targets}
+    return _per_step.over_features(where, _cross_entropy, mask, arrays)
 
 
 def seq2seq_cross_entropy(

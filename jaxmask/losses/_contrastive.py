@@ -64,9 +64,8 @@ def triplet_margin_loss(
         return jnp.where(gap <= 0, 0, gap)  # not `jnp.maximum`: its gradient compares for equality
 
     options = {"margin": margin, "eps": eps}
-    return _per_step.over_features(
-        where, loss, mask, options, anchors=anchors, positives=positives, negatives=negatives
-    )
+    arrays = {"anchors": anchors, "positives": positives, "negatives": negatives}
+    return _per_step.over_features(where, loss, mask, arrays, options)
 
 
 def info_nce(

@@ -42,9 +42,8 @@ def kl_divergence(log_predictions: ArrayLike, mask: Mask, targets: ArrayLike) ->
         log_targets = jnp.where(none, 0, jnp.log(jnp.where(none, 1, targets)))
         return jnp.sum(times(targets, log_targets - log_predictions), axis=-1)
 
-    return _per_step.over_features(
-        "kl_divergence", loss, mask, log_predictions=log_predictions, targets=targets
-    )
+    arrays = {"log_predictions": log_predictions, "targets": targets}
+    return _per_step.over_features("kl_divergence", loss, mask, arrays)
 
 
 def kl_divergence_with_log_targets(
@@ -73,10 +72,5 @@ def kl_divergence_with_log_targets(
         targets = jnp.where(none, 0, jnp.where(safe > jnp.log(least), jnp.exp(safe), least))
         return jnp.sum(times(targets, safe - log_predictions), axis=-1)
 
-    return _per_step.over_features(
-        "kl_divergence_with_log_targets",
-        loss,
-        mask,
-        log_predictions=log_predictions,
-        log_targets=log_targets,
-    )
+    arrays = {"log_predictions": log_predictions, "log_targets": log_targets}
+    return _per_step.over_features("kl_divergence_with_log_targets", loss, mask, arrays)

@@ -21,11 +21,11 @@ def elementwise(
     where: str,
     loss: Loss,
     mask: Mask,
+    arrays: dict[str, ArrayLike],
     options: dict[str, Any] | None = None,
     *,
     binary: bool = False,
     present: ArrayLike | None = None,
-    **arrays: ArrayLike,
 ) -> Pair:
     """A loss that compares arrays of one shape element by element.
 
@@ -48,10 +48,10 @@ def over_features(
     where: str,
     loss: Loss,
     mask: Mask,
+    arrays: dict[str, ArrayLike],
     options: dict[str, Any] | None = None,
     *,
     floating: bool = True,
-    **arrays: ArrayLike,
 ) -> Pair:
     """A loss that compares vectors along the last axis, and reduces that axis."""
     checked, mask = _checked(arrays, mask, where, floating=floating)

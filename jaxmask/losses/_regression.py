@@ -37,12 +37,9 @@ def squared_error(
 
     Agrees with `optax.losses.squared_error` of each unpadded row.
     """
-
-    def loss(predictions: Array, targets: Array) -> Array:
-        return (predictions - targets) ** 2
-
+    arrays = {"predictions": predictions, "targets": targets}
     return _per_step.elementwise(
-        "squared_error", loss, mask, present=where, predictions=predictions, targets=targets
+        "squared_error", lambda x, target: (x - target) ** 2, mask, arrays, present=where
     )
 
 
@@ -63,12 +60,9 @@ def l2_loss(
 
     Agrees with `optax.losses.l2_loss` of each unpadded row.
     """
-
-    def loss(predictions: Array, targets: Array) -> Array:
-        return (predictions - targets) ** 2 / 2
-
+    arrays = {"predictions": predictions, "targets": targets}
     return _per_step.elementwise(
-        "l2_loss", loss, mask, present=where, predictions=predictions, targets=targets
+        "l2_loss", lambda x, target: (x - target) ** 2 / 2, mask, arrays, present=where
     )
 
 
@@ -87,12 +81,8 @@ def huber_loss(
             delta (e - delta / 2)    elsewhere
 
     Args:
-      delta: where the loss becomes linear: a number, or an array by row, by step or by
-        element.
-      predictions, mask, targets, where: as in `squared_error`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
+      delta: where the loss becomes linear: a number, or an array by row, by step or by element.
+      predictions, mask, targets, where: as in `squared_error`, and so is the result.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -110,15 +100,8 @@ def huber_loss(
         near = error <= delta
         return jnp.where(near, jnp.where(near, error, 0) ** 2 / 2, delta * (error - delta / 2))
 
-    return _per_step.elementwise(
-        "huber_loss",
-        loss,
-        mask,
-        {"delta": delta},
-        present=where,
-        predictions=predictions,
-        targets=targets,
-    )
+    arrays = {"predictions": predictions, "targets": targets}
+    return _per_step.elementwise("huber_loss", loss, mask, arrays, {"delta": delta}, present=where)
 
 
 def log_cosh(
@@ -144,9 +127,8 @@ def log_cosh(
         error = predictions - targets
         return jnp.logaddexp(error, -error) - math.log(2)
 
-    return _per_step.elementwise(
-        "log_cosh", loss, mask, present=where, predictions=predictions, targets=targets
-    )
+    arrays = {"predictions": predictions, "targets": targets}
+    return _per_step.elementwise("log_cosh", loss, mask, arrays, present=where)
 
 
 def absolute_error(
@@ -166,12 +148,9 @@ def absolute_error(
 
     Agrees with Keras's `MeanAbsoluteError` and PyTorch's `l1_loss` of each unpadded row.
     """
-
-    def loss(predictions: Array, targets: Array) -> Array:
-        return jnp.abs(predictions - targets)
-
+    arrays = {"predictions": predictions, "targets": targets}
     return _per_step.elementwise(
-        "absolute_error", loss, mask, present=where, predictions=predictions, targets=targets
+        "absolute_error", lambda x, target: jnp.abs(x - target), mask, arrays, present=where
     )
 
 
@@ -193,10 +172,7 @@ def quantile_loss(
       quantile: in (0, 1): a number, or an array by row, by step or by element. For several
         quantiles, predictions `[batch, time, quantile]`, broadcast them and the targets to that
         shape.
-      predictions, mask, targets, where: as in `squared_error`.
-
-    Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
+      predictions, mask, targets, where: as in `squared_error`, and so is the result.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -213,14 +189,9 @@ def quantile_loss(
         below = jnp.where(error < 0, (quantile - 1) * error, 0 * error)  # nan stays nan
         return jnp.where(error > 0, quantile * error, below)
 
+    arrays = {"predictions": predictions, "targets": targets}
     return _per_step.elementwise(
-        "quantile_loss",
-        loss,
-        mask,
-        {"quantile": quantile},
-        present=where,
-        predictions=predictions,
-        targets=targets,
+        "quantile_loss", loss, mask, arrays, {"quantile": quantile}, present=where
     )
 
 
@@ -237,17 +208,14 @@ def poisson_nll_loss(
         y = exp(log_predictions) - targets log_predictions    [+ log targets! with `full`]
 
     Args:
-      log_predictions: logarithms of the rates, `[batch, time, feature...]`, or `[batch,
-        feature...]` with a row mask; floating. A rate of 0 is -inf, and costs inf where the count
-        is not 0. Of rates, pass `jnp.log(rates)`.
-      mask: boolean, or `Segments`, or None.
+      log_predictions: logarithms of the rates, as the `predictions` of `squared_error`. A rate of 0
+        is -inf, and costs inf where the count is not 0. Of rates, pass `jnp.log(rates)`.
       targets: counts, at least 0, the shape of `log_predictions`; integer or floating.
       full: static; add the term that does not depend on the predictions.
-      where: as in `squared_error`.
+      mask, where: as in `squared_error`.
 
     Returns:
-      The pair `(per_step, mask)`, `per_step` in the shape of `log_predictions`, in nats, 0 in
-      padding.
+      The pair `(per_step, mask)`, as in `squared_error`, in nats.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -263,14 +231,8 @@ def poisson_nll_loss(
         y = jnp.exp(log_predictions) - times(targets, log_predictions)
         return y + jax.scipy.special.gammaln(targets + 1) if full else y
 
-    return _per_step.elementwise(
-        "poisson_nll_loss",
-        loss,
-        mask,
-        present=where,
-        log_predictions=log_predictions,
-        targets=targets,
-    )
+    arrays = {"log_predictions": log_predictions, "targets": targets}
+    return _per_step.elementwise("poisson_nll_loss", loss, mask, arrays, present=where)
 
 
 def cosine_similarity(
@@ -300,10 +262,9 @@ def cosine_similarity(
 
     Agrees with `optax.losses.cosine_similarity` of each unpadded row.
     """
-    where, options = "cosine_similarity", {"epsilon": epsilon}
-    return _per_step.over_features(
-        where, _cosine, mask, options, predictions=predictions, targets=targets
-    )
+    arrays = {"predictions": predictions, "targets": targets}
+    options = {"epsilon": epsilon}
+    return _per_step.over_features("cosine_similarity", _cosine, mask, arrays, options)
 
 
 def cosine_distance(
@@ -324,13 +285,10 @@ def cosine_distance(
 
     Agrees with `optax.losses.cosine_distance` of each unpadded row.
     """
-
-    def loss(predictions: Array, targets: Array, epsilon: Array) -> Array:
-        return 1 - _cosine(predictions, targets, epsilon)
-
-    where, options = "cosine_distance", {"epsilon": epsilon}
+    arrays = {"predictions": predictions, "targets": targets}
+    options = {"epsilon": epsilon}
     return _per_step.over_features(
-        where, loss, mask, options, predictions=predictions, targets=targets
+        "cosine_distance", lambda *given: 1 - _cosine(*given), mask, arrays, options
     )
 
 
