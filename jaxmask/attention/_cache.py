@@ -101,10 +101,8 @@ def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCa
     step that finds the cache full is not kept; `cache.overflowed` marks the rows.
 
     Args:
-      cache: as the previous chunk returned it, or `empty_cache`.
       k: `[batch, time, kv_heads, head_features]`, floating.
-      v: `[batch, time, kv_heads, value_features]`.
-      mask: `[batch, time]`, boolean, or None.
+      cache, v, mask: as in `attend_cached`.
 
     Returns:
       The `KVCache`, whose `mask` says which slots hold a step.

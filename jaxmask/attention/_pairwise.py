@@ -101,20 +101,6 @@ def _outline(program: Any) -> list | None:
     return found
 
 
-def floats(arrays: PyTree) -> tuple[list[Array], Callable[[Any], PyTree]]:
-    """The floating arrays of a tree, and a function that replaces them."""
-    leaves, tree = jax.tree.flatten(arrays)
-    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-
-    def replaced(new: Any) -> PyTree:
-        changed = list(leaves)
-        for i, array in zip(moving, new, strict=True):
-            changed[i] = array
-        return jax.tree.unflatten(tree, changed)
-
-    return [leaves[i] for i in moving], replaced
-
-
 def cotangents(arrays: PyTree, of_floats: Any) -> PyTree:
     """The cotangents of the floating arrays of a tree, in its structure; None elsewhere."""
     given = iter(of_floats)

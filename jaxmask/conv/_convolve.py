@@ -1,6 +1,7 @@
 """Convolution over time, and over time and frequency."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,8 +195,8 @@ def conv2d(
     where = "conv2d"
     x, mask = _check.pair(x, mask, where, over_time=True)
     kernel, bias = checked_weights(x, kernel, bias, groups, where, OVER_TIME_AND_FREQUENCY)
-    over_time, over_bins = both_axes(strides, where, "strides")
-    d_time, d_bins = both_axes(dilation, where, "dilation")
+    over_time, over_bins = _check.two_counts(strides, where, "strides", "time, frequency")
+    d_time, d_bins = _check.two_counts(dilation, where, "dilation", "time, frequency")
     window = windows.window(
         kernel.shape[0], over_time, padding, mask_rule, where, dilation=d_time, names=KERNEL_NAMES
     )
@@ -321,15 +322,6 @@ def separable(
     return conv1d(y, mask, pointwise[None], bias)
 
 
-def both_axes(value: tuple[int, int], where: str, name: str) -> tuple[int, int]:
-    """The values of an option over time and over frequency."""
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise TypeError(
-            f"{where}: `{name}` must be a pair of ints (time, frequency), got {value!r}."
-        )
-    return value[0], value[1]
-
-
 def checked_weights(
     x: Array, kernel: ArrayLike, bias: ArrayLike | None, groups: int, where: str, axes: str
 ) -> tuple[Array, Array | None]:
@@ -394,18 +386,23 @@ def _continued(
 
 
 def _convolve(x: Array, axes: tuple[Window, ...], kernel: Array, groups: int) -> Array:
-    sizes = x.shape[1:-1]
-    shape = (x.shape[0], *map(Window.steps_out, axes, sizes), kernel.shape[-1])
-    dtype = common_dtype(x.dtype, kernel.dtype)
-    if 0 in shape or 0 in x.shape:  # not every backend convolves nothing
-        return jnp.zeros(shape, dtype)
-    spatial = "DHW"[-len(sizes) :]
-    return convolve(
-        x.astype(dtype),
-        kernel.astype(dtype),
+    return convolved(
+        *(x, kernel, axes, groups),
         window_strides=tuple(axis.stride for axis in axes),
         padding=tuple(axis.pads for axis in axes),
         rhs_dilation=tuple(axis.dilation for axis in axes),
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups,
     )
+
+
+def convolved(x: Array, kernel: Array, axes: tuple[Any, ...], groups: int, **how: Any) -> Array:
+    """A convolution over the axes between batch and features, which windows `axes` move along."""
+    sizes = x.shape[1:-1]
+    steps = (axis.steps_out(size) for axis, size in zip(axes, sizes, strict=True))
+    shape = (x.shape[0], *steps, kernel.shape[-1])
+    dtype = common_dtype(x.dtype, kernel.dtype)
+    if 0 in (*shape, *x.shape, *kernel.shape):  # not every backend convolves nothing
+        return jnp.zeros(shape, dtype)
+    spatial = "DHW"[-len(sizes) :]
+    names = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    how |= {"dimension_numbers": names, "feature_group_count": groups}
+    return convolve(x.astype(dtype), kernel.astype(dtype), **how)

@@ -15,7 +15,6 @@ from jaxmask._steps import filled
 from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
 from jaxmask._windows import Padding, Window, slide
-from jaxmask.conv._convolve import both_axes
 
 Axes = tuple[Window, ...]
 
@@ -280,9 +279,11 @@ def _pool2d(
     x, mask = _check.pair(x, mask, where, over_time=True)
     if x.ndim < 3:
         raise ValueError(f"{where}: `x` must be [batch, time, frequency, ...], got {x.shape}.")
-    sizes = both_axes(sizes, where, "window")
-    strides = both_axes(sizes if strides is None else strides, where, "strides")
-    dilation = both_axes(dilation, where, "dilation")
+    sizes = _check.two_counts(sizes, where, "window", "time, frequency")
+    strides = _check.two_counts(
+        sizes if strides is None else strides, where, "strides", "time, frequency"
+    )
+    dilation = _check.two_counts(dilation, where, "dilation", "time, frequency")
     rules = (padding, mask_rule), (frequency_padding, None)
     axes = tuple(
         windows.window(size, stride, *rule, where, dilation=gap, ceil=ceil_mode)

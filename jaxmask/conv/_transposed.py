@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 
 from jaxmask import _check
-from jaxmask._loops import convolve
 from jaxmask._steps import filled, gather
-from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask._windows import (
     Compute,
     Spreading,
@@ -17,7 +16,12 @@ from jaxmask._windows import (
     spread,
     spreading,
 )
-from jaxmask.conv._convolve import OVER_TIME, OVER_TIME_AND_FREQUENCY, both_axes, checked_weights
+from jaxmask.conv._convolve import (
+    OVER_TIME,
+    OVER_TIME_AND_FREQUENCY,
+    checked_weights,
+    convolved,
+)
 
 
 def conv1d_transpose(
@@ -49,18 +53,15 @@ def conv1d_transpose(
     that an earlier step reaches where padding is "valid" or a number.
 
     Args:
-      x: `[batch, time, feature]`, floating or complex.
       mask: `[batch, time]`, boolean, or `Segments` (where the number of steps changes other than by
         `strides`, sequences close up to the left), or None.
       kernel: `[window, feature // groups, features_out]`, floating. Keras has the last two axes
         swapped, PyTorch has `[feature, features_out // groups, window]`.
-      bias: `[features_out]`, or None.
       strides: static, at least 1: outputs per step.
       padding: see above. A number is PyTorch's, which cuts off outputs at both ends.
       output_padding: static, below `strides` or `dilation`: further outputs at the end; only with a
         number.
-      dilation: static, at least 1.
-      groups: static; divides `feature` and `features_out`.
+      x, bias, dilation, groups: as in `conv1d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, features_out]` in the dtype of `x`.
@@ -100,15 +101,10 @@ def conv2d_transpose(
     Over time, padding, masks and mask class are those of `conv1d_transpose`.
 
     Args:
-      x: `[batch, time, frequency, channel]`, floating or complex.
-      kernel: `[window, bins, channel // groups, channels_out]`, floating.
-      bias: `[channels_out]`, or None.
-      strides: static, over time and over frequency.
       frequency_padding: over frequency, with the same options as `padding`.
       output_padding: static, over time and over frequency.
-      dilation: static, over time and over frequency.
-      groups: static; divides `channel` and `channels_out`.
       mask, padding: as in `conv1d_transpose`.
+      x, kernel, bias, strides, dilation, groups: as in `conv2d`.
 
     Returns:
       The pair `(y, mask)`, `y [batch, time_out, frequency_out, channels_out]` in the dtype of `x`.
@@ -128,10 +124,10 @@ def conv2d_transpose(
     kernel, bias = checked_weights(x, kernel, bias, groups, where, OVER_TIME_AND_FREQUENCY)
     options = zip(
         kernel.shape[:2],
-        both_axes(strides, where, "strides"),
+        _check.two_counts(strides, where, "strides", "time, frequency"),
         (padding, frequency_padding),
-        both_axes(output_padding, where, "output_padding"),
-        both_axes(dilation, where, "dilation"),
+        _check.two_counts(output_padding, where, "output_padding", "time, frequency"),
+        _check.two_counts(dilation, where, "dilation", "time, frequency"),
         strict=True,
     )
     axes = tuple(spreading(*each, where) for each in options)
@@ -187,19 +183,10 @@ def _apart(compute: Compute, x: Array, segments: Segments, axis: Spreading) -> P
 
 
 def _transpose(x: Array, kernel: Array, axes: tuple[Spreading, ...], groups: int) -> Array:
-    sizes = x.shape[1:-1]
-    shape = (x.shape[0], *map(Spreading.steps_out, axes, sizes), kernel.shape[-1])
-    dtype = common_dtype(x.dtype, kernel.dtype)
-    if 0 in shape or 0 in kernel.shape:
-        return jnp.zeros(shape, dtype)
-    spatial = "HW"[-len(sizes) :]
-    return convolve(
-        x.astype(dtype),
-        jnp.flip(kernel, axis=tuple(range(len(sizes)))).astype(dtype),
-        window_strides=(1,) * len(sizes),
-        padding=tuple(map(Spreading.pads, axes, sizes)),
+    return convolved(
+        *(x, jnp.flip(kernel, axis=tuple(range(len(axes)))), axes, groups),
+        window_strides=(1,) * len(axes),
+        padding=tuple(map(Spreading.pads, axes, x.shape[1:-1])),
         lhs_dilation=tuple(axis.stride for axis in axes),
         rhs_dilation=tuple(axis.dilation for axis in axes),
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups,
     )

@@ -29,13 +29,9 @@ def pad(
     Args:
       maxlen: the steps of every batch, which no sequence may exceed. None takes those of the
         longest sequence of each batch, so each new longest length is a new shape to compile.
-      key: of the sequence in a record; a list of them takes these fields of the records; None takes
-        the whole record, which is a sequence or a dict of fields.
       keep: keys of other entries to keep, stacked.
-      value: of the padding.
-      dtype: as in `jm.pad_sequences`, like the next two.
-      padding: the side of the padding.
-      lengths: fields that do not share the length of the others.
+      key: as in `Bucket`.
+      value, dtype, padding, lengths: as in `jm.pad_sequences`.
 
     Returns:
       A function for `dataset.batch(batch_size, batch_fn=...)`. Batches are pairs `(x, mask)`, of

@@ -51,15 +51,8 @@ class Bucket(_Batches):
 
     Args:
       parent: a dataset of Grain.
-      batch_size: as in `jm.bucket_stream`, like all that follow but the last two.
-      tokens: instead of `batch_size`, the most steps of a batch.
-      boundaries: the time sizes of the buckets.
-      buffer: how many records to hold.
-      shuffle_seed: an int shuffles within each buffer.
-      value: of the padding.
-      dtype: of all sequences.
-      padding: the side of the padding.
-      lengths: fields that do not share the length of the others.
+      batch_size, tokens, boundaries, buffer, shuffle_seed, value, dtype, padding, lengths: as in
+        `jm.bucket_stream`.
       key: of the sequence in a record; a list of them takes these fields of the records; None takes
         the whole record, which is a sequence or a dict of fields.
       keep: keys of other entries to keep, stacked; 0 in filler rows.
@@ -125,20 +118,10 @@ class Pack(_Batches):
     have more of them than others.
 
     Args:
-      parent: a dataset of Grain.
-      row_length: as in `jm.pack_stream`, like all that follow but the last two.
-      batch_size: the rows of a batch.
-      buffer: how many rows' worth of records to hold.
-      overflow: what to do with a sequence longer than a row: "error", "split", "truncate", "drop".
-        Unlike those of `jm.pack_stream`, elements do not hold what was left out.
-      max_segments: the most sequences of a row.
-      shuffle_seed: an int shuffles the rows of each buffer.
-      value: of the padding.
-      dtype: of all sequences.
-      lengths: fields that do not share the length of the others.
-      key: of the sequence in a record; a list of them takes these fields of the records; None takes
-        the whole record, which is a sequence or a dict of fields.
+      row_length, batch_size, buffer, overflow, max_segments, shuffle_seed, value, dtype, lengths:
+        as in `jm.pack_stream`; elements do not hold what `overflow` left out.
       keep: keys of other entries to keep, one value for each record; needs `max_segments`.
+      parent, key: as in `Bucket`.
 
     Elements are dicts with the key (or `"x"`), `"mask"`, `"segments"` and `"positions"`, each of
     them a dict where there are several fields. With `max_segments` they also hold `"indices"`

@@ -288,7 +288,7 @@ def cosine_distance(
     arrays = {"predictions": predictions, "targets": targets}
     options = {"epsilon": epsilon}
     return _per_step.over_features(
-        "cosine_distance", lambda *given: 1 - _cosine(*given), mask, arrays, options
+        "cosine_distance", lambda x, y, epsilon: 1 - _cosine(x, y, epsilon), mask, arrays, options
     )
 
 

@@ -196,12 +196,9 @@ class CrossAttention(Projections):
     mask of `x`.
 
     Args:
-      num_heads: heads of the queries.
-      in_features: size of the last axis of `x`.
       memory_features: size of the last axis of `memory`; `in_features` where None.
-      qkv_features: of all query heads together; `in_features` where None.
-      out_features: size of the last axis of `y`; `in_features` where None.
       max_length: slots of the cache of `run`.
+      num_heads, in_features, qkv_features, out_features: as in `MultiHeadAttention`.
       **options: `num_kv_heads`, `value_head_features`, `normalize_qk`, `bias`, `scale`, `softcap`,
         `dropout_rate`, `method`, `use_bias`, `kernel_init`, `bias_init`, `dtype`, `param_dtype` and
         `rngs`, as in `MultiHeadAttention`.
@@ -332,11 +329,11 @@ class AdditiveAttention(MaskedModule):
     the mask of `x`.
 
     Args:
-      in_features: size of the last axis of `x`.
       memory_features: size of the last axis of `memory`; `in_features` where None.
       hidden_features: of the network; `in_features` where None.
       kernel_init: of its two projections.
       scale_init: of the vector that maps the hidden features to a score.
+      in_features: size of the last axis of `x`.
       param_dtype: dtype in which parameters are stored.
       rngs: source of the `params` random stream.
 

@@ -88,16 +88,13 @@ class Conv3D(_SpaceConv):
     `y [batch, time_out, height_out, width_out, out_features]` and mask `[batch, time_out]`.
 
     Args:
-      in_features: channels, the last axis of `x`.
-      out_features: channels, the last axis of `y`.
       kernel_size: steps, height and width of a window.
-      padding: over time; a word or numbers, as in `Conv1D`.
       space_padding: over height and over width, likewise.
       padding_mode: as in `Conv1D`, on all axes.
       strides: over time, height and width.
       dilation: over time, height and width.
-      groups: divides `in_features` and `out_features`.
       mask_rule: see `jaxmask.conv.conv1d`.
+      in_features, out_features, padding, groups: as in `Conv2D`.
       **options: as in `Conv1D`; the kernel is
         `[*kernel_size, in_features // groups, out_features]`.
 

@@ -55,15 +55,11 @@ class ConvTranspose2D(GroupedConv):
     `y [batch, time_out, frequency_out, out_features]` and mask `[batch, time_out]`.
 
     Args:
-      in_features: channels, the last axis of `x`.
-      out_features: channels, the last axis of `y`.
       kernel_size: steps and frequency bins to which a step contributes.
-      strides: over time and over frequency.
       padding: over time; `"same"`, `"valid"`, `"causal"` or a number.
       frequency_padding: over frequency, by the same words.
       output_padding: over time and over frequency, only with numbers.
-      dilation: over time and over frequency.
-      groups: divides `in_features` and `out_features`.
+      in_features, out_features, strides, dilation, groups: as in `Conv2D`.
       **options: as in `Conv1D`; the kernel is
         `[*kernel_size, in_features // groups, out_features]`.
 

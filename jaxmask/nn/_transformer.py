@@ -125,19 +125,15 @@ class TransformerEncoderBlock(_Block):
     the same mask.
 
     Args:
-      num_heads: heads of the queries.
       in_features: size of the last axis of `x` and `y`.
       mlp_features: hidden features of the network; `4 * in_features` where None.
-      causal: a step attends only to itself and earlier steps.
       norm_first: pre-norm, or else post-norm.
       activation: of the network.
       dropout_rate: of attention weights and of both branches, in training mode.
       num_kv_heads, value_head_features, window, rotary, rotary_base, rotary_features, normalize_qk,
-        bias, scale, softcap, max_length, method: as in `MultiHeadAttention`.
+        bias, scale, softcap, max_length, method, num_heads, causal, dtype, param_dtype, rngs: as in
+        `MultiHeadAttention`.
       epsilon: of the norms.
-      dtype: of the computation; that of `x` and the parameters where None.
-      param_dtype: dtype in which parameters are stored.
-      rngs: source of the `params` and, with dropout, `dropout` random streams.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx

@@ -29,9 +29,7 @@ def group(
       x: `[batch, time, ..., feature]`, floating.
       mask: `[batch, time]`, boolean, or `Segments` (each has its own statistics), or None.
       num_groups: static; it divides `feature`. Neighbouring features form a group.
-      scale: `[feature]`, or None.
-      bias: `[feature]`, or None.
-      epsilon: added to the variance.
+      scale, bias, epsilon: as in `layer`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.

@@ -18,11 +18,9 @@ def gaussian_noise(
     Mask class: any. Extra padding changes no noise at a real step.
 
     Args:
-      x: `[batch, time, feature...]`, or `[batch, feature...]` with a row mask; floating.
-      mask: boolean, or `Segments`, or None.
-      key: a JAX random key.
       stddev: static; standard deviation of the noise, at least 0.
       row_ids: as in `step_keys`.
+      x, mask, key: as in `dropout`.
 
     Returns:
       The pair `(y, mask)`, `y` like `x`.

@@ -9,7 +9,6 @@ from jaxtyping import Int
 from jaxmask import _check, masks, ops
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair
-from jaxmask.shape._width import width_of
 
 
 def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
@@ -34,7 +33,7 @@ def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
       >>> y.tolist(), mask.tolist()
       ([[2, 0]], [[True, False]])
     """
-    left, right = width_of(width, "crop")
+    left, right = _check.two_counts(width, "crop", "width", "left, right")
     x, mask = _check.pair(x, mask, "crop", over_time=True, segments=False)
     kept = slice(left, max(left, x.shape[1] - right))
     if mask is None:

@@ -10,7 +10,6 @@ from jaxmask import _check, _mask_ops, masks
 from jaxmask._steps import filled, to_left
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.shape._sampling import repeat_steps
-from jaxmask.shape._width import width_of
 
 
 def flatten(x: ArrayLike, mask: Mask) -> Pair:
@@ -201,7 +200,7 @@ def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
       >>> y.tolist(), mask.tolist()
       ([[0, 7, 0]], [[False, True, False]])
     """
-    left, right = width_of(width, "pad")
+    left, right = _check.two_counts(width, "pad", "width", "left, right")
     x, mask = _check.pair(x, mask, "pad", over_time=True)
     ends = ((0, 0), (left, right))
     y = jnp.pad(filled(x, mask), (*ends, *((0, 0),) * (x.ndim - 2)))

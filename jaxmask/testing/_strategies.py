@@ -70,15 +70,13 @@ def ragged_batches(
     """Ragged batches `(x, mask)`, with nan, infinities or huge values in the padding.
 
     Args:
-      draw: passed by Hypothesis; leave it out.
       features: the shape of a step.
       dtype: floating (normal values), or integer (ids from 0 to `high - 1`, with 0 or a limit of
         the dtype in the padding).
       high: the number of ids.
-      batch: the least and the greatest number of rows.
-      time: the least and the greatest number of steps, padding included.
       layouts: where padding may be, as in `masks`.
       poisons: what the padding of floating values may hold.
+      draw, batch, time: as in `masks`.
 
     Returns:
       A strategy of pairs of NumPy arrays, `x [batch, time, *features]` and `mask [batch, time]`.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from jaxmask._derivatives import floats
 from jaxmask._sums import accumulator
 from jaxmask._types import Array
 from jaxmask.attention._blocks.forward import (
@@ -38,7 +39,7 @@ from jaxmask.attention._blocks.pairs import (
     own_arrays,
     seen_and_bias,
 )
-from jaxmask.attention._pairwise import cotangents, floats
+from jaxmask.attention._pairwise import cotangents
 from jaxmask.attention._reference import Given, Setting, capped
 
 

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from jaxmask._derivatives import no_tangent, of_floats
+from jaxmask._derivatives import floats, mapped_again, no_tangent, of_floats, one_batch
 from jaxmask._types import Array, PyTree
 from jaxmask.attention._blocks import backward as backward_blocks
 from jaxmask.attention._blocks import forward as forward_blocks
 from jaxmask.attention._blocks.forward import Saved
-from jaxmask.attention._pairwise import cotangents, floats
+from jaxmask.attention._pairwise import cotangents
 from jaxmask.attention._reference import Given, Setting, reference
 
 
@@ -99,12 +98,6 @@ def over_rows(f: Callable) -> Callable:
 
     @rows.def_vmap
     def rule(size: int, mapped: Any, *arrays: PyTree) -> Any:
-        def fold(a: Array, is_mapped: bool) -> Array:
-            a = a if is_mapped else jnp.broadcast_to(a, (size, *a.shape))
-            return a.reshape(-1, *a.shape[2:])
-
-        out = rows(*jax.tree.map(fold, arrays, tuple(mapped)))
-        out = jax.tree.map(lambda a: a.reshape(size, a.shape[0] // size, *a.shape[1:]), out)
-        return out, jax.tree.map(lambda _: True, out)
+        return mapped_again(size, rows(*one_batch(size, tuple(mapped), arrays)))
 
     return rows

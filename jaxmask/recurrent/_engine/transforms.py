@@ -14,11 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from jaxmask import _mask_ops, ops
-from jaxmask._derivatives import no_tangent, of_floats
+from jaxmask._derivatives import mapped_again, no_tangent, of_floats, one_batch
 from jaxmask._types import Array, Mask, PyTree, StepMask, Steps, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
 from jaxmask.recurrent._choice import Choice
@@ -174,16 +173,9 @@ def over_members(f: Callable) -> Callable:
 
     @members.def_vmap
     def rule(size: int, mapped: Any, weights: Weights, *rest: PyTree) -> Any:
-        def fold(a: Array, is_mapped: bool) -> Array:
-            a = a if is_mapped else jnp.broadcast_to(a, (size, *a.shape))
-            return a.reshape(-1, *a.shape[2:])
-
         if any(jax.tree.leaves(mapped[0])) or jax.tree.leaves(weights)[0].shape[0] > 1:
-            weights = jax.tree.map(fold, weights, mapped[0])
-        rest = jax.tree.map(fold, rest, tuple(mapped[1:]))
-        out = members(weights, *rest)
-        out = jax.tree.map(lambda a: a.reshape(size, a.shape[0] // size, *a.shape[1:]), out)
-        return out, jax.tree.map(lambda _: True, out)
+            weights = one_batch(size, mapped[0], weights)
+        return mapped_again(size, members(weights, *one_batch(size, tuple(mapped[1:]), rest)))
 
     def single(weights: Weights, *rest: PyTree) -> PyTree:
         out = members(weights, *jax.tree.map(lambda a: a[None], rest))
