@@ -208,7 +208,6 @@ def _check_numbering(ids: np.ndarray, most: int, where: str) -> None:
 
 
 def function(f: Any, where: str, name: str) -> None:
-    """A callable."""
     if not callable(f):
         raise TypeError(f"{where}: `{name}` must be callable, got {kind_of(f)}.")
 
@@ -286,7 +285,6 @@ def shape(x: Array, expected: tuple[int, ...], axes: str, where: str, name: str)
 
 
 def choice(value: Any, options: Collection[Any], where: str, name: str) -> None:
-    """One of a few options."""
     if value not in options:
         allowed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{where}: `{name}` must be one of {allowed}, got {value!r}.")
@@ -312,7 +310,6 @@ def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
 
 
 def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
-    """A static integer."""
     try:
         number = operator.index(value)
     except TypeError:

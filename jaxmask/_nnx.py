@@ -16,7 +16,6 @@ Call: TypeAlias = Callable[..., tuple[Any, PyTree]]
 
 
 def is_module(fn: Any) -> bool:
-    """Whether `fn` is an `nnx.Module`."""
     return isinstance(fn, nnx.Module)
 
 

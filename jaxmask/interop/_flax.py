@@ -89,7 +89,6 @@ def plan(
 
 
 def is_linen(module: Any) -> bool:
-    """Whether it is a Linen module."""
     return any(
         kind.__module__ == "flax.linen.module" and kind.__name__ == "Module"
         for kind in type(module).__mro__

@@ -31,7 +31,6 @@ class _Cell(nnx.Module):
         return jnp.zeros((*input_shape[:-1], self.hidden_features))
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None) -> Any:
-        """Zeros, float32."""
         return self._zeros(input_shape)
 
 
@@ -41,7 +40,6 @@ class SimpleCell(_Cell):
     gates = 1
 
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array]:
-        """One step."""
         h = self.activation(x @ self.w_x[...] + carry @ self.w_h[...] + self.b[...])
         h = h.astype(carry.dtype)
         return h, h.astype(x.dtype)
@@ -53,7 +51,6 @@ class LSTMCell(_Cell):
     gates = 4
 
     def __call__(self, carry: tuple[Array, Array], x: Array) -> Any:
-        """One step."""
         h, c = carry
         gates = x @ self.w_x[...] + h @ self.w_h[...] + self.b[...]
         i, f, g, o = jnp.split(gates, 4, axis=-1)
@@ -62,7 +59,6 @@ class LSTMCell(_Cell):
         return (new_h.astype(h.dtype), new_c.astype(c.dtype)), new_h.astype(x.dtype)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None) -> Any:
-        """Zeros, float32."""
         return self._zeros(input_shape), self._zeros(input_shape)
 
 
@@ -72,7 +68,6 @@ class GRUCell(_Cell):
     gates = 3
 
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array]:
-        """One step."""
         size, after = self.hidden_features, self.reset_after
         bias, bias_h = self.b[...] if after else (self.b[...], jnp.zeros_like(self.b[...]))
         by_x, w_h = x @ self.w_x[...] + bias, self.w_h[...]

@@ -22,7 +22,6 @@ class Cast(nnx.Module):
         self.dtype = jnp.dtype(dtype)
 
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Cast and return `(x, mask)`."""
         return cast(x, self.dtype), mask
 
 
@@ -40,7 +39,6 @@ class Softmax(nnx.Module):
         self.log = log
 
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Normalise and return `(y, mask)`."""
         x, mask = _check.pair(x, mask, "Softmax")
         axis = self.axis % x.ndim
         if mask is not None and axis == 1 and mask.ndim == 2:
@@ -61,7 +59,6 @@ class FlattenRows(nnx.Module):
     """
 
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Flatten and return `(y, row_mask)`."""
         x, mask = _check.pair(x, mask, "FlattenRows", segments=False)
         y = ops.fill(x, mask)[0].reshape(x.shape[0], math.prod(x.shape[1:]))
         return y, masks.rows(mask) if getattr(mask, "ndim", 1) == 2 else mask
@@ -74,7 +71,6 @@ class Reshape(nnx.Module):
         self.target = target
 
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Reshape and return `(y, mask)`."""
         x, mask = _check.pair(x, mask, "Reshape", segments=False)
         size = math.prod(x.shape[1:])
         known = math.prod(n for n in self.target if n != -1)
@@ -132,7 +128,6 @@ class FactorNoise(nnx.Module):
         rngs: Any = None,
         row_ids: Any = None,
     ) -> Pair:
-        """Multiply in training and return `(y, mask)`."""
         options = {"deterministic": deterministic, "rngs": rngs, "row_ids": row_ids}
         x, mask = ops.fill(x, mask)
         return x * self.noise(jnp.ones_like(x), mask, **options)[0], mask
@@ -153,7 +148,6 @@ class AlphaDropout(nnx.Module):
         rngs: Any = None,
         row_ids: Any = None,
     ) -> Pair:
-        """Drop in training and return `(y, mask)`."""
         x, mask = _check.pair(x, mask, "AlphaDropout")
         rate, lowest = self.dropout.dropout_rate, -1.6732632423543772 * 1.0507009873554805
         if self.dropout.deterministic if deterministic is None else deterministic:
@@ -174,7 +168,6 @@ class PReLU(nnx.Module):
         self.alpha = nnx.Param(alpha)
 
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Apply it and return `(y, mask)`."""
         x, mask = ops.fill(x, mask)
         return ops.fill(jnp.where(x < 0, self.alpha[...] * x, x), mask)
 
@@ -189,7 +182,6 @@ class Affine(nnx.Module):
         self.offset = nnx.Variable(jnp.asarray(offset))
 
     def __call__(self, x: Any, mask: Mask = None) -> Pair:
-        """Apply it and return `(y, mask)`."""
         x, mask = ops.fill(x, mask)
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else self.scale.dtype
         scale, offset = (v[...].astype(dtype) for v in (self.scale, self.offset))

@@ -48,7 +48,6 @@ DROPPED = "Keras silently drops the mask at bare operations; here it is kept"
 
 
 def is_symbolic(value: Any) -> bool:
-    """Whether a value is a tensor of a functional model."""
     return hasattr(value, "_keras_history")
 
 

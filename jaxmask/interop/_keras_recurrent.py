@@ -76,7 +76,6 @@ class _Cell:
         require(cell.dropout < 1, "its `dropout` is 1, which drops everything.")
 
     def words(self) -> str:
-        """What it becomes."""
         layer = f"jm.nn.{_LAYERS[self.kind].__name__}" if self.is_plain else "jm.nn.RNN"
         return f"jm.nn.SpatialDropout, {layer}" if self.cell.dropout else layer
 

@@ -81,7 +81,6 @@ class LayerNormLSTMCell(nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """1."""
         return 1
 
 
@@ -163,5 +162,4 @@ class ConvLSTMCell(nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """The spatial axes and the features."""
         return len(self.kernel_size) + 1

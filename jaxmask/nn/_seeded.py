@@ -35,12 +35,10 @@ class SeededCell(nnx.RNNCellBase):
 
     @property
     def in_features(self) -> int:
-        """Those of the cell."""
         return self.cell.in_features
 
     @property
     def num_feature_axes(self) -> int:
-        """Those of the cell."""
         return getattr(self.cell, "num_feature_axes", 1)
 
     def _is_quiet(self) -> bool:

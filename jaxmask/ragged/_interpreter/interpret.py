@@ -97,12 +97,10 @@ class Step:
 
     @property
     def primitive(self) -> Any:
-        """The primitive."""
         return self.equation.primitive
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters of the equation."""
         return self.equation.params
 
     @property

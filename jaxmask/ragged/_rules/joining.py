@@ -97,7 +97,6 @@ def _padded(
 
 @rule_for("split")
 def split(step: Step, value: Array) -> Any:
-    """Consecutive windows."""
     axis, start, pieces = step.params["axis"], 0, []
     step.unfilled_out = []
     for size in step.params["sizes"]:
@@ -111,19 +110,16 @@ def split(step: Step, value: Array) -> Any:
 
 @rule_for("stack")
 def stack(step: Step, *values: Array) -> Any:
-    """Stack arrays of the same shape."""
     return jnp.stack(values, step.params["axis"])
 
 
 @rule_for("unstack")
 def unstack(step: Step, value: Array) -> Any:
-    """Split an axis into its elements."""
     return step.bind(value)
 
 
 @rule_for("tile")
 def tile(step: Step, value: Array) -> Any:
-    """Repeat a whole axis."""
     reps = step.params["reps"]
     if len(reps) != value.ndim:
         raise step.refuse("It adds axes.")

@@ -25,7 +25,6 @@ def embedded(step: Step, operand: int, matrix: Array) -> Array:
 
 @rule_for("cholesky")
 def cholesky(step: Step, matrix: Array) -> Any:
-    """Factorise the embedded matrix."""
     return step.repeat_first(step.bind(embedded(step, 0, matrix)))
 
 

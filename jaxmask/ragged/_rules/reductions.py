@@ -19,7 +19,6 @@ IDENTITY: dict[str, Any] = {
 
 @rule_for(*(f"reduce_{name}" for name in IDENTITY))
 def reduce(step: Step, value: Array) -> Any:
-    """Fill the padding with the identity, and reduce."""
     identity = IDENTITY[step.primitive.name.removeprefix("reduce_")](value.dtype)
     if identity == -1 and jnp.issubdtype(value.dtype, jnp.unsignedinteger):
         identity = jnp.iinfo(value.dtype).max

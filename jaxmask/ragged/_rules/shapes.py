@@ -26,13 +26,11 @@ def broadcast_in_dim(step: Step, value: Array, *sizes: Array) -> Any:
 
 @rule_for("transpose")
 def transpose(step: Step, value: Array) -> Any:
-    """Permute axes."""
     return step.bind(value)
 
 
 @rule_for("squeeze")
 def squeeze(step: Step, value: Array) -> Any:
-    """Drop axes of size 1."""
     dropped = step.params["dimensions"]
     if step.known[0] is not None:
         kept = tuple(s for k, s in enumerate(step.known[0].strides) if k not in dropped)
@@ -42,7 +40,6 @@ def squeeze(step: Step, value: Array) -> Any:
 
 @rule_for("iota")
 def iota(step: Step, *sizes: Array) -> Any:
-    """Positions."""
     del sizes
     shape, axis = step.outputs[0], step.params["dimension"]
     dtype = step.params["dtype"]

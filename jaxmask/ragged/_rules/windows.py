@@ -78,7 +78,6 @@ IDENTITY: dict[str, Any] = {
 
 @rule_for(*IDENTITY)
 def reduce_window(step: Step, value: Array) -> Any:
-    """Sums and extremes over windows."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
     if any(dims.is_symbolic(size) for size in params["window_dimensions"]):
         raise step.refuse("The size of its window is a length.")
