@@ -9,10 +9,8 @@ missing one by one.
 """
 
 from jaxmask.metrics._accuracy import Accuracy, TopKAccuracy
-from jaxmask.metrics._confusion import ConfusionMatrix
-from jaxmask.metrics._curve import AUC
+from jaxmask.metrics._curve import AUC, ExactAUC
 from jaxmask.metrics._edit import TokenErrorRate, edit_distance
-from jaxmask.metrics._exact import ExactAUC
 from jaxmask.metrics._mean import BitsPerByte, Mean, Perplexity
 from jaxmask.metrics._regression import (
     MeanAbsoluteError,
@@ -21,7 +19,7 @@ from jaxmask.metrics._regression import (
     R2Score,
     RootMeanSquaredError,
 )
-from jaxmask.metrics._scores import F1, FBeta, IoU, Precision, Recall
+from jaxmask.metrics._scores import F1, ConfusionMatrix, FBeta, IoU, Precision, Recall
 from jaxmask.metrics._spans import SpanF1
 
 __all__ = [

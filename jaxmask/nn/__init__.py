@@ -11,7 +11,6 @@ from jaxmask.nn._crf import CRF
 from jaxmask.nn._embed import Embed, Masking
 from jaxmask.nn._join import Consume, DropMask, Passthrough, register
 from jaxmask.nn._linear_recurrence import RGLRU, MinGRU, MinLSTM
-from jaxmask.nn._memory import ProjectedMemory
 from jaxmask.nn._merge import (
     Add,
     Average,
@@ -36,7 +35,8 @@ from jaxmask.nn._pool import (
     LastStep,
     StatisticsPool,
 )
-from jaxmask.nn._position import LearnedPositions, SinusoidalPositions
+from jaxmask.nn._position import LearnedPositions, RelativeBias, SinusoidalPositions
+from jaxmask.nn._projections import ProjectedMemory
 from jaxmask.nn._ragged import RaggedVmap
 from jaxmask.nn._random import (
     Dropout,
@@ -47,7 +47,6 @@ from jaxmask.nn._random import (
     TimeWarp,
 )
 from jaxmask.nn._recurrent import GRU, LSTM, SimpleRNN, unit_forget_bias
-from jaxmask.nn._relative_bias import RelativeBias
 from jaxmask.nn._rnn import RNN
 from jaxmask.nn._seeded import SeededCarry
 from jaxmask.nn._sequential import Sequential, TimeDistributed

@@ -10,9 +10,14 @@ from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import AdditiveWeights, KVCache, PositionBias
 from jaxmask.nn._base import MaskedModule, check_sizes
-from jaxmask.nn._memory import Memory, ProjectedMemory, memory_pair
 from jaxmask.nn._options import NoiseCall, opened
-from jaxmask.nn._projections import AttentionOptions, Projections
+from jaxmask.nn._projections import (
+    AttentionOptions,
+    Memory,
+    ProjectedMemory,
+    Projections,
+    memory_pair,
+)
 
 
 class MultiHeadAttention(Projections):

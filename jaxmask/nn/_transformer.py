@@ -13,8 +13,8 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import Choice, KVCache, PositionBias
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
 from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
-from jaxmask.nn._memory import Memory, ProjectedMemory
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
+from jaxmask.nn._projections import Memory, ProjectedMemory
 
 
 class BlockOptions(ParamOptions, total=False):

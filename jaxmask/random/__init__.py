@@ -6,8 +6,7 @@ padding lies nor on how much of it there is.
 """
 
 from jaxmask._keys import step_keys
-from jaxmask.random._dropping import dropout, spatial_dropout
-from jaxmask.random._noise import gaussian_noise
+from jaxmask.random._dropping import dropout, gaussian_noise, spatial_dropout
 from jaxmask.random._spans import feature_masking, time_masking
 from jaxmask.random._warp import time_warp
 
