@@ -24,10 +24,7 @@ class Frames(Configured):
     `y [batch, frame, window, feature...]` and mask `[batch, frame]`.
 
     Args:
-      window: number of samples in a frame.
-      strides: number of samples from one frame to the next.
-      padding: see `jaxmask.audio.frames`.
-      mask_rule: see `jaxmask.conv.conv1d`.
+      window, strides, padding, mask_rule: as in `jaxmask.audio.frames`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -55,21 +52,11 @@ class LogMelSpectrogram(MaskedModule):
     `[batch, frame]`.
 
     Args:
-      mels: number of features.
-      rate: samples per second.
-      window: number of samples in a frame.
-      strides: number of samples from one frame to the next.
       fft_size: even, at least `window`; the next power of 2 where None.
-      low: hertz, where the first filter begins.
-      high: hertz, where the last one ends; `rate / 2` where None.
-      scale: `"htk"` or `"slaney"`, see `jaxmask.audio.mel_filterbank`.
-      norm: None or `"slaney"`.
-      taper: `"hann"`, `"hamming"` or `"rectangular"`.
-      power: 2 for energies, 1 for magnitudes.
-      floor: values below it are raised to it before the logarithm.
-      padding: see `jaxmask.audio.frames`.
-      mask_rule: see `jaxmask.conv.conv1d`.
       center: see `jaxmask.audio.stft`; librosa's features have "constant", torchaudio's "reflect".
+      mels, rate, low, high, scale, norm: as in `jaxmask.audio.mel_filterbank`.
+      window, strides, taper, padding, mask_rule: as in `jaxmask.audio.stft`.
+      power, floor: as in `jaxmask.audio.log_mel`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

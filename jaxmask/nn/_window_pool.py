@@ -48,12 +48,7 @@ class MaxPool1D(_WindowPool):
     feature...]` and mask `[batch, time_out]`.
 
     Args:
-      window: number of steps.
-      strides: steps from one window to the next; `window` where None.
-      padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"`, `"full"`, or numbers of steps.
-      dilation: steps from one that a window reads to the next.
-      ceil_mode: a last window may reach past the end of a row, see `jaxmask.conv.max_pool1d`.
-      mask_rule: see `jaxmask.conv.conv1d`.
+      window, strides, padding, dilation, ceil_mode, mask_rule: as in `jaxmask.conv.max_pool1d`.
       in_features: size of the last axis of `x`, for a carry that has its final shape from the start
         (as `lax.scan` over chunks needs it); where None, the first chunk determines it.
 
