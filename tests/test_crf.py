@@ -100,6 +100,9 @@ def test_the_n_best_paths_of_packed_sequences():
         expected = [score(steps, path, **weights) for path in paths]
         np.testing.assert_allclose(scores[2 * row + number - 1], expected, rtol=1e-5)
     np.testing.assert_array_equal(mask, np.repeat((ids > 0)[:, None], 4, axis=1))
+    (none, _), (no_score, _) = run(logits[:0], jm.Segments(ids[:0], 2))
+    assert none.shape == (0, 4, 4)
+    assert no_score.shape == (0, 4)
 
 
 @pytest.mark.parametrize("forbidden", [False, True])

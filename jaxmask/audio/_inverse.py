@@ -39,7 +39,8 @@ def istft(
 
     Args:
       y: `[batch, frame, fft_size // 2 + 1]`, complex.
-      mask: `[batch, frame]`, boolean, or None. `Segments` are refused.
+      mask: `[batch, frame]`, boolean, or None. `Segments` are refused: the samples of neighbouring
+        sequences would overlap, so unpack the rows first.
       window, strides, fft_size, taper, center: those of `stft`.
       sample_mask: `[batch, time]`, the mask of the samples that were transformed: the result has
         as many samples in each row, moved to the left; those after the last frame are 0. Where

@@ -128,7 +128,8 @@ def _largest(x: Array, count: int) -> tuple[Array, Array]:
     if count == 1:  # a maximum is quicker than a selection
         return jnp.max(x, axis=1), jnp.argmax(x, axis=1)
     values, index = jax.lax.top_k(x.swapaxes(1, 2), count)
-    return values.reshape(x.shape[0], -1), index.reshape(x.shape[0], -1)
+    shape = x.shape[0], x.shape[2] * count  # -1 is no size of an empty batch
+    return values.reshape(shape), index.reshape(shape)
 
 
 def crf_marginals(
