@@ -45,7 +45,15 @@ class Attender(nnx.Module):
 class Masked(Attender):
     def __call__(self, ids, mask):
         x = self.embed(ids)
-        return self.out(self.attention(x, mask=mask[:, None, None, :]))
+        return self.out(self.attention(x, mask=self.of_keys(mask)))
+
+    def of_keys(self, mask):
+        return mask[:, None, None, :]
+
+
+class MaskedByFloats(Masked):
+    def of_keys(self, mask):
+        return nnx.make_attention_mask(mask, mask)
 
 
 def words(flow):
@@ -130,8 +138,9 @@ def test_plain_flax_layers_that_mix_steps(plain):
     }  # fmt: skip
 
 
-def test_a_mask_of_attention_is_used():
-    found = jm.report.mask_flow(Masked(nnx.Rngs(0)), IDS, MASK)
+@pytest.mark.parametrize("model", [Masked, MaskedByFloats])
+def test_a_mask_of_attention_is_used(model):
+    found = jm.report.mask_flow(model(nnx.Rngs(0)), IDS, MASK)
     attention = next(layer for layer in found.layers if layer.path == "attention")
     assert attention.words == ("used",)
     assert attention.verdict == "proved if finite"

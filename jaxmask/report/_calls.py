@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -94,6 +95,7 @@ class _Recorder:
         self._open: list[Call] = []
         self._refs: dict[int, Ref] = {}
         self._inside: list[Any] = []
+        self._masks: set[int] = set()  # floating ones of attention, known by value
         self._outside = core.get_opaque_trace_state(convention="nnx")
 
     def around(self, layer: Any, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -118,6 +120,7 @@ class _Recorder:
     def _entry(self, layer: Any, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         parent = self._open[-1] if self._open else None
         structure, arrays = _nnx.detached(layer)
+        self._masks |= {id(v) for n, v in _by_name(call, args, kwargs).items() if names_mask(n)}
         noted, noted_kwargs = self._noted(args), self._noted(kwargs)
         entry = Call(
             *(len(self.calls), parent, layer, self._path(layer, parent), structure, arrays),
@@ -144,7 +147,7 @@ class _Recorder:
     def _note(self, value: Any) -> Any:
         if not isinstance(value, jax.Array | np.ndarray):
             return value
-        if np.issubdtype(value.dtype, np.inexact) or value.dtype.name == "bfloat16":
+        if jnp.issubdtype(value.dtype, jnp.inexact) and id(value) not in self._masks:
             return jax.ShapeDtypeStruct(value.shape, value.dtype)
         if not isinstance(value, jax.core.Tracer):
             return value
@@ -177,6 +180,11 @@ def _by_name(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[s
         return dict(inspect.signature(call).bind(*args, **kwargs).arguments)
     except (TypeError, ValueError):  # the call itself will say so
         return kwargs
+
+
+def names_mask(name: Any) -> bool:
+    """Whether an argument is a mask by its name."""
+    return isinstance(name, str) and (name == "mask" or name.endswith("_mask"))
 
 
 def described(value: Any) -> str:

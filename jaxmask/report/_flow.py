@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmask._report import once_fixed
 from jaxmask._types import Segments
-from jaxmask.report._calls import Call, Ref, Trace, described, trace
+from jaxmask.report._calls import Call, Ref, Trace, described, names_mask, trace
 from jaxmask.report._collapse import lines
 from jaxmask.report._inputs import ids_of, is_mask, split_inputs
 from jaxmask.report._layer import HEADER, Layer, row
@@ -322,14 +322,10 @@ def _depth(call: Call) -> int:
 
 def _given(call: Call) -> tuple[Any, bool, bool]:
     """The first mask that a layer gets, whether it gets others, and whether it takes any."""
-    named = [
-        value
-        for name, value in call.names.items()
-        if isinstance(name, str) and (name == "mask" or name.endswith("_mask"))
-    ]
-    parameters = inspect.signature(type(call.layer).__call__).parameters
-    takes = any(name == "mask" or name.endswith("_mask") for name in parameters)
+    named = [value for name, value in call.names.items() if names_mask(name)]
+    takes = any(map(names_mask, inspect.signature(type(call.layer).__call__).parameters))
     masks = [value for value in (*named, *call.args) if is_mask(value)]
+    masks += [value for value in _arrays(named) if _is_float(value) and value.ndim > 2]
     return (masks[0] if masks else None), len({id(ids_of(mask)) for mask in masks}) > 1, takes
 
 
