@@ -98,7 +98,9 @@ def written(path):
     name = path.relative_to(EXAMPLES)
     if name.name == "__init__.py":
         yield python(f"%mkdir -p {name.parent}")
-    yield python(f"%%writefile {name}\n{path.read_text()}".strip(), "hide-input")
+    cell = python(f"%%writefile {name}\n{path.read_text()}".strip(), "hide-input")
+    cell["metadata"]["mystnb"] = {"code_prompt_show": f"{name}", "code_prompt_hide": f"{name}"}
+    yield cell
 
 
 def cells_of(source, argv):

@@ -8,7 +8,7 @@ Words have 1 to 28 letters, so every batch is ragged. `jm.bucket_batches` pads t
 masks, the layers of `jm.nn` pass each mask on, and `jm.losses.ctc_loss` and
 `jm.metrics.edit_distance` consume it: nothing in this example multiplies by a mask or drops one.
 
-Training writes metrics.json, picture.png and a checkpoint into the folder --out. If it is killed
+Training writes metrics.json, picture.png and a checkpoint into the folder `--out`. If it is killed
 and restarted with the same options, it resumes from its last checkpoint and ends with the same
 result. It uses all of `jax.devices()`: one CPU, one GPU, or several devices, which shard each batch
 and, with `--spread`, the parameters.
