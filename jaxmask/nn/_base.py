@@ -47,7 +47,11 @@ def checked(check: Callable[..., Any], *args: Any, **options: Any) -> Any:
 @dataclass_transform(eq_default=False, field_specifiers=(checked, dataclasses.field))
 def configured(cls: type[M]) -> type[M]:
     """Make `__init__` of the fields of a module, as `dataclasses.dataclass` does."""
-    return dataclasses.dataclass(eq=False, repr=False)(cls)
+    made = dataclasses.dataclass(eq=False, repr=False)(cls)
+    for name, field in made.__dataclass_fields__.items():  # type: ignore[attr-defined]
+        if isinstance(field.type, dataclasses.InitVar) and name in vars(made):
+            delattr(made, name)  # it would be read as an attribute, whatever a module was given
+    return made
 
 
 @configured

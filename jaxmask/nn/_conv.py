@@ -188,6 +188,7 @@ class Conv1D(_WindowedConv, GroupedConv):
     """
 
     _function = staticmethod(conv.conv1d)
+    kernel_size: int
 
 
 class _EachFeature(_WindowedConv):
