@@ -13,7 +13,7 @@ from jaxmask._types import Segments
 WHERE = "skip_padding"
 LENGTHS, LEAST_LENGTH = 3, 16  # every length is one more program to compile
 GROUPS, LEAST_ROWS = 8, 4  # a product of fewer rows leaves a CPU idle
-GROUPS_ACCELERATOR = 4  # a branch waits for the host there
+GROUPS_ACCELERATOR = 4  # a branch, or a turn of a loop, waits for the host there
 SEQUENCES = 8  # in a packed row; pools and convolutions have a place for each
 STEPS = 512  # of packed rows that run at once: more of them round up further
 
@@ -74,14 +74,20 @@ def make(mask: Any, lengths: Any, groups: int | None, pack: bool | int = False) 
     if pack:
         return _packed(batch, time, pack)
     if groups is None:
-        most = GROUPS if jax.default_backend() == "cpu" else GROUPS_ACCELERATOR
-        groups = min(most, -(-batch // LEAST_ROWS))
+        groups = min(_most_groups(), -(-batch // LEAST_ROWS))
     rows = -(-batch // min(groups, batch))
     return Plan(sizes, -(-batch // rows), rows, "groups run at the shortest length that holds them")
 
 
+def _most_groups() -> int:
+    return GROUPS if jax.default_backend() == "cpu" else GROUPS_ACCELERATOR
+
+
 def _packed(batch: int, time: int, pack: bool | int) -> Plan:
-    rows = min(-(-STEPS // time) if pack is True else pack, batch)
+    enough = -(-STEPS // time)
+    if jax.default_backend() != "cpu":
+        enough = max(enough, -(-batch // _most_groups()))
+    rows = min(enough if pack is True else pack, batch)
     reason = "rows are packed into fewer, and these run as long as there are some"
     return Plan((time,), -(-batch // rows), rows, reason, min(SEQUENCES, batch))
 
