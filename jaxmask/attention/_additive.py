@@ -68,6 +68,10 @@ def additive(
     Returns:
       The pair `(y, q_mask)`: `y [batch, query, value_features]` in the dtype of `v`.
 
+    Raises:
+      TypeError: if an array is not floating, or a mask not boolean.
+      ValueError, MaskError: if shapes do not fit, or a mask does not belong to its array.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> weights = jm.attention.AdditiveWeights(jnp.eye(1), jnp.eye(1), jnp.zeros(1))

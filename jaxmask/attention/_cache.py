@@ -77,6 +77,9 @@ def empty_cache(
     Returns:
       A `KVCache` of zeros.
 
+    Raises:
+      TypeError, ValueError: if `slots` is not an int, or below 1.
+
     Example:
       >>> import jaxmask as jm
       >>> jm.attention.empty_cache(2, 4, kv_heads=1, head_features=3).v.shape
@@ -103,6 +106,9 @@ def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCa
 
     Returns:
       The `KVCache`, whose `mask` says which slots hold a step.
+
+    Raises:
+      TypeError, ValueError, MaskError: if `cache`, `k` and `v` do not fit, or for `Segments`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -33,6 +33,9 @@ class Choice:
       keys: the keys of a block.
       reason: why this method was chosen.
 
+    Raises:
+      TypeError, ValueError: if `method` is unknown, or a size is not a non-negative integer.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.ones((1, 5, 1, 2)), jnp.array([[True, True, True, False, False]])
@@ -148,6 +151,9 @@ def explain(
 
     Returns:
       A `Choice`, which may be passed as `method` in turn. Only blocks have sizes.
+
+    Raises:
+      ValueError: if a shape does not have four axes, `method` is unknown, or it cannot run.
 
     Example:
       >>> import jaxmask as jm

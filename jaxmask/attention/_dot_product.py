@@ -100,6 +100,12 @@ def attend(
       turns the queries that see it into nan and touches no other sequence, in values and gradients;
       in exchange, `jax.jvp` does not support packed rows.
 
+    Raises:
+      TypeError: if `q`, `k`, `v` are not floating of one dtype, or a mask is not boolean.
+      ValueError, MaskError: if shapes do not fit, a mask does not belong to its array, only one
+        mask is `Segments`, `window` is below 1, `dropout_rate` has no `key`, or `method` is unknown
+        or cannot run.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([2.0, 4.0, jnp.nan]).reshape(1, 3, 1, 1)

@@ -51,6 +51,11 @@ def rotary(
     Returns:
       The pair `(y, mask)`, `y` like `x`.
 
+    Raises:
+      TypeError: if `x` is not floating, or `mask` not boolean.
+      ValueError, MaskError: if the features that rotate are odd or too many, or `mask` does
+        not belong to `x`.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x = jnp.array([[[7.0, 7.0], [1.0, 0.0], [1.0, 0.0]]])
@@ -120,6 +125,9 @@ def sinusoids(
 
     Returns:
       `[..., features]` in that dtype.
+
+    Raises:
+      ValueError: if `features` is odd or below 2.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -204,6 +212,10 @@ def relative_buckets(
 
     Returns:
       Of the shape of `distance`, int32, from 0 to `num_buckets - 1`.
+
+    Raises:
+      TypeError: if `distance` is not an integer.
+      ValueError: if there are too few buckets for `max_distance`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

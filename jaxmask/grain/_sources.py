@@ -21,6 +21,9 @@ def batches(bucketed: BucketBatches, epochs: int = 1) -> grain.MapDataset:
     Returns:
       A `grain.MapDataset` of `(x, mask, indices)`, with Grain's own state, threads and workers.
 
+    Raises:
+      TypeError, ValueError: if `epochs` is not an int, or is negative.
+
     Example:
       >>> import jaxmask as jm
       >>> bucketed = jm.bucket_batches([[1], [2, 2], [3]], 2, boundaries=[1, 2])

@@ -25,6 +25,9 @@ def explain(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Plan:
     Returns:
       A `Plan`; `print` it for a table. Unsupported layers are listed in it, not errors.
 
+    Raises:
+      TypeError: if `source` is not a model of these libraries.
+
     Example:
       >>> import jaxmask as jm, flax.nnx as nnx
       >>> print(jm.interop.explain(nnx.Linear(3, 4, rngs=nnx.Rngs(0))))

@@ -41,6 +41,7 @@ def from_flax(
       A module `(x, mask=None) -> (y, mask)`.
 
     Raises:
+      TypeError: if `module` is not a Flax module, or a Linen module comes without variables.
       ValueError: if a layer, or an option of one, is not supported; the text names all of them.
 
     Example:

@@ -61,6 +61,7 @@ def from_keras(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Any:
       A module of `jaxmask.nn`, mostly `jm.nn.Sequential` of the layers in order.
 
     Raises:
+      TypeError: if `source` is not a Keras layer or model.
       ValueError: if a layer is not supported, has no weights yet, or computes in another dtype than
         its weights; nothing is converted then.
 

@@ -21,6 +21,10 @@ def from_packed_sequence(packed: Any, time: int | None = None) -> Pair:
       The pair `(x, mask)`, `x [batch, time, feature...]` in the order that the rows had before they
       were packed, and `mask [batch, time]`.
 
+    Raises:
+      TypeError: if `packed` is not a packed sequence.
+      ValueError: if a row is longer than `time`.
+
     Example:
       >>> import torch, jaxmask as jm
       >>> rows = [torch.tensor([1.0]), torch.tensor([2.0, 3.0])]

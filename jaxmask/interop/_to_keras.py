@@ -26,6 +26,7 @@ def to_keras(module: Any) -> Any:
       A layer of Keras 3, on the backend that Keras uses.
 
     Raises:
+      TypeError: if `module`, or a layer in it, is none of these.
       ValueError: if Keras has no counterpart, as for a reversed layer inside `Sequential`.
       ModuleNotFoundError: if Keras is not installed.
 

@@ -24,6 +24,7 @@ def to_torch(module: Any) -> Any:
       evaluation mode. Padding goes through `jm.interop.to_packed_sequence`; PyTorch has no holes.
 
     Raises:
+      TypeError: if `module` is another module.
       ValueError: if PyTorch has no counterpart of an option, such as `reverse`.
 
     Example:

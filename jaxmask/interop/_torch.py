@@ -40,6 +40,7 @@ def from_torch(
       A module `(x, mask=None) -> (y, mask)`.
 
     Raises:
+      TypeError: if `module` is not a PyTorch module.
       ValueError: if a layer, or an option of one, is not supported, or is in half precision; the
         text names all of them.
 

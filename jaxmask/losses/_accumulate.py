@@ -44,6 +44,10 @@ def accumulate(
       `(value, gradients)`: a scalar, and a pytree like `params`, added up in at least float32.
       Where nothing was counted both are 0.
 
+    Raises:
+      TypeError: if `loss` does not return a pair.
+      ValueError: if a total or count is not a scalar, or leading axes of `batches` differ or are 0.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> def loss(w, batch):

@@ -50,6 +50,7 @@ def ctc_loss(
     Raises:
       ValueError: if ranks or batches disagree, `blank_id` is not a class, or a real label is
         `blank_id` or not a class; under `jit`, where values are not known, such a row gives nan.
+      MaskError: if a mask does not belong to its array, or is `Segments`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -40,6 +40,9 @@ def soft_dtw(
       [batch]`, True where the row has real steps on both sides. Others give 0 and False, since
       nothing can be warped onto nothing. With both masks None the row mask is None.
 
+    Raises:
+      MaskError: if a mask does not belong to its array, or is `Segments`.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, y = jnp.array([[[1.0], [2.0], [jnp.nan]]]), jnp.array([[[1.0], [1.0], [2.0], [5.0]]])

@@ -166,6 +166,10 @@ def to_attention_mask(
     Returns:
       `[batch, 1, query, key]`, boolean.
 
+    Raises:
+      TypeError: if a mask is not boolean, or None, which has no size.
+      MaskError: if only one of the two is `Segments`.
+
     Example:
       >>> import numpy as np, jaxmask as jm
       >>> mask = np.array([[True, False]])

@@ -33,6 +33,9 @@ def edit_distance(
       row has a real id on either side. Where one side is empty, the distance is the length of the
       other; where both are, 0 and False. With both masks None the row mask is None.
 
+    Raises:
+      MaskError: if a mask does not belong to its array, or is `Segments`.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> predictions, targets = jnp.array([[1, 2, 3, 0]]), jnp.array([[2, 3, 4]])

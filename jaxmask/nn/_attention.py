@@ -68,6 +68,10 @@ class MultiHeadAttention(Projections):
       query, key, value, out: `nnx.LinearGeneral`, as in `nnx.MultiHeadAttention`, whose parameters
         fit (`nnx.update(layer, nnx.state(theirs, nnx.Param))`); query_ln, key_ln: the norms.
 
+    Raises:
+      ValueError: if heads do not divide, `dropout_rate` is not from 0 to below 1, `window` is below
+        1, or heads of `rotary` are odd; on call, if `x` has other features.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.MultiHeadAttention(2, 8, causal=True, rotary=True, rngs=nnx.Rngs(0))
@@ -203,6 +207,12 @@ class CrossAttention(Projections):
       **options: `num_kv_heads`, `value_head_features`, `normalize_qk`, `bias`, `scale`, `softcap`,
         `dropout_rate`, `method`, `use_bias`, `kernel_init`, `bias_init`, `dtype`, `param_dtype` and
         `rngs`, as in `MultiHeadAttention`.
+
+    Raises:
+      ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if
+        `x` or `memory` has other features.
+      TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
+        is `Segments`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx

@@ -103,6 +103,9 @@ class Masking(MaskedModule):
     Args:
       mask_value: the sentinel, which may be nan.
 
+    Raises:
+      MaskError: on call, if the mask that came in does not fit the one made.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> y, mask = jm.nn.Masking(-1.0)(jnp.array([[[3.0, -1.0], [-1.0, -1.0]]]))

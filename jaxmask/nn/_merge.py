@@ -106,6 +106,10 @@ class Residual(Wrapper):
       combine: the rule where the layer's mask differs from its input's, `"and"`, `"or"` or
         `"first"`: see `jaxmask.merge`.
 
+    Raises:
+      ValueError: if `combine` is unknown; on call, if the layer changes the shape.
+      MaskError: on call, if the layer gets a mask and does not support masks.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> layer = jm.nn.Residual(jnp.square)

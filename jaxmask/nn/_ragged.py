@@ -34,6 +34,11 @@ class RaggedVmap(MaskedModule):
       min_length: as in `jm.ragged_vmap`.
       multiple_of: as in `jm.ragged_vmap`.
 
+    Raises:
+      TypeError: if `module` is not callable.
+      ValueError: on call, if the module changes statistics or a cache.
+      RaggedTraceError, UnsupportedPrimitiveError: on call, as in `jm.ragged_vmap`.
+
     Example:
       >>> import jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)

@@ -80,6 +80,10 @@ class Dropout(_Noise):
       rng_collection: name of the random stream.
       rngs: source of the random stream.
 
+    Raises:
+      ValueError: if `dropout_rate` is not from 0 to below 1; on call, if there is no stream, or the
+        stream of a closed-over model cannot advance.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.Dropout(0.5, rngs=nnx.Rngs(0))

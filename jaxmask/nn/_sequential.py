@@ -97,6 +97,9 @@ class TimeDistributed(MaskedModule):
     Args:
       layer: a masked layer, or any layer that `Sequential` takes.
 
+    Raises:
+      MaskError: on call, if `mask` does not belong to `x`, or the layer cannot take it.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.ones((2, 3, 4, 5)), jnp.ones((2, 3, 4), bool)

@@ -36,6 +36,11 @@ class SkipPadding(Wrapper):
       compact: as in `jm.skip_padding`.
       pack: as in `jm.skip_padding`; with it the layer gets `Segments`.
 
+    Raises:
+      TypeError, ValueError: if `lengths` or `groups` do not fit.
+      ValueError: on call, if the layer changes statistics or a cache, and as in `jm.skip_padding`.
+      MaskError: on call, as in `jm.skip_padding` and `Sequential`.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)

@@ -30,6 +30,10 @@ class SpectralNorm(Wrapper):
       use_running_average: keep u as it is; `model.eval()` sets it.
       rngs: source of the `params` random stream.
 
+    Raises:
+      MaskError: on call, if the layer gets a mask and does not support masks; on `run`, if it is
+        not causal.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)

@@ -32,6 +32,9 @@ class StackedRNN(Stack):
       variational: one draw for all steps of a row, not one for each.
       rngs: source of the `dropout` random stream; needed where `dropout_rate` is not 0.
 
+    Raises:
+      MaskError: on `run`, if a layer is not causal.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> rngs = nnx.Rngs(0)

@@ -198,6 +198,10 @@ class TransformerDecoderBlock(_Block):
       **options: as in `TransformerEncoderBlock`; `normalize_qk`, `scale`, `softcap` and `method`
         are those of both attentions, the others of the first.
 
+    Raises:
+      TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
+        is `Segments`.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
       >>> layer = jm.nn.TransformerDecoderBlock(2, 8, memory_features=4, rngs=nnx.Rngs(0))

@@ -56,6 +56,9 @@ def each_step(
       fill: what `f` sees where no row has a real step: a number, or an array as in
         `jm.ops.fill`. Where None, 1, or 0 for integers and booleans (a valid id in any table).
 
+    Raises:
+      MaskError: if `mask` does not belong to `x`, or `f` changes the axes that it has.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> x, mask = jnp.array([[4.0, -1.0]]), jnp.array([[True, False]])

@@ -98,6 +98,10 @@ def unpack_sequences(y: Any, packed: Packed) -> list[Any]:
       a dropped sequence is empty; `packed.dropped` holds those steps. Of a dict, a list of records;
       a record that is in no row has None for what has no length.
 
+    Raises:
+      TypeError: if `y` is not an array.
+      ValueError: if it does not have the rows and steps of `packed`.
+
     Example:
       >>> import jaxmask as jm
       >>> packed = jm.pack_sequences([[1], [2, 2], []], row_length=3)

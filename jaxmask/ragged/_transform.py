@@ -148,6 +148,7 @@ def ragged_vmap(
     Raises:
       RaggedTraceError: if `f` needs a known length in Python.
       UnsupportedPrimitiveError: if a primitive without a rule is used on a ragged axis.
+      MaskError, TypeError, ValueError: if a mask does not belong to its array.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm

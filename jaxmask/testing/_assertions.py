@@ -31,6 +31,7 @@ def assert_row_alone(
 
     Raises:
       AssertionError: if a row differs, or a row without a real step has a real result.
+      TypeError: if `fn` does not return a pair with a boolean mask.
 
     Example:
       >>> import numpy as np, jaxmask as jm
