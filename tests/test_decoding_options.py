@@ -389,6 +389,25 @@ def test_a_prefix_that_the_step_rules_out_is_followed_as_by_greedy():
     assert found.all()
 
 
+@pytest.mark.parametrize("temperature", [None, 1.0, 1e-30])
+def test_a_row_ends_where_only_a_token_that_is_banned_is_left(temperature):
+    """Though the step rules out the end as well."""
+
+    def step(carry, ids):
+        return carry, jnp.full((1, 5), -jnp.inf).at[:, 2].set(0)
+
+    options = {"max_length": 3, "end_id": 4, "no_repeat_ngram_size": 1}
+    start = jnp.array([0])
+    if temperature is None:
+        ids, mask = decoding.greedy(step, (), start, None, **options)
+    else:
+        noise = jax.random.key(0)
+        options |= {"temperature": temperature}
+        ids, mask = decoding.sample(step, (), start, None, noise, **options)
+    assert ids.tolist() == [[2, 0, 0]]
+    assert mask.tolist() == [[True, False, False]]
+
+
 @pytest.mark.parametrize("search", ["greedy", "beam"])
 def test_typed_keys_in_a_carry(search):
     """The noise of a row is that of its own key; an empty row has none."""

@@ -79,7 +79,8 @@ def constrained(values: Array, ids: Array, time: Array, constraints: Constraints
     # Where no other token is left, the row ends.
     stuck = is_end & ~jnp.any(~banned & (values > NEVER), axis=-1, keepdims=True)
     given = values
-    values = jnp.where(banned, jnp.where(stuck, jnp.maximum(values, NEVER / 2), NEVER), values)
+    # Also where the step gives it -inf, which is less than `NEVER`.
+    values = jnp.where(stuck, jnp.maximum(values, NEVER / 2), jnp.where(banned, NEVER, values))
     if (
         constraints.prefix is None
         or constraints.in_prefix is None

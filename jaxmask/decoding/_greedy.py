@@ -153,7 +153,9 @@ def _drawn(
     key: Array, logits: Array, *, temperature: float, top_k: int | None, top_p: float
 ) -> Array:
     """One class of one row. By ranks: the bits of a value computed twice may differ."""
-    logits = logits / temperature
+    # Less the highest, so that those next to `NEVER` do not all become -inf.
+    top = jnp.max(logits)
+    logits = (logits - jnp.where(jnp.isfinite(top), top, 0)) / temperature
     if top_k is None and top_p == 1:
         return jax.random.categorical(key, logits)
     classes = logits.shape[0]
