@@ -10,7 +10,7 @@ import numpy as np
 from jaxmask.leak import _barriers
 from jaxmask.leak._numpy import NUMPY
 from jaxmask.leak._proof import field
-from jaxmask.leak._proof.numbering import Equation, rule, without_places
+from jaxmask.leak._proof.numbering import Equation, rule
 from jaxmask.leak._rules import scattering
 
 MOVING = (
@@ -141,9 +141,9 @@ def is_neutral(step: Equation, place: int) -> np.ndarray:
     known = value.value
     is_max = "max" in step.name
     beyond = known <= least if is_max else known >= largest
-    if dtype.kind not in "biu":  # the largest number, since nothing unknown is near it
+    if dtype.kind not in "biu":  # half the largest number, since nothing unknown is near it
         limit = float(np.finfo(dtype).max) if dtype.kind == "f" else 3e38
-        beyond = beyond | (known <= -limit if is_max else known >= limit)
+        beyond = beyond | (known <= -limit / 2 if is_max else known >= limit / 2)
     return np.broadcast_to(value.where_known & beyond, value.shape)
 
 
@@ -256,33 +256,14 @@ def gathered(step: Equation) -> list[np.ndarray] | None:
     if indices is not None:  # what lies outside is known
         clip = {**step.params, "mode": "CLIP"}
         return [NUMPY["gather"](clip, step.numbers[0], indices)]
-    numbers = step.params["dimension_numbers"]
-    if numbers.operand_batching_dims:
-        return None
-    rank = len(step.shape)
-    outer = [axis for axis in range(rank) if axis not in numbers.offset_dims]
-    of_index = step.numbers[1]
-    state: Any = field.of_all("operand", step.numbers[0])
-    for k in range(of_index.shape[-1]):
-        shape = [1] * rank
-        for axis, size in zip(outer, of_index.shape[:-1], strict=True):
-            shape[axis] = size
-        state = field.mixed("index", state, of_index[..., k].reshape(shape))
-    for axis in numbers.offset_dims:
-        places = np.arange(step.shape[axis], dtype=np.uint64)
-        state = field.mixed(
-            "offset", state, places.reshape([-1 if k == axis else 1 for k in range(rank)])
-        )
-    return [
-        np.broadcast_to(field.mixed(f"gather {without_places(step.params)}", state), step.shape)
-    ]
+    return _at_unknown(step)
 
 
 @rule("scatter", "scatter-add")
 def scattered(step: Equation) -> list[np.ndarray] | None:
-    """At known places."""
+    """At known places; what is added elsewhere counts where a function of index and place says."""
     if step.constant(1) is None:
-        return None
+        return _added_at_unknown(step) if step.name == "scatter-add" else None
     x, _, updates = step.numbers
     windows = scattering.windows_of(step, step.known[0], step.known[2])
     clip = scattering.Mode.from_any(step.params["mode"]) == scattering.Mode.CLIP
@@ -309,6 +290,77 @@ def sorted_(step: Equation) -> list[np.ndarray] | None:
         return None
     order = np.lexsort([np.asarray(key) for key in known[::-1]], axis=axis)
     return [np.take_along_axis(number, order, axis) for number in step.numbers]
+
+
+def _at_unknown(step: Equation) -> list[np.ndarray] | None:
+    """A function of the index and of all elements that it may choose from."""
+    numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
+    starts, batch = numbers.start_index_map, numbers.operand_batching_dims
+    rows = _Rows(step.known[0].shape, starts, batch)
+    whole = all(sizes[axis] == rows.shape[axis] for axis in rows.inner)
+    if not whole or set(numbers.collapsed_slice_dims) != set(starts):
+        return None
+    index, leading = _of_rows(step.numbers[1], numbers.start_indices_batching_dims)
+    x = rows.flat(step.numbers[0])
+    places = np.arange(x.shape[1], dtype=np.uint64)[:, None]
+    columns = field.total(field.mixed("one of a column", places, x), (1,))
+    name = f"gather {x.shape[1]} {step.params['mode']}"
+    found = field.mixed(
+        name, columns[:, None], *(index[..., k, None] for k in range(index.shape[-1]))
+    )
+    outer = [axis for axis in range(len(step.shape)) if axis not in numbers.offset_dims]
+    return [_back(found, [outer[k] for k in leading], list(numbers.offset_dims), step.shape)]
+
+
+def _added_at_unknown(step: Equation) -> list[np.ndarray] | None:
+    numbers = step.params["dimension_numbers"]
+    starts, batch = numbers.scatter_dims_to_operand_dims, numbers.operand_batching_dims
+    rows = _Rows(step.known[0].shape, starts, batch)
+    shape = step.known[2].shape
+    inner = list(numbers.update_window_dims)
+    whole = [shape[axis] for axis in inner] == [rows.shape[axis] for axis in rows.inner]
+    if not whole or set(numbers.inserted_window_dims) != set(starts):
+        return None
+    index, leading = _of_rows(step.numbers[1], numbers.scatter_indices_batching_dims)
+    outer = [axis for axis in range(len(shape)) if axis not in inner]
+    x = rows.flat(step.numbers[0])
+    order = [*(outer[k] for k in leading), *inner]
+    updates = np.transpose(step.numbers[2], order).reshape(*index.shape[:2], x.shape[2])
+    places = np.arange(x.shape[1], dtype=np.uint64)
+    name = f"is at {x.shape[1]} {step.params['mode']}"
+    there = field.mixed(name, *(index[..., k, None] for k in range(index.shape[-1])), places)
+    moved = field.einsum(there, [0, 1, 2], updates, [0, 1, 3], [0, 2, 3])
+    return [_back(field.add(x, moved), [*rows.batch, *rows.starts], rows.inner, rows.shape)]
+
+
+class _Rows:
+    """The axes of an operand: those that run in step with indices, are chosen from, or go along."""
+
+    def __init__(self, shape: tuple[int, ...], starts: Any, batch: Any):
+        self.shape, self.starts, self.batch = shape, list(starts), list(batch)
+        self.inner = [k for k in range(len(shape)) if k not in (*starts, *batch)]
+
+    def flat(self, numbers: np.ndarray) -> np.ndarray:
+        """`[batch, place, inner]`."""
+        groups = (self.batch, self.starts, self.inner)
+        sizes = [math.prod(self.shape[k] for k in group) for group in groups]
+        return np.transpose(numbers, [*self.batch, *self.starts, *self.inner]).reshape(sizes)
+
+
+def _of_rows(index: np.ndarray, batch: Any) -> tuple[np.ndarray, list[int]]:
+    """Indices as `[batch, row, component]`, and the order of their axes."""
+    order = [*batch, *(k for k in range(index.ndim - 1) if k not in batch)]
+    count = math.prod(index.shape[k] for k in batch)
+    flat = np.transpose(index, [*order, index.ndim - 1]).reshape(count, -1, index.shape[-1])
+    return flat, order
+
+
+def _back(
+    numbers: np.ndarray, outer: list[int], inner: list[int], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Undo the order of axes."""
+    order = [*outer, *inner]
+    return numbers.reshape([shape[k] for k in order]).transpose(np.argsort(order))
 
 
 # ------------------------------------------------------------------------------ windows
