@@ -151,3 +151,19 @@ class Centred(nnx.Module):
             return x - x.mean(1, keepdims=True)
 
         return jnp.sin(centred(x))
+
+
+class MaskedThenMean(nnx.Module):
+    def __init__(self, rngs):
+        self.attention = nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+
+    def __call__(self, x, mask):
+        y = x + self.attention(x, mask=nnx.make_attention_mask(mask, mask))
+        return y.mean(axis=1)
+
+
+def test_the_line_is_not_that_of_a_layer_inside():
+    """Flax's attention lets nan in, and the mean lets in whatever there is."""
+    location = jm.leak.locate(MaskedThenMean(nnx.Rngs(0)), X, MASK)
+    assert [layer.path for layer in location.guilty] == [""]
+    assert line_of(location.first) == "return y.mean(axis=1)"

@@ -138,8 +138,9 @@ def _place(layer: _Layer, position: int, start: np.ndarray, marks: Any) -> leak.
         causes = _proof(layer, position, start, marks, "strict").blame
     except Exception:  # what cannot be asked has no line
         return None
-    places = (cause.place for cause in causes if cause.of_values)
-    return next((place for place in places if place and is_own(place.file)), None)
+    # The layers inside are judged by themselves, so rather what comes after them.
+    places = [cause.place for cause in causes if cause.of_values]
+    return next((place for place in reversed(places) if place and is_own(place.file)), None)
 
 
 def _proof(layer: _Layer, position: int, start: np.ndarray, marks: Any, assume: str) -> leak.Proof:
