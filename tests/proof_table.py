@@ -44,9 +44,9 @@ A claim holds for the shapes and the mask that were given, and for the program t
 all real values, parameters and contents of the padding, nan and inf included (strict), or as long
 as nothing unknown is infinite, nan, or near the largest number (finite, and then up to the sign of
 zero). It speaks of first-order gradients, and takes closed-over arrays as they are. It says nothing
-of the amount and the place of padding (`jm.leak.check` tries those), of results that are wrong for
-any padding, or of rewrites by XLA. Trusted are the rules; `tests/soundness.py` compares each with
-its primitive wherever a proof of the registry applies it.
+of the amount (see below) and the place of padding (`jm.leak.check` tries both), of results that are
+wrong for any padding, or of rewrites by XLA. Trusted are the rules; `tests/soundness.py` compares
+each with its primitive wherever a proof of the registry applies it.
 """
 
 
@@ -104,6 +104,38 @@ def registry() -> str:
     odd = {name: cells for name, cells in found.items() if set(cells) - {"proved", "-"}}
     text += "All that is not plainly proved:\n\n"
     return text + _table(["function", *names], [[f"`{n}`", *cells] for n, cells in odd.items()])
+
+
+def amount() -> str:
+    """What is proved of more padding."""
+    proofs = {entry.name: prove(entry, "amount") for entry in REGISTRY}
+    rows = []
+    for name in ("values", "gradients"):
+        count = Counter(getattr(proof, name) for proof in proofs.values())
+        rows.append([name, str(count["proved"]), str(count["undecided"])])
+    left = [f"`{name}`" for name, proof in proofs.items() if proof.values != "proved"]
+    text = AMOUNT + _table(["question", "proved", "undecided"], rows)
+    return text + f"\nValues that are undecided: {', '.join(left)}.\n"
+
+
+AMOUNT = """\
+## More padding on the right
+
+`jm.leak.prove(fn, x, mask, of="amount")` traces the function at several lengths: the given one, 1
+and 2 steps more, and twice as many. Each program is interpreted over numbers that stand for
+expressions. Parameters, real steps and the cotangents of real entries have the same random number
+at every length, each step of padding has another. Sums, products and quotients are done modulo a
+prime, so that known zeros drop out and the order of a sum does not matter; masks, indices and
+predicates are known, as above; any other operation is a random function of the numbers of its
+operands. Where the numbers of all real entries are equal, the results are the same expressions, up
+to rounding, but for a chance of collision (of about 1 in 2^31 an element), as long as nothing
+unknown is infinite or nan. What is not proved is undecided: nothing is run. The programs need not
+have the same operations, nor be followed side by side.
+
+It does not follow keys of random numbers, loops whose turns the data decide, sorting by unknown
+keys, and the transform of Fourier.
+
+"""
 
 
 def mutants() -> str:
@@ -214,7 +246,7 @@ def primitives() -> str:
 
 def page() -> str:
     """The text of the page."""
-    last = [mutants(), others(), primitives()]
+    last = [amount(), mutants(), others(), primitives()]
     return "\n".join([HEAD, registry(), *last])
 
 

@@ -124,6 +124,7 @@ def test_gradients_are_asked_apart():
     proof = jm.leak.prove(lambda x, m: jm.pool.mean(steeper(x), m), X, MASK, of="amount")
     assert (proof.values, proof.gradients) == ("proved", "undecided")
     assert "more padding on the right" in str(proof)
+    assert "nothing of other amounts" in str(proof)
     proof = jm.leak.prove(lambda x, m: jm.pool.mean(x**2, m), X, MASK, of="amount")
     assert proof.verdict == "proved"
 

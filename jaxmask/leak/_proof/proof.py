@@ -200,11 +200,14 @@ class Proof:
             names = tuple(f"{claim.what} of {claim.where}" for claim in proved)
             lines.append(f"  proved: {_few(names, 8)}")
         at = {claim.assumed for claim in proved} or {self.assumed}
-        lines.append(f"  For {self.shapes}, this mask and this jaxpr; {_for_all(at)}")
+        if self.of == "amount":
+            lines.append(f"  For {self.shapes}, and 1 step, 2 steps and twice the length appended.")
+        else:
+            lines.append(f"  For {self.shapes}, this mask and this jaxpr; {_for_all(at)}")
         if self.trusted:
             lines.append(f"  trusted: {', '.join(self.trusted)}")
         lines += [f"  not asked: {note}" for note in self.notes]
-        lines.append(f"  {LIMITS}")
+        lines.append(f"  {LIMITS_OF_AMOUNT if self.of == 'amount' else LIMITS}")
         return "\n".join(lines)
 
 
@@ -229,6 +232,10 @@ CLAIMS = {
     "time": "Does a step see a later one?",
     "amount": "Does more padding on the right change a real entry of a result?",
 }
+LIMITS_OF_AMOUNT = (
+    "The same sums and products, up to rounding, but for a chance of collision, as long as "
+    f"{FINITE}; first-order gradients. It says nothing of other amounts, nor of their place."
+)
 LIMITS = (
     "Closed-over arrays are as they are. The program is what JAX traced, not what XLA makes of it. "
     "It says nothing of the amount and the place of padding, nor of results that are wrong for any."
