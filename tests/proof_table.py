@@ -128,7 +128,7 @@ at every length, each step of padding has another. Sums, products and quotients 
 prime, so that known zeros drop out and the order of a sum does not matter; masks, indices and
 predicates are known, as above; any other operation is a random function of the numbers of its
 operands. Where the numbers of all real entries are equal, the results are the same expressions, up
-to rounding, but for a chance of collision (of about 1 in 2^31 an element), as long as nothing
+to rounding, but for a chance of collision (its degree over 2^31 an element), as long as nothing
 unknown is infinite or nan. What is not proved is undecided: nothing is run. The programs need not
 have the same operations, nor be followed side by side.
 
