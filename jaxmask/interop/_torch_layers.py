@@ -306,6 +306,11 @@ def _encoder(module: Any, at: LayerContext) -> Layer:
     return at.layer("jm.nn.Sequential", nn.Sequential, parts=tuple(parts))
 
 
+def _softplus(x: Any, *, beta: float, threshold: float) -> Any:
+    # PyTorch is linear from there on, which shows where the threshold is far below its default, 20.
+    return jnp.where(beta * x > threshold, x, jax.nn.softplus(beta * x) / beta)
+
+
 _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "ReLU": jax.nn.relu,
     "ReLU6": jax.nn.relu6,
@@ -327,7 +332,7 @@ _WITH_OPTIONS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "ELU": lambda m: partial(jax.nn.elu, alpha=m.alpha),
     "CELU": lambda m: partial(jax.nn.celu, alpha=m.alpha),
     "LeakyReLU": lambda m: partial(jax.nn.leaky_relu, negative_slope=m.negative_slope),
-    "Softplus": lambda m: lambda x: jax.nn.softplus(m.beta * x) / m.beta,
+    "Softplus": lambda m: partial(_softplus, beta=m.beta, threshold=m.threshold),
     "GLU": lambda m: partial(jax.nn.glu, axis=-1),
     "Softmax": lambda m: partial(jax.nn.softmax, axis=-1),
     "LogSoftmax": lambda m: partial(jax.nn.log_softmax, axis=-1),

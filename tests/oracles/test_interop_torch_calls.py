@@ -60,6 +60,12 @@ def test_what_has_no_counterpart_is_refused_by_name(module, match):
         refused(module, match)
 
 
+def test_a_softplus_is_linear_from_its_threshold_on():
+    module, x = T.Softplus(2.0, threshold=0.5), np.linspace(-2, 2, 9, dtype=np.float32)[None]
+    y, _ = jm.interop.from_torch(module)(x, None)
+    np.testing.assert_allclose(y, module(torch.tensor(x)), rtol=1e-5)
+
+
 def test_all_that_is_refused_is_named_by_its_path_and_can_be_replaced():
     hooked = T.Linear(4, 4)
     hooked.register_forward_hook(lambda *_: None)
