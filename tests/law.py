@@ -56,7 +56,7 @@ def other_calls() -> set[str]:
 
 def way_to_compile(law: Callable, entry: Entry) -> str:
     """How a law compiles the programs of an entry on every change (`optimised.COMPILERS`)."""
-    if not law.of_gradients or entry.name in other_calls():
+    if not law.of_gradients or entry.name not in one_for_each_function():
         return "quick"
     return "fused" if law.by_fusion else "optimised"
 

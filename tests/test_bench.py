@@ -219,6 +219,7 @@ def test_the_price_of_compiling_is_compared(monkeypatch):
     assert "| LSTM | Flax |" in compiling.table(found_here(rows))
 
 
+@pytest.mark.exhaustive
 def test_counts_of_unrolled_steps_are_compared(monkeypatch):
     monkeypatch.setattr(choice, "UNROLL_SIZES", ((2, 20, 8),))
     monkeypatch.setattr(choice, "LEAST", 0.0)

@@ -56,7 +56,7 @@ def tagger():
 # ------------------------------------------------------------------------------ the breadth
 
 
-@pytest.mark.sampled(81)
+@pytest.mark.sampled(160)
 @pytest.mark.parametrize("seed", range(160))
 def test_random_models_agree_with_each_row_alone(seed):
     made = keras_models.random_model(keras, seed)
@@ -66,7 +66,7 @@ def test_random_models_agree_with_each_row_alone(seed):
     keras_models.agrees(made, kind, gradients=seed // 2 % 2 == 0)
 
 
-@pytest.mark.sampled(20)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(200, 220))
 def test_random_models_agree_in_bfloat16(seed):
     made = keras_models.random_model(keras, seed, "bfloat16")

@@ -13,7 +13,7 @@ import pytest
 import jaxmask as jm
 from tests import optimised
 from tests import rows as tools
-from tests.law import is_module, law, other_calls
+from tests.law import is_module, law, one_for_each_function
 from tests.registry import REGISTRY, Entry
 
 ROWS = np.arange(4)
@@ -38,7 +38,7 @@ def compiled(jit, entry):
 
 def usual(entry):
     """The program of the usual shape: one for all laws, optimised for one call of each function."""
-    with optimised.optimised(entry.name not in other_calls() or optimised.is_on()):
+    with optimised.optimised(entry.name in one_for_each_function() or optimised.is_on()):
         return compiled(entry)
 
 

@@ -298,6 +298,7 @@ def make_stack(rngs):
     return jm.nn.Sequential(block, jm.nn.Dropout(0.2, rngs=rngs), lstm)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("given", [{}, {"rngs": nnx.Rngs(5)}, {"row_ids": np.arange(BATCH) + 7}])
 def test_a_module_draws_the_same_noise_and_advances_alike(given):
     outputs = []

@@ -146,7 +146,7 @@ def trainer(make):
     return train, params
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_trains_nothing(name):
     function, before = trainer(MODELS[name])
