@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 import jaxmask as jm
 
-MASK = np.arange(6) < np.array([[2], [6], [0], [1]])
+MASK = np.arange(6) < np.array([[6], [2], [0], [1]])
 X = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
 skip = functools.partial(jm.skip_padding, lengths=(2, 6), groups=4)
 
