@@ -30,6 +30,8 @@ def _apply(usual: Callable, move: Callable, *operands: jax.Array, **how) -> jax.
 def _is_plain(x) -> bool:
     if isinstance(x, np.ndarray | np.generic):
         return True
+    if not isinstance(x, jax.Array):  # a number of Python with a dtype
+        return False
     is_of_keys = jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
     return not is_of_keys and isinstance(x.sharding, SingleDeviceSharding)
 
