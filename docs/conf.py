@@ -1,10 +1,12 @@
 """Configuration of the site: `python -m sphinx -W -n docs build/site`."""
 
+import os
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
+os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:rich.live"  # that it has no widgets here
 
 import notebooks  # noqa: E402
 import pages  # noqa: E402
