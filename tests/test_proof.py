@@ -14,6 +14,7 @@ import jaxmask as jm
 from jaxmask.leak._proof import verdict
 from jaxmask.leak._proof.domain import Value
 from jaxmask.leak._proof.interpret import RULES
+from jaxmask.leak._rules.elementwise import EXACT
 from tests import rows as tools
 from tests import soundness
 from tests.mutants.right import RIGHT
@@ -311,6 +312,16 @@ def test_rules_agree_with_their_primitives(entry):
 def test_every_rule_agrees_with_its_primitive(entry, mode):
     for layout in tools.BY_CLASS[entry.mask_class]:
         prove(entry, layout=layout, assume=mode)
+
+
+def test_known_parts_of_complex_numbers_are_exact():
+    parts = np.array([0.0, -0.0, np.inf, 1], np.float32)
+    for a in parts:
+        got = EXACT["complex"](a, parts)
+        assert got.dtype == np.complex64
+        np.testing.assert_array_equal(got.real, np.full(4, a))
+        np.testing.assert_array_equal(got.imag, parts)
+        np.testing.assert_array_equal(np.signbit(got.imag), np.signbit(parts))
 
 
 def forgets(name, operand):
