@@ -2,14 +2,19 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, nn
+from jaxmask import _check, nn
 from jaxmask._types import ArrayLike, Mask, Pair
 
 
 class EmbedWithPadding(nn.Embed):
-    """An embedding in which one id, not always 0, is padding: PyTorch's `padding_idx`."""
+    """PyTorch's `padding_idx`: an id whose vector is not trained.
+
+    Without a mask that id is padding. Under a mask it may be a real step, as in PyTorch, where
+    packed sequences and `key_padding_mask` say what is padding.
+    """
 
     def __init__(self, *sizes: int, padding_id: int, **options: Any):
         super().__init__(*sizes, **options)
@@ -18,8 +23,9 @@ class EmbedWithPadding(nn.Embed):
     def __call__(self, ids: ArrayLike, mask: Mask = None) -> Pair:
         """Look up the real ids and return `(y, mask)`."""
         array, mask = _check.pair(ids, mask, "Embed", name="ids")
-        real = _check.unfolded(ids, jnp.asarray(array) != self.padding_id)
-        return super().__call__(ids, _mask_ops.intersect(mask, real, "Embed"))
+        is_trained = _check.unfolded(ids, jnp.asarray(array) != self.padding_id)
+        y, mask = super().__call__(ids, is_trained if mask is None else mask)
+        return jnp.where(is_trained[..., None], y, jax.lax.stop_gradient(y)), mask
 
 
 class FlaxGRU(nn.GRU):

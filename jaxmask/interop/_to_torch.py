@@ -125,12 +125,12 @@ def _embedding(module: nn.Embed) -> Any:
     import torch
 
     padding = 0 if module.mask_zero else None
-    if isinstance(module, EmbedWithPadding):
-        padding = module.padding_id
     sizes = module.num_embeddings, module.features
     table = np.array(module.embedding[...])
     if padding is not None:
         table[padding] = 0  # what jaxmask gives there
+    if isinstance(module, EmbedWithPadding):
+        padding = module.padding_id
     return _filled(lambda: torch.nn.Embedding(*sizes, padding_idx=padding), {"weight": table})
 
 

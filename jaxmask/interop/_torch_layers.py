@@ -108,20 +108,22 @@ def _embedding(module: Any, at: LayerContext) -> Layer:
         if getattr(module, name):
             return at.refused(f"`{name}={getattr(module, name)}` is not supported.")
     padding = module.padding_idx
-    words = "jm.nn.Embed" if padding is None else f"jm.nn.Embed, padding id {padding}"
+    words = "jm.nn.Embed"
+    if padding is not None:
+        words += f", padding id {padding} where no mask is given"
     differs = []
     if padding is not None and weights.as_numpy(module.weight)[padding].any():
         differs.append(
-            f"the vector of `padding_idx={padding}` is not 0 in the source; here padding is 0."
+            f"the vector of `padding_idx={padding}` is not 0 in the source; here padding is "
+            "0 where no mask is given."
         )
 
     def make() -> nn.Embed:
         sizes = module.num_embeddings, module.embedding_dim
         more = options(module, "embedding_init")
-        layer = nn.Embed(*sizes, mask_zero=padding == 0, **more)
-        if padding:
-            layer = EmbedWithPadding(*sizes, padding_id=padding, **more)
-        return filled(layer, module, at)
+        if padding is None:
+            return filled(nn.Embed(*sizes, **more), module, at)
+        return filled(EmbedWithPadding(*sizes, padding_id=padding, **more), module, at)
 
     return at.layer(words, make, differs=tuple(differs))
 

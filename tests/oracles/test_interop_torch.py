@@ -19,12 +19,10 @@ from tests.rows import mask_of  # noqa: E402
 
 
 def rows_of(model, draw):
-    """The real steps of each row; no row holds the padding id of its model."""
+    """The real steps of each row, the padding id of its model among them."""
     for length in model.lengths:
         if model.ids:
-            padding = model.module[0].padding_idx
-            choices = [i for i in range(models.IDS) if i != padding]
-            yield draw.choice(choices, length).astype(np.int32)
+            yield draw.integers(0, models.IDS, length).astype(np.int32)
         else:
             yield draw.normal(size=(length, models.FEATURES)).astype(model.dtype)
 
