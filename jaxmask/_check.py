@@ -326,7 +326,11 @@ def two_counts(value: Any, where: str, name: str, of: str, *, least: int = 0) ->
     """Two static integers, of which `of` says what they are."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{where}: `{name}` must be a pair of ints ({of}), got {value!r}.")
-    return count(value[0], where, name, least=least), count(value[1], where, name, least=least)
+    first, second = of.split(", ")
+    return (
+        count(value[0], where, f"{name}[0] ({first})", least=least),
+        count(value[1], where, f"{name}[1] ({second})", least=least),
+    )
 
 
 def optional_count(value: Any, where: str, name: str, *, least: int = 0) -> int | None:
