@@ -74,8 +74,9 @@ def bucket_batches(
       lengths: fields that do not share the length of the others.
 
     Returns:
-      A `BucketBatches`: iterate over it, as often as you like, for `(x, mask, indices)`. `indices`
-      name the sequences, -1 in filler rows. Its iterators can be resumed.
+      A `BucketBatches` of `(x, mask, indices)`: `batches.epoch(k)` iterates over epoch k, and
+      plain iteration is epoch 0 every time. `indices` name the sequences, -1 in filler rows. Its
+      iterators can be resumed.
 
     Raises:
       TypeError, ValueError: as `pad_sequences`; if an option is not an int or is too small; if
@@ -218,7 +219,7 @@ class BucketBatches:
         return self._batch(*self._order(epoch)[within])
 
     def __iter__(self) -> "BucketIterator":
-        """The batches of epoch 0."""
+        """The batches of epoch 0, in the same order every time."""
         return self.epoch(0)
 
     def epoch(self, index: int) -> "BucketIterator":
