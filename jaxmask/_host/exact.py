@@ -5,6 +5,7 @@ change that is taken as meant is rounding a float to a narrower float.
 """
 
 import numbers
+import re
 from collections.abc import Callable
 from typing import NoReturn, TypeAlias
 
@@ -68,12 +69,21 @@ def _refuse_objects(values: np.ndarray, name_of: NameOf, where: str) -> NoReturn
             raise ValueError(f"{where}: {found}, which no integer type can hold.")
         raise TypeError(
             f"{where}: {found}, of type {type(value).__name__}, expected a number or a bool. Pass "
-            "`dtype=object` to pad strings and other objects."
+            f"`dtype={_objects(where)}` to pad strings and other objects."
         )
     raise TypeError(
         f"{where}: the values have dtype {values.dtype}, expected numbers or bools. Give the "
-        "array its number type with `.astype(...)`, or pass `dtype=object`."
+        f"array its number type with `.astype(...)`, or pass `dtype={_objects(where)}`."
     )
+
+
+def _objects(where: str) -> str:
+    """What takes objects: of records a dict, so that the other fields stay numbers."""
+    named = re.search(r": field (['\"])(.+?)\1", where)  # as `Field.where` names it
+    asked = "object"
+    for key in reversed(named[2].split(".") if named else []):
+        asked = f"{{{key!r}: {asked}}}"
+    return asked
 
 
 def _fits(values: np.ndarray, result: np.ndarray) -> tuple[np.ndarray, str]:
