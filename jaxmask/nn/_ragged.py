@@ -1,6 +1,7 @@
 """A plain module of one unpadded row, as a masked layer."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Unpack
 
 import jax
@@ -24,7 +25,8 @@ class RaggedVmap(MaskedModule):
     The module is written, by you or by others, for one sequence `[n, feature]`, without a
     mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row different noise,
     and advance as in one call. Statistics and caches that it would change row by row have no
-    single value for a batch: that is an error which names them.
+    single value for a batch: that is an error which names them. A model written for batches goes
+    into a module whose `__call__(self, row)` returns `self.model(row[None])[0]`.
 
     Mask class: any; a batch that is not padded on the right is compacted first.
 
@@ -98,7 +100,8 @@ class RaggedVmap(MaskedModule):
         graph, state = nnx.split(self.module)
 
         def function(*row: Any) -> Any:
-            return nnx.merge(graph, state, copy=True)(*row)
+            with _explained():
+                return nnx.merge(graph, state, copy=True)(*row)
 
         g = self._transformed(function, self.in_axes)
         return g.check(x, mask, *arguments, tolerance=tolerance)
@@ -123,9 +126,23 @@ class _Function:
         options = self.switches if own is None else {**self.switches, "rngs": nnx.Rngs(own)}
         module = nnx.merge(self.graph, keys, self.counts, self.rest, copy=True)
         before = variables(module)
-        y = module(*row, **options)
+        with _explained():
+            y = module(*row, **options)
         refuse_changes(before, module, WHERE, "row")
         return y, jax.tree.map(jnp.asarray, nnx.state(module, nnx.RngCount))
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say what the module was called with: it may be written for batches."""
+    try:
+        yield
+    except (IndexError, TypeError, ValueError) as error:
+        error.add_note(
+            f"{WHERE} calls the module with one row `[n, ...]`; a model written for batches needs "
+            "`self.model(row[None])[0]`, in a module of its own."
+        )
+        raise
 
 
 ragged.RaggedVmap.adapters[nnx.Module] = RaggedVmap

@@ -203,6 +203,37 @@ def test_ragged_refuses_what_is_no_layer():
         jm.nn.RaggedVmap(3)
 
 
+class OfBatches(nnx.Module):
+    """Written for `[batch, time, feature]`."""
+
+    def __init__(self, rngs):
+        self.out = nnx.Linear(FEATURES, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(x.mean(axis=1))
+
+
+class OfRows(nnx.Module):
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, row):
+        return self.model(row[None])[0]
+
+
+def test_a_model_written_for_batches(batch):
+    model = OfBatches(nnx.Rngs(0))
+    layer = jm.nn.RaggedVmap(model)
+    for call in (layer, layer.check):
+        with pytest.raises(TypeError) as raised:
+            call(*batch)
+        notes = [note for note in raised.value.__notes__ if "model written for batches" in note]
+        assert len(notes) == 1
+        assert "`self.model(row[None])[0]`" in notes[0]
+    y, _ = jm.nn.RaggedVmap(OfRows(model))(*batch)
+    np.testing.assert_allclose(y[0], model(batch[0][:1])[0], atol=1e-6)
+
+
 def test_a_module_is_recognised_before_anything_of_nn_is_used():
     code = (
         "import jaxmask as jm; from flax import nnx; "
