@@ -333,7 +333,7 @@ def sliced():
 
 
 REFUSED = {
-    "lambda": (lambda: sequential(L.Lambda(lambda x: x)), r"`lambda\w*` \(Lambda\).*Passthrough"),
+    "lambda": (lambda: sequential(L.Lambda(lambda x: x)), r"`lambda\w*` \(Lambda\).*LastStep"),
     "unbuilt": (lambda: keras.Sequential([L.Dense(2)]), "not built"),
     "unbuilt layer": (lambda: L.LSTM(2), "not built"),
     "own model": (_Own, r"\(_Own\).*subclassed model.*one by one"),
@@ -376,6 +376,11 @@ def test_a_stateful_layer_is_refused():
 def test_what_is_not_of_keras_is_refused(value):
     with pytest.raises(TypeError, match=r"Keras 3"):
         jm.interop.from_keras(value)
+
+
+def test_what_both_directions_share_is_said_once():
+    plan = jm.interop.explain(sequential(L.Bidirectional(L.LSTM(2, recurrent_dropout=0.5))))
+    assert str(plan).count("`recurrent_dropout` is dropped") == 1
 
 
 def test_a_layer_of_the_user_in_the_place_of_one():

@@ -130,7 +130,7 @@ class _Planner:
             return Layer(path, source, refused=str(why)), mask
         if hasattr(layer, "weights"):
             _note_what_is_left_out(layer, at)
-        notes, differs = tuple(at.notes), tuple(at.differs)
+        notes, differs = (tuple(dict.fromkeys(found)) for found in (at.notes, at.differs))
         planned = Layer(path, source, part.becomes, part.make, part.parts, notes, differs)
         return planned, mask if at.mask_out == "" else at.mask_out
 
@@ -218,7 +218,8 @@ def _why_not(layer: Any, name: str) -> str:
     if name == "Lambda":
         return (
             "a Lambda runs arbitrary code, so how it treats masks is unknown. Replace it with "
-            "`jm.nn.Passthrough(f)` if f acts on each step independently."
+            "`jm.nn.Passthrough(f)` if f acts on each step independently, `jm.nn.LastStep()` if it "
+            "is `x[:, -1]`, or `jm.nn.Consume(f)`, `f(x, mask)`, if it makes one value of a row."
         )
     if hasattr(layer, "compile"):
         return (
