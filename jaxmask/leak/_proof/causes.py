@@ -7,7 +7,7 @@ the bits at the real entries of a result say all operations that are to blame.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Place:
       file: its path.
       line: its number.
       function: the function it stands in.
+      callers: where the line is a library's, those that called it, the innermost first; mistakes
+        that share a line of a library stay apart by them.
 
     Example:
       >>> import jaxmask as jm
@@ -37,6 +39,7 @@ class Place:
     file: str
     line: int
     function: str
+    callers: tuple["Place", ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} ({self.function})"
@@ -85,9 +88,12 @@ class Causes:
     def place(self) -> Place | None:
         """The innermost line of the user's own code; else that of the layer that was called."""
         places = [place for call in reversed(self.calls) for place in _places(call)]
-        own = (p for p in places if is_own(p.file))
-        layers = (p for p in places if p.function == "__call__" and not p.file.startswith(HERE))
-        return next(own, None) or next(layers, None) or next(iter(places), None)
+        for place in places:
+            if is_own(place.file):
+                return place
+        layers = (n for n, place in enumerate(places) if _is_layer(place))
+        number = next(layers, 0)
+        return replace(places[number], callers=tuple(places[number + 1 :])) if places else None
 
     def found_in(self, bits: int) -> list[tuple[int, str, Place | None]]:
         """The operations whose bits are among `bits`, with the bit of each."""
@@ -99,6 +105,10 @@ class Causes:
 
 
 _LEAK = f"{Path(__file__).parents[1]}/"
+
+
+def _is_layer(place: Place) -> bool:
+    return place.function.split(".")[-1] == "__call__" and not place.file.startswith(HERE)
 
 
 def _places(equation: Any) -> list[Place]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxmask._lines import is_own
 from jaxmask.leak._proof.causes import Place
 from jaxmask.leak._proof.words import in_words
 
@@ -80,14 +81,15 @@ class Cause:
 
 
 def source_of(place: Place | None) -> str:
-    """The text of a line."""
+    """The text of a line, and that it is not the user's where it is a library's."""
     if place is None:
         return ""
+    note = "" if is_own(place.file) else " (in a library: no line of yours was found)"
     try:
         line = Path(place.file).read_text(encoding="utf-8").splitlines()[place.line - 1].strip()
     except (OSError, IndexError, UnicodeDecodeError):
-        return ""
-    return f": `{line}`"
+        return note
+    return f": `{line}`{note}"
 
 
 def _few(names: tuple[str, ...], most: int = 3) -> str:
