@@ -167,3 +167,23 @@ def test_the_line_is_not_that_of_a_layer_inside():
     location = jm.leak.locate(MaskedThenMean(nnx.Rngs(0)), X, MASK)
     assert [layer.path for layer in location.guilty] == [""]
     assert line_of(location.first) == "return y.mean(axis=1)"
+
+
+class Lookup(nnx.Module):
+    """A leak that only ids out of the table show."""
+
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(9, 4, rngs=rngs)
+
+    def __call__(self, ids, mask):
+        return (self.embed(ids) * mask[..., None]).sum(1), mask.any(1)
+
+
+def test_a_model_with_a_table_is_sent_to_the_check():
+    ids = np.arange(12).reshape(2, 6) % 9
+    location = jm.leak.locate(Lookup(nnx.Rngs(0)), ids, MASK)
+    assert location.ok
+    assert str(location).endswith(
+        "also tries ids out of the table of `nnx.Embed`, which become nan."
+    )
+    assert "nnx.Embed" not in str(jm.leak.locate(jm.nn.GlobalMeanPool(), X, MASK))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmask import _nnx
 from jaxmask._report import once_fixed
 from jaxmask._types import Segments
 from jaxmask.leak._proof.proof import source_of
@@ -21,6 +22,7 @@ class Location:
         tried alone, so it lets padding in even where all others are fixed.
       unjudged: `jm.report.Layer` of those around them, whose own code is not judged yet.
       takes_mask: whether `leak.check` takes the same inputs.
+      has_table: whether the model holds an `nnx.Embed`, which gives nan for ids out of its table.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -33,6 +35,7 @@ class Location:
     guilty: tuple[Any, ...]
     unjudged: tuple[Any, ...] = ()
     takes_mask: bool = True
+    has_table: bool = False
 
     @property
     def ok(self) -> bool:
@@ -46,7 +49,8 @@ class Location:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"leak.locate of `{self.name}`: no layer was seen to let padding in."
+            text = f"leak.locate of `{self.name}`: no layer was seen to let padding in."
+            return f"{text} {OF_TABLES}" if self.has_table else text
         lines = [f"leak.locate of `{self.name}`: the first layer that lets padding in is"]
         lines += [f"  {_described(self.guilty[0])}"]
         if len(self.guilty) > 1:
@@ -57,6 +61,9 @@ class Location:
         model = "model" if self.takes_mask else "fn"
         lines.append(f"`jm.leak.check({model}, x, mask)` says how far each moves the results.")
         return "\n".join(lines)
+
+
+OF_TABLES = "`jm.leak.check` also tries ids out of the table of `nnx.Embed`, which become nan."
 
 
 def _described(layer: Any) -> str:
@@ -107,7 +114,11 @@ def locate(model: Any, *inputs: Any) -> Location:
     report = importlib.import_module("jaxmask.report")  # it lies above this module
     flow = report.mask_flow(model, *inputs)
     masked = len(inputs) == 2 and (isinstance(inputs[1], Segments) or _is_boolean(inputs[1]))
-    return Location(type(model).__name__, flow.guilty, flow.unjudged, takes_mask=masked)
+    return Location(
+        *(type(model).__name__, flow.guilty, flow.unjudged),
+        takes_mask=masked,
+        has_table=bool(_nnx.table_rows(model)),
+    )
 
 
 def _is_boolean(value: Any) -> bool:
