@@ -234,3 +234,10 @@ def test_what_is_proved_of_random_programs_holds():
 @pytest.mark.exhaustive
 def test_what_is_proved_of_many_random_programs_holds():
     assert compare_random(range(100, 600)) > 50
+
+
+def test_complex_numbers_keep_both_parts():
+    numbers = np.array([1j, 2 + 1j, 2 - 1j, 2], np.complex64)
+    assert len(set(field.of_numbers(numbers).tolist())) == 4
+    square = field.mul(*[field.of_numbers(numbers[:1])] * 2)
+    np.testing.assert_array_equal(square, field.of_numbers(np.array([-1.0])))

@@ -13,6 +13,8 @@ import numpy as np
 
 P = 2_147_483_629  # the largest prime below 2**31 of which powers of 2 are no special values
 SMALL = 1 << 16
+# A square root of -1, which there is modulo P: a power of a number that is no square.
+IMAGINARY = next(pow(n, (P - 1) // 4, P) for n in range(2, 100) if pow(n, (P - 1) // 2, P) == P - 1)
 NAN, INF, MINUS_INF = (zlib.crc32(name) % P for name in (b"nan", b"inf", b"-inf"))
 
 
@@ -23,6 +25,8 @@ def of_numbers(values: np.ndarray) -> np.ndarray:
         return values.astype(np.uint64) % np.uint64(P)
     if values.dtype.kind == "i":
         return (values.astype(np.int64) % P).astype(np.uint64)
+    if values.dtype.kind == "c":
+        return add(of_numbers(values.real), mul(of_numbers(values.imag), np.uint64(IMAGINARY)))
     wide = values.astype(np.float64)
     mantissa, exponent = np.frexp(np.where(np.isfinite(wide), wide, 0))
     whole = ((mantissa * 2.0**53).astype(np.int64) % P).astype(np.uint64)
