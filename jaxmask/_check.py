@@ -328,8 +328,8 @@ def two_counts(value: Any, where: str, name: str, of: str, *, least: int = 0) ->
         raise TypeError(f"{where}: `{name}` must be a pair of ints ({of}), got {value!r}.")
     first, second = of.split(", ")
     return (
-        count(value[0], where, f"{name}[0] ({first})", least=least),
-        count(value[1], where, f"{name}[1] ({second})", least=least),
+        count(value[0], where, f"{first}` of `{name}", least=least),
+        count(value[1], where, f"{second}` of `{name}", least=least),
     )
 
 
