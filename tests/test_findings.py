@@ -130,6 +130,57 @@ def test_one_mistake_is_one_finding_in_this_file(name):
     assert words is None or words in str(report.findings[0])
 
 
+def last_step(x, mask):
+    h = jnp.tanh(x)
+    last = h[:, -1]  # the mistake
+    return last @ jnp.ones((4, 2)) + 1, mask.any(1)
+
+
+def last_step_by_index(x, mask):
+    h = jnp.tanh(x)
+    last = h[jnp.arange(3), -1]  # the mistake
+    return last @ jnp.ones((4, 2)) + 1, mask.any(1)
+
+
+def first_step(x, mask):
+    first = x[:, 0]  # the mistake
+    return first * 2, mask.any(1)
+
+
+def one_step_too_far(x, mask):
+    last = x[jnp.arange(3), mask.sum(1) % 5]  # the mistake
+    return last * 2, mask.any(1)
+
+
+LAST = "the last step of the rectangle (`x[:, -1]`) taken where rows end earlier"
+STEPS = {
+    last_step: (LAST, "jm.pool.last", ()),
+    last_step_by_index: (LAST, "jm.pool.last", ()),
+    first_step: ("the first step of the rectangle", "jm.pool.first", ("left",)),
+    one_step_too_far: ("points into the padding", "jm.pool.last", ()),
+}
+
+
+@pytest.mark.parametrize("function", STEPS)
+def test_a_step_taken_from_the_padding_is_named_where_it_is_taken(function):
+    """And not where what was taken meets something else."""
+    what, mend, moves = STEPS[function]
+    (finding,) = jm.leak.check(function, X, MASK, moves=moves).findings
+    assert what in finding.what
+    assert mend in finding.mend
+    assert finding.place.line == line_of(function, "# the mistake")
+
+
+def test_the_last_step_of_full_rows_is_named_where_padding_is_appended():
+    report = jm.leak.check(last_step, X, MASK | True)
+    assert [finding.what for finding in report.findings] == [LAST]
+
+
+def test_the_last_row_is_no_last_step():
+    shifted = jm.leak.check(lambda x, m: (x + x[-1:], m), X, MASK)
+    assert "step" not in shifted.findings[0].what, str(shifted)
+
+
 def test_what_is_not_proved_and_not_seen_to_leak_is_undecided():
     report = jm.leak.check(lambda x, m: (jnp.sign(x * x + 1).sum(1) * 0, m.any(1)), X, MASK)
     assert not report.ok  # nan

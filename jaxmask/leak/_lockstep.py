@@ -98,7 +98,9 @@ class Lockstep:
         self.batch = first.inputs.batch
         self.culprits: list[Culprit] = []
         self._lines: dict[Place | None, set[str]] = {}
-        self._machines = tuple(Machine(causes=Causes()) for _ in self.sides)
+        of_steps = first.inputs.masks.marks[0].ndim == 2
+        every = (Causes(self.batch if of_steps else None) for _ in self.sides)
+        self._machines = tuple(Machine(causes=causes) for causes in every)
         self._stepwise = tuple(Stepwise(side.traced.closed) for side in self.sides)
 
     def run(self) -> list[Culprit]:
@@ -189,7 +191,7 @@ class Lockstep:
             guilty |= bool((compared & _differs(a, b[grown], same=a.shape == b.shape)).any())
             real.append(compared)
             results.append(_Pair(a, _put(b, grown, compared, a), (p, q)))
-        mine = self._culprit(one, operands, guilty)
+        mine = self._culprit((one, other), operands, guilty)
         active = {number for pair in operands for number in pair.alone}
         if guilty and mine is not None:
             active.add(mine)
@@ -225,10 +227,13 @@ class Lockstep:
         assert causes is not None
         return causes.raw_in(value.bits)
 
-    def _culprit(self, equation: Any, operands: list[_Pair], guilty: bool) -> int | None:
+    def _culprit(
+        self, equations: tuple[Any, Any], operands: list[_Pair], guilty: bool
+    ) -> int | None:
         """The number of the culprit that an equation belongs to."""
         causes = self._machines[0].causes
         assert causes is not None
+        equation = equations[0]
         place, name = causes.place(), equation.primitive.name
         on_line = self._lines.setdefault(place, set())
         on_line.add(name)
@@ -240,12 +245,20 @@ class Lockstep:
             number = len(self.culprits) - 1
         if number is not None and guilty:
             culprit = self.culprits[number]
-            culprit.primitives.append(name)
+            culprit.primitives.append(self._name(equations, operands))
             axes = equation.params.get("axes", ())
             shape = operands[0].a.shape if operands else ()
             over = isinstance(axes, tuple) and 0 in axes and 1 < len(axes) < len(shape)
             culprit.of_batch |= over and shape[:1] == (self.batch,)
         return number
+
+    def _name(self, equations: tuple[Any, Any], operands: list[_Pair]) -> str:
+        """The primitive, with the end of rows that it takes in either run."""
+        names = [
+            machine.causes.name(equation, [pair.padding[k] for pair in operands])  # type: ignore[union-attr]
+            for k, (machine, equation) in enumerate(zip(self._machines, equations, strict=True))
+        ]
+        return max(names, key=len)
 
     def _softmax(self, name: str, operands: list[_Pair]) -> int | None:
         """A product of values with weights is part of the softmax that the weights come from."""

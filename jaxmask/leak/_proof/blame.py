@@ -1,5 +1,6 @@
 """From the bits of a refused result back to the operations to blame."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -35,21 +36,28 @@ def _of_claim(causes: Causes, claim: Claim) -> list[Cause]:
     where = f"{claim.what} of {claim.where}"
     node, found = claim.result.node, []
     for bit, primitive, place in causes.found_in(bits):
-        found.append(Cause(primitive, place, (where,), _chain(node, bit)))
+        found.append(Cause(primitive, place, (where,), _chain(_way(node, bit))))
     raw = bits & int(causes.raw)
     if raw and not found:  # nothing mixed it in: it stands where it stood, or was moved
-        name = "no operation: the input itself" if node is None else node.primitive
-        place = None if node is None else node.place
-        found.append(Cause(name, place, (where,), _chain(node, raw)))
+        way = _way(node, raw)
+        moved = next((k for k, node in enumerate(way) if node.moves), 0)
+        last = way[moved] if way else None
+        name = last.primitive if last else "no operation: the input itself"
+        chain = _chain(way[: moved + 1] if moved else way)
+        found.append(Cause(name, last.place if last else None, (where,), chain))
     return found
 
 
-def _chain(node: Node | None, bits: int) -> tuple[Link, ...]:
-    """The operations from a result back to the one that made the bits; a line once in a row."""
-    links: list[Link] = []
-    while node is not None and len(links) < MOST_LINKS:
-        link = Link(node.primitive, node.place)
-        if not links or links[-1] != link:
-            links.append(link)
+def _way(node: Node | None, bits: int) -> list[Node]:
+    """The results from one back to where the bits were made."""
+    way = []
+    while node is not None:
+        way.append(node)
         node = next((parent for parent in node.parents if parent.bits & bits), None)
-    return tuple(links)
+    return way
+
+
+def _chain(way: list[Node]) -> tuple[Link, ...]:
+    """The operations of a way; a line once in a row."""
+    links = (Link(node.primitive, node.place) for node in way)
+    return tuple(link for link, _ in itertools.islice(itertools.groupby(links), MOST_LINKS))

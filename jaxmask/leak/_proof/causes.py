@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxmask._lines import HERE, is_own, is_worth_naming
+from jaxmask.leak._proof.ends import end_taken, moves_padding
 
 RAW = 2  # bits of the padding itself: of the inputs, and of the cotangents of results
 MOST = 64 - RAW
@@ -46,23 +47,32 @@ class Place:
 
 
 class Node:
-    """A result of an equation, with its line, its bits and the operands that had some."""
+    """A result of an equation, with its line, its bits and the operands that had some.
 
-    __slots__ = ("bits", "parents", "place", "primitive")
+    Attributes:
+      moves: whether the equation moves padding along its axis.
+    """
 
-    def __init__(self, primitive: str, place: Place | None, bits: int, parents: list["Node"]):
+    __slots__ = ("bits", "moves", "parents", "place", "primitive")
+
+    def __init__(
+        self, primitive: str, place: Place | None, bits: int, parents: list["Node"], *, moves: bool
+    ):
         self.primitive, self.place, self.bits, self.parents = primitive, place, bits, parents
+        self.moves = moves
 
 
 class Causes:
     """The operations that combined padding with something else, a bit for each.
 
     Attributes:
+      batch: the number of rows, where padding is that of steps; None: no ends of rows are named.
       calls: the equations that are being interpreted, each within the one before it.
       found: primitives and lines, the first of them that of the first bit after the raw ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch = batch
         self.raw = np.uint64(2**RAW - 1)
         self.calls: list[Any] = []
         self.found: list[tuple[str, Place | None]] = []
@@ -71,16 +81,30 @@ class Causes:
         """Where elements hold the padding itself."""
         return (taint & self.raw) != 0
 
-    def named(self, bits: np.ndarray, partly: np.ndarray) -> np.ndarray:
+    def named(self, bits: np.ndarray, partly: Any, name: str = "") -> np.ndarray:
         """Replace the bits of the raw padding by that of this operation, where it mixed some in."""
         hit = partly & self.raw_in(bits)
         if not np.any(hit):
             return bits
-        return np.where(hit, (bits & ~self.raw) | self._bit(), bits)
+        bit = self._bit(name or self.calls[-1].primitive.name)
+        return np.where(hit, (bits & ~self.raw) | bit, bits)
 
-    def _bit(self) -> np.uint64:
+    def name(self, equation: Any, ins: list[Any]) -> str:
+        """The primitive, and which end of all rows it takes, if it does."""
+        name: str = equation.primitive.name
+        if self.batch is None or not ins or ins[0].taint is None:
+            return name
+        end = end_taken(equation, ins, self.raw_in(ins[0].taint), self.batch)
+        return f"{name} of the {end} step" if end else name
+
+    def moves(self, equation: Any, ins: list[Any]) -> bool:
+        """Whether an equation moves padding along its axis."""
+        first = ins[0].taint if ins else None
+        return first is not None and moves_padding(equation, self.raw_in(first))
+
+    def _bit(self, name: str) -> np.uint64:
         """The bit of the operation; the same for all on one line."""
-        key = self.calls[-1].primitive.name, self.place()
+        key = name, self.place()
         if key not in self.found:
             self.found.append(key)
         return np.uint64(1) << np.uint64(min(self.found.index(key), MOST - 1) + RAW)

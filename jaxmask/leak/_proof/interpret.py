@@ -129,7 +129,7 @@ class Machine:
         with np.errstate(all="ignore"):
             outs = rule(step) if rule else self._without_a_rule(step)
         if self.causes is not None:
-            self._follow(self.causes, ins, outs)
+            self._follow(self.causes, step, outs)
             self.causes.calls.pop()
         if self.observer is not None:
             self.observer(equation, outs)
@@ -144,12 +144,15 @@ class Machine:
         self.unknown[step.name] = step.equation
         return [tainted(shape, bits) for shape in shapes]
 
-    def _follow(self, causes: Causes, ins: list[Value], outs: list[Value]) -> None:
-        nodes = [value.node for value in ins if value.node is not None]
-        name, place = causes.calls[-1].primitive.name, causes.place()
+    def _follow(self, causes: Causes, step: Step, outs: list[Value]) -> None:
+        nodes = [value.node for value in step.ins if value.node is not None]
+        name, place = causes.name(step.equation, step.ins), causes.place()
+        moves = causes.moves(step.equation, step.ins)
         for value in outs:
+            if value.taint is not None and name != step.name:  # an end of rows is no longer padding
+                value.taint = causes.named(value.taint, True, name)
             if value.node is None and value.taint is not None:
-                value.node = Node(name, place, int(all_bits([value])), nodes)
+                value.node = Node(name, place, int(all_bits([value])), nodes, moves=moves)
 
 
 def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:

@@ -32,6 +32,17 @@ _PLACE = (
     "`jm.ops.flip`, `jm.pool.last`, `jm.shape`, `jm.masks.positions`",
 )
 
+_ENDS = {
+    "last": (
+        "the last step of the rectangle (`x[:, -1]`) taken where rows end earlier",
+        "`jm.pool.last`, or `jm.nn.RNN` with `return_sequences=False`",
+    ),
+    "first": (
+        "the first step of the rectangle (`x[:, 0]`) taken where rows begin later",
+        "`jm.pool.first`",
+    ),
+}
+
 _MOVES = (
     *("gather", "rev", "slice", "dynamic_slice", "iota", "squeeze", "concatenate", "pad"),
     *("transpose", "reshape"),
@@ -51,6 +62,11 @@ WORDS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _RUNNING),
     **dict.fromkeys(_MOVES, _PLACE),
     **dict.fromkeys(("div", "mul", "broadcast_in_dim"), _LENGTH),
+    **{
+        f"{name} of the {end} step": words
+        for name in ("slice", "dynamic_slice", "gather")
+        for end, words in _ENDS.items()
+    },
     "sort": _ORDER,
 }
 
