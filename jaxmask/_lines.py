@@ -14,6 +14,7 @@ _PATHS = sysconfig.get_paths()
 _INSTALLED = {_PATHS["purelib"], _PATHS["platlib"]}
 _JAX = ("jax", "jaxlib")
 _LIBRARIES = (*_JAX, "flax", "optax", "numpy", "jaxtyping", "jaxmask")
+_TYPED = ("<stdin>", "<console>", "<input>", "<python-input", "<ipython-input")
 
 
 @functools.cache
@@ -24,8 +25,15 @@ def is_own(file: str) -> bool:
 
 @functools.cache
 def is_worth_naming(file: str) -> bool:
-    """Whether a file is neither of JAX nor of Python, nor no file at all."""
-    return not file.startswith(("<", *_directories(_JAX))) and not _is_standard(file)
+    """Whether a file is neither of JAX nor of Python, nor code that a library generated."""
+    if file.startswith("<"):
+        return is_typed(file)
+    return not file.startswith(_directories(_JAX)) and not _is_standard(file)
+
+
+def is_typed(file: str) -> bool:
+    """Whether it stands for what was typed at a prompt, or given to Python without a file."""
+    return file.startswith(_TYPED) or (file == "<string>" and sys.argv[:1] == ["-c"])
 
 
 def _directories(names: tuple[str, ...]) -> tuple[str, ...]:

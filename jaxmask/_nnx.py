@@ -19,16 +19,20 @@ def is_module(fn: Any) -> bool:
     return isinstance(fn, nnx.Module)
 
 
-def takes(module: nnx.Module, inputs: int, *, with_mask: bool = False) -> bool:
+def takes(module: Any, inputs: int, *, with_mask: bool = False) -> bool:
     """Whether a call takes so many inputs, the last of them a mask.
 
-    A mask must not land in an option such as `out_sharding`.
+    A mask must not land in an option such as `out_sharding`. An `nnx.Sequential` hands on all that
+    it is given to its first layer.
     """
-    if (call := call_of(type(module))) is None:
+    if isinstance(module, nnx.Sequential) and len(module.layers):
+        return takes(module.layers[0], inputs, with_mask=with_mask)
+    call, own = (call_of(type(module)), [module]) if is_module(module) else (module, [])
+    if call is None:
         return False
     signature = inspect.signature(call)
     try:
-        bound = signature.bind(module, *[None] * inputs)
+        bound = signature.bind(*own, *[None] * inputs)
     except TypeError:
         return False
     name = list(bound.arguments)[-1]

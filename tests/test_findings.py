@@ -238,7 +238,8 @@ class Labels(nnx.Module):
         self.drop = nnx.Dropout(0.5, rngs=rngs)
 
     def __call__(self, ids, mask):
-        y = self.out(self.embed(ids))
+        x = self.embed(ids)
+        y = self.out(x)
         return (y * mask[..., None] if self.masks else y).sum(1), mask.any(1)
 
 
@@ -248,6 +249,17 @@ def test_a_leak_that_only_ids_outside_the_table_show_says_so(masks):
     finding, *_ = jm.leak.check(model, IDS, MASK).findings
     assert ("only ids outside the table of `nnx.Embed` (50 rows)" in finding.what) == masks
     assert ("Use `jm.nn.Embed`, or clip" in finding.mend) == masks
+    assert (finding.place.line == line_of(Labels.__call__, "self.embed(ids)")) == masks
+
+
+def test_a_chain_of_flax_is_called_as_its_first_layer_is():
+    for layers in (
+        [nnx.Conv(4, 4, (3,), rngs=nnx.Rngs(0)), nnx.relu],
+        [lambda x: x - x.max(1)[:, None]],
+    ):
+        (finding,) = jm.leak.check(nnx.Sequential(*layers), X, MASK).findings
+        assert "window" in finding.what or "extreme" in finding.what
+    assert jm.leak.check(nnx.Sequential(jm.pool.mean), X, MASK).ok
 
 
 def test_ids_of_a_larger_table_are_inside():

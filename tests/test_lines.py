@@ -1,6 +1,7 @@
 """The lines that are named are the user's own, wherever its libraries are installed."""
 
 import importlib.util
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from flax import nnx
 
 import jaxmask as jm
+from jaxmask import _lines
 from jaxmask.leak._proof import causes
 
 MASK = np.arange(6) < np.array([[6], [3]])
@@ -38,6 +40,36 @@ def test_a_library_is_known_by_where_it_was_imported_from(elsewhere):
     assert elsewhere.is_own(__file__)
     beside = Path(jax.__file__).parents[1] / "package_of_the_user" / "model.py"
     assert elsewhere.is_own(str(beside))
+
+
+TYPED = """
+def typed(x, mask):
+    y = x.max(1)
+    return y + 1, mask.any(1)
+"""
+
+
+@pytest.fixture
+def forgetful():
+    """Which files are the user's own is kept by name."""
+    yield
+    _lines.is_worth_naming.cache_clear()
+    _lines.is_own.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize(("file", "argv"), [("<stdin>", "-"), ("<string>", "-c")])
+def test_code_that_was_given_without_a_file_has_its_line(monkeypatch, file, argv):
+    monkeypatch.setattr(sys, "argv", [argv])
+    space = {}
+    exec(compile(TYPED, file, "exec"), space)
+    report = jm.leak.check(space["typed"], X, MASK)
+    assert f"- {file}, line 3 (typed): An extreme over an axis with padding" in str(report)
+
+
+def test_generated_code_is_none_of_the_users():
+    assert not _lines.is_typed("<string>")
+    assert not _lines.is_worth_naming("<frozen importlib._bootstrap>")
 
 
 def test_the_standard_library_is_none_of_the_users(elsewhere):

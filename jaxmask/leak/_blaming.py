@@ -6,6 +6,7 @@ from jaxmask.leak._findings import HINTS, Finding, Witness, hint_of
 from jaxmask.leak._layouts import Layout, layouts
 from jaxmask.leak._lockstep import Culprit, Lockstep, Side
 from jaxmask.leak._padding import Padding, copies, paddings
+from jaxmask.leak._proof.causes import Place
 from jaxmask.leak._proof.proof import Proof
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._proof.words import in_words
@@ -15,10 +16,15 @@ MOST = 3  # how many ways to see a leak are followed
 
 
 class Blame:
-    """Finds the lines of a function that explain what changed."""
+    """Finds the lines of a function that explain what changed.
+
+    Attributes:
+      outside: the first line that looks up padding outside of an array, where the result is nan.
+    """
 
     def __init__(self, subject: Subject, proofs: Proofs, proof: Proof | None):
         self.subject, self.proofs, self.proof = subject, proofs, proof
+        self.outside: Place | None = None
 
     def __call__(self, move: str, witnesses: list[Witness]) -> list[Finding]:
         """A finding for each line that moves one of the arrays, in the order of the program."""
@@ -54,6 +60,7 @@ class Blame:
         lockstep = Lockstep(first, second, known_mask=same)
         names = [slot.where for slot in first.traced.slots]
         culprits = lockstep.run()
+        self.outside = self.outside or lockstep.outside
         for culprit in culprits:
             yield _finding(culprit, names, witnesses if culprit is culprits[0] else [])
 

@@ -76,10 +76,11 @@ class Checker:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
         witnesses = tuple(self.witnesses)
         proof = next(iter(self.judged.values()), None)
-        findings = findings_of(witnesses, Blame(self.subject, self.proofs, proof))
+        blame = Blame(self.subject, self.proofs, proof)
+        findings = findings_of(witnesses, blame)
         report = LeakReport(
             self.subject.name,
-            self.tables.explain(findings, witnesses),
+            self.tables.explain(findings, witnesses, blame.outside),
             tuple(scope(self.program, self._scope())),
             tuple(self.notes),
             proved=self._proved(proof),

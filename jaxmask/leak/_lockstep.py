@@ -90,6 +90,7 @@ class Lockstep:
 
     Attributes:
       culprits: what was found, in the order of the program.
+      outside: the first line that looks up padding outside of an array, where the result is nan.
     """
 
     def __init__(self, first: Side, second: Side, *, known_mask: bool):
@@ -97,6 +98,7 @@ class Lockstep:
         self.known_mask = known_mask
         self.batch = first.inputs.batch
         self.culprits: list[Culprit] = []
+        self.outside: Place | None = None
         self._lines: dict[Place | None, set[str]] = {}
         of_steps = first.inputs.masks.marks[0].ndim == 2
         every = (Causes(self.batch if of_steps else None) for _ in self.sides)
@@ -183,6 +185,8 @@ class Lockstep:
             padding = [[tainted(value.shape, OF_X) for value in side] for side in padding]
         first = self._stepwise[0].operation(one, [pair.a for pair in operands])
         second = self._stepwise[1].operation(other, [pair.b for pair in operands])
+        if one.primitive.name == "gather" and _has_nan(second[0]) and not _has_nan(operands[0].b):
+            self.outside = self.outside or self._place()
         results, real = [], []
         guilty = False
         for a, b, p, q in zip(first, second, *padding, strict=True):
@@ -222,6 +226,11 @@ class Lockstep:
             if not (_same(a, pair.a) and _same(b, pair.b)):
                 pair.alone[number] = a, b
 
+    def _place(self) -> Place | None:
+        causes = self._machines[0].causes
+        assert causes is not None
+        return causes.place()
+
     def _padded(self, side: int, value: Value) -> np.ndarray:
         causes = self._machines[side].causes
         assert causes is not None
@@ -231,10 +240,8 @@ class Lockstep:
         self, equations: tuple[Any, Any], operands: list[_Pair], guilty: bool
     ) -> int | None:
         """The number of the culprit that an equation belongs to."""
-        causes = self._machines[0].causes
-        assert causes is not None
         equation = equations[0]
-        place, name = causes.place(), equation.primitive.name
+        place, name = self._place(), equation.primitive.name
         on_line = self._lines.setdefault(place, set())
         on_line.add(name)
         number = self._softmax(name, operands)
@@ -349,6 +356,10 @@ def _put(b: Any, grown: Grown, where: np.ndarray, a: Any) -> Any:
 def _where(where: np.ndarray, a: Any, b: Any) -> Any:
     xp = np if isinstance(a, np.ndarray) else jnp  # keys of random numbers
     return xp.where(where, a, b)
+
+
+def _has_nan(a: Any) -> bool:
+    return is_inexact(a) and bool(np.isnan(wide(np.asarray(a))).any())
 
 
 def _same(a: Any, b: Any) -> bool:

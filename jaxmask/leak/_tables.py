@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxmask.leak._findings import Finding, Witness
+from jaxmask.leak._proof.causes import Place
 
 
 class Tables:
@@ -35,16 +36,22 @@ class Tables:
                 self.outside.add(under)
 
     def explain(
-        self, findings: tuple[Finding, ...], witnesses: Iterable[Witness]
+        self,
+        findings: tuple[Finding, ...],
+        witnesses: Iterable[Witness],
+        lookup: Place | None,
     ) -> tuple[Finding, ...]:
-        """The findings, in words of the table where nothing else shows them."""
+        """The findings, in words of the table and with the line of its `lookup` where nothing else
+        shows them.
+        """
         every = list(witnesses)
-        return tuple(
-            replace(finding, what=self._what, mend=MEND)
-            if all(map(self._is_outside, finding.witnesses or every))
-            else finding
-            for finding in findings
-        )
+        found: dict[Any, Finding] = {}
+        for finding in findings:
+            if all(map(self._is_outside, finding.witnesses or every)):
+                place = lookup or finding.place
+                finding = replace(finding, what=self._what, mend=MEND, place=place)
+            found.setdefault((finding.place, finding.what), finding)
+        return tuple(found.values())
 
     def _is_outside(self, witness: Witness) -> bool:
         return witness.under in self.outside and witness.difference == float("inf")

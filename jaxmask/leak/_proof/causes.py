@@ -25,7 +25,7 @@ class Place:
     """A line of code.
 
     Attributes:
-      file: its path.
+      file: its path; "<string>" or "<stdin>" for code that was given to Python without a file.
       line: its number.
       function: the function it stands in.
       callers: where the line is a library's, those that called it, the innermost first; mistakes
@@ -43,7 +43,8 @@ class Place:
     callers: tuple["Place", ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} ({self.function})"
+        at = f"{self.file}, line " if self.file.startswith("<") else f"{self.file}:"
+        return f"{at}{self.line} ({self.function})"
 
 
 class Node:

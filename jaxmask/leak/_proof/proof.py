@@ -1,8 +1,8 @@
 """What a proof says: the claims, their verdicts, and who is to blame."""
 
+import linecache
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jaxmask._lines import is_own
@@ -85,11 +85,8 @@ def source_of(place: Place | None) -> str:
     if place is None:
         return ""
     note = "" if is_own(place.file) else " (in a library: no line of yours was found)"
-    try:
-        line = Path(place.file).read_text(encoding="utf-8").splitlines()[place.line - 1].strip()
-    except (OSError, IndexError, UnicodeDecodeError):
-        return note
-    return f": `{line}`{note}"
+    line = linecache.getline(place.file, place.line).strip()
+    return f": `{line}`{note}" if line else note
 
 
 def _few(names: tuple[str, ...], most: int = 3) -> str:
