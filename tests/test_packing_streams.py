@@ -294,6 +294,61 @@ def test_no_record_no_batch():
     assert (packed.x.shape, packed.mask.any(), packed.count) == ((2, 3), False, 2)
 
 
+ROWS = named([1, 3, 2, 2, 1, 4, 1, 2])
+EPOCHS = {
+    "pack_stream": lambda rows: jm.pack_stream(rows, 6, 1, buffer=2, shuffle_seed=3),
+    "bucket_stream": lambda rows: jm.bucket_stream(
+        rows, 2, boundaries=[2, 4], buffer=3, shuffle_seed=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_epochs_follow_each_other_and_resume_exactly(name):
+    """Each is one order of all sequences, the same by `epoch(k)` as in the endless stream."""
+
+    def make():
+        return EPOCHS[name](lambda: iter(ROWS))
+
+    def leaves(batch):
+        return batch if isinstance(batch, tuple) else fields(batch)
+
+    epochs = [[leaves(batch) for batch in make().epoch(k)] for k in range(3)]
+    for epoch in epochs:
+        indices = np.concatenate([batch[-1].ravel() for batch in epoch])
+        assert sorted(set(indices[indices >= 0])) == list(range(len(ROWS)))
+    orders = [json.dumps([batch[-1].tolist() for batch in epoch]) for epoch in epochs]
+    assert len(set(orders)) == 3
+    plain = make()
+    assert_batches(plain, epochs[0], leaves)
+    assert list(plain) == []
+    assert_batches(plain.epoch(1), epochs[1], leaves)
+    stream, expected = make().endless(), [batch for epoch in epochs for batch in epoch]
+    for k in range(len(expected)):
+        other = make().endless()
+        other.set_state(json.loads(json.dumps(stream.get_state())))
+        rest = expected[k : k + 4]
+        assert_batches((next(other) for _ in rest), rest, leaves)
+        assert stream.get_state()["epoch"] == max(0, k - 1) // len(epochs[0])
+        next(stream)
+
+
+def assert_batches(batches, expected, leaves):
+    for batch, want in zip(batches, expected, strict=True):
+        assert_same(leaves(batch), want)
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_an_endless_stream_needs_batches_and_a_beginning(name):
+    assert list(EPOCHS[name]([]).endless()) == []
+    generator = EPOCHS[name](iter(ROWS))
+    with pytest.raises(ValueError, match=said(f"{name}: a generator ... start over ... function")):
+        generator.endless()
+    assert len(list(generator.epoch(0)))
+    with pytest.raises(ValueError, match=said("cannot be read again")):
+        generator.epoch(1)
+
+
 def test_a_generator_cannot_be_resumed():
     stream = jm.pack_stream(iter([[1], [2]]), 2, 1)
     state = stream.get_state()

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from jaxmask import _check
 from jaxmask._host.records import RecordReader, Row
 
 T = TypeVar("T")
@@ -72,12 +73,17 @@ class Replayed:
     def get_state(self) -> State:
         return {"read": self._read}
 
-    def set_state(self, state: State) -> None:
-        if self._iterator is self._records and state["read"] != self._read:
+    def check_starts_over(self, what: str) -> None:
+        """Refuse a generator, which has no beginning to go back to."""
+        if self._iterator is self._records:
             raise ValueError(
-                f"{self._where}: a generator cannot be read again, so it cannot be resumed. Pass "
+                f"{self._where}: a generator cannot be read again, so it cannot {what}. Pass "
                 "the function that makes it, or an iterable that starts over."
             )
+
+    def set_state(self, state: State) -> None:
+        if state["read"] != self._read:
+            self.check_starts_over("be resumed")
         if self._iterator is not self._records:
             self._iterator, self._read = self._start(), 0
             for read in range(state["read"]):
@@ -107,6 +113,7 @@ class Buffer(NamedTuple):
       indices: `[records]`, int64, the index of each record in the stream.
       carried: how many records, the first ones, have waited, and must not wait again.
       last: no record follows.
+      epoch: how often all records were read before.
     """
 
     rows: list[Row]
@@ -115,13 +122,14 @@ class Buffer(NamedTuple):
     indices: np.ndarray
     carried: int
     last: bool
+    epoch: int
 
     def random(self, shuffle_seed: int | None) -> np.random.Generator | None:
         """The generator that shuffles this buffer; None where nothing is shuffled."""
         if shuffle_seed is None:
             return None
         first = self.indices[0] if len(self.indices) else 0
-        return np.random.default_rng([shuffle_seed, first])
+        return np.random.default_rng([shuffle_seed, first, *([self.epoch] if self.epoch else [])])
 
 
 class Arranged(NamedTuple):
@@ -134,7 +142,8 @@ class Arranged(NamedTuple):
 class BatchStream(Iterator[T], Generic[T]):
     """The batches of a stream, with a state that can be saved and set.
 
-    `bucket_stream` and `pack_stream` make it.
+    `bucket_stream` and `pack_stream` make it. It ends after one epoch, and what was read is not
+    given again: `epoch(k)` begins another, and `endless()` goes from each to the next.
 
     Example:
       >>> import jaxmask as jm
@@ -170,23 +179,32 @@ class BatchStream(Iterator[T], Generic[T]):
         self._arrange, self._make = arrange, make
         self._row_of, self._pieces_of = row_of, pieces_of
         self._reader, self._where = reader, where
-        self._reset()
-        self._origin = self._before = self._position([])
+        self._beginning = copy.deepcopy(source.get_state())
+        self._endless = False
+        self._reset(0)
 
-    def _reset(self) -> None:
-        self._index = 0
+    def _reset(self, epoch: int) -> None:
+        self._epoch, self._index = epoch, 0
         self._reader.reset()
         self._carried: list[tuple[int, Any, Row]] = []
         self._buffer: Buffer | None = None
         self._batches: Sequence[Any] = ()
         self._given = 0
         self._failed: BaseException | None = None
+        self._is_empty = True  # as far as is known of this epoch
+        self._origin = self._before = self._position([])
 
     def _position(self, waiting: Sequence[int]) -> State:
         """The state before a buffer is read, of which the records `waiting` will wait."""
         kind = self._reader.kind()
         source = copy.deepcopy(self._source.get_state())  # some sources return their own object
-        return {"source": source, "index": self._index, "waiting": list(waiting), "kind": kind}
+        return {
+            "source": source,
+            "epoch": self._epoch,
+            "index": self._index,
+            "waiting": list(waiting),
+            "kind": kind,
+        }
 
     def __next__(self) -> T:
         """The next batch. After an error there is none: what was read would be lost in silence."""
@@ -207,12 +225,61 @@ class BatchStream(Iterator[T], Generic[T]):
     def _next(self) -> T:
         while self._given >= len(self._batches):
             if self._buffer is not None and self._buffer.last:
-                raise StopIteration
+                if not self._endless or self._is_empty:
+                    raise StopIteration
+                self._begin(self._epoch + 1)
             self._advance()
         assert self._buffer is not None
+        self._is_empty = False
         batch = self._make(self._buffer, self._batches[self._given])
         self._given += 1
         return batch
+
+    def epoch(self, index: int) -> "BatchStream[T]":
+        """Go to the beginning of an epoch, whose order depends only on the seed and the index.
+
+        Args:
+          index: from 0; without a `shuffle_seed`, all epochs are alike.
+
+        Returns:
+          The stream itself, which ends with this epoch.
+
+        Raises:
+          ValueError: if the sequences are a generator that has been read from.
+
+        Example:
+          >>> import jaxmask as jm
+          >>> stream = jm.bucket_stream([[1], [2]], 1, boundaries=[1], shuffle_seed=0)
+          >>> [[int(i) for _, _, (i,) in stream.epoch(k)] for k in range(3)]
+          [[0, 1], [0, 1], [1, 0]]
+        """
+        self._endless = False
+        self._begin(_check.count(index, self._where, "index"))
+        return self
+
+    def endless(self) -> "BatchStream[T]":
+        """Go on with the next epoch at the end of each. A state says which epoch it is of.
+
+        Returns:
+          The stream itself. It ends only if an epoch has no batch.
+
+        Raises:
+          ValueError: if the sequences are a generator.
+
+        Example:
+          >>> import jaxmask as jm
+          >>> stream = jm.bucket_stream([[1], [2]], 1, boundaries=[1]).endless()
+          >>> [next(stream)[0].item() for _ in range(5)]
+          [1, 2, 1, 2, 1]
+        """
+        if isinstance(self._source, Replayed):
+            self._source.check_starts_over("start over")
+        self._endless = True
+        return self
+
+    def _begin(self, epoch: int) -> None:
+        self._source.set_state(copy.deepcopy(self._beginning))
+        self._reset(epoch)
 
     def get_state(self) -> State:
         """The position in the stream: numbers, strings and the state of the source.
@@ -232,9 +299,9 @@ class BatchStream(Iterator[T], Generic[T]):
           ValueError: if it is not such a state, or has other options.
         """
         check_state(state, self.get_state(), ["options"], f"{self._where}: set_state")
-        self._reset()
         self._source.set_state(state["source"])
-        self._index, self._given = state["index"], state["given"]
+        self._reset(state["epoch"])
+        self._index, self._given, self._is_empty = state["index"], state["given"], False
         self._reader.set_kind(state["kind"])
         self._origin = {key: value for key, value in state.items() if key in self._origin}
         if state["waiting"]:
@@ -259,6 +326,7 @@ class BatchStream(Iterator[T], Generic[T]):
             indices=np.array([index for index, _, _ in entries], np.int64),
             carried=carried,
             last=last,
+            epoch=self._epoch,
         )
         self._batches, waiting = self._arrange(self._buffer)
         waiting = [index - carried for index in waiting]

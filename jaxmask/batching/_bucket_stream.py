@@ -45,7 +45,8 @@ def bucket_stream(
 
     Returns:
       An iterator of `(x, mask, indices)` as from `bucket_batches`, with `get_state()` and
-      `set_state(state)`; `indices`, int64, count the sequences of the stream.
+      `set_state(state)`; `indices`, int64, count the sequences of the stream. It is one epoch;
+      `epoch(k)` begins another, and `endless()` goes on with the next.
 
     Raises:
       TypeError, ValueError: as `bucket_batches`, naming the sequence by its index; if a sequence

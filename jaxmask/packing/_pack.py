@@ -205,7 +205,8 @@ def pack_stream(
 
     Returns:
       An iterator of `Packed`, all `[batch_size, row_length, feature...]`, with `get_state()` and
-      `set_state(state)`; `packed.indices` says which sequences of the stream are in a batch.
+      `set_state(state)`; `packed.indices` says which sequences of the stream are in a batch. It is
+      one epoch; `epoch(k)` begins another, and `endless()` goes on with the next.
 
     Raises:
       TypeError, ValueError: as `pack_sequences`, naming the sequence by its index; if a sequence
