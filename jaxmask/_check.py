@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -80,6 +81,11 @@ def pair(
         if not segments:
             refuse_segments(where)
         return x, _segments(x, mask, where, name)
+    if x.dtype == np.bool_ and getattr(mask, "dtype", x.dtype) != np.bool_ and mask.ndim >= x.ndim:
+        raise TypeError(
+            f"{where}: `{mask_name}` must be boolean, got dtype {mask.dtype}, and `{name}` is "
+            f"boolean: they look swapped. Pass `{name}` first, then its mask."
+        )
     mask = boolean(mask, where, mask_name)
     belongs(mask, x, (2,) if over_time else (1, 2), where, name, mask_name)
     return x, mask
@@ -116,10 +122,10 @@ def belongs(
         )
 
 
-def of_steps(mask: ArrayLike, where: str) -> None:
+def of_steps(mask: ArrayLike, where: str, name: str = "mask") -> None:
     """Refuse a row mask, which does not say which steps are real."""
     if mask.ndim != 2:
-        _refuse_rank(mask, (2,), where, "mask")
+        _refuse_rank(mask, (2,), where, name)
 
 
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
@@ -238,7 +244,7 @@ def floating(x: Array, where: str, name: str = "x") -> None:
         )
 
 
-def number(value: Any, where: str, name: str) -> None:
+def number(value: Any, where: str, name: str, *, real: bool = True) -> None:
     """One number for all of `x`: NumPy would broadcast an array from the last axis."""
     if not isinstance(value, int | float | complex | np.number | np.ndarray | jax.Array):
         raise TypeError(f"{where}: `{name}` must be a number, got {kind_of(value)}.")
@@ -246,6 +252,22 @@ def number(value: Any, where: str, name: str) -> None:
         raise ValueError(
             f"{where}: `{name}` must be one number, got an array of shape {jnp.shape(value)}."
         )
+    if real and jnp.iscomplexobj(value):
+        raise TypeError(f"{where}: `{name}` must be a real number, got a complex one.")
+
+
+def positive(value: Any, where: str, name: str) -> None:
+    """One number, above 0 where the host knows it."""
+    number(value, where, name)
+    if (seen := known(value)) is not None and not seen > 0:
+        raise ValueError(f"{where}: `{name}` must be positive, got {seen}.")
+
+
+def flag(value: Any, where: str, name: str) -> bool:
+    """A switch that is known while the function is traced; any other object would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{where}: `{name}` must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def ordered(x: Array, where: str, name: str = "x") -> None:
@@ -266,7 +288,10 @@ def by_row_or_step(
     time have the same size. NumPy's broadcasting would count from the back.
     """
     number = isinstance(value, bool | int | float | complex)
-    value = jnp.asarray(value if number else array(value, name, where), dtype)
+    value = value if number else array(value, name, where)
+    if jnp.iscomplexobj(value) and dtype is not None and jnp.issubdtype(dtype, np.floating):
+        raise TypeError(f"{where}: `{name}` must be real, got complex numbers.")
+    value = jnp.asarray(value, dtype)
     if value.ndim == 0:
         return value
     if value.shape != x.shape and (value.ndim > 2 or value.shape != x.shape[: value.ndim]):
@@ -311,12 +336,12 @@ def axis(value: int, ndim: int, where: str, *, first: int = 0) -> int:
 
 def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{where}: `{name}` must be a Python int (shapes are static), got "
-            f"{type(value).__name__}."
-        ) from None
+        number = None
+    if number is None:
+        kind = type(value).__name__
+        raise TypeError(f"{where}: `{name}` must be a Python int (shapes are static), got {kind}.")
     if least is not None and number < least:
         raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
     return number
@@ -331,6 +356,11 @@ def two_counts(value: Any, where: str, name: str, of: str, *, least: int = 0) ->
         count(value[0], where, f"{first}` of `{name}", least=least),
         count(value[1], where, f"{second}` of `{name}", least=least),
     )
+
+
+def rows(value: Any, where: str) -> Any:
+    """A number of rows, which `jax.export` may leave open."""
+    return value if jax.export.is_symbolic_dim(value) else count(value, where, "batch")
 
 
 def optional_count(value: Any, where: str, name: str, *, least: int = 0) -> int | None:
@@ -370,15 +400,6 @@ def dropout_rate(value: Any, where: str, name: str = "dropout_rate") -> float:
     return value
 
 
-def carries(carry: Any, layers: int, where: str) -> None:
-    """The carry of a stack of layers: a tuple with one entry per layer."""
-    if not isinstance(carry, tuple) or len(carry) != layers:
-        raise ValueError(
-            f"{where}: `carry` must be a tuple with one entry for each of the {layers} layers, as "
-            f"`initial_carry(batch)` makes it, got {kind_of(carry)}."
-        )
-
-
 def cache(value: Any, kind: type, where: str, name: str) -> None:
     """The carry of attention, which has its own type."""
     if not isinstance(value, kind):
@@ -409,15 +430,6 @@ def packed(masks: Sequence[Mask], where: str, names: str = "the masks") -> list[
             "does not say which sequence of a packed row a step belongs to."
         )
     return segments
-
-
-def mask_axes(shape: tuple[int, ...], where: str) -> None:
-    """A mask made from values must have rank 1 or 2."""
-    if len(shape) not in (1, 2):
-        raise MaskError(
-            f"{where}: a mask has rank 1 (rows) or 2 (steps), but this input would give one of "
-            f"shape {shape}. Documents go through `jm.nn.TimeDistributed`."
-        )
 
 
 def name_of(layer: Any) -> str:

@@ -241,6 +241,7 @@ def window(
     stride = _check.count(stride, where, names[1], least=1)
     dilation = _check.count(dilation, where, "dilation", least=1)
     padding = checked_padding(padding, where, "padding")
+    ceil = _check.flag(ceil, where, "ceil_mode")
     if ceil and padding == "valid":
         padding = (0, 0)
     if ceil and not isinstance(padding, tuple):
@@ -287,15 +288,16 @@ def spreading(
     where: str,
     *,
     name: str = "kernel.shape (its window)",
+    padding_name: str = "padding",
 ) -> Spreading:
-    """A checked `Spreading`; `name` is what the caller calls its size."""
+    """A checked `Spreading`; the names are what the caller calls its size and its padding."""
     _check.count(size, where, name, least=1)
     stride = _check.count(stride, where, "strides", least=1)
     dilation = _check.count(dilation, where, "dilation", least=1)
     span = (size - 1) * dilation + 1
     further = _check.count(output_padding, where, "output_padding")
     if isinstance(padding, str):
-        _check.choice(padding, ("same", "valid", "causal"), where, "padding")
+        _check.choice(padding, ("same", "valid", "causal"), where, padding_name)
         if further:
             raise ValueError(
                 f"{where}: `output_padding` goes with a number for `padding`, got {padding!r}, "
@@ -304,7 +306,7 @@ def spreading(
         tail = max(span - stride, 0) if padding == "valid" else 0
         cut = max((span - stride) // 2, 0) if padding == "same" else 0
         return Spreading(span, stride, dilation, cut, tail, is_numeric=False)
-    cut = _check.count(padding, where, "padding")
+    cut = _check.count(padding, where, padding_name)
     if further >= max(stride, dilation):
         raise ValueError(
             f"{where}: `output_padding` must be below `strides` or `dilation`, got {further} with "

@@ -16,6 +16,8 @@ X, MASK, ROWS = jnp.ones((4, 6, 3)), jnp.ones((4, 6), bool), jnp.ones(4, bool)
 IDS, LOGITS, KEY = jnp.ones((4, 6), jnp.int32), jnp.ones((4, 6, 5)), jax.random.key(0)
 HEADS, KEYS = jnp.ones((4, 6, 2, 4)), jax.random.split(KEY, 4)
 R = nnx.Rngs(0)
+WEIGHTS = jm.recurrent.LSTMWeights(jnp.ones((3, 8)), jnp.ones((2, 8)), jnp.ones(8))
+CARRY = jm.recurrent.zero_carry(WEIGHTS, 4)
 
 
 def step(carry, token):
@@ -111,6 +113,56 @@ CALLS = {
     "AdditiveAttention: `hidden_features`": lambda: jm.nn.AdditiveAttention(3, 4, 0, rngs=R),
     "Conv1D: `kernel_size`": lambda: jm.nn.Conv1D(3, 4, 0, rngs=R),
     "ragged_vmap: `in_axes`": lambda: jm.ragged_vmap(lambda r, a: r, in_axes=(0, 3))(X, MASK, X),
+    "mean: they look swapped": lambda: jm.pool.mean(MASK, X[..., 0]),
+    "mean: `max_segments`  ": lambda: jm.pool.mean(X, jm.Segments(IDS, True)),
+    "attend: `causal`": lambda: jm.attention.attend(HEADS, MASK, HEADS, HEADS, MASK, causal=MASK),
+    "attend: `return_weights`": lambda: jm.attention.attend(
+        HEADS, MASK, HEADS, HEADS, MASK, return_weights="no"
+    ),
+    "attend: `softcap`": lambda: jm.attention.attend(HEADS, MASK, HEADS, HEADS, MASK, softcap=1j),
+    "rotary: `base` ": lambda: jm.attention.rotary(HEADS, MASK, base=0.0),
+    "rotary: `interleaved`": lambda: jm.attention.rotary(HEADS, MASK, interleaved=None),
+    "empty_cache: `kv_heads`": lambda: jm.attention.empty_cache(2, 3, kv_heads=-1, head_features=4),
+    "extend_cache: `v`": lambda: jm.attention.extend_cache(
+        jm.attention.empty_cache(4, 8, kv_heads=2, head_features=4), HEADS, HEADS + 0j, MASK
+    ),
+    "attend: `scores`": lambda: jm.pool.attend(X, MASK, IDS),
+    "to_attention_mask: `kv_mask` ": lambda: jm.masks.to_attention_mask(MASK, MASK[:3]),
+    "to_attention_mask: `q_mask`": lambda: jm.masks.to_attention_mask(MASK[..., None], MASK),
+    "from_segments: `padding_id`": lambda: jm.masks.from_segments(IDS, "x"),
+    "from_offsets: `offsets`": lambda: jm.masks.from_offsets(np.array([0.0, 2.0]), 3),
+    "lstm: `reverse`": lambda: jm.recurrent.lstm(X, MASK, WEIGHTS, reverse="yes"),
+    "linear: `reverse`": lambda: jm.recurrent.linear(X, MASK, X, reverse=ROWS),
+    "lstm_cell: `x`": lambda: jm.recurrent.lstm_cell(WEIGHTS, CARRY, X[:, 0, :2]),
+    "lstm_cell: `carry.h`": lambda: jm.recurrent.lstm_cell(WEIGHTS, CARRY, X[:3, 0]),
+    "lstm_cell: `carry`": lambda: jm.recurrent.lstm_cell(WEIGHTS, CARRY.h, X[:, 0]),
+    "zero_carry: `batch`": lambda: jm.recurrent.zero_carry(WEIGHTS, 1.5),
+    "GRU.initial_carry: `batch`": lambda: jm.nn.GRU(3, 4, rngs=R).initial_carry(-1),
+    "squared_error: `targets`": lambda: jm.losses.squared_error(X, MASK, X + 0j),
+    "huber_loss: `delta`": lambda: jm.losses.huber_loss(X, MASK, X, delta=None),
+    "huber_loss: `delta` ": lambda: jm.losses.huber_loss(X, MASK, X, delta=1j),
+    "info_nce: `temperature`": lambda: jm.losses.info_nce(X, MASK, X, 0.0),
+    "soft_dtw: `gamma`": lambda: jm.losses.soft_dtw(X, MASK, X, MASK, gamma=0),
+    "poisson_nll_loss: `full`": lambda: jm.losses.poisson_nll_loss(X, MASK, X, full=None),
+    "max_pool1d: `ceil_mode`": lambda: jm.conv.max_pool1d(X, MASK, 2, ceil_mode="floor"),
+    "max_pool1d: `window`": lambda: jm.conv.max_pool1d(X, MASK, True),
+    "conv2d: `frequency_padding`": lambda: jm.conv.conv2d(
+        HEADS, MASK, jnp.ones((1, 1, 4, 1)), frequency_padding="x"
+    ),
+    "conv2d_transpose: `frequency_padding`": lambda: jm.conv.conv2d_transpose(
+        HEADS, MASK, jnp.ones((1, 1, 4, 1)), frequency_padding="x"
+    ),
+    "log_mel: `filterbank`": lambda: jm.audio.log_mel(X[..., 0], MASK, X[0, :2], 4, 2),
+    "log_mel: `floor`": lambda: jm.audio.log_mel(X[..., 0], MASK, X[0], 4, 2, floor=None),
+    "mel_filterbank: `rate`": lambda: jm.audio.mel_filterbank(4, 8, None),
+    "istft: `y`": lambda: jm.audio.istft(None, MASK, 4, 2),
+    "greedy: `prefix`": lambda: jm.decoding.greedy(
+        step, (), IDS[:, 0], None, max_length=3, end_id=0, prefix=IDS
+    ),
+    "each_step: `f`": lambda: jm.ops.each_step(X, X, MASK),
+    "batch: `statistics`": lambda: jm.norm.batch(X, MASK, X),
+    "standardize: `variance`": lambda: jm.norm.standardize(X, MASK, variance=0),
+    "unpack_sequences: `packed`": lambda: jm.unpack_sequences(X, None),
 }
 
 

@@ -85,6 +85,7 @@ def additive(
     where = "additive"
     q, q_mask, k, kv_mask = check_masks(q, q_mask, k, kv_mask, where)
     v, weights = _check_additive(q, k, v, weights)
+    causal = _check.flag(causal, where, "causal")
     seen = visible(q, q_mask, k, kv_mask, causal=causal, where=where)
     q, k, v = (filled(x, m) for x, m in ((q, q_mask), (k, kv_mask), (v, kv_mask)))
     spoiled = None

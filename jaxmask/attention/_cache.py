@@ -78,15 +78,19 @@ def empty_cache(
       A `KVCache` of zeros.
 
     Raises:
-      TypeError, ValueError: if `slots` is not an int, or below 1.
+      TypeError, ValueError: if a size is not an int, or `slots` below 1.
 
     Example:
       >>> import jaxmask as jm
       >>> jm.attention.empty_cache(2, 4, kv_heads=1, head_features=3).v.shape
       (2, 4, 1, 3)
     """
-    slots = _check.count(slots, "empty_cache", "slots", least=1)
-    sizes = head_features, head_features if value_features is None else value_features
+    where = "empty_cache"
+    batch, slots = _check.rows(batch, where), _check.count(slots, where, "slots", least=1)
+    kv_heads = _check.count(kv_heads, where, "kv_heads")
+    of_keys = _check.count(head_features, where, "head_features")
+    of_values = _check.optional_count(value_features, where, "value_features")
+    sizes = of_keys, of_keys if of_values is None else of_values
     # Two arrays, since one buffer cannot be donated twice.
     k, v = (jnp.zeros((batch, slots, kv_heads, size), dtype) for size in sizes)
     return KVCache(k, v, jnp.zeros(batch, jnp.int32))
@@ -256,6 +260,7 @@ def _check_fit(cache: KVCache, k: Array, v: Array, window: int | None, where: st
     axes = "[batch, time, kv_heads, features]"
     batch, slots = cache.k.shape[:2]
     for x, held, name in ((k, cache.k, "k"), (v, cache.v, "v")):
+        _check.floating(x, where, name)
         if x.ndim != 4 or (x.shape[0], *x.shape[2:]) != (batch, *held.shape[2:]):
             expected = (batch, "time", *held.shape[2:])
             raise ValueError(

@@ -125,6 +125,8 @@ def attend(
     if scale is not None:
         _check.number(scale, where, "scale")
     window = _check.window(window, where)
+    causal = _check.flag(causal, where, "causal")
+    return_weights = _check.flag(return_weights, where, "return_weights")
     packed = isinstance(q_mask, Segments)
     asks = Asks(
         *(causal, window, packed, packed and not is_one_mask),

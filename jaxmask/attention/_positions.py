@@ -80,7 +80,8 @@ def rotary(
             f"since features rotate in pairs, got {x.shape}."
         )
     wide = accumulator(x.dtype)
-    _check.number(base, where, "base")
+    _check.positive(base, where, "base")
+    interleaved = _check.flag(interleaved, where, "interleaved")
     angles = _angles(ranks(x, mask, positions, where, "positions"), turned, base, wide)
     angles = jnp.expand_dims(angles, tuple(range(2, x.ndim - 1)))
     safe, half = filled(x, mask), turned // 2
@@ -141,7 +142,7 @@ def sinusoids(
     features = _check.count(features, where, "features", least=2)
     if features % 2:
         raise ValueError(f"{where}: `features` must be even, sines and cosines, got {features}.")
-    _check.number(base, where, "base")
+    _check.positive(base, where, "base")
     angles = _angles(_check.array(positions, "positions", where), features, base, dtype)
     both = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return both.reshape(*angles.shape[:-1], features)
@@ -229,6 +230,7 @@ def relative_buckets(
     distance = _check.array(distance, "distance", where)
     if not jnp.issubdtype(distance.dtype, jnp.integer):
         raise TypeError(f"{where}: `distance` must be integers, got dtype {distance.dtype}.")
+    bidirectional = _check.flag(bidirectional, where, "bidirectional")
     buckets = _check.count(num_buckets, where, "num_buckets", least=4 if bidirectional else 2)
     side = buckets // 2 if bidirectional else buckets
     exact = side // 2

@@ -215,13 +215,14 @@ def log_mel(
     where = "log_mel"
     filterbank = _check.array(filterbank, "filterbank", where)
     _check.floating(filterbank, where, "filterbank")
-    if filterbank.ndim != 2 or filterbank.shape[0] < 2:
+    least = _check.count(window, where, "window", least=1) // 2 + 1
+    if filterbank.ndim != 2 or filterbank.shape[0] < max(2, least):
         raise ValueError(
-            f"{where}: `filterbank` must be [fft_size // 2 + 1, bands], got {filterbank.shape}."
+            f"{where}: `filterbank` must be [fft_size // 2 + 1, bands] with `fft_size` at least "
+            f"`window`, {window}, got {filterbank.shape}."
         )
     for value, name in ((power, "power"), (floor, "floor")):
-        if not value > 0:
-            raise ValueError(f"{where}: `{name}` must be positive, got {value}.")
+        _check.positive(_check.static_number(value, where, name), where, name)
     points = 2 * (filterbank.shape[0] - 1)
     options = (points, taper, padding, mask_rule, center)
     spectrum, mask = _stft(x, mask, window, strides, *options, where)
@@ -280,6 +281,8 @@ def mel_filterbank(
     fft_size = _check.count(fft_size, where, "fft_size", least=1)
     _check.choice(scale, ("htk", "slaney"), where, "scale")
     _check.choice(norm, (None, "slaney"), where, "norm")
+    for value, name in ((rate, "rate"), (low, "low"), *[(high, "high")][: high is not None]):
+        _check.static_number(value, where, name)
     high = rate / 2 if high is None else high
     if not 0 <= low < high <= rate / 2:
         raise ValueError(

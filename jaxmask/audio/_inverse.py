@@ -66,7 +66,7 @@ def istft(
     with `librosa.istft`. Source: Griffin and Lim, 1984, doi:10.1109/TASSP.1984.1164317.
     """
     where = "istft"
-    y, mask = _check.pair(y, mask, where, over_time=True, segments=False)
+    y, mask = _check.pair(y, mask, where, over_time=True, segments=False, name="y")
     if not jnp.issubdtype(y.dtype, jnp.complexfloating):
         raise TypeError(f"{where}: `y` must be complex, got dtype {y.dtype}.")
     window = _check.count(window, where, "window", least=1)
@@ -197,7 +197,9 @@ def griffin_lim(
     Source: Perraudin et al., 2013, doi:10.1109/WASPAA.2013.6701851.
     """
     where = "griffin_lim"
-    magnitude, mask = _check.pair(magnitude, mask, where, over_time=True, segments=False)
+    magnitude, mask = _check.pair(
+        magnitude, mask, where, over_time=True, segments=False, name="magnitude"
+    )
     _check.floating(magnitude, where, "magnitude")
     iterations = _check.count(iterations, where, "iterations")
     _check.static_number(momentum, where, "momentum")

@@ -200,6 +200,7 @@ def conv2d(
     window = windows.window(
         kernel.shape[0], over_time, padding, mask_rule, where, dilation=d_time, names=KERNEL_NAMES
     )
+    frequency_padding = windows.checked_padding(frequency_padding, where, "frequency_padding")
     bins = windows.window(
         *(kernel.shape[1], over_bins, frequency_padding, None, where),
         dilation=d_bins,
@@ -259,6 +260,7 @@ def conv3d(
             raise TypeError(
                 f"{where}: `{name}` must be three ints (time, height, width), got {value!r}."
             )
+    space_padding = windows.checked_padding(space_padding, where, "space_padding")
     rules = (padding, mask_rule), (space_padding, None), (space_padding, None)
     axes = tuple(
         windows.window(size, stride, *rule, where, dilation=gap, names=KERNEL_NAMES)

@@ -284,6 +284,7 @@ def _pool2d(
         sizes if strides is None else strides, where, "strides", "time, frequency"
     )
     dilation = _check.two_counts(dilation, where, "dilation", "time, frequency")
+    frequency_padding = windows.checked_padding(frequency_padding, where, "frequency_padding")
     rules = (padding, mask_rule), (frequency_padding, None)
     axes = tuple(
         windows.window(size, stride, *rule, where, dilation=gap, ceil=ceil_mode)

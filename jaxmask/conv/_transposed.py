@@ -130,7 +130,11 @@ def conv2d_transpose(
         _check.two_counts(dilation, where, "dilation", "time, frequency"),
         strict=True,
     )
-    axes = tuple(spreading(*each, where) for each in options)
+    names = "padding", "frequency_padding"
+    axes = tuple(
+        spreading(*each, where, padding_name=name)
+        for each, name in zip(options, names, strict=True)
+    )
     return _transposed(x, mask, kernel, bias, axes, groups, where)
 
 

@@ -86,7 +86,7 @@ def beam(
     Source: Wu et al., 2016, arXiv:1609.08144, section 7 (length penalty).
     """
     where = "beam"
-    _check.count(beam_size, where, "beam_size", least=1)
+    beam_size = _check.count(beam_size, where, "beam_size", least=1)
     checked_n_best(n_best, where, beam_size)
     _check.static_number(length_penalty, where, "length_penalty")
     _check.choice(length_norm, ("gnmt", "power"), where, "length_norm")

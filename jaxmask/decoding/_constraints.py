@@ -42,16 +42,20 @@ def checked_constraints(
     real: RowMask,
     where: str,
 ) -> Constraints:
-    _check.count(max_length, where, "max_length")
-    _check.count(end_id, where, "end_id")
-    _check.count(ngram, where, "no_repeat_ngram_size")
-    if _check.count(min_length, where, "min_length") > max_length:
+    max_length = _check.count(max_length, where, "max_length")
+    end_id = _check.count(end_id, where, "end_id")
+    ngram = _check.count(ngram, where, "no_repeat_ngram_size")
+    min_length = _check.count(min_length, where, "min_length")
+    if min_length > max_length:
         raise ValueError(
             f"{where}: `min_length` ({min_length}) must not exceed `max_length` ({max_length})."
         )
     if prefix is None:
         return Constraints(end_id, min_length, ngram, None, None, where)
-    _check.pairs([prefix], where)
+    if not (isinstance(prefix, tuple) and len(prefix) == 2):
+        raise TypeError(
+            f"{where}: `prefix` must be a pair `(ids, mask)`, got {_check.kind_of(prefix)}."
+        )
     ids, mask = _check.pair(*prefix, where, over_time=True, segments=False, name="prefix")
     (batch,) = real.shape
     if ids.ndim != 2 or ids.shape[0] != batch or ids.shape[1] > max_length:

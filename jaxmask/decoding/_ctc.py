@@ -106,7 +106,7 @@ def ctc_beam(
     arXiv:1408.2873, algorithm 1.
     """
     where = "ctc_beam"
-    _check.count(beam_size, where, "beam_size", least=1)
+    beam_size = _check.count(beam_size, where, "beam_size", least=1)
     checked_n_best(n_best, where, beam_size)
     logits, mask = _frames(logits, mask, blank_id, where, segments=n_best is None)
     log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=-1)

@@ -79,7 +79,7 @@ def sigmoid_focal_loss(
     Agrees with `optax.losses.sigmoid_focal_loss` of each unpadded row.
     """
 
-    def loss(logits: Array, targets: Array, alpha: Array | None, gamma: Array) -> Array:
+    def loss(logits: Array, targets: Array, gamma: Array, alpha: Array | None = None) -> Array:
         wrong = (1 - targets) * jax.nn.sigmoid(logits) + targets * jax.nn.sigmoid(-logits)
         some = wrong > 0
         # By the logarithm: a power below 1 has no slope at 0.
@@ -95,7 +95,7 @@ def sigmoid_focal_loss(
         )
         return y if alpha is None else (alpha * targets + (1 - alpha) * (1 - targets)) * y
 
-    options = {"alpha": alpha, "gamma": gamma}
+    options = {"gamma": gamma} | ({} if alpha is None else {"alpha": alpha})
     arrays = {"logits": logits, "targets": targets}
     return _per_step.elementwise(
         "sigmoid_focal_loss", loss, mask, arrays, options, binary=True, present=where

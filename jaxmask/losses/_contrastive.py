@@ -1,5 +1,6 @@
 """Losses that pull some vectors together and push others apart."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -112,7 +113,7 @@ def info_nce(
     """
     where = "info_nce"
     _check.choice(similarity, ("cosine", "dot"), where, "similarity")
-    _check.number(temperature, where, "temperature")
+    _check.positive(temperature, where, "temperature")
     items, leading, mask = _items(queries, mask, where, "queries")
     keys = _check.array(keys, "keys", where)
     _check.floating(keys, where, "keys")
@@ -168,7 +169,7 @@ def ntxent(
     item by its number of positives.
     """
     where = "ntxent"
-    _check.number(temperature, where, "temperature")
+    _check.positive(temperature, where, "temperature")
     pairs = _compared(embeddings, mask, labels, axis_name, where)
     scores = pairs.similarity / temperature
     # One sum for each pair: all negatives, and the positive itself.
@@ -289,7 +290,7 @@ def _items(x: ArrayLike, mask: Mask, where: str, name: str) -> tuple[Array, tupl
         )
     # Not 0: the gradient of a norm is nan there.
     safe, _ = ops.fill(x, mask, 1)
-    return safe.reshape(-1, x.shape[-1]).astype(accumulator(x.dtype)), leading, mask
+    return safe.reshape(math.prod(leading), x.shape[-1]).astype(accumulator(x.dtype)), leading, mask
 
 
 def _flat(mask: Mask, items: Array) -> Array:

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _class_ids, _mask_ops, masks, ops
+from jaxmask import _check, _class_ids, _mask_ops, masks, ops
 from jaxmask._logs import log_add
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
@@ -69,6 +69,7 @@ def ctc_loss(
     logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where, segments=False)
     batch, time, classes = logits.shape
     _class_ids.check_labels(labels, label_mask, batch, where)
+    zero_infinity = _check.flag(zero_infinity, where, "zero_infinity")
     dtype = accumulator(logits.dtype)
     if not time:
         return jnp.zeros(batch, dtype), masks.rows(mask)

@@ -96,6 +96,7 @@ def _checked(
     for other, value in others:
         x = _check.array(value, other, where)
         _check.shape(x, predictions.shape, f"the shape of `{name}`", where, other)
+        _check.ordered(x, where, other)
         if floating:
             _check.floating(x, where, other)
         checked.append(x)
@@ -113,13 +114,10 @@ def _has_features(predictions: Array, mask: Mask, where: str, name: str) -> None
 
 def _spread(
     options: dict[str, Any] | None, like: Array, mask: Mask, where: str
-) -> dict[str, Array | None]:
+) -> dict[str, Array]:
     """Each option as a scalar, or as an array of the shape of the result, that of `like`."""
-    spread: dict[str, Array | None] = {}
+    spread: dict[str, Array] = {}
     for name, given in (options or {}).items():
-        if given is None:
-            spread[name] = None
-            continue
         dtype = accumulator(like.dtype)
         value = _check.by_row_or_step(given, like, where, name, dtype=dtype)
         if value.ndim:

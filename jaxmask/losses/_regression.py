@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxmask import _check
 from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
@@ -231,6 +232,7 @@ def poisson_nll_loss(
         y = jnp.exp(log_predictions) - times(targets, log_predictions)
         return y + jax.scipy.special.gammaln(targets + 1) if full else y
 
+    full = _check.flag(full, "poisson_nll_loss", "full")
     arrays = {"log_predictions": log_predictions, "targets": targets}
     return _per_step.elementwise("poisson_nll_loss", loss, mask, arrays, present=where)
 

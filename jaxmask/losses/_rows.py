@@ -171,7 +171,7 @@ def _overlap(
     rows = masks.rows(mask)
     smooth, alpha, beta = (_by_row(x, both, rows, where, name) for name, x in options.items())
     overlap = (both + smooth) / (both + alpha * (predicted - both) + beta * (true - both) + smooth)
-    first = int(ignore_background and wide.shape[-1] > 1)
+    first = int(_check.flag(ignore_background, where, "ignore_background") and wide.shape[-1] > 1)
     each = (1 - overlap)[:, first:]
     if class_weights is None:
         return ops.fill(jnp.mean(each, axis=-1), rows)

@@ -55,7 +55,7 @@ def soft_dtw(
     arXiv:1703.01541.
     """
     where = "soft_dtw"
-    _check.number(gamma, where, "gamma")
+    _check.positive(gamma, where, "gamma")
     rows = []
     for name, x, mask_name, its_mask in (
         ("predictions", predictions, "mask", mask),

@@ -168,7 +168,7 @@ def to_attention_mask(
 
     Raises:
       TypeError: if a mask is not boolean, or None, which has no size.
-      MaskError: if only one of the two is `Segments`.
+      MaskError: if only one of the two is `Segments`, or they differ in their rows.
 
     Example:
       >>> import numpy as np, jaxmask as jm
@@ -184,6 +184,13 @@ def to_attention_mask(
                 "steps there are. Pass `jnp.ones((batch, time), bool)` where all of them are real."
             )
     queries, keys = checked_bool(q_mask, where, "q_mask"), checked_bool(kv_mask, where, "kv_mask")
+    _check.of_steps(queries, where, "q_mask")
+    _check.of_steps(keys, where, "kv_mask")
+    if len(queries) != len(keys):
+        raise _check.MaskError(
+            f"{where}: `q_mask` and `kv_mask` must have the same batch, got {len(queries)} rows "
+            f"and {len(keys)}."
+        )
     seen = queries[:, :, None] & keys[:, None, :]
     if isinstance(q_mask, Segments) != isinstance(kv_mask, Segments):
         raise _check.MaskError(

@@ -70,7 +70,7 @@ def from_values(x: ArrayLike, padding_value: complex = 0) -> StepMask:
       [[True, True, False]]
     """
     values = _check.array(x, "x", "from_values")
-    _check.number(padding_value, "from_values", "padding_value")
+    _check.number(padding_value, "from_values", "padding_value", real=False)
     if values.ndim < 2:
         raise ValueError(f"from_values: `x` must be [batch, time, ...], got shape {values.shape}.")
     real = _check.unfolded(x, differs_from(values, padding_value))
@@ -154,6 +154,7 @@ def from_segments(ids: ArrayLike, padding_id: int = 0) -> StepMask:
     values = _steps_shaped(ids, "ids", "from_segments")
     if not jnp.issubdtype(values.dtype, jnp.integer):
         raise TypeError(f"from_segments: `ids` must be integers, got dtype {values.dtype}.")
+    _check.number(padding_id, "from_segments", "padding_id")
     seen = _check.known(ids)
     if seen is not None and np.any((seen < 0) & (seen != padding_id)):
         raise ValueError(
@@ -183,6 +184,8 @@ def from_offsets(offsets: ArrayLike, time: int) -> StepMask:
     values = offsets if isinstance(offsets, np.ndarray) else _check.array(offsets, "offsets")
     if values.ndim != 1 or not values.shape[0]:
         raise ValueError(f"from_offsets: `offsets` must be [batch + 1], got shape {values.shape}.")
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"from_offsets: `offsets` must be integers, got dtype {values.dtype}.")
     return from_lengths(values[1:] - values[:-1], time)
 
 

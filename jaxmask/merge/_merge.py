@@ -283,6 +283,7 @@ def dot(*pairs: Pair, combine: str = "and", normalize: bool = False) -> Pair:
     checked, mask = _meet_two(pairs, combine, "dot")
     _check.features(checked[0][0], mask, "dot")
     _check.floating(checked[0][0], "dot")
+    normalize = _check.flag(normalize, "dot", "normalize")
     dtype = checked[0][0].dtype
     one, two = (x.astype(accumulator(dtype)) for x in _filled(checked))
     if normalize:

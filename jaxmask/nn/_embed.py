@@ -80,7 +80,7 @@ class Embed(MaskedModule):
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"Embed: `ids` must be integers, got dtype {ids.dtype}.")
         if self.mask_zero:
-            _check.mask_axes(ids.shape, "Embed")
+            _check_axes(ids.shape, "Embed")
             given_mask = mask = _mask_ops.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
         ids, valid = _class_ids.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
         # Out of range, where "fill" gives nan and no gradient reaches the table.
@@ -123,8 +123,17 @@ class Masking(MaskedModule):
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Find the padding and return `(y, mask)`."""
         given, (x, mask) = x, _check.pair(x, mask, "Masking")
-        _check.mask_axes(x.shape[:-1], "Masking")
+        _check_axes(x.shape[:-1], "Masking")
         # The barrier comes after the comparison: before it, a nan would trip `jax_debug_nans`.
         differs = _check.unfolded(given, _mask_ops.differs_from(x, self.mask_value))
         real = jnp.any(differs, axis=-1)
         return ops.fill(x, _mask_ops.intersect(mask, real, "Masking"))
+
+
+def _check_axes(shape: tuple[int, ...], where: str) -> None:
+    """A mask made from values must have rank 1 or 2."""
+    if len(shape) not in (1, 2):
+        raise _check.MaskError(
+            f"{where}: a mask has rank 1 (rows) or 2 (steps), but this input would give one of "
+            f"shape {shape}. Documents go through `jm.nn.TimeDistributed`."
+        )

@@ -53,7 +53,9 @@ class _Linear(Recurrent):
 
     def initial_carry(self, batch: int) -> Array:
         """Zeros, float32."""
-        return jnp.zeros((batch, self.hidden_features))
+        return jnp.zeros(
+            (_check.rows(batch, f"{type(self).__name__}.initial_carry"), self.hidden_features)
+        )
 
     def _coefficients(self, x: Array) -> tuple[Array, Array]:
         """`(a, b)`, each `[batch, time, hidden]`."""

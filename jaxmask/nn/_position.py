@@ -36,7 +36,7 @@ class _Positions(MaskedModule):
 
     def initial_carry(self, batch: int) -> Lengths:
         """No real step yet: zeros `[batch]`, int32."""
-        return jnp.zeros(batch, jnp.int32)
+        return jnp.zeros(_check.rows(batch, f"{type(self).__name__}.initial_carry"), jnp.int32)
 
     def run(self, carry: Lengths, x: ArrayLike, mask: Mask = None) -> tuple[Lengths, Pair]:
         """Count on from `carry`, the real steps so far, and return `(carry, (y, mask))`."""

@@ -234,7 +234,9 @@ class _Gated(Recurrent, Weighted):
 
     def initial_carry(self, batch: int) -> PyTree:
         """Zeros, float32."""
-        return jnp.zeros((batch, self.hidden_features))
+        return jnp.zeros(
+            (_check.rows(batch, f"{type(self).__name__}.initial_carry"), self.hidden_features)
+        )
 
     def _run(
         self, carry: PyTree, x: ArrayLike, mask: Mask, reverse: bool, resets: ArrayLike | None

@@ -91,7 +91,7 @@ class Stack(MaskedModule):
     ) -> tuple[tuple[PyTree, ...], Pair]:
         """Run the layers on the next chunk of steps and return `(carry, (y, mask))`."""
         x, mask = self._before(x, mask)
-        _check.carries(carry, len(self.layers), type(self).__name__)
+        _check_carries(carry, len(self.layers), type(self).__name__)
         model, given = opened(self, options)
         after = []
         for position, (layer, held) in enumerate(zip(model.layers, carry, strict=True)):
@@ -100,3 +100,12 @@ class Stack(MaskedModule):
             x, mask = model._after(position, x, mask, pair, given)
             after.append(held)
         return tuple(after), (x, mask)
+
+
+def _check_carries(carry: Any, layers: int, where: str) -> None:
+    """The carry of a stack of layers: a tuple with one entry per layer."""
+    if not isinstance(carry, tuple) or len(carry) != layers:
+        raise ValueError(
+            f"{where}: `carry` must be a tuple with one entry for each of the {layers} layers, as "
+            f"`initial_carry(batch)` makes it, got {_check.kind_of(carry)}."
+        )

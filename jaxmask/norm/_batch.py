@@ -152,6 +152,10 @@ def batch(
         each = inverse_root(found.variance, epsilon, "batch")
         y = centred * jax.lax.broadcast_to_rank(each, x.ndim)
         return scale_and_shift(y, x, real, scale, bias, "batch"), mask
+    if not (isinstance(statistics, tuple) and len(statistics) == 3):
+        raise TypeError(
+            f"batch: `statistics` must be `BatchStatistics`, got {_check.kind_of(statistics)}."
+        )
     mean, variance, _ = statistics
     for value, name in ((mean, "statistics.mean"), (variance, "statistics.variance")):
         _check.shape(_check.array(value, name, "batch"), x.shape[-1:], "[feature]", "batch", name)

@@ -124,6 +124,6 @@ def standardize(x: ArrayLike, mask: Mask, *, epsilon: float = 1e-7, variance: bo
     _check.floating(x, "standardize")
     real = _mask_ops.select_in(x, mask)
     y, _, squares, _ = moments(widened(x, real), real, (1,))
-    if variance:
+    if _check.flag(variance, "standardize", "variance"):
         y = y * inverse_root(squares, epsilon, "standardize")
     return jnp.where(real, y, 0).astype(x.dtype), mask

@@ -65,6 +65,7 @@ def each_step(
       >>> jm.ops.each_step(jnp.sqrt, x, mask)[0].tolist()
       [[2.0, 0.0]]
     """
+    _check.function(f, "each_step", "f")
     x, mask = _check.pair(x, mask, "each_step")
     if fill is not None:
         fill = _check.by_row_or_step(fill, x, "each_step", "fill", dtype=x.dtype)

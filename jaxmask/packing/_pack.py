@@ -109,6 +109,10 @@ def unpack_sequences(y: Any, packed: Packed) -> list[Any]:
       [[10], [20, 20], []]
     """
     where = "unpack_sequences"
+    if not isinstance(packed, Packed):
+        raise TypeError(
+            f"{where}: `packed` must be what `pack_sequences` gives, got {_check.kind_of(packed)}."
+        )
     pieces, fields = packed.pieces, packed._fields
     if not isinstance(y, Mapping):
         if isinstance(pieces.length, Mapping) and len(pieces.length) > 1:

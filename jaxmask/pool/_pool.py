@@ -198,6 +198,7 @@ def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
     scores = _check.array(scores, "scores", "attend")
     _check.floating(x, "attend")
     _check.shape(scores, x.shape[:2], "[batch, time]", "attend", "scores")
+    _check.floating(scores, "attend", "scores")
     weights, _ = ops.softmax(scores, mask)
     wide = accumulator(x.dtype)
     weighted = _mask_ops.expand(weights.astype(wide), x.ndim) * filled(x, mask).astype(wide)

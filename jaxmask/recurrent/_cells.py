@@ -8,6 +8,7 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jaxmask import _check
 from jaxmask._types import Activation, Array, common_dtype
 
 Dropped: TypeAlias = Float[Array, "batch hidden"] | None
@@ -146,8 +147,11 @@ class LSTMCarry(NamedTuple):
     c: Float[Array, "batch hidden"]
 
 
+Weights: TypeAlias = LSTMWeights | ExtendedLSTMWeights | GRUWeights | SimpleWeights
+
+
 def zero_carry(
-    weights: LSTMWeights | ExtendedLSTMWeights | GRUWeights | SimpleWeights,
+    weights: Weights,
     batch: int,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Any:
@@ -170,6 +174,7 @@ def zero_carry(
       >>> jm.recurrent.zero_carry(weights, batch=5).c.shape
       (5, 2)
     """
+    batch = _check.rows(batch, "zero_carry")
     shape = batch, weights.w_h.shape[0]
     if isinstance(weights, LSTM_WEIGHTS):
         # Two arrays, since one buffer cannot be donated twice.
@@ -231,6 +236,13 @@ def lstm_cell(
     Source: Hochreiter and Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate
     of Gers et al., 2000, doi:10.1162/089976600300015015.
     """
+    if not (isinstance(carry, tuple) and len(carry) == 2):
+        raise TypeError(
+            f"lstm_cell: `carry` must be `LSTMCarry(h, c)`, got {_check.kind_of(carry)}."
+        )
+    carry, cells = LSTMCarry(*carry), weights.w_h.shape[1] // 4
+    x = _checked(x, weights, carry.h, weights.w_h.shape[0], "lstm_cell", "carry.h")
+    x = _checked(x, weights, carry.c, cells, "lstm_cell", "carry.c")
     state = carry.c.dtype
     act, gate = activation_of(activation), activation_of(gate_activation)
     product = _product(x, weights, state)
@@ -287,6 +299,7 @@ def gru_cell(
 
     Source: Cho et al., 2014, doi:10.3115/v1/D14-1179; reset after the product: cuDNN's form.
     """
+    x = _checked(x, weights, carry, weights.w_h.shape[0], "gru_cell")
     product = _product(x, weights, carry.dtype)
     bias = weights.b.astype(carry.dtype)
     b_x, b_h = (bias, None) if bias.ndim == 1 else (bias[0], bias[1])
@@ -336,10 +349,24 @@ def simple_cell(
 
     Source: Elman, 1990, doi:10.1207/s15516709cog1402_1.
     """
+    x = _checked(x, weights, carry, weights.w_h.shape[0], "simple_cell")
     product = _product(x, weights, carry.dtype)
     total = product(x, weights.w_x) + product(scaled(carry, dropped), weights.w_h)
     h = activation_of(activation)(with_bias(total, weights.b.astype(carry.dtype)))
     return h, h.astype(x.dtype)
+
+
+def _checked(
+    x: Array, weights: Weights, state: Array, size: int, where: str, name: str = "carry"
+) -> Array:
+    """`x` as an array, where it and the state fit the weights."""
+    x, features = _check.array(x, "x", where), weights.w_x.shape[0]
+    if x.ndim < 1 or x.shape[-1] != features:
+        raise ValueError(f"{where}: `x` must be [batch, feature] of {features}, got {x.shape}.")
+    state = _check.array(state, name, where)
+    _check.floating(state, where, name)
+    _check.shape(state, (*x.shape[:-1], size), "[batch, hidden]", where, name)
+    return x
 
 
 def activation_of(given: Activation) -> Callable[[Array], Array]:
@@ -358,7 +385,7 @@ def with_bias(z: Array, b: Array | None) -> Array:
 
 def _product(
     x: Array,
-    weights: LSTMWeights | ExtendedLSTMWeights | GRUWeights | SimpleWeights,
+    weights: Weights,
     state: jnp.dtype,
 ) -> Callable[[Array, Array], Array]:
     """Multiply in the common dtype of `x` and `w_x`, and add up in that of the state."""

@@ -183,6 +183,7 @@ def gru(
     doi:10.3115/v1/D14-1179.
     """
     options = _activations("gru", activation, gate_activation)
+    reset_after = _check.flag(reset_after, "gru", "reset_after")
     layer = _GRU._replace(
         kind=variants.gru_kind(activation, gate_activation),
         options=(*options, ("reset_after", reset_after)),
@@ -281,6 +282,7 @@ def _run(
     """Check the arguments, choose a method, and run it."""
     options = dict(layer.options)
     x, mask, starts = masked_scan.with_starts(x, mask, segments, resets, layer.name)
+    reverse = _check.flag(reverse, layer.name, "reverse")
     two_biases = options.get("reset_after", False)
     weights = _arguments.check_weights(
         x, weights, layer.weights, layer.gates, layer.name, biases=2 if two_biases else 1

@@ -59,6 +59,7 @@ def linear(
                 f"linear: `{name}` must be floating or complex, got dtype {array.dtype}."
             )
     _check.shape(decay, x.shape, "the shape of `x`", "linear", "decay")
+    reverse = _check.flag(reverse, "linear", "reverse")
     return _linear(decay, x, mask, starts, _carry(decay, x, carry), reverse=reverse)
 
 

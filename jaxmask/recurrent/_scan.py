@@ -74,6 +74,7 @@ def scan(
       ([3.0], [[1.0, 3.0, 0.0]])
     """
     _check.function(cell, "scan", "cell")
+    reverse = _check.flag(reverse, "scan", "reverse")
     x, mask, starts = with_starts(x, mask, segments, resets, "scan")
     safe = filled_with_copies(x, mask)
     return run(cell, safe, mask, starts, carry, reverse=reverse, reset_carry=reset_carry)
