@@ -389,6 +389,51 @@ def test_a_prefix_that_the_step_rules_out_is_followed_as_by_greedy():
     assert found.all()
 
 
+NO = -np.inf
+DEAD_ENDS = {
+    "after a token": ([[NO, 0, NO], [NO] * 3, [NO] * 3], {}, [1]),
+    "at once": ([[NO] * 3] * 3, {}, []),
+    "of repeats": ([[NO, 0, -1], [NO, 0, 0], [NO, 0, 0]], {"no_repeat_ngram_size": 1}, [1, 2]),
+    "of a prefix": (
+        [[NO, 0, NO], [NO] * 3, [NO] * 3],
+        {"prefix": (np.array([[1, 2]]), None)},
+        [1, 2],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEAD_ENDS)
+def test_a_beam_ends_where_nothing_is_left_as_greedy_does(name):
+    table, options, expected = DEAD_ENDS[name]
+    options = options | {"max_length": 3, "end_id": 0}
+    start, step = np.array([0]), lambda carry, ids: (carry, jnp.asarray(table, jnp.float32)[ids])
+    found = [decoding.greedy(step, (), start, None, **options)]
+    found += [decoding.beam(step, (), start, None, beam_size=k, **options) for k in (1, 3)]
+    (ids, mask), (scores, is_found) = decoding.beam(
+        step, (), start, None, beam_size=3, n_best=1, **options
+    )
+    assert (scores.item(), is_found.item()) == (NO, True)
+    for row, real in (*found, (ids[:, 0], mask[:, 0])):
+        assert row[0][real[0]].tolist() == expected
+
+
+def test_a_dead_end_comes_behind_what_ends_by_itself_however_lengths_count():
+    """What a long hypothesis with a large norm rules out stays below a short dead end."""
+    table = jnp.full((6, 6), NO).at[[2, 3, 4, 5], [3, 4, 5, 0]].set(0)
+    table = table.at[0, 1:3].set(jnp.array([0.0, -1.0]))
+    (ids, mask), (scores, found) = decoding.beam(
+        lambda carry, ids: (carry, table[ids]), (), np.array([0]), None, max_length=6, end_id=0,
+        beam_size=2, n_best=2, length_penalty=1.0, length_norm="power",
+    )  # fmt: skip
+    assert [row[real].tolist() for row, real in zip(ids[0], mask[0], strict=True)] == [
+        [2, 3, 4, 5],
+        [1],
+    ]
+    assert found.all()
+    np.testing.assert_allclose(scores[0, 0], -np.log1p(np.e) / 5, rtol=1e-6)
+    assert scores[0, 1] == NO
+
+
 @pytest.mark.parametrize("temperature", [None, 1.0, 1e-30])
 def test_a_row_ends_where_only_a_token_that_is_banned_is_left(temperature):
     """Though the step rules out the end as well."""

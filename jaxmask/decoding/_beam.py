@@ -48,7 +48,9 @@ def beam(
     The `beam_size` best hypotheses are kept after each token. `|y|` counts the end token. A
     hypothesis that has ended changes no more, and stays in the beam while its score is among the
     best (Hugging Face keeps it apart, and fills its place); the loop ends when all have ended. With
-    `beam_size=1` this is `greedy`; with a beam that holds every hypothesis it is exact.
+    `beam_size=1` this is `greedy`; with a beam that holds every hypothesis it is exact. One with no
+    other token left ends, as in `greedy`; where `step` gives its end -inf, it comes behind those
+    that end by themselves, with the score -inf.
 
     Args:
       step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It is mapped over the beam
@@ -110,8 +112,14 @@ def beam(
     last = jax.lax.while_loop(more, body, _first(carry, start, real, beam_size, max_length))
     # The beam is sorted by score.
     counted = last.length + (~last.active).astype(jnp.int32)
-    found = (last.log_p > NEVER / 2) & real[:, None]
-    return Ranked(last.ids, last.length, last.log_p / norm(counted), found).decoded(n_best)
+    scores = jnp.where(_is_possible(last.log_p), last.log_p / norm(counted), -jnp.inf)
+    found = (last.log_p > 0.75 * NEVER) & real[:, None]
+    return Ranked(last.ids, last.length, scores, found).decoded(n_best)
+
+
+def _is_possible(log_p: Array) -> Array:
+    """Not for a hypothesis that `step` rules out, nor for one that ended as nothing was left."""
+    return log_p > NEVER / 2
 
 
 class _Norm(NamedTuple):
@@ -138,7 +146,7 @@ def _first(carry: PyTree, start: Array, real: RowMask, size: int, max_length: in
     token = spread(start, size)
     log_p = jnp.full(token.shape, NEVER).at[:, 0].set(0)
     ids = jnp.zeros((*token.shape, max_length), jnp.int32)
-    active = spread(real, size) & (log_p > NEVER / 2)
+    active = spread(real, size) & _is_possible(log_p)
     return _Hypotheses(jnp.array(0), carry, token, active, log_p, jnp.zeros_like(token), ids)
 
 
@@ -148,18 +156,20 @@ def _extended(
     """The best of all hypotheses extended by a token, and of those that have ended."""
     batch, size, classes = logits.shape
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    nothing_left = jnp.all(logits == -jnp.inf, axis=-1, keepdims=True)
+    log_p = jnp.where(nothing_left, NEVER, log_p)  # and not nan
     log_p = constrained(jnp.maximum(log_p, NEVER), state.ids, state.time, constraints)
     log_p = state.log_p[..., None] + log_p
     # An ended hypothesis has one extension, at the index of the end token.
     ended = jnp.where(jnp.arange(classes) == constraints.end_id, state.log_p[..., None], NEVER)
     log_p = jnp.where(state.active[..., None], log_p, ended)
     # An active one has as many tokens as steps were made; the other counts its end token.
-    scores = log_p / norm(state.length + 1)[..., None]
+    scores = jnp.where(_is_possible(log_p), log_p / norm(state.length + 1)[..., None], log_p)
     _, index = jax.lax.top_k(scores.reshape(batch, size * classes), size)
     parent, token = index // classes, (index % classes).astype(jnp.int32)
     log_p = jnp.take_along_axis(log_p.reshape(batch, size * classes), index, axis=1)
     # What is ruled out leads nowhere, and must not keep the loop going.
-    active = of_parents(state.active, parent) & (token != constraints.end_id) & (log_p > NEVER / 2)
+    active = of_parents(state.active, parent) & (token != constraints.end_id) & _is_possible(log_p)
     now = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & active[..., None]
     held = hold(state.active, carry, state.carry)
     return _Hypotheses(
