@@ -74,6 +74,7 @@ def setup(app):
     reference.write(DOCS / "api")
     notebooks.write(DOCS / "notebooks")
     app.connect("source-read", pages.prepare)
+    app.connect("doctree-resolved", pages.break_names)
     app.connect("autodoc-process-docstring", reference.to_rst, priority=400)
     app.connect("autodoc-process-signature", reference.signature_of_a_module)
     app.connect("build-finished", pages.write_llms_txt)

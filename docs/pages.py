@@ -11,6 +11,8 @@ FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"(?<!`)`jm((?:\.[A-Za-z]\w*)+)(?:\([^`<>]*\))?`(?!`)")
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)#]+)(?:#[^)]*)?\)")
 SCRIPT = re.compile(r"^\| `examples/(\w+)\.py`", re.MULTILINE)
+WITHIN_NAME = re.compile(r"(?<=[.(=_])(?=[A-Za-z*])")
+SHORT = 16  # names of so many characters stay whole
 NOTEBOOK = f"""---
 file_format: mystnb
 kernelspec:
@@ -66,6 +68,20 @@ def with_notebooks(text):
     links = r"| {doc}`\1 <notebooks/\1>` ({download}`.ipynb <notebooks/\1.ipynb>`)"
     listed = "\n".join(f"{name} <notebooks/{name}>" for name in names)
     return SCRIPT.sub(links, text) + f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+
+
+def break_names(app, doctree, name):
+    """Long names in tables break after a dot, a bracket, `=` or `_`, and nowhere else."""
+    from docutils import nodes
+
+    for table in doctree.findall(nodes.table):
+        for code in table.findall(nodes.literal):
+            if len(text := code.astext()) <= SHORT:
+                continue
+            first, *parts = WITHIN_NAME.split(text)
+            code[:] = [nodes.Text(first)]
+            for part in parts:
+                code += [nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
 
 
 def enter_a_folder():
