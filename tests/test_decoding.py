@@ -115,10 +115,28 @@ def test_ctc_decodes_the_sequences_of_a_packed_row_one_by_one():
             assert np.asarray(y)[row][np.asarray(segments.ids)[row] == number].tolist() == alone
 
 
+def test_the_best_labels_of_packed_sequences_have_rows_of_their_own():
+    ids = np.array([[1, 1, 1, 2, 2, 0], [2, 2, 2, 2, 0, 0]], np.int32)
+    logits = frames(3, 3, ids > 0)
+    search = jax.jit(functools.partial(decoding.ctc_beam, n_best=2))
+    (y, mask), (scores, found) = search(logits, jm.Segments(jnp.asarray(ids), 2))
+    for place, (row, number) in enumerate(itertools.product(range(2), (1, 2))):
+        own = (ids[row] == number)[None]  # the row without the other sequence
+        (want, real), (want_scores, want_found) = search(logits[row][None], own)
+        assert said(y[place], mask[place]) == said(want[0], real[0])
+        np.testing.assert_array_equal(found[place], want_found[0])
+        np.testing.assert_allclose(scores[place], want_scores[0], rtol=1e-6)
+    assert found.any(1).tolist() == [True, True, False, True]
+
+
 def test_ctc_beam_of_no_packed_row():
-    segments = jm.Segments(np.zeros((0, 3), np.int32), 2)
-    ids, mask = jm.decoding.ctc_beam(np.ones((0, 3, 4), np.float32), segments)
-    assert ids.shape == mask.shape == (0, 3)
+    for shape in ((0, 3), (2, 0)):
+        segments = jm.Segments(np.zeros(shape, np.int32), 2)
+        logits = np.ones((*shape, 4), np.float32)
+        ids, mask = jm.decoding.ctc_beam(logits, segments)
+        assert ids.shape == mask.shape == shape
+        (ids, _), (scores, _) = jm.decoding.ctc_beam(logits, segments, n_best=3)
+        assert (ids.shape, scores.shape) == ((2 * shape[0], 3, shape[1]), (2 * shape[0], 3))
 
 
 def test_ctc_without_time_rows_or_beam():

@@ -351,8 +351,6 @@ def test_options_that_cannot_be_are_refused():
     few = functools.partial(decoding.ctc_beam, logits, None, start=np.zeros(2, np.int32))
     with pytest.raises(ValueError, match="classes = 4, got shape"):
         few(scorer=lambda carry, ids: (carry, jnp.zeros((2, 3))))
-    with pytest.raises(jm.MaskError, match="Segments"):
-        decoding.ctc_beam(logits, jm.Segments(np.ones((2, 3), np.int32), 1), n_best=2)
 
 
 def test_probabilities_of_given_tokens_train():

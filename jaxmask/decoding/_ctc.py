@@ -88,9 +88,10 @@ def ctc_beam(
     Returns:
       The pair `(ids, mask)`: `ids [batch, time]`, int32, the labels of each row first and 0 after
       them, and their mask (`Segments` for `Segments`), also where `mask` is None. Ties
-      are broken by the order of the classes. With `n_best`, which refuses `Segments`, two pairs
+      are broken by the order of the classes. With `n_best`, two pairs
       `(ids, mask), (scores, found)`: `ids` and `mask [batch, n_best, time]`, best first, `scores`
-      and `found [batch, n_best]`; False where there are no such labels, as in an empty row.
+      and `found [batch, n_best]`; False where there are no such labels, as in an empty row. For
+      `Segments`, these have a row for each sequence, `[batch * max_segments, n_best, ...]`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -108,29 +109,31 @@ def ctc_beam(
     where = "ctc_beam"
     beam_size = _check.count(beam_size, where, "beam_size", least=1)
     checked_n_best(n_best, where, beam_size)
-    logits, mask = _frames(logits, mask, blank_id, where, segments=n_best is None)
+    logits, mask = _frames(logits, mask, blank_id, where)
     log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=-1)
     log_p = jnp.maximum(log_p, NEVER)
     scoring = _scoring(scorer, carry, start, log_p, mask, blank_id, where)
     if not isinstance(mask, Segments):
         real = _mask_ops.select_in(log_p, mask)[..., 0]
         return _search(log_p, real, beam_size, scoring).decoded(n_best)
-    each = jax.vmap(lambda real: _search(log_p, real, beam_size, scoring).best(), 1, 1)
-    ids, found = each(_mask_ops.of_each_segment(mask))
-    return _side_by_side(ids, found, mask)
+    each = jax.vmap(lambda real: tuple(_search(log_p, real, beam_size, scoring)), 1, 1)
+    found = each(_mask_ops.of_each_segment(mask))
+    of_sequences = Ranked(*(y.reshape(y.shape[0] * y.shape[1], *y.shape[2:]) for y in found))
+    if n_best is not None:
+        return of_sequences.decoded(n_best)
+    return _side_by_side(*of_sequences.best(), mask)
 
 
-def _frames(
-    logits: ArrayLike, mask: Mask, blank_id: int, where: str, *, segments: bool = True
-) -> tuple[Array, Mask]:
-    logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where, segments=segments)
+def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[Array, Mask]:
+    logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where)
     # Labels have no gradient, so nothing of the search is kept for one.
     return jax.lax.stop_gradient(ops.fill(logits, mask)[0]), mask
 
 
 def _side_by_side(ids: Array, mask: Array, segments: Segments) -> Pair:
-    """The labels of each sequence, `[batch, segment, time]`, one after another in one row."""
-    batch, size, time = ids.shape
+    """The labels of each sequence, `[batch * segment, time]`, one after another in one row."""
+    (batch, time), size = segments.ids.shape, segments.max_segments
+    mask = mask.reshape(batch, size, time)
     owner = jnp.where(mask, jnp.arange(1, size + 1)[:, None], 0).reshape(batch, size * time)
     packed = Segments(owner.astype(segments.ids.dtype), size)
     y, _ = ops.compact(ids.reshape(owner.shape), packed)
