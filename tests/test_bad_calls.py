@@ -111,6 +111,11 @@ CALLS = {
         2, 4, activation="gelu", rngs=R
     ),
     "AdditiveAttention: `hidden_features`": lambda: jm.nn.AdditiveAttention(3, 4, 0, rngs=R),
+    "LSTM: `x`": lambda: jm.nn.LSTM(2, 4, rngs=R)(X, MASK),
+    "Conv1D: `x`": lambda: jm.nn.Conv1D(2, 4, 3, rngs=R)(X, MASK),
+    "Bidirectional: `merge=None`": lambda: jm.nn.Bidirectional(
+        jm.nn.GRU(3, 4, rngs=R), jm.nn.GRU(3, 4, return_sequences=False, rngs=R)
+    )(X, MASK),
     "Conv1D: `kernel_size`": lambda: jm.nn.Conv1D(3, 4, 0, rngs=R),
     "ragged_vmap: `in_axes`": lambda: jm.ragged_vmap(lambda r, a: r, in_axes=(0, 3))(X, MASK, X),
     "mean: they look swapped": lambda: jm.pool.mean(MASK, X[..., 0]),

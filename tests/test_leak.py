@@ -881,7 +881,10 @@ def test_the_report_says_where_and_by_how_much():
 
 def test_a_pass_states_its_scope():
     text = str(leak.check(jm.pool.mean, X, MASK, moves=("left",)))
-    assert "proved at the given shape, whatever padding holds: mask of output[1]" in text
+    assert (
+        "proved at the given shape, whatever padding holds: mask of output[1]; value of output[0]"
+        in text
+    )
     assert "nan in the padding" not in text
     text = str(leak.check(jm.pool.mean, X, MASK, moves=("left",), poison="all"))
     assert "no leak found" in text

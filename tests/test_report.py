@@ -274,7 +274,7 @@ def test_pictures(flow, plain, tmp_path):
         assert len(root) > 10
         assert (tmp_path / f"{name}.svg").stat().st_size < 40_000
         assert shown._repr_html_() == shown.to_html()
-    packed.to_png(tmp_path / "batch.png")
+    assert packed.to_png(tmp_path / "batch.png") == (tmp_path / "batch.png").read_bytes()
     assert (tmp_path / "batch.png").read_bytes().startswith(b"\x89PNG")
     for layer in flow.layers:
         assert layer.name in str(flow)

@@ -230,6 +230,8 @@ def _refuse(plan: Plan, where: str, supported: Sequence[str]) -> None:
 
 
 def _warn(plan: Plan, where: str) -> None:
-    lines = _listed(f"{where}: values differ from those of the source:", plan.layers, "differs")
+    lines = _listed(
+        f"{where}: converted, with deliberate differences from the source:", plan.layers, "differs"
+    )
     if lines:
         warnings.warn("\n".join(lines), InteropWarning, stacklevel=4)

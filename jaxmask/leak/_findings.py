@@ -199,13 +199,26 @@ def text_of(report: LeakReport) -> str:
         lines.append(f"  expected: {REFERENCE}")
     lines += [f"  undecided: {line}" for line in in_lines(report.undecided)]
     if report.proved:
-        names = list(dict.fromkeys(f"{claim.what} of {claim.where}" for claim in report.proved))
-        lines.append(f"  proved at the given shape, whatever padding holds: {_listed(names, 8)}")
+        proved = "; ".join(_proved(report.proved))
+        lines.append(f"  proved at the given shape, whatever padding holds: {proved}")
     lines += [f"  {line}" for line in report.tried]
     lines += [f"  not tested: {line}" for line in report.not_tested]
     if report.ok:
         lines.append("  This holds for these shapes, this mask and what was tried.")
     return "\n".join(lines)
+
+
+def _proved(claims: tuple[ClaimReport, ...]) -> Iterator[str]:
+    """The claims by what they speak of; parameters are counted where they are many."""
+    by_what: dict[str, list[str]] = {}
+    for claim in sorted(claims, key=lambda claim: RANK.get(claim.what, len(RANK))):
+        by_what.setdefault(claim.what, []).append(claim.where)
+    for what, places in by_what.items():
+        unique = list(dict.fromkeys(places))
+        if what == "gradient in params" and len(unique) > 3:
+            yield f"gradients in {len(unique)} parameters"
+        else:
+            yield f"{what} of {', '.join(unique)}"
 
 
 REFERENCE = "in the reference run, whose padding holds copies of the first real step of each row"

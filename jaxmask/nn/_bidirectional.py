@@ -84,6 +84,8 @@ class Bidirectional(MaskedModule):
             model.forward, x, mask, at="Bidirectional: `forward`", given=given
         )
         y_backward, mask_backward = _run_backward(model.backward, x, mask, given)
+        if self.merge is not None:
+            _require_same_axes(y_forward, y_backward)
         y = _MERGES[self.merge](y_forward, y_backward)
         if mask is None and mask_forward is None and not _makes_mask(self.backward, x):
             return y, None
@@ -94,6 +96,15 @@ class Bidirectional(MaskedModule):
             return y, both
         # A step that is real for only one of them is padding in the result.
         return jax.tree.map(lambda a: ops.fill(a, both)[0], y), both
+
+
+def _require_same_axes(forward: Array, backward: Array) -> None:
+    """Refuse a sequence merged with a result by row, which `merge` would broadcast or not join."""
+    if forward.shape[:-1] != backward.shape[:-1]:
+        raise ValueError(
+            f"Bidirectional: `forward` gives {forward.shape} and `backward` {backward.shape}, which "
+            "cannot be merged. Give both the same `return_sequences`, or pass `merge=None`."
+        )
 
 
 def _makes_mask(layer: Callable[..., Pair], x: Array) -> bool:

@@ -76,11 +76,7 @@ class _Norm(Weighted):
         """`x` in the dtype of the layer, scale and bias."""
         name = type(self).__name__
         x, _ = _check.pair(x, mask, name)
-        if x.shape[-1] != self.num_features:
-            raise ValueError(
-                f"{name}: the last axis of `x` must hold {self.num_features} features, got shape "
-                f"{x.shape}."
-            )
+        _check.feature_size(x, self.num_features, name)
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
         return x if self.dtype is None else x.astype(self.dtype), scale, bias

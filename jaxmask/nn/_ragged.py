@@ -1,7 +1,7 @@
 """A plain module of one unpadded row, as a masked layer."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -25,20 +25,24 @@ class RaggedVmap(MaskedModule):
     The module is written, by you or by others, for one sequence `[n, feature]`, without a
     mask. `jm.ragged_vmap(module)` is the same. Its random streams give each row different noise,
     and advance as in one call. Statistics and caches that it would change row by row have no
-    single value for a batch: that is an error which names them. A model written for batches goes
-    into a module whose `__call__(self, row)` returns `self.model(row[None])[0]`.
+    single value for a batch: that is an error which names them. A model that was written for
+    batches, `[batch, n, feature]`, needs `batched=True`: without it, it takes the steps for rows,
+    and not every such model fails then.
 
     Mask class: any; a batch that is not padded on the right is compacted first.
 
     Args:
-      module: a Flax NNX module, called on rows.
+      module: a Flax NNX module or a function, called on rows.
       in_axes: as in `jm.ragged_vmap`, for each argument of the module.
       min_length: as in `jm.ragged_vmap`.
       multiple_of: as in `jm.ragged_vmap`.
+      batched: True if the module was written for batches: it gets a batch of one row, in every
+        argument that `in_axes` maps, and returns one.
 
     Raises:
-      TypeError: if `module` is not callable.
-      ValueError: on call, if the module changes statistics or a cache.
+      TypeError: if `module` is not callable, or `batched` is not a bool.
+      ValueError: on call, if the module changes statistics or a cache; if `batched=True` and a
+        result is not a batch of one.
       RaggedTraceError, UnsupportedPrimitiveError: on call, as in `jm.ragged_vmap`.
 
     Example:
@@ -54,13 +58,22 @@ class RaggedVmap(MaskedModule):
       ((2, 8), [True, True])
     """
 
-    def __init__(self, module: Any, in_axes: Any = 0, *, min_length: int = 1, multiple_of: int = 1):
+    def __init__(
+        self,
+        module: Any,
+        in_axes: Any = 0,
+        *,
+        min_length: int = 1,
+        multiple_of: int = 1,
+        batched: bool = False,
+    ):
         if not callable(module):
             raise TypeError(f"{WHERE}: `module` must be callable, got {_check.kind_of(module)}.")
         self.module = module
         self.in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
         self.min_length = min_length
         self.multiple_of = multiple_of
+        self.batched = _check.flag(batched, WHERE, "batched")
 
     def __call__(
         self, x: PyTree, mask: Mask = None, *arguments: Any, **options: Unpack[NoiseCall]
@@ -70,7 +83,8 @@ class RaggedVmap(MaskedModule):
         options_of_row = named(layer.module, given)
         # Options of a row: `row_ids` make its keys, and `rngs` have been drawn from already.
         switches = {k: v for k, v in options_of_row.items() if k not in ("rngs", "row_ids")}
-        graph, *states = nnx.split(layer.module, nnx.RngKey, nnx.RngCount, ...)
+        node = (layer.module,)  # a function alone has no parts to split
+        graph, *states = nnx.split(node, nnx.RngKey, nnx.RngCount, ...)
         keys, counts, rest = states
         rngs = given.get("rngs")
         if rngs is not None:
@@ -80,14 +94,15 @@ class RaggedVmap(MaskedModule):
         row_keys = jax.tree.map(
             lambda key: _keys.row_keys(key, first, WHERE, given.get("row_ids")), [keys, own]
         )
-        function = _Function(graph, counts, rest, switches)
-        axes = self._axes(len(arguments))
+        axes = self._axes(1 + len(arguments))
+        batched = axes if self.batched else None
+        function = _Function(graph, counts, rest, switches, batched)
         g = ragged.RaggedVmap(
-            function, axes, min_length=self.min_length, multiple_of=self.multiple_of
+            function, (*axes, 0), min_length=self.min_length, multiple_of=self.multiple_of
         )
         (y, after), (real, _) = g(x, mask, *arguments, row_keys)
         if rngs is None and jax.tree.leaves(counts):
-            advance(self.module, counts, after, WHERE)
+            advance((self.module,), counts, after, WHERE)
         return y, real
 
     def check(
@@ -98,10 +113,10 @@ class RaggedVmap(MaskedModule):
         Random streams are those of a copy, and give all rows the same noise.
         """
         graph, state = nnx.split(self.module)
+        batched = self._axes(1 + len(arguments)) if self.batched else None
 
         def function(*row: Any) -> Any:
-            with _explained():
-                return nnx.merge(graph, state, copy=True)(*row)
+            return _called(nnx.merge(graph, state, copy=True), row, {}, batched)
 
         g = self._transformed(function, self.in_axes)
         return g.check(x, mask, *arguments, tolerance=tolerance)
@@ -110,26 +125,51 @@ class RaggedVmap(MaskedModule):
         sizes = {"min_length": self.min_length, "multiple_of": self.multiple_of}
         return ragged.RaggedVmap(function, axes, **sizes)
 
-    def _axes(self, extra: int) -> tuple[Any, ...]:
-        axes = self.in_axes if isinstance(self.in_axes, tuple) else (self.in_axes,) * (1 + extra)
-        return (*axes, 0)
+    def _axes(self, arguments: int) -> tuple[Any, ...]:
+        return self.in_axes if isinstance(self.in_axes, tuple) else (self.in_axes,) * arguments
 
 
 class _Function:
     """The module as a pure function of a row, that also returns the counts of its streams."""
 
-    def __init__(self, graph: Any, counts: PyTree, rest: PyTree, switches: dict[str, Any]):
+    def __init__(
+        self, graph: Any, counts: PyTree, rest: PyTree, switches: dict[str, Any], batched: Any
+    ):
         self.graph, self.counts, self.rest, self.switches = graph, counts, rest, switches
+        self.batched = batched
 
     def __call__(self, *arguments: Any) -> tuple[PyTree, PyTree]:
         *row, [keys, own] = arguments
         options = self.switches if own is None else {**self.switches, "rngs": nnx.Rngs(own)}
-        module = nnx.merge(self.graph, keys, self.counts, self.rest, copy=True)
-        before = variables(module)
+        node = nnx.merge(self.graph, keys, self.counts, self.rest, copy=True)
+        before = variables(node)
+        y = _called(node[0], row, options, self.batched)
+        refuse_changes(before, node, WHERE, "row")
+        return y, jax.tree.map(jnp.asarray, nnx.state(node, nnx.RngCount))
+
+
+def _called(module: Any, row: Sequence[Any], options: dict[str, Any], batched: Any) -> PyTree:
+    """The module of a row; `batched` has the `in_axes` of its arguments if it is of a batch."""
+    if batched is None:
         with _explained():
-            y = module(*row, **options)
-        refuse_changes(before, module, WHERE, "row")
-        return y, jax.tree.map(jnp.asarray, nnx.state(module, nnx.RngCount))
+            return module(*row, **options)
+    return jax.tree.map(_the_row, module(*map(_batch_of_one, batched, row), **options))
+
+
+def _batch_of_one(axes: Any, argument: PyTree) -> PyTree:
+    def expanded(axis: int | None, part: PyTree) -> PyTree:
+        return part if axis is None else jax.tree.map(lambda a: a[None], part)
+
+    return jax.tree.map(expanded, axes, argument, is_leaf=lambda axis: axis is None)
+
+
+def _the_row(y: Any) -> Any:
+    if not (getattr(y, "ndim", 0) and isinstance(y.shape[0], int) and y.shape[0] == 1):
+        raise ValueError(
+            f"{WHERE}: with `batched=True` the module must return a batch of one row, [1, ...], "
+            f"got shape {jnp.shape(y)}."
+        )
+    return y[0]
 
 
 @contextlib.contextmanager
@@ -140,7 +180,7 @@ def _explained() -> Iterator[None]:
     except (IndexError, TypeError, ValueError) as error:
         error.add_note(
             f"{WHERE} calls the module with one row `[n, ...]`; a model written for batches needs "
-            "`self.model(row[None])[0]`, in a module of its own."
+            "`batched=True`."
         )
         raise
 

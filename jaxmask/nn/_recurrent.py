@@ -252,6 +252,8 @@ class _Gated(Recurrent, Weighted):
         resets: ArrayLike | None,
         noise: Mapping[str, Any],
     ) -> tuple[PyTree, Pair]:
+        where = type(self).__name__
+        _check.feature_size(_check.array(x, "x", where), self.in_features, where)
         x, *weights = self._cast(x, self.w_x, self.w_h, self.b, *self._more())
         options = {"reverse": reverse, "resets": resets, "method": self.method}
         return self._layer(x, mask, weights, carry, **options, **self._activations(), **noise)

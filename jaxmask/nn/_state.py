@@ -13,12 +13,16 @@ def variables(node: Any) -> dict[str, Any]:
     """Every array outside random streams, by its path, read now, since variables change."""
     state = nnx.state(node, nnx.Not(nnx.RngState))
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(path).removesuffix(".value"): leaf for path, leaf in leaves}
 
 
 def refuse_changes(before: dict[str, Any], node: Any, where: str, each: str) -> None:
     """Refuse a module that changed what `variables` found before; `each` has run on its own."""
-    changed = [name for name, leaf in variables(node).items() if before.get(name) is not leaf]
+    changed = [
+        name.removeprefix("[0]")
+        for name, leaf in variables(node).items()
+        if before.get(name) is not leaf
+    ]
     if changed:
         raise ValueError(
             f"{where}: the module changes {', '.join(changed)} on each {each}, and a batch has no "

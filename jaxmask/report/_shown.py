@@ -1,5 +1,6 @@
 """What every picture can do: text, HTML for notebooks, SVG, PNG."""
 
+import io
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -44,8 +45,8 @@ class Drawing:
             parts.append(f"<text {place}>{escape(text)}</text>")
         return "\n".join([*parts, "</svg>", ""])
 
-    def png(self, path: str | Path) -> None:
-        """Write the picture as PNG."""
+    def png(self) -> bytes:
+        """The picture as PNG."""
         figure_of, agg = _matplotlib()
         dots = 144
         figure = figure_of(figsize=(self.width / 96, self.height / 96), dpi=dots)
@@ -62,7 +63,9 @@ class Drawing:
             style: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": SIZE * 0.73}
             weight = "bold" if bold else "normal"
             axes.text(x, y, text, color=colour, weight=weight, parse_math=False, **style)
-        figure.savefig(path, dpi=dots, facecolor=BACKGROUND)
+        file = io.BytesIO()
+        figure.savefig(file, dpi=dots, facecolor=BACKGROUND, format="png")
+        return file.getvalue()
 
 
 def _matplotlib() -> tuple[Any, Any]:
@@ -88,9 +91,12 @@ class Shown:
         """The picture as SVG, also written to `path` if there is one."""
         return _written(self.drawing().svg(), path)
 
-    def to_png(self, path: str | Path) -> None:
-        """Write the picture as PNG; needs Matplotlib, `pip install jaxmask[report]`."""
-        self.drawing().png(path)
+    def to_png(self, path: str | Path | None = None) -> bytes:
+        """The picture as PNG, also written to `path` if there is one; needs `jaxmask[report]`."""
+        picture = self.drawing().png()
+        if path is not None:
+            Path(path).write_bytes(picture)
+        return picture
 
     def to_html(self, path: str | Path | None = None) -> str:
         """HTML without scripts or links, also written to `path` if there is one."""

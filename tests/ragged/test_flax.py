@@ -198,6 +198,15 @@ def test_check_of_a_module(batch):
     assert jm.nn.RaggedVmap(Block(nnx.Rngs(0))).check(*batch).ok
 
 
+def test_a_function_of_a_row_in_a_stack(batch):
+    model = jm.nn.Sequential(
+        jm.nn.RaggedVmap(lambda row: row.mean(axis=0)), nnx.Linear(FEATURES, 2, rngs=nnx.Rngs(0))
+    )
+    y, row_mask = model(*batch)
+    expected = model.layers[1](jm.pool.mean(*batch)[0])
+    np.testing.assert_allclose(y[row_mask], expected[row_mask], rtol=1e-5)
+
+
 def test_ragged_refuses_what_is_no_layer():
     with pytest.raises(TypeError, match="must be callable"):
         jm.nn.RaggedVmap(3)
@@ -213,14 +222,6 @@ class OfBatches(nnx.Module):
         return self.out(x.mean(axis=1))
 
 
-class OfRows(nnx.Module):
-    def __init__(self, model):
-        self.model = model
-
-    def __call__(self, row):
-        return self.model(row[None])[0]
-
-
 def test_a_model_written_for_batches(batch):
     model = OfBatches(nnx.Rngs(0))
     layer = jm.nn.RaggedVmap(model)
@@ -229,9 +230,35 @@ def test_a_model_written_for_batches(batch):
             call(*batch)
         notes = [note for note in raised.value.__notes__ if "model written for batches" in note]
         assert len(notes) == 1
-        assert "`self.model(row[None])[0]`" in notes[0]
-    y, _ = jm.nn.RaggedVmap(OfRows(model))(*batch)
+        assert "`batched=True`" in notes[0]
+    layer = jm.nn.RaggedVmap(model, batched=True)
+    y, _ = layer(*batch)
     np.testing.assert_allclose(y[0], model(batch[0][:1])[0], atol=1e-6)
+    assert layer.check(*batch).ok
+
+
+class OfTwoBatches(nnx.Module):
+    def __call__(self, x, weights):
+        return {"mean": x["of"].mean(axis=1) @ weights, "sum": x["of"].sum(axis=1)}
+
+
+def test_a_model_of_batches_with_trees_and_an_argument_that_rows_share(batch):
+    x, mask = batch
+    weights = jnp.arange(FEATURES * 2.0).reshape(FEATURES, 2)
+    layer = jm.nn.RaggedVmap(OfTwoBatches(), ({"of": 0}, None), batched=True)
+    y, _ = layer({"of": x}, mask, weights)
+    for row, n in enumerate(np.asarray(mask).sum(1)):
+        if n:
+            alone = np.asarray(x[row, :n], np.float64)
+            np.testing.assert_allclose(y["mean"][row], alone.mean(0) @ weights, rtol=1e-5)
+            np.testing.assert_allclose(y["sum"][row], alone.sum(0), rtol=1e-5)
+
+
+def test_a_model_of_batches_must_return_a_batch(batch):
+    with pytest.raises(ValueError, match=r"must return a batch of one row, \[1, ...\], got shape"):
+        jm.nn.RaggedVmap(lambda x: x.mean(), batched=True)(*batch)
+    with pytest.raises(TypeError, match="`batched`"):
+        jm.nn.RaggedVmap(lambda x: x, batched="yes")
 
 
 def test_a_module_is_recognised_before_anything_of_nn_is_used():
