@@ -263,15 +263,6 @@ def positive(value: Any, where: str, name: str) -> None:
         raise ValueError(f"{where}: `{name}` must be positive, got {seen}.")
 
 
-def feature_size(x: ArrayLike, size: int, where: str, name: str = "x") -> None:
-    """The last axis of what a module gets, against the size that the module was made for."""
-    if jnp.ndim(x) < 2 or jnp.shape(x)[-1] != size:
-        raise ValueError(
-            f"{where}: the last axis of `{name}` must hold {size} features, got shape "
-            f"{jnp.shape(x)}."
-        )
-
-
 def flag(value: Any, where: str, name: str) -> bool:
     """A switch that is known while the function is traced; any other object would count as True."""
     if not isinstance(value, bool | np.bool_):

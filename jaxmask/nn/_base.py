@@ -109,6 +109,15 @@ class Weighted(MaskedModule):
             return arrays
         return jax.tree.map(lambda a: a.astype(self.dtype), arrays)
 
+    def _require_features(self, x: ArrayLike, size: int) -> None:
+        """Check the last axis of `x` against the size that the module was made for."""
+        where = type(self).__name__
+        shape = _check.array(x, "x", where).shape
+        if len(shape) < 2 or shape[-1] != size:
+            raise ValueError(
+                f"{where}: the last axis of `x` must hold {size} features, got shape {shape}."
+            )
+
 
 def check_sizes(where: str, **sizes: Any) -> None:
     """Sizes that a module is built for, each at least 1."""

@@ -102,7 +102,7 @@ def _require_same_axes(forward: Array, backward: Array) -> None:
     """Refuse a sequence merged with a result by row, which `merge` would broadcast or not join."""
     if forward.shape[:-1] != backward.shape[:-1]:
         raise ValueError(
-            f"Bidirectional: `forward` gives {forward.shape} and `backward` {backward.shape}, which "
+            f"Bidirectional: `forward` gives {forward.shape} and `backward` {backward.shape}; they "
             "cannot be merged. Give both the same `return_sequences`, or pass `merge=None`."
         )
 

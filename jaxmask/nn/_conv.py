@@ -82,8 +82,7 @@ class Conv(Weighted, _Sizes):
         return self._convolve(x, mask)
 
     def _convolve(self, x: ArrayLike, mask: Mask, **instead: Any) -> Pair:
-        where = type(self).__name__
-        _check.feature_size(_check.array(x, "x", where), self.in_features, where)
+        self._require_features(x, self.in_features)
         x, *weights = self._cast(x, *self._weights())
         names = [field.name for field in dataclasses.fields(self) if field.kw_only]
         options = {name: getattr(self, name) for name in names if name != "dtype"}

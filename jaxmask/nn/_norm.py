@@ -74,9 +74,8 @@ class _Norm(Weighted):
 
     def _inputs(self, x: ArrayLike, mask: Mask) -> tuple[Array, Array | None, Array | None]:
         """`x` in the dtype of the layer, scale and bias."""
-        name = type(self).__name__
-        x, _ = _check.pair(x, mask, name)
-        _check.feature_size(x, self.num_features, name)
+        x, _ = _check.pair(x, mask, type(self).__name__)
+        self._require_features(x, self.num_features)
         scale = None if self.scale is None else self.scale[...]
         bias = None if self.bias is None else self.bias[...]
         return x if self.dtype is None else x.astype(self.dtype), scale, bias

@@ -252,8 +252,7 @@ class _Gated(Recurrent, Weighted):
         resets: ArrayLike | None,
         noise: Mapping[str, Any],
     ) -> tuple[PyTree, Pair]:
-        where = type(self).__name__
-        _check.feature_size(_check.array(x, "x", where), self.in_features, where)
+        self._require_features(x, self.in_features)
         x, *weights = self._cast(x, self.w_x, self.w_h, self.b, *self._more())
         options = {"reverse": reverse, "resets": resets, "method": self.method}
         return self._layer(x, mask, weights, carry, **options, **self._activations(), **noise)
