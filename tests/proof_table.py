@@ -234,7 +234,10 @@ def others() -> str:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "optax")
     )
-    text = f"## Layers and code of others\n\nWith {versions}. Each result is 0 at padding.\n\n"
+    text = f"## Layers and code of others\n\nWith {versions}. Each result is 0 at padding.\n"
+    text += (
+        "Nothing is run here; [what these do when they are run](field.md) has another table.\n\n"
+    )
     return text + _table(["function", "value", "gradient", "first to blame"], rows)
 
 

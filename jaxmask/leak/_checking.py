@@ -149,6 +149,7 @@ def assert_padding_invariant(
       >>> x, mask = jnp.arange(1.0, 7).reshape(1, 6), jnp.arange(6)[None] < 4
       >>> jm.leak.assert_padding_invariant(jm.ops.softmax, x, mask)
     """
+    __tracebackhide__ = True  # pytest shows the report alone
     report = check(fn, x, mask, moves=moves, params=params, poison=poison)
     if not report.ok:
         raise LeakError(str(report))

@@ -55,6 +55,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
       >>> jm.testing.pytest_pyfunc_call(Unmarked()) is None
       True
     """
+    __tracebackhide__ = True
     marker = pyfuncitem.get_closest_marker(MARKER)
     if marker is None:
         return None

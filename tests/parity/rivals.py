@@ -28,7 +28,7 @@ class Facts(NamedTuple):
 
 _NAN_WEIGHTS = "nan in the padding makes weight gradients nan"
 _PER_STEP = f"right values, a step at a time; no mask goes through, and {_NAN_WEIGHTS}"
-_WINDOW = "padding stands in the windows"
+_WINDOW = "windows reach into the padding"
 _OPTAX = "none: optax has it, without a mask over steps"
 _BY_HAND = "the masked mean is left to the user"
 _KERAS_RNN = (
@@ -110,7 +110,7 @@ _OPS = (
     Facts(
         "ops.each_step nn.Passthrough",
         "partly: `Activation`, `Lambda(mask=)`: the mask passes, and the function meets whatever"
-        " stands in the padding",
+        " is in the padding",
     ),
 )
 
@@ -315,7 +315,7 @@ _NORM = (
 _MERGE = (
     Facts(
         "merge.add nn.Add merge.subtract nn.Subtract merge.average nn.Average",
-        "partly: `Add`, `Subtract`, `Average`: masks are joined by or, and what stands in the"
+        "partly: `Add`, `Subtract`, `Average`: masks are joined by or, and what is in the"
         " padding takes part; one input without a mask loses it",
         torch="blind: operators on tensors",
     ),

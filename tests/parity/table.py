@@ -26,9 +26,10 @@ Each row is one public function or module that takes a mask.
 It says what a hole, padding between real steps, means. `compacted`: the function acts on the real
 steps alone, as if they stood side by side. `physical`: a missing step keeps its place and
 contributes nothing, as in data of a sensor that failed; `jm.ops.compact` closes holes first.
-*segments*: a packed batch may stand in the mask's place, and sequences stay apart.
+*segments*: a packed batch (`Segments`) can replace the mask, and its sequences stay apart.
 *rows*: takes a mask of whole rows too. *streams*: chunks give what one call gives.
-*linear*: takes complex inputs, part by part. Two words of one kind: an option decides.
+*linear*: takes complex inputs, part by part. Two words of one kind (`any, right`):
+an option decides which.
 Every law that applies is tested on every function; its exemptions `[n]` are listed at the end.
 The other columns judge one task: a padded batch of rows of unequal length.
 They were filled by running these versions or reading their source; *as* points to the full note.
