@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask._types import Array
+from jaxmask.leak._outputs import is_inexact
 
 Factors: TypeAlias = dict[str, Any]
 Known: TypeAlias = tuple[Any, bool]  # a value, and whether it holds integers only
@@ -149,16 +150,6 @@ def inside(params: dict[str, Any]) -> Any:
 def compiler_options() -> dict[str, Any] | None:
     """No LLVM optimisations: for few runs on small arrays they would take most of the time."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-
-
-def is_inexact(x: Any) -> bool:
-    """Whether an array holds floating point or complex numbers."""
-    return _is_inexact_type(x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
-
-
-@functools.cache
-def _is_inexact_type(dtype: Any) -> bool:
-    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 @functools.cache

@@ -67,8 +67,8 @@ class Blame:
     def _runs(self, move: str, under: str) -> tuple[Side, Side, bool]:
         """The harmless run and the other, and whether only the contents of the padding differ."""
         given = Layout("", "", self.subject.x.arrays, self.subject.marks)
-        every = layouts(given.x, given.marks, self.subject.max_segments, (move,) * (move in OTHER))
-        for layout in every:
+        moves = (move,) if move in OTHER else ()
+        for layout in layouts(given.x, given.marks, self.subject.max_segments, moves):
             if layout.move == move:
                 for padding in paddings(layout.x, layout.real, as_given=move == ""):
                     if under.endswith(", ".join(filter(None, (layout.name, padding.name)))):
@@ -96,7 +96,7 @@ class Blame:
             left = [w for w in left if w not in mine]
 
 
-OTHER = ("left", "holes", "empty")
+OTHER = ("left", "holes", "empty")  # not "permute", in which no row keeps its place
 
 
 def _finding(culprit: Culprit, names: list[str], witnesses: list[Witness]) -> Finding:

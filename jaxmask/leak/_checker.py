@@ -157,13 +157,13 @@ class Checker:
         A proof is asked for at the given shape, and once for each move. What more padding does,
         the comparison with the given layout shows.
         """
-        asked = layout.move
+        move = layout.move
         if layout.focus:
             return None
-        if asked == "append" and self.undecided_at_first:
+        if move == "append" and self.undecided_at_first:
             # More padding holds more draws of each content.
             return None if self._is_longest(layout) else {}
-        if asked in self.judged or (asked in ("permute", "append") and self.judged):
+        if move in self.judged or (move in ("permute", "append") and self.judged):
             return {}
         proof = None
         if layout.real.any():
@@ -171,7 +171,7 @@ class Checker:
                 proof = self.proofs.of(layout.x, layout.marks)
             except Exception as error:
                 self.notes[f"proof: {first_line(error)}"] = None
-            self.judged[asked] = proof
+            self.judged[move] = proof
         if proof is None:
             return None
         # What is proved in finite mode may fail where an intermediate is infinite: sqrt at 0.
@@ -231,8 +231,8 @@ class Checker:
             return False
         shape = misshapen(self.program.slots, slots)
         if shape:
-            finding = Witness("output", "output", layout.name, layout.move, text=shape)
-            self.witnesses.append(finding)
+            witness = Witness("output", "output", layout.name, layout.move, text=shape)
+            self.witnesses.append(witness)
         return not shape
 
     def _reference(self, layout: Layout) -> list[Part]:

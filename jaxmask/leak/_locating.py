@@ -115,7 +115,9 @@ def locate(model: Any, *inputs: Any) -> Location:
     flow = report.mask_flow(model, *inputs)
     masked = len(inputs) == 2 and (isinstance(inputs[1], Segments) or _is_boolean(inputs[1]))
     return Location(
-        *(type(model).__name__, flow.guilty, flow.unjudged),
+        type(model).__name__,
+        flow.guilty,
+        flow.unjudged,
         takes_mask=masked,
         has_table=bool(_nnx.table_rows(model)),
     )

@@ -101,8 +101,8 @@ class Lockstep:
         self.outside: Place | None = None
         self._lines: dict[Place | None, set[str]] = {}
         of_steps = first.inputs.masks.marks[0].ndim == 2
-        every = (Causes(self.batch if of_steps else None) for _ in self.sides)
-        self._machines = tuple(Machine(causes=causes) for causes in every)
+        self._causes = tuple(Causes(self.batch if of_steps else None) for _ in self.sides)
+        self._machines = tuple(Machine(causes=causes) for causes in self._causes)
         self._stepwise = tuple(Stepwise(side.traced.closed) for side in self.sides)
 
     def run(self) -> list[Culprit]:
@@ -142,10 +142,7 @@ class Lockstep:
     # --------------------------------------------------------------------- the program
 
     def _closed(self, first: Any, second: Any, args: list[_Pair]) -> list[_Pair]:
-        consts = [
-            _pair_of(a, b)
-            for a, b in zip(_consts(first), _consts(second), strict=True)
-        ]  # fmt: skip
+        consts = [_pair_of(a, b) for a, b in zip(_consts(first), _consts(second), strict=True)]
         jaxprs = getattr(first, "jaxpr", first), getattr(second, "jaxpr", second)
         known: tuple[dict[Any, _Pair], ...] = ({}, {})
         for jaxpr, pairs in zip(jaxprs, known, strict=True):
@@ -163,30 +160,28 @@ class Lockstep:
         name = one.primitive.name
         if name != other.primitive.name:
             raise UnalignedError
-        for machine, equation in zip(self._machines, (one, other), strict=True):
-            machine.causes.calls.append(equation)  # type: ignore[union-attr]
+        for causes, equation in zip(self._causes, (one, other), strict=True):
+            causes.calls.append(equation)
         try:
             if name in CALLS:
                 return self._closed(inside(one.params), inside(other.params), operands)
             return self._operation(one, other, operands)
         finally:
-            for machine in self._machines:
-                machine.causes.calls.pop()  # type: ignore[union-attr]
+            for causes in self._causes:
+                causes.calls.pop()
 
     def _operation(self, one: Any, other: Any, operands: list[_Pair]) -> list[_Pair]:
         padding = [
             machine.equation(equation, [pair.padding[k] for pair in operands])
-            for k, (machine, equation) in enumerate(
-                zip(self._machines, (one, other), strict=True)
-            )
-        ]  # fmt: skip
+            for k, (machine, equation) in enumerate(zip(self._machines, (one, other), strict=True))
+        ]
         # Where indices no longer match, treat every element as padding, so none is compared.
         if not _is_aligned(one, other):
             padding = [[tainted(value.shape, OF_X) for value in side] for side in padding]
         first = self._stepwise[0].operation(one, [pair.a for pair in operands])
         second = self._stepwise[1].operation(other, [pair.b for pair in operands])
         if one.primitive.name == "gather" and _has_nan(second[0]) and not _has_nan(operands[0].b):
-            self.outside = self.outside or self._place()
+            self.outside = self.outside or self._causes[0].place()
         results, real = [], []
         guilty = False
         for a, b, p, q in zip(first, second, *padding, strict=True):
@@ -226,22 +221,15 @@ class Lockstep:
             if not (_same(a, pair.a) and _same(b, pair.b)):
                 pair.alone[number] = a, b
 
-    def _place(self) -> Place | None:
-        causes = self._machines[0].causes
-        assert causes is not None
-        return causes.place()
-
     def _padded(self, side: int, value: Value) -> np.ndarray:
-        causes = self._machines[side].causes
-        assert causes is not None
-        return causes.raw_in(value.bits)
+        return self._causes[side].raw_in(value.bits)
 
     def _culprit(
         self, equations: tuple[Any, Any], operands: list[_Pair], guilty: bool
     ) -> int | None:
         """The number of the culprit that an equation belongs to."""
         equation = equations[0]
-        place, name = self._place(), equation.primitive.name
+        place, name = self._causes[0].place(), equation.primitive.name
         on_line = self._lines.setdefault(place, set())
         on_line.add(name)
         number = self._softmax(name, operands)
@@ -262,8 +250,8 @@ class Lockstep:
     def _name(self, equations: tuple[Any, Any], operands: list[_Pair]) -> str:
         """The primitive, with the end of rows that it takes in either run."""
         names = [
-            machine.causes.name(equation, [pair.padding[k] for pair in operands])  # type: ignore[union-attr]
-            for k, (machine, equation) in enumerate(zip(self._machines, equations, strict=True))
+            causes.name(equation, [pair.padding[k] for pair in operands])
+            for k, (causes, equation) in enumerate(zip(self._causes, equations, strict=True))
         ]
         return max(names, key=len)
 
@@ -316,13 +304,8 @@ def _is_aligned(one: Any, other: Any) -> bool:
         grown = [a[axis] != b[axis] for a, b in zip(*shapes, strict=True)]
         return not any(grown[:-1])
     if name == "reshape" and shapes[0] != shapes[1]:
-        before, after = (
-            _grown_axis(a, b)
-            for a, b in (
-                (shapes[0][0], shapes[1][0]),
-                (one.outvars[0].aval.shape, other.outvars[0].aval.shape),
-            )
-        )
+        before = _grown_axis(shapes[0][0], shapes[1][0])
+        after = _grown_axis(one.outvars[0].aval.shape, other.outvars[0].aval.shape)
         return before is not None and before == after
     return True
 

@@ -86,7 +86,7 @@ def _pad(params: Params, x: np.ndarray, fill: np.ndarray) -> np.ndarray | None:
 
 
 def _gather(params: Params, x: np.ndarray, indices: np.ndarray) -> np.ndarray | None:
-    """Windows of `x`, each of which begins at an index, one for each of `starts`."""
+    """Windows of `x`, one for each index, at which it begins."""
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     mode, given = str(params["mode"]), params["fill_value"]
     filled = mode.endswith("FILL_OR_DROP")

@@ -6,6 +6,7 @@
 - Pairs may be anywhere in a pytree: `(carry, (y, mask))`, a list of pairs, a dict.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +55,13 @@ def path_of(path: Any) -> str:
 
 
 def is_inexact(x: Any) -> bool:
-    """Whether gradients can flow through an array."""
-    return bool(jnp.issubdtype(x.dtype, jnp.inexact))
+    """Whether an array holds floating point or complex numbers, so that it may have a gradient."""
+    return _is_inexact_type(x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
+
+
+@functools.cache
+def _is_inexact_type(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def slots(output: PyTree, statistics: PyTree = ()) -> list[Slot]:

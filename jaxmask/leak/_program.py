@@ -103,9 +103,8 @@ class Program:
             found.append(replace(slot, array=array, mask=mask))
         most, focus = self.subject.max_segments, Compared.of(layout).focus
         real = [real_entries(slot, focus, len(layout.marks), most) for slot in found]
-        no_params: list[None] = [None] * len(self.subject.params.arrays)
         entries = [None if mask is None else np.asarray(mask) for mask in real]
-        return Result(found, entries, [None] * len(x), list(no_params))
+        return Result(found, entries, [None] * len(x), [None] * len(self.subject.params.arrays))
 
     def _arguments(self, layout: Layout, x: list[np.ndarray]) -> Any:
         mask = self.subject.mask_of(layout.marks)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import jax
@@ -32,6 +32,11 @@ class Leaves:
         paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
         names = [name + path_of(path) for path, _ in paths]
         return cls([leaf for _, leaf in paths], names, treedef)
+
+    def on_host(self) -> "Leaves":
+        """The same arrays in NumPy, in the dtypes that a function would get."""
+        # Through JAX, which makes float32 of float64 unless it is told not to.
+        return replace(self, arrays=[np.asarray(jnp.asarray(leaf)) for leaf in self.arrays])
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
         output, statistics = call(*args)
         return jax.tree.map(plain, output), jax.tree.map(plain, statistics)
 
-    return Subject(name_of(fn), flat, on_host(inputs), on_host(weights), marks, max_segments)
+    return Subject(name_of(fn), flat, inputs.on_host(), weights.on_host(), marks, max_segments)
 
 
 def marks_of(mask: Any, where: str) -> tuple[np.ndarray, int | None]:
@@ -117,13 +122,6 @@ def _refuse_traced(x: Any, name: str, where: str) -> None:
             f"{where}: `{name}` is traced. The check looks at values: call it outside of `jit`, "
             "`vmap` and `grad`, with arrays."
         )
-
-
-def on_host(leaves: Leaves) -> Leaves:
-    """The same arrays in NumPy, in the dtypes that a function would get."""
-    # Through JAX, so that float64 becomes the dtype that the function would get.
-    arrays = [np.asarray(jnp.asarray(leaf)) for leaf in leaves.arrays]
-    return Leaves(arrays, leaves.names, leaves.tree)
 
 
 def plain(leaf: Any) -> Any:

@@ -14,7 +14,6 @@ from jaxmask.leak._subject import (
     check_leaf,
     marks_of,
     name_of,
-    on_host,
     plain,
 )
 
@@ -103,7 +102,7 @@ def make_inputs(fn: Any, x: PyTree, mask: Any, params: PyTree, where: str = WHER
         return jax.tree.map(plain, output), jax.tree.map(plain, statistics)
 
     masks = Masks(marks, max_segments, of_leaf)
-    return Inputs(name_of(fn), flat, on_host(leaves), on_host(weights), masks)
+    return Inputs(name_of(fn), flat, leaves.on_host(), weights.on_host(), masks)
 
 
 def _is_mask(node: Any) -> bool:
