@@ -14,8 +14,10 @@ from jaxmask._types import Array, Window
 METHODS = ("auto", "reference", "blocks", "cudnn", "splash")
 
 # Measured on two cores, see docs/attention.md.
-BLOCK, LARGE_BLOCK = 128, 256  # queries, and keys, of a block
-LEAST_LARGE = 2048  # steps of a row
+BLOCK = 128  # queries, and keys, of a block
+# XLA gives a product to one thread where a head has less than about 2^23 multiplications.
+LARGE_QUERIES, LARGE_KEYS = 256, 512
+LEAST_LARGE = 1024  # steps of a row
 LEAST_PAIRS = 2**14  # of queries and keys in a row
 
 
@@ -117,8 +119,11 @@ def choose(
         return Choice("reference", reason=reason)
     narrow = asks.packed or asks.window is not None
     queries, keys = (
-        min(asked_size or _block(x.shape[1], narrow), x.shape[1])
-        for asked_size, x in ((asked.queries, q), (asked.keys, k))
+        min(asked_size or _block(x.shape[1], large, narrow), x.shape[1])
+        for asked_size, large, x in (
+            (asked.queries, LARGE_QUERIES, q),
+            (asked.keys, LARGE_KEYS, k),
+        )
     )
     return Choice(name, queries, keys, reason)
 
@@ -181,9 +186,9 @@ def explain(
     return choose(method, q, k, k, "explain", asks)
 
 
-def _block(time: int, narrow: bool) -> int:
+def _block(time: int, large: int, narrow: bool) -> int:
     """Small where whole blocks are hidden often, and where there are few of them in a row."""
-    return BLOCK if narrow or time < LEAST_LARGE else LARGE_BLOCK
+    return BLOCK if narrow or time < LEAST_LARGE else large
 
 
 def _cannot(q: Any, k: Any, asks: Asks) -> str | None:
