@@ -156,6 +156,41 @@ def test_no_tracer_outlives_its_trace():
         jax.make_jaxpr(jax.grad(loss))(WEIGHTS)
 
 
+def of_a_loop(x, mask, weights):
+    """Weights that are read in a call, twice, beside their product, and by an operand of none."""
+    w, u, b = weights
+
+    def cell(carry, x):
+        h, count = carry
+        h = jnp.tanh(jax.jit(jnp.dot)(x, w) + jnp.dot(h, u) + jnp.dot(h * h, u) - b * w[0, 0])
+        return (h, count + 1), h @ u / (1 + count[:, None])
+
+    start = jnp.zeros((len(x), len(u))), jnp.zeros(len(x), jnp.int32)
+    fresh = jax.tree.map(jnp.zeros_like, start)
+    return jm.recurrent.scan(cell, x, mask, start, reset_carry=fresh, reverse=True)[1]
+
+
+def loop_weights(features):
+    draw = np.random.default_rng(0)
+    shapes = (X.shape[2], features), (features, features), (features,)
+    return tuple(draw.normal(size=shape).astype(np.float32) / 3 for shape in shapes)
+
+
+@pytest.mark.parametrize("options", [{"pack": 3}, {"groups": 4, "lengths": 2}])
+def test_gradients_of_weights_in_a_loop(options):
+    rest = (loop_weights(9),)
+    ours = values_and_gradients(jm.skip_padding(of_a_loop, **options), MASK, X, rest)
+    assert_close(ours, values_and_gradients(of_a_loop, MASK, X, rest))
+
+
+def test_a_loop_carries_no_gradient_of_a_weight():
+    def gradient(weights):
+        return loss_of(jm.skip_padding(of_a_loop, pack=3), MASK)(X, (weights,))[0]
+
+    program = str(jax.make_jaxpr(jax.grad(gradient))(loop_weights(9)))
+    assert "f32[9,9] = add_any" not in program
+
+
 # ------------------------------------------------------------------------- noise and modules
 
 

@@ -1,7 +1,7 @@
 """Rows sorted by length and run group by group, each at the shortest length that holds it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +57,9 @@ def backward(programs: Programs, arrays: Arrays, given: list[Array]) -> list[Arr
     return [g.astype(a.dtype) for g, a in zip(gradients, floats(arrays), strict=True)]
 
 
-def floating_results(programs: Programs, program: Program, arrays: Arrays) -> list[Array]:
+def floating_results(
+    programs: Programs, program: Callable[[Arrays], list[Array]], arrays: Arrays
+) -> list[Array]:
     """Those results of a program that have a gradient."""
     pairs = zip(program(arrays), programs.results, strict=True)
     return [y for y, result in pairs if result.is_floating]
@@ -79,7 +81,7 @@ def _gradients_at(
     like, cut = group.steps[0], _cut(group, length)
 
     def of_floats(values: list[Array]) -> list[Array]:
-        return floating_results(programs, program, merged(cut, values))
+        return floating_results(programs, program.for_gradients, merged(cut, values))
 
     results, pull = jax.vjp(of_floats, floats(cut))
     own = [g[tuple(map(slice, y.shape))] for g, y in zip(given, results, strict=True)]

@@ -119,7 +119,7 @@ def _linearized(programs: Programs, own: Arrays) -> tuple[list[Array], _Saved]:
     """The results of a chunk, and its residuals without what are inputs."""
 
     def of_floats(values: list[Array]) -> tuple[list[Array], list[Array]]:
-        results = programs.at[0](merged(own, values))
+        results = programs.at[0].for_gradients(merged(own, values))
         pairs = zip(results, programs.results, strict=True)
         return [y for y, result in pairs if result.is_floating], results
 
