@@ -171,6 +171,14 @@ def test_a_step_taken_from_the_padding_is_named_where_it_is_taken(function):
     assert finding.place.line == line_of(function, "# the mistake")
 
 
+def test_two_mistakes_on_one_line_are_both_named():
+    report = jm.leak.check(lambda x, m: (x[:, -1] + x.max(1), m.any(1)), X, MASK)
+    (finding,) = report.findings
+    assert finding.what == f"{LAST} and an extreme over an axis with padding"
+    assert "jm.pool.last" in finding.mend
+    assert "jm.pool.max" in finding.mend
+
+
 def test_the_last_step_of_full_rows_is_named_where_padding_is_appended():
     report = jm.leak.check(last_step, X, MASK | True)
     assert [finding.what for finding in report.findings] == [LAST]

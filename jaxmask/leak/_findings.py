@@ -325,8 +325,8 @@ HINTS: dict[str, tuple[str, str]] = {
     ),
     "holes": (
         "padding between real steps is not skipped: a mask is not a length",
-        "Use `jm.masks.positions(mask)`, or `jm.ops.compact(x, mask)` first. Convolutions and pools "
-        "keep the place of a missing step by design: leave `holes` out of `moves` for them.",
+        "Use `jm.masks.positions(mask)`, or `jm.ops.compact(x, mask)` first. Convolutions and "
+        "pools keep the place of a missing step by design: leave `holes` out of `moves` for them.",
     ),
     "empty": (
         "a row without a real step must give 0 and False, and change no other row",

@@ -83,4 +83,7 @@ def in_words(
         return _SOFTMAX
     if of_batch:
         return _BATCH
-    return WORDS[found[0]] if found else ("", "")
+    different = dict.fromkeys(WORDS[name] for name in found)
+    if len(different) > 1:
+        different.pop(_LENGTH, None)  # the count of a mean, whose sum is named
+    return " and ".join(what for what, _ in different), "; ".join(mend for _, mend in different)
