@@ -184,6 +184,18 @@ def test_the_last_step_of_full_rows_is_named_where_padding_is_appended():
     assert [finding.what for finding in report.findings] == [LAST]
 
 
+def test_the_last_turn_of_a_loop_takes_no_last_step():
+    def cells(x, mask):
+        h = jnp.zeros((3, 4))
+        for t in range(5):
+            h = jnp.tanh(h + x[:, t])  # the mistake
+        return h, mask.any(1)
+
+    (finding,) = jm.leak.check(cells, X, MASK).findings
+    assert "last step" not in finding.what
+    assert finding.place.line == line_of(cells, "# the mistake")
+
+
 def test_the_last_row_is_no_last_step():
     shifted = jm.leak.check(lambda x, m: (x + x[-1:], m), X, MASK)
     assert "step" not in shifted.findings[0].what, str(shifted)

@@ -28,7 +28,7 @@ class _Saved(NamedTuple):
     pull: Callable[[list[Array]], Callable]
 
 
-def kept_chunks(programs: Programs) -> int:
+def _kept_chunks(programs: Programs) -> int:
     """How many chunks keep their residuals."""
     return max(int(programs.plan.groups * KEPT), 1)
 
@@ -47,7 +47,7 @@ def forward(programs: Programs, arrays: Arrays) -> list[Array]:
 
 def forward_keeping(programs: Programs, arrays: Arrays) -> tuple[list[Array], list[Array]]:
     """All results, and the residuals of the chunks that keep them, `[chunks, ...]`."""
-    places, kept = _places(programs, arrays), kept_chunks(programs)
+    places, kept = _places(programs, arrays), _kept_chunks(programs)
 
     def residuals(own: Arrays) -> list[Array]:
         return _linearized(programs, own)[1].arrays
@@ -72,7 +72,7 @@ def backward(
     programs: Programs, arrays: Arrays, saved: list[Array], given: list[Array]
 ) -> list[Array]:
     """Gradients of the floating arrays, from the cotangents of the floating results."""
-    places, kept = _places(programs, arrays), kept_chunks(programs)
+    places, kept = _places(programs, arrays), _kept_chunks(programs)
     floating = [result for result in programs.results if result.is_floating]
     moving = [a for a in arrays.steps if is_floating(a)]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxmask._lines import HERE, is_own, is_worth_naming
-from jaxmask.leak._proof.ends import end_taken, moves_padding
+from jaxmask.leak._proof.ends import moves_padding, step_taken
 
 RAW = 2  # bits of the padding itself: of the inputs, and of the cotangents of results
 MOST = 64 - RAW
@@ -77,6 +77,7 @@ class Causes:
         self.raw = np.uint64(2**RAW - 1)
         self.calls: list[Any] = []
         self.found: list[tuple[str, Place | None]] = []
+        self._steps: dict[Place | None, set[int]] = {}  # that were taken, by line
 
     def raw_in(self, taint: np.ndarray) -> np.ndarray:
         """Where elements hold the padding itself."""
@@ -95,8 +96,13 @@ class Causes:
         name: str = equation.primitive.name
         if self.batch is None or not ins or ins[0].taint is None:
             return name
-        end = end_taken(equation, ins, self.raw_in(ins[0].taint), self.batch)
-        return f"{name} of the {end} step" if end else name
+        taken = step_taken(equation, ins, self.raw_in(ins[0].taint), self.batch)
+        if taken is None:
+            return name
+        on_line = self._steps.setdefault(self.place(), set())
+        on_line.add(taken.step)
+        in_loop = taken.neighbour in on_line  # which takes one step after the other
+        return f"{name} of the {taken.end} step" if taken.end and not in_loop else name
 
     def moves(self, equation: Any, ins: list[Any]) -> bool:
         """Whether an equation moves padding along its axis."""

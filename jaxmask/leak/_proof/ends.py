@@ -1,7 +1,7 @@
 """Which operations move padding along its axis, and which of them take one end of all rows."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,18 +15,33 @@ def moves_padding(equation: Any, raw: np.ndarray) -> bool:
     return any(_varies(raw, axis) for axis in _moved_axes(equation) if axis < raw.ndim)
 
 
-def end_taken(equation: Any, ins: Sequence[Value], raw: np.ndarray, batch: int) -> str:
-    """Which step of all rows is taken where some end or begin elsewhere: "last", "first" or ""."""
+class Taken(NamedTuple):
+    """One step of all rows.
+
+    Attributes:
+      step: its index.
+      end: "last" or "first" where some rows end or begin elsewhere; else "".
+      neighbour: the index of the step beside that end.
+    """
+
+    step: int
+    end: str = ""
+    neighbour: int = -1
+
+
+def step_taken(equation: Any, ins: Sequence[Value], raw: np.ndarray, batch: int) -> Taken | None:
+    """The step of all rows that an operation takes, and no other."""
     for axis, index in _single(equation, ins):
         of_rows = axis == 0 and raw.shape[0] == batch
         if of_rows or not _varies(raw, axis):
             continue
         steps = np.moveaxis(raw, axis, 0)
         if index == len(steps) - 1 and (steps[:-1] <= steps[1:]).all():
-            return "last"
+            return Taken(index, "last", index - 1)
         if index == 0 and (steps[:-1] >= steps[1:]).all():
-            return "first"
-    return ""
+            return Taken(index, "first", 1)
+        return Taken(index)
+    return None
 
 
 def _varies(raw: np.ndarray, axis: int) -> bool:

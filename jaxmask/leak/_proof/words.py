@@ -84,6 +84,7 @@ def in_words(
     if of_batch:
         return _BATCH
     different = dict.fromkeys(WORDS[name] for name in found)
-    if len(different) > 1:
-        different.pop(_LENGTH, None)  # the count of a mean, whose sum is named
+    for vague in (_LENGTH, _PLACE):
+        if len(different) > 1:
+            different.pop(vague, None)
     return " and ".join(what for what, _ in different), "; ".join(mend for _, mend in different)
