@@ -32,7 +32,7 @@ from jaxmask.recurrent._engine.kinds import (
     reset,
     zeros,
 )
-from jaxmask.recurrent._engine.scheduling import Round, Rounds, gather, round_at
+from jaxmask.recurrent._engine.scheduling import Round, Rounds, gather, round_at, scratch_for
 
 
 def backward(
@@ -57,17 +57,19 @@ def backward(
     transposed = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
     # XLA duplicates a cheap chain of arithmetic in each of its consumers, here in all later steps.
     # It does not duplicate a division, and cannot know that this is 1.
-    one = jnp.where(rounds.counts[0] >= 0, 1, 2).astype(dtype)
+    one = (1 + rounds.zero).astype(dtype)
 
     def loop(index: int, done: Any) -> Any:
         def body(i: Array, loop: Any) -> Any:
-            (d_x, total, d_carry), d = loop
+            (d_x, total, d_carry), d, (of_x, of_d_h) = loop
             now = round_at(rounds, layout, index, rounds.counts[index] - 1 - i)
             own, own_transposed = (of_member(layout, w, now) for w in (weights, transposed))
-            inputs, (before, after) = gather(x, now), _around(layout, carry, kept, now)
+            inputs, of_x = gather(rounds, now, x, of_x)
+            d_read, of_d_h = gather(rounds, now, d_h, of_d_h)
+            before, after = _around(layout, carry, kept, now)
             z = _gates(kind, layout, rounds, index, own, inputs, before[0], kept, now)
             factors = kind.factors(z, before, after)
-            given = tuple(g / one for g in _given(d_h, d_ends, now))
+            given = tuple(g / one for g in _given(d_read, d_ends, now))
             d = tuple(jnp.where(now.goes_on[:, None], a, 0) for a in d)
             d, d_zs = _steps_back(kind, layout, now, factors, given, d, own_transposed.w_h, one)
             d_x = write_block(
@@ -75,10 +77,11 @@ def backward(
             )
             d_carry = _first_of_rows(layout, rounds, d_carry, d, now)
             total = _add(layout, total, _of_chunk(own, inputs, before[0], *d_zs), now)
-            return (d_x, total, d_carry), d
+            return (d_x, total, d_carry), d, (of_x, of_d_h)
 
         d = tuple(zeros(x, (layout.slots[index], hidden), dtype) for _ in carry)
-        return jax.lax.fori_loop(0, rounds.counts[index], body, (done, d))[0]
+        scratch = tuple(scratch_for(a, layout, index) for a in (x, d_h))
+        return jax.lax.fori_loop(0, rounds.counts[index], body, (done, d, scratch))[0]
 
     done = (
         zeros(x, (units, layout.steps, x.shape[2]), dtype),
@@ -90,7 +93,7 @@ def backward(
     return done
 
 
-def _given(d_h: Array, d_ends: State, now: Round) -> State:
+def _given(d_read: Array, d_ends: State, now: Round) -> State:
     """The cotangents of the states after each step that do not come through the next step.
 
     Past the end of a row they are 0, so that all cotangents are 0 there and no factor needs a mask.
@@ -100,7 +103,7 @@ def _given(d_h: Array, d_ends: State, now: Round) -> State:
         return jnp.where(now.ends[..., None], lookup(d_end, now.row)[:, None], 0)
 
     last = tuple(map(at_the_end, d_ends))
-    return gather(d_h, now).astype(last[0].dtype) + last[0], *last[1:]
+    return d_read.astype(last[0].dtype) + last[0], *last[1:]
 
 
 def _around(layout: Layout, carry: State, kept: State, now: Round) -> tuple[State, State]:

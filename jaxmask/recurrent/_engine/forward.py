@@ -29,7 +29,7 @@ from jaxmask.recurrent._engine.kinds import (
     select,
     zeros,
 )
-from jaxmask.recurrent._engine.scheduling import Round, Rounds, gather, round_at
+from jaxmask.recurrent._engine.scheduling import Round, Rounds, gather, round_at, scratch_for
 
 
 def member_of(layout: Layout, now: Round) -> Array:
@@ -77,21 +77,23 @@ def forward(
     hidden, dtype = carry[0].shape[1], carry[0].dtype
 
     def loop(index: int, kept: State) -> State:
-        def body(number: Array, loop: tuple[State, State]) -> tuple[State, State]:
-            kept, state = loop
+        def body(number: Array, loop: tuple[State, State, Array]) -> tuple[State, State, Array]:
+            kept, state, scratch = loop
             now = round_at(rounds, layout, index, number)
             state = select(now.is_first[:, None], tuple(lookup(a, now.row) for a in carry), state)
             own = of_member(layout, weights, now)
-            state, passed, gates = _chunk(kind, layout, own, gather(x, now), now, state)
+            inputs, scratch = gather(rounds, now, x, scratch)
+            state, passed, gates = _chunk(kind, layout, own, inputs, now, state)
             begin = states_begin(layout, member_of(layout, now), now.begin)
             kept = tuple(write_block(k, a, begin) for k, a in zip(kept, passed, strict=True))
             if keeps_gates(layout, index):
                 gates = gates.reshape(-1, *kept[0].shape[1:])
                 kept = (write_block(kept[0], gates, gates_of(layout, now, rounds)[0]),)
-            return kept, state
+            return kept, state, scratch
 
         state = tuple(zeros(x, (layout.slots[index], hidden), dtype) for _ in carry)
-        return jax.lax.fori_loop(0, rounds.counts[index], body, (kept, state))[0]
+        done = kept, state, scratch_for(x, layout, index)
+        return jax.lax.fori_loop(0, rounds.counts[index], body, done)[0]
 
     units = layout.members * layout.units
     kept = tuple(

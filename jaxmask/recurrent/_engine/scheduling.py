@@ -27,7 +27,8 @@ from jaxtyping import Bool, Float, Int
 from jaxmask import _mask_ops
 from jaxmask._types import Array, StepMask
 from jaxmask.recurrent._choice import Choice
-from jaxmask.recurrent._engine.buffers import Layout, lookup, read_block
+from jaxmask.recurrent._engine.buffers import Layout, lookup, read_block, write_block
+from jaxmask.recurrent._engine.kinds import zeros
 
 ROUND = 10  # slots that cost as much as starting a round's operations and reading the matrices
 _NEVER = jnp.iinfo(jnp.int32).max // 2
@@ -62,6 +63,7 @@ class Rounds(NamedTuple):
     units: Units
     begins: tuple[Int[Array, "round"], ...]  # first units of rounds, those with a real step first
     counts: tuple[Int[Array, ""], ...]  # how many rounds have a real step
+    zero: Int[Array, ""]  # XLA cannot know that it is 0
     used: Int[Array, "member"]  # how many units these rounds have, plus the first unit
     first: Int[Array, "member row"]  # see `Schedule`
 
@@ -106,7 +108,8 @@ def all_rounds(choice: Choice, plan: Schedule) -> Rounds:
     row, source = flat_index(plan.units.row, batch), flat_index(plan.units.source, batch * time)
     own = jax.tree.map(flat, plan.units)._replace(row=row, source=source)
     used = 1 + plan.rounds * _slots(plan.which, choice)
-    return Rounds(own, begins, counts, used.astype(jnp.uint32), plan.first)
+    zero = jnp.where(counts[0] >= 0, 0, 1).astype(jnp.uint32)
+    return Rounds(own, begins, counts, zero, used.astype(jnp.uint32), plan.first)
 
 
 def round_at(rounds: Rounds, layout: Layout, index: int, number: Array) -> Round:
@@ -119,9 +122,22 @@ def round_at(rounds: Rounds, layout: Layout, index: int, number: Array) -> Round
     return Round(begin, units.row, units.is_first, goes_on, units.source, real, ends, units.starts)
 
 
-def gather(x: Float[Array, "row time feature"], now: Round) -> Float[Array, "slot steps feature"]:
-    """What the steps of a round read of `x`, and 0 past the end of a row."""
-    return jnp.where(now.real[..., None], lookup(x.reshape(-1, x.shape[-1]), now.source), 0)
+def scratch_for(x: Array, layout: Layout, index: int) -> Array:
+    """What `gather` writes to."""
+    return zeros(x, (2, layout.slots[index], layout.steps, x.shape[-1]), x.dtype)
+
+
+def gather(
+    rounds: Rounds, now: Round, x: Float[Array, "row time feature"], scratch: Array
+) -> tuple[Float[Array, "slot steps feature"], Array]:
+    """What the steps of a round read of `x`, and 0 past the end of a row; and the new scratch.
+
+    XLA:CPU splits what reads a large array among threads, however little of it is read, and waking
+    them takes ten times as long as the reading. It does not split what writes a part of a buffer.
+    """
+    read = jnp.where(now.real[..., None], lookup(x.reshape(-1, x.shape[-1]), now.source), 0)
+    scratch = write_block(scratch, read[None], rounds.zero)
+    return scratch[0], scratch
 
 
 def each(f: Callable, *rest: Any) -> Any:
