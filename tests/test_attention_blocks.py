@@ -90,6 +90,26 @@ def test_values_and_gradients_are_those_of_the_reference(name, options):
         close(a, b)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"softcap": 2.0, **NOISE},
+        {"causal": True},
+        {"window": 3},
+        {"predicate": jm.masks.window(2, 3)},
+        {"mask": RIGHT[:, 1:]},
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_whole_blocks_in_which_all_may_be_seen(options):
+    options = {"mask": None, **options}
+    theirs, ours = (
+        both_ways(arrays(12), method=method, **options) for method in ("reference", SIZES[0])
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        close(a, b)
+
+
 def test_queries_and_keys_of_other_lengths_and_packing():
     """Memories of packed sequences are longer than their queries, and in another order."""
     q, k, v = arrays()

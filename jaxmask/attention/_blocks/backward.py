@@ -38,6 +38,7 @@ from jaxmask.attention._blocks.pairs import (
     kept,
     own_arrays,
     seen_and_bias,
+    where_seen,
 )
 from jaxmask.attention._pairwise import cotangents
 from jaxmask.attention._reference import Given, Setting, capped
@@ -190,22 +191,22 @@ def _run(
         q = scaled(setting, q)
         log_sums, shift = (at_block(at_block(x, row), place.query) for x in queries[2:4])
         seen, bias = seen_and_bias(setting, shared, place, kv_heads)
-        seen, bias = by_key(seen), None if bias is None else by_key(bias)
+        seen, bias = (None if x is None else by_key(x) for x in (seen, bias))
         logits = jnp.einsum("hkf,hqf->hkq", k, q).reshape(grouped)
         logits, slope = capped(setting, logits, seen), None
         if setting.softcap is not None:
             slope = 1 - (logits / setting.softcap) ** 2
         logits = logits if bias is None else logits + bias.astype(logits.dtype)
-        logits = jnp.where(seen, logits, low).reshape(kv_heads, size.keys, -1)
+        logits = where_seen(seen, logits, low).reshape(kv_heads, size.keys, -1)
         weights = jnp.exp(logits - log_sums[:, None])
-        if queries.bad is not None:
+        if queries.bad is not None and seen is not None:
             weights = only(seen, weights)
         d_weights = jnp.einsum("hkf,hqf->hkq", v, d_y)
         keep = kept(setting, shared, place, (kv_heads, weights.shape[2] // size.queries))
         keep = None if keep is None else by_key(keep).reshape(weights.shape)
         d_weights = dropped(setting, d_weights, keep)
         d_logits = weights * (d_weights - shift[:, None])
-        if queries.bad is not None:
+        if queries.bad is not None and seen is not None:
             d_logits = only(seen, d_logits)
             bad = at_block(at_block(queries.bad, row), place.query)
             met |= jnp.any(seen & bad, axis=(0, 2, 3))

@@ -18,7 +18,15 @@ from jaxmask.attention._blocks.layout import (
     sides,
     write,
 )
-from jaxmask.attention._blocks.pairs import Context, Place, context, dropped, kept, seen_and_bias
+from jaxmask.attention._blocks.pairs import (
+    Context,
+    Place,
+    context,
+    dropped,
+    kept,
+    seen_and_bias,
+    where_seen,
+)
 from jaxmask.attention._reference import Given, Setting, capped
 
 
@@ -117,7 +125,7 @@ def _run(
         logits = jnp.einsum("hqf,hkf->hqk", q, keys).reshape(grouped)
         logits = capped(setting, logits, seen)
         logits = logits if bias is None else logits + bias.astype(logits.dtype)
-        logits = jnp.where(seen, logits, low).reshape(kv_heads, -1, size.keys)
+        logits = where_seen(seen, logits, low).reshape(kv_heads, -1, size.keys)
         new_top = jnp.maximum(top, jnp.max(logits, axis=2))
         weights = jnp.exp(logits - new_top[:, :, None])
         shrink = jnp.exp(top - new_top)
@@ -125,7 +133,7 @@ def _run(
         keep = kept(setting, shared, place, (kv_heads, weights.shape[1] // size.queries))
         weights = dropped(setting, weights.reshape(grouped), keep).reshape(weights.shape)
         y = y * shrink[:, :, None] + jnp.einsum("hqk,hkf->hqf", weights, values)
-        if met is not None:
+        if met is not None and seen is not None:
             bad_keys = at_block(at_block(bad, row), place.key)
             met |= jnp.any(seen & bad_keys, axis=(0, 1, 3))
         return new_top, total, y, met

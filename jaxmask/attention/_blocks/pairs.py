@@ -22,7 +22,8 @@ from jaxmask.attention._reference import Given, Setting, kept_pairs, key_ranks
 class Context(NamedTuple):
     """What all blocks share; a bias and what a predicate allows are padded to whole blocks.
 
-    Where they are evaluated by block, these are the arrays they close over.
+    Where they are evaluated by block, these are the arrays they close over. `all_seen`: no pair is
+    hidden, by what is static.
     """
 
     query: Side
@@ -32,6 +33,7 @@ class Context(NamedTuple):
     noise: UInt32[Array, "batch query_blocks size data"] | None
     ranks: Int[Array, "batch key_blocks size"] | None
     steps: tuple[int, int]
+    all_seen: bool
 
 
 class Place(NamedTuple):
@@ -50,11 +52,19 @@ def context(setting: Setting, given: Given, query: Side, key: Side) -> Context:
     if bias is not None and not isinstance(bias, tuple):
         bias = _whole(bias, size)
     steps = given.q.shape[1], given.k.shape[1]
+    rest = steps, _all_seen(setting, given)
     if given.noise is None:
-        return Context(query, key, allowed, bias, None, None, steps)
+        return Context(query, key, allowed, bias, None, None, *rest)
     noise = in_blocks(given.noise, size[0])
     ranks = key_ranks(given.k, given.kv_mask)
-    return Context(query, key, allowed, bias, noise, in_blocks(ranks, size[1]), steps)
+    return Context(query, key, allowed, bias, noise, in_blocks(ranks, size[1]), *rest)
+
+
+def _all_seen(setting: Setting, given: Given) -> bool:
+    hiding = setting.window, setting.predicate, given.q_mask, given.kv_mask, given.allowed
+    if setting.causal or given.bias is not None or any(x is not None for x in hiding):
+        return False
+    return given.q.shape[1] % setting.choice.queries == given.k.shape[1] % setting.choice.keys == 0
 
 
 def _whole(x: Array, size: tuple[int, int]) -> Array:
@@ -63,8 +73,10 @@ def _whole(x: Array, size: tuple[int, int]) -> Array:
 
 def seen_and_bias(
     setting: Setting, shared: Context, place: Place, kv_heads: int
-) -> tuple[Bool[Array, "kv_heads_or_1 group_or_1 query key"], Array | None]:
-    """Which keys the queries see, and the bias of those, 0 elsewhere."""
+) -> tuple[Bool[Array, "kv_heads_or_1 group_or_1 query key"] | None, Array | None]:
+    """Which keys the queries see, None if all, and the bias of those, 0 elsewhere."""
+    if shared.all_seen:
+        return None, None
     row = place.row
     q_ids, q_at = (at_block(at_block(x, row), place.query) for x in shared.query[:2])
     k_ids, k_at = (at_block(at_block(x, row), place.key) for x in shared.key[:2])
@@ -82,6 +94,10 @@ def seen_and_bias(
         bias = bias.reshape(min(kv_heads, len(bias)), -1, *bias.shape[1:])
     seen &= bias != -jnp.inf
     return seen, jnp.where(seen, bias, 0)
+
+
+def where_seen(seen: Array | None, x: Array, otherwise: float) -> Array:
+    return x if seen is None else jnp.where(seen, x, otherwise)
 
 
 def _allowed(setting: Setting, shared: Context, place: Place) -> Bool[Array, "1 1 query key"]:
