@@ -30,7 +30,7 @@ from jaxmask.recurrent._choice import Choice
 from jaxmask.recurrent._engine.buffers import Layout, lookup, read_block, write_block
 from jaxmask.recurrent._engine.kinds import zeros
 
-ROUND = 10  # slots that cost as much as starting a round's operations and reading the matrices
+ROUND = 3  # slots that cost as much as starting the operations of a round
 _NEVER = jnp.iinfo(jnp.int32).max // 2
 
 
