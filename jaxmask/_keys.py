@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._meshes import spread_like
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 
 
@@ -48,9 +49,10 @@ def row_keys(key: Array, x: Array, where: str, row_ids: ArrayLike | None = None)
 def _folded(key: Array, ids: Array, where: str) -> Array:
     """The key by each of the last axis of `ids` in turn."""
     *leading, columns = ids.shape
-    keys = jnp.broadcast_to(_one_key(key, where), math.prod(leading))
+    keys = _one_key(key, where)
     for column in range(columns):
-        keys = jax.vmap(jax.random.fold_in)(keys, ids[..., column].reshape(-1))
+        fold = jax.vmap(jax.random.fold_in, in_axes=(0 if keys.ndim else None, 0))
+        keys = fold(keys, ids[..., column].reshape(-1))
     return keys.reshape(leading)
 
 
@@ -122,7 +124,8 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
     if (x.ndim < 3) if mask is None else (mask.ndim == 1):
         return keys
     ranks = masks.positions(_mask_ops.real_steps(mask, x.shape[:2]))
-    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, ranks)
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
+    return spread_like((ranks,), fold, keys, ranks)
 
 
 def sequence_keys(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._meshes import spread_like
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 
 
@@ -32,15 +33,17 @@ def filled_with_copies(x: Array, mask: Mask, value: ArrayLike | complex | None =
     if value is None:
         value = 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0
     real = masks.as_bool(mask)
+    return spread_like((x, real), _with_copies, x, real, jnp.asarray(value, x.dtype))
+
+
+def _with_copies(x: Array, real: StepMask, value: Array) -> Array:
     # Filled first, since an empty row would copy its padding before that is replaced.
     copy = jax.lax.stop_gradient(filled(x, real))
     if real.ndim == 2:
         first = jnp.argmax(real, axis=1).reshape(-1, *[1] * (x.ndim - 1))
         copy = jnp.take_along_axis(copy, first, axis=1)  # [batch, 1, feature...]
     has_step = real if real.ndim == 1 else jnp.any(real, axis=1)
-    other = jnp.where(
-        jnp.any(has_step), copy[jnp.argmax(has_step)][None], jnp.asarray(value, x.dtype)
-    )
+    other = jnp.where(jnp.any(has_step), copy[jnp.argmax(has_step)][None], value)
     copy = jnp.where(_mask_ops.expand(has_step, x.ndim), copy, other)
     return jnp.where(_mask_ops.expand(real, x.ndim), x, copy)
 

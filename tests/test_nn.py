@@ -136,6 +136,29 @@ def test_batch_sharded_over_a_mesh():
     np.testing.assert_allclose(value, loss_of(model, IDS, MASK), rtol=1e-6)
 
 
+def test_batch_sharded_over_a_mesh_of_explicit_axes():
+    """As `jax.make_mesh` makes it, where JAX wants to know how each gather is spread."""
+    mesh = jax.sharding.AbstractMesh((4,), ("rows",), (jax.sharding.AxisType.Explicit,))
+    sharding = NamedSharding(mesh, PartitionSpec("rows"))
+    ids = jax.ShapeDtypeStruct((4, 6), jnp.int32, sharding=sharding)
+    rngs = nnx.Rngs(0)
+    model = jm.nn.Sequential(
+        jm.nn.Embed(5, 4, mask_zero=True, rngs=rngs),
+        jm.nn.LearnedPositions(6, 4, rngs=rngs),
+        jm.nn.Dropout(0.5, rngs=rngs),
+        nnx.Linear(4, 4, rngs=rngs),
+        jm.nn.LSTM(4, 4, rngs=rngs),
+    )
+
+    def loss(x, ids):
+        y, mask = model(ids, rngs=nnx.Rngs(1))
+        return jnp.sum(y * x), mask
+
+    x = jax.ShapeDtypeStruct((4, 6, 4), jnp.float32, sharding=sharding)
+    gradient, mask = jax.eval_shape(jax.grad(loss, has_aux=True), x, ids)
+    assert gradient.sharding.spec[0] == mask.sharding.spec[0] == "rows"
+
+
 def test_parameters_keep_their_sharding_metadata():
     init = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, "model"))
     mesh = jax.make_mesh((1,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, _class_ids, _mask_ops, ops
-from jaxmask._types import ArrayLike, Mask, Pair
+from jaxmask._meshes import spread_like
+from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
 
@@ -87,7 +88,7 @@ class Embed(MaskedModule):
         ids = jnp.where(valid, ids, self.num_embeddings)
         table = self.embedding[...]
         table = table if self.dtype is None else table.astype(self.dtype)
-        return ops.fill(jnp.take(table, ids, axis=0, mode="fill"), mask)
+        return ops.fill(spread_like((ids,), _rows_of, table, ids), mask)
 
 
 class Masking(MaskedModule):
@@ -128,6 +129,10 @@ class Masking(MaskedModule):
         differs = _check.unfolded(given, _mask_ops.differs_from(x, self.mask_value))
         real = jnp.any(differs, axis=-1)
         return ops.fill(x, _mask_ops.intersect(mask, real, "Masking"))
+
+
+def _rows_of(table: Array, ids: Array) -> Array:
+    return jnp.take(table, ids, axis=0, mode="fill")
 
 
 def _check_axes(shape: tuple[int, ...], where: str) -> None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, _mask_ops, attention, masks, ops
+from jaxmask._meshes import spread_like
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair
 from jaxmask.nn._base import MaskedModule, check_sizes
@@ -134,7 +135,7 @@ class LearnedPositions(_Positions):
 
     def _encode(self, positions: Array, dtype: jnp.dtype) -> Array:
         # In `run` the index of padding may lie past the end.
-        return self.embedding[...].at[positions].get(mode="clip")
+        return spread_like((positions,), _rows_of, self.embedding[...], positions)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Add to each real step the vector of its position, and return `(y, mask)`."""
@@ -215,3 +216,7 @@ class RelativeBias(nnx.Module):
         """The bias of positions `[batch or 1, 1, query, 1]` and `[batch or 1, 1, 1, key]`."""
         each = self.embedding[...][self._buckets(key - query)[:, 0]]
         return jnp.moveaxis(each, -1, 1)
+
+
+def _rows_of(table: Array, positions: Array) -> Array:
+    return table.at[positions].get(mode="clip")
