@@ -10,7 +10,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from tests import movement, optimised
+from tests import by_numpy, draws, optimised
 
 # Keras reads it once, when it is first imported; the comparisons with Keras need one backend.
 os.environ["KERAS_BACKEND"] = "jax"
@@ -50,8 +50,9 @@ def pytest_configure(config):
     gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, and few cycles
     optimised.compile_on_one_core()
     optimised.share_mlir_contexts()
-    movement.move_by_numpy()
+    draws.draw_parameters_by_numpy()
     if not config.getoption("--optimized"):
+        by_numpy.run_by_numpy()
         optimised.compile_quickly()
 
 
