@@ -167,6 +167,12 @@ CALLS = {
     "each_step: `f`": lambda: jm.ops.each_step(X, X, MASK),
     "batch: `statistics`": lambda: jm.norm.batch(X, MASK, X),
     "standardize: `variance`": lambda: jm.norm.standardize(X, MASK, variance=0),
+    "MultiHeadAttention: `in_features`": lambda: jm.nn.MultiHeadAttention(2, None, rngs=R),
+    "TransformerEncoderBlock: `in_features`": lambda: jm.nn.TransformerEncoderBlock(2, "4", rngs=R),
+    "GroupNorm: `num_groups`": lambda: jm.nn.GroupNorm(4, None, rngs=R),
+    "Reshape: `feature_shape`": lambda: jm.nn.Reshape(4),
+    "LearnedPositions: `features`": lambda: jm.nn.LearnedPositions(8, 1.5, rngs=R),
+    "AttentionPool: `x`": lambda: jm.nn.AttentionPool(4, rngs=R)(X, MASK),
     "unpack_sequences: `packed`": lambda: jm.unpack_sequences(X, None),
 }
 

@@ -163,7 +163,8 @@ class GroupNorm(_Norm):
 
     def __init__(self, num_features: int, num_groups: int = 32, **options: Unpack[NormOptions]):
         super().__init__(num_features, **options)
-        if num_groups < 1 or num_features % num_groups:
+        num_groups = _check.count(num_groups, "GroupNorm", "num_groups", least=1)
+        if num_features % num_groups:
             raise ValueError(
                 f"GroupNorm: `num_groups` must divide the {num_features} features, got "
                 f"{num_groups}."

@@ -102,6 +102,8 @@ class AttentionPool(MaskedModule):
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:
         """Score and average the real steps and return `(y, row_mask)`."""
         x, mask = _check.pair(x, mask, "AttentionPool", over_time=True)
+        shape = (*x.shape[:2], self.hidden.in_features)
+        _check.shape(x, shape, "[batch, time, in_features]", "AttentionPool", "x")
         safe, _ = ops.fill(x, mask)
         scores = self.query(jnp.tanh(self.hidden(safe)))
         return pool.attend(safe, mask, jnp.squeeze(scores, -1))

@@ -129,7 +129,7 @@ class LearnedPositions(_Positions):
         rngs: nnx.Rngs,
     ):
         self.max_length = _check.count(max_length, "LearnedPositions", "max_length", least=1)
-        self.features = features
+        self.features = _check.count(features, "LearnedPositions", "features", least=1)
         shape = (max_length, features)
         self.embedding = nnx.Param(embedding_init(rngs.params(), shape, param_dtype))
 

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, promotion_allowed
 from jaxmask.attention import Choice, KVCache, PositionBias
-from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
+from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, check_sizes
 from jaxmask.nn._options import Given, draw, opened
 
 
@@ -61,6 +61,7 @@ class Projections(MaskedModule):
         if not isinstance(method, Choice):
             Choice(method)  # raises where there is no such method
         qkv = in_features if qkv_features is None else qkv_features
+        check_sizes(where, in_features=in_features, kv_features=kv_features, qkv_features=qkv)
         if qkv % heads or heads % kv_heads:
             raise ValueError(
                 f"{where}: `num_heads` must divide `qkv_features`, and `num_kv_heads` divide "

@@ -7,6 +7,8 @@ from jaxmask.nn._base import Configured, checked, configured
 
 
 def _as_tuple(value: Sequence[int], where: str, name: str) -> tuple[int, ...]:
+    if not isinstance(value, Sequence):
+        raise TypeError(f"{where}: `{name}` must be a tuple of ints, got {_check.kind_of(value)}.")
     return tuple(value)
 
 

@@ -58,6 +58,7 @@ class _Block(MaskedModule):
     ):
         _check.function(activation, type(self).__name__, "activation")
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        in_features = _check.count(in_features, type(self).__name__, "in_features", least=1)
         hidden = 4 * in_features if mlp_features is None else mlp_features
         self.attention = MultiHeadAttention(
             num_heads, in_features, dropout_rate=dropout_rate, **attention, **options
