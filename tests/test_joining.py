@@ -188,9 +188,9 @@ def test_a_wrong_size_in_a_chunk_and_deep_inside():
     model = jm.nn.Sequential(
         jm.nn.Residual(jm.nn.Sequential(jnp.tanh, jm.nn.LSTM(8, 6, rngs=RNGS)))
     )
-    with pytest.raises(ValueError, match="lstm") as called:
+    with pytest.raises(ValueError, match="LSTM: the last axis") as called:
         model(X, MASK)
-    with pytest.raises(ValueError, match="lstm") as run:
+    with pytest.raises(ValueError, match="LSTM: the last axis") as run:
         model.run(model.initial_carry(2), X, MASK)
     for raised in (called, run):
         places = str(raised.value).splitlines()[1:]
