@@ -83,7 +83,7 @@ def forward(
             state = select(now.is_first[:, None], tuple(lookup(a, now.row) for a in carry), state)
             own = of_member(layout, weights, now)
             inputs, scratch = gather(rounds, now, x, scratch)
-            state, passed, gates = _chunk(kind, layout, own, inputs, now, state)
+            state, passed, gates = _chunk(kind, layout, order, own, inputs, now, state)
             begin = states_begin(layout, member_of(layout, now), now.begin)
             kept = tuple(write_block(k, a, begin) for k, a in zip(kept, passed, strict=True))
             if keeps_gates(layout, index):
@@ -95,6 +95,8 @@ def forward(
         done = kept, state, scratch_for(x, layout, index)
         return jax.lax.fori_loop(0, rounds.counts[index], body, done)[0]
 
+    # XLA compiles equal kernels once: all steps for one if they differ in no constant.
+    order = [rounds.zero + step for step in range(layout.steps)]
     units = layout.members * layout.units
     kept = tuple(
         zeros(x, (units, layout.steps, a.shape[1]), dtype) for a in side_by_side(layout, carry)
@@ -105,26 +107,32 @@ def forward(
 
 
 def _chunk(
-    kind: Kind, layout: Layout, own: Weights, x: Array, now: Round, state: State
+    kind: Kind, layout: Layout, order: list[Array], own: Weights, x: Array, now: Round, state: State
 ) -> tuple[State, State, Array]:
     """The states after a chunk in each slot, what is kept of each of its steps, and its gates."""
     z_x = product(x, own.w_x, state[0].dtype)
     passed: list[State] = []
     gates: list[Array] = []
-    for step in range(layout.steps):  # unrolled: a loop in the loop is slow
+    for step in order:  # unrolled: a loop in the loop is slow
         state = reset(starts_at(now, step), state)
-        z, new = _step(kind, own, z_x[:, step], state)
+        z, new = _step(kind, own, at(z_x, step), state)
         gates.append(z)
         # Past the end of a row the steps run on zeros: finite, and nothing reads their results.
-        state = new if kind.bounded else select(now.real[:, step, None], new, state)
+        state = new if kind.bounded else select(at(now.real, step)[:, None], new, state)
         passed.append(side_by_side(layout, state))
     kept = tuple(jnp.stack(steps, axis=1) for steps in zip(*passed, strict=True))
     return state, kept, jnp.stack(gates, axis=1)
 
 
-def starts_at(now: Round, step: int) -> Array | None:
+def at(a: Array, step: Array | int) -> Array:
+    """A step of a chunk `[slot, step, ...]`."""
+    slots = jnp.arange(len(a), dtype=jnp.uint32)
+    return lookup(a.reshape(-1, *a.shape[2:]), slots * a.shape[1] + step)
+
+
+def starts_at(now: Round, step: Array | int) -> Array | None:
     """In which slots an episode begins at a step, `[slot, 1]`."""
-    return None if now.starts is None else now.starts[:, step, None]
+    return None if now.starts is None else at(now.starts, step)[:, None]
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once for all steps
