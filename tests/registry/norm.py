@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from flax import nnx
 
 import jaxmask as jm
 from tests.registry.entry import Entry, Input, module
@@ -72,7 +73,10 @@ ENTRIES = [
         "nn.SpectralNorm:streams",
         **module(
             lambda rngs: jm.nn.SpectralNorm(
-                jm.nn.MinGRU(3, 2, rngs=rngs), n_steps=30, use_running_average=True, rngs=rngs
+                jm.nn.MinGRU(3, 2, rngs=nnx.Rngs(1)),
+                n_steps=30,
+                use_running_average=True,
+                rngs=rngs,
             ),
             streams=True,
         ),
