@@ -4,7 +4,6 @@ Ranks, shapes and dtypes are known when a function is traced, so the checks cost
 and fail before any arithmetic. Values are checked only where the host already knows them (`known`).
 """
 
-import inspect
 import operator
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
@@ -14,36 +13,22 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmask import _errors
+from jaxmask._errors import MaskError as MaskError
+from jaxmask._errors import kind_of as kind_of
+from jaxmask._errors import name_of as name_of
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "hard_sigmoid", "softsign", "linear")
 METHODS = ("auto", "scan", "tiled", "dense", "pallas")  # of a recurrence
 
 
-class MaskError(ValueError):
-    """A mask reached something that cannot handle it, or does not belong to its array.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxmask as jm
-      >>> try:
-      ...     jm.pool.mean(jnp.zeros((2, 3, 4)), jnp.ones((2, 1), bool))
-      ... except jm.MaskError as error:
-      ...     print(str(error).splitlines()[0])
-      mean: `mask` must have the shape of the leading axes of `x`, (2, 3), got (2, 1).
-    """
-
-
 def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
     """`x` as a JAX array; nothing but JAX and NumPy arrays is converted."""
-    if isinstance(x, tuple) and len(x) == 2:
-        raise TypeError(
-            f"{where}: `{name}` must be an array, got a tuple. If it is a pair `(x, mask)`, "
-            "unpack it: `f(*pair)`."
-        )
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(
-            f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. Lists of "
-            "sequences become an array and its mask with `jm.pad_sequences`."
+            f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. "
+            f"{_errors.to_array(x)}"
         )
     is_of_numpy = isinstance(x.dtype, np.dtype)  # keys of `jax.random` have a dtype of JAX
     if is_of_numpy and x.dtype.kind in "OSUMm":
@@ -130,6 +115,11 @@ def of_steps(mask: ArrayLike, where: str, name: str = "mask") -> None:
 
 def boolean(mask: Any, where: str, name: str = "mask") -> Array:
     """A boolean mask: floats, ints and lengths have other meanings elsewhere."""
+    if not hasattr(mask, "dtype"):
+        raise TypeError(
+            f"{where}: `{name}` must be a boolean array, got {kind_of(mask)}. "
+            f"{_errors.to_mask(mask, name)}"
+        )
     checked = array(mask, name, where)
     boolean_dtype(checked.dtype, where, name)
     return unfolded(mask, checked)
@@ -153,10 +143,8 @@ def boolean_dtype(dtype: np.dtype, where: str, name: str) -> None:
     """Refuse masks of numbers, of which there are several conventions."""
     if dtype != np.bool_:
         raise TypeError(
-            f"{where}: `{name}` must be boolean (True = real step), got dtype {dtype}. If the "
-            f"mask holds 0/1 with 1 = real, pass `{name}.astype(bool)`; if 1 means padding, "
-            "`jm.masks.from_paddings(...)`; if it is added to logits (0 or -inf), "
-            f"`{name} == 0`; if it holds lengths, `jm.masks.from_lengths(lengths, time)`."
+            f"{where}: `{name}` must be boolean, got dtype {dtype}. "
+            f"{_errors.from_numbers(dtype.kind, name)}"
         )
 
 
@@ -266,7 +254,8 @@ def positive(value: Any, where: str, name: str) -> None:
 def flag(value: Any, where: str, name: str) -> bool:
     """A switch that is known while the function is traced; any other object would count as True."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{where}: `{name}` must be True or False, got {value!r}.")
+        seen = _errors.got(value, repr(value))
+        raise TypeError(f"{where}: `{name}` must be True or False, {seen}")
     return bool(value)
 
 
@@ -280,10 +269,17 @@ def ordered(x: Array, where: str, name: str = "x") -> None:
 
 
 def by_row_or_step(
-    value: Any, x: Array, where: str, name: str, *, dtype: jax.typing.DTypeLike | None = None
+    value: Any,
+    x: Array,
+    where: str,
+    name: str,
+    *,
+    dtype: jax.typing.DTypeLike | None = None,
+    of: str = "x",
 ) -> Array:
     """A number for all of `x`, for each row, step or value, in a shape that broadcasts against `x`.
 
+    `of` is what the function calls `x`.
     Axes are counted from the front, as those of a mask: `[batch]` means rows even where batch and
     time have the same size. NumPy's broadcasting would count from the back.
     """
@@ -296,9 +292,10 @@ def by_row_or_step(
         return value
     if value.shape != x.shape and (value.ndim > 2 or value.shape != x.shape[: value.ndim]):
         raise ValueError(
-            f"{where}: `{name}` must be one number, or have the shape of the leading axes of `x` "
-            f"({x.shape[:1]} by row, {x.shape[:2]} by step) or all of {x.shape}, got "
-            f"{value.shape}. For one number per feature, pass `jnp.broadcast_to({name}, x.shape)`."
+            f"{where}: `{name}` must be one number, or have the shape of the leading axes of "
+            f"`{of}` ({x.shape[:1]} by row, {x.shape[:2]} by step) or all of {x.shape}, got "
+            f"{value.shape}. For one number per feature, pass "
+            f"`jnp.broadcast_to({name}, {of}.shape)`."
         )
     return value.reshape(*value.shape, *[1] * (x.ndim - value.ndim))
 
@@ -340,8 +337,8 @@ def count(value: Any, where: str, name: str, *, least: int | None = 0) -> int:
     except TypeError:
         number = None
     if number is None:
-        kind = type(value).__name__
-        raise TypeError(f"{where}: `{name}` must be a Python int (shapes are static), got {kind}.")
+        seen = _errors.got(value, type(value).__name__)
+        raise TypeError(f"{where}: `{name}` must be a Python int (shapes are static), {seen}")
     if least is not None and number < least:
         raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
     return number
@@ -385,10 +382,8 @@ def static_number(value: Any, where: str, name: str) -> Any:
     """One number that is known while the function is traced."""
     number(value, where, name)
     if isinstance(value, jax.core.Tracer):
-        raise TypeError(
-            f"{where}: `{name}` must be known before the function is traced, got a traced value. "
-            "Under `jax.jit`, close over it or name it in `static_argnames`."
-        )
+        seen = _errors.got(value, repr(value))
+        raise TypeError(f"{where}: `{name}` must be known before the function is traced, {seen}")
     return value
 
 
@@ -430,19 +425,3 @@ def packed(masks: Sequence[Mask], where: str, names: str = "the masks") -> list[
             "does not say which sequence of a packed row a step belongs to."
         )
     return segments
-
-
-def name_of(layer: Any) -> str:
-    """The class of a layer, or the name of a function."""
-    if inspect.isroutine(inspect.unwrap(layer)):
-        return f"function `{getattr(layer, '__name__', repr(layer))}`"
-    return f"`{type(layer).__name__}`"
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, in words."""
-    if isinstance(value, jax.Array | np.ndarray):
-        return f"an array of shape {value.shape}"
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return f"{type(value).__name__}"

@@ -10,7 +10,15 @@ from jaxmask._types import Array, ArrayLike, Mask, Segments, common_dtype
 
 
 def real_ids(
-    ids: ArrayLike, mask: Mask, size: int, where: str, name: str, *, but: int | None = None
+    ids: ArrayLike,
+    mask: Mask,
+    size: int,
+    where: str,
+    name: str,
+    *,
+    but: int | None = None,
+    mask_name: str = "mask",
+    of: str = "classes",
 ) -> tuple[Array, Array]:
     """Class ids `(ids, valid)` that are safe to index with, and whether they are classes.
 
@@ -19,9 +27,9 @@ def real_ids(
     end.
 
     `ids` are integer or boolean, `mask` is of their leading axes, and both are as the user passed
-    them: `jnp.asarray` under `jit` hides their values. `but` is a class that must not occur. The
-    returned ids are at least int32, 0 in padding and where they are not a class; `valid` is True in
-    padding.
+    them: `jnp.asarray` under `jit` hides their values. `but` is a class that must not occur, the
+    blank; `mask_name` and `of`, what there are `size` of, are for the error. The returned ids are
+    at least int32, 0 in padding and where they are not a class; `valid` is True in padding.
     """
     real = mask.ids > 0 if isinstance(mask, Segments) else mask
     seen = _check.known(ids)
@@ -32,13 +40,21 @@ def real_ids(
         _, valid = _classes(np, seen, seen_real, size, but)
         if not valid.all():
             first = np.unravel_index(np.argmin(valid), valid.shape)
-            besides = "" if but is None else f" and not be {but}"
+            blank = "" if but is None else f" and not be {but}, the blank,"
             raise ValueError(
-                f"{where}: `{name}` must lie in 0..{size - 1}{besides} at real steps, got "
-                f"{seen[first]} at {tuple(map(int, first))}. Take steps without a class out of the "
-                f"mask: `mask & ({name} != {seen[first]})`."
+                f"{where}: `{name}` must lie in 0..{size - 1}{blank} at real steps, got "
+                f"{seen[first]} at {tuple(map(int, first))}. "
+                f"{_cure(seen[first], size, name, mask_name, of)}"
             )
     return _classes(jnp, jnp.asarray(ids), True if real is None else real, size, but)
+
+
+def _cure(seen: Any, size: int, name: str, mask_name: str, of: str) -> str:
+    """An id beyond the size may be meant, where the size is wrong."""
+    leave = f"take such steps out of the mask: `{mask_name} & ({name} != {seen})`."
+    if seen < size:
+        return f"If it stands for no class, {leave}"
+    return f"There are {size} {of}: if {seen} is an id, it takes {int(seen) + 1}; if not, {leave}"
 
 
 def checked_frames(

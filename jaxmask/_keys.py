@@ -117,10 +117,17 @@ def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None
       True
     """
     x, mask = _check.pair(x, mask, "step_keys")
+    return keys_of_steps(key, x, mask, "step_keys", row_ids)
+
+
+def keys_of_steps(
+    key: Array, x: Array, mask: Mask, where: str, row_ids: ArrayLike | None = None
+) -> Array:
+    """`step_keys` for the function `where`, which has checked the pair."""
     if isinstance(row_ids, SequenceIds) and isinstance(mask, Segments):
-        keys = at_steps(sequence_keys(key, x, mask, "step_keys", row_ids), mask)
+        keys = at_steps(sequence_keys(key, x, mask, where, row_ids), mask)
         return jax.vmap(jax.vmap(jax.random.fold_in))(keys, masks.positions(mask))
-    keys = row_keys(key, x, "step_keys", row_ids)
+    keys = row_keys(key, x, where, row_ids)
     if (x.ndim < 3) if mask is None else (mask.ndim == 1):
         return keys
     ranks = masks.positions(_mask_ops.real_steps(mask, x.shape[:2]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks
+from jaxmask import _check, _errors, _mask_ops, masks
 from jaxmask._meshes import spread_like
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 
@@ -90,4 +90,4 @@ def segments_apart(function: Callable[..., Pair], *, pooled: bool = False) -> Ca
             return y.reshape(-1, *y.shape[2:]), masks.rows(mask)
         return jnp.sum(y, axis=0, dtype=y.dtype), mask
 
-    return wrapper
+    return _errors.refusing_pairs(wrapper)

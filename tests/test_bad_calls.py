@@ -173,6 +173,53 @@ CALLS = {
     "Reshape: `feature_shape`": lambda: jm.nn.Reshape(4),
     "LearnedPositions: `features`": lambda: jm.nn.LearnedPositions(8, 1.5, rngs=R),
     "AttentionPool: `x`": lambda: jm.nn.AttentionPool(4, rngs=R)(X, MASK),
+    "reduce: Unpack it": lambda: jm.losses.reduce((X, MASK)),
+    "sum_and_count: Unpack it": lambda: jm.losses.sum_and_count((X, MASK)),
+    "mean: Unpack it": lambda: jm.pool.mean((X, MASK)),
+    "softmax: Unpack it": lambda: jm.ops.softmax((X, MASK)),
+    "mean: Pass `packed.as_segments()`": lambda: jm.pool.mean(X, jm.pack_sequences([[1.0]], 6)),
+    "mean: `jm.Segments(ids, max_segments)`": lambda: jm.pool.mean(X, IDS),
+    "mean: Pass `jnp.asarray(mask)`": lambda: jm.pool.mean(X, [[True] * 6] * 4),
+    "squared_error: If it holds 0 and 1, pass `where.astype(bool)`": lambda: (
+        jm.losses.squared_error(X, MASK, X, where=X)
+    ),
+    "ctc_loss: out of the mask: `label_mask & (labels != 9)`": lambda: jm.losses.ctc_loss(
+        LOGITS, MASK, np.full((4, 2), 9), np.ones((4, 2), bool)
+    ),
+    "ctc_loss: not be 0, the blank": lambda: jm.losses.ctc_loss(
+        LOGITS, MASK, np.zeros((4, 2), int), np.ones((4, 2), bool)
+    ),
+    "Embed: There are 3 embeddings: if 7 is an id, it takes 8": lambda: jm.nn.Embed(3, 4, rngs=R)(
+        np.full((4, 2), 7)
+    ),
+    "quantile_loss: `quantile` must lie between 0 and 1": lambda: jm.losses.quantile_loss(
+        X, MASK, X, quantile=1.5
+    ),
+    "quantile_loss: leading axes of `predictions`": lambda: jm.losses.quantile_loss(
+        X, MASK, X, quantile=jnp.ones(3)
+    ),
+    "^dropout: `key`": lambda: jm.random.dropout(X, MASK, 3, 0.5),
+    "^gaussian_noise: `key`": lambda: jm.random.gaussian_noise(X, MASK, 3, 0.5),
+    "from_lengths: name it in `static_argnames`": lambda: jax.jit(jm.masks.from_lengths)(
+        jnp.ones(4, int), 6
+    ),
+    "attend: or name it in `static_argnames`": lambda: jax.jit(
+        lambda causal: jm.attention.attend(HEADS, MASK, HEADS, HEADS, MASK, causal=causal)
+    )(True),
+    "^GRU: `rngs` is required": lambda: jm.nn.GRU(3, 4),
+    "^LayerNorm: `rngs` is required": lambda: jm.nn.LayerNorm(3),
+    "^CrossAttention: `rngs` is required": lambda: jm.nn.CrossAttention(2, 4),
+    "^TransformerEncoderBlock: `rngs` is required": lambda: jm.nn.TransformerEncoderBlock(2, 4),
+    "^MinGRU: `rngs` is required": lambda: jm.nn.MinGRU(3, 4),
+    "^GRU: Did you mean `hidden_features`?": lambda: jm.nn.GRU(3, 4, hidden=4, rngs=R),
+    "^MultiHeadAttention: Did you mean `num_heads`?": lambda: jm.nn.MultiHeadAttention(
+        2, 4, heads=2, rngs=R
+    ),
+    "^GRU: `reverse`": lambda: jm.nn.GRU(3, 4, reverse="yes", rngs=R),
+    "^MinGRU: `reverse`": lambda: jm.nn.MinGRU(3, 4, reverse="yes", rngs=R),
+    "SkipPadding: take that layer out of SkipPadding": lambda: jm.nn.SkipPadding(
+        jm.nn.BatchNorm(3, rngs=R), lengths=(2,)
+    )(X, MASK),
     "unpack_sequences: `packed`": lambda: jm.unpack_sequences(X, None),
 }
 

@@ -17,6 +17,7 @@ LAYERS = {
     name: number
     for number, names in enumerate(
         (
+            ["_errors"],
             ["_types"],
             ["_check", "_meshes", "_nnx", "_compare", "_lines", "_report", "_sums"],
             ["_class_ids", "_derivatives", "_mask_ops", "_logs"],

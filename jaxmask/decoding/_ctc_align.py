@@ -56,7 +56,9 @@ def ctc_align(
     logits, mask = _class_ids.checked_frames(logits, mask, blank_id, where, segments=False)
     batch, _, classes = logits.shape
     _class_ids.check_labels(labels, label_mask, batch, where)
-    labels, valid = _class_ids.real_ids(labels, label_mask, classes, where, "labels", but=blank_id)
+    labels, valid = _class_ids.real_ids(
+        *(labels, label_mask, classes, where, "labels"), but=blank_id, mask_name="label_mask"
+    )
     own_place = _mask_ops.real_steps(label_mask, labels.shape)
     ids, _ = ops.compact(labels.astype(jnp.int32), own_place)
     wide = ops.fill(logits, mask)[0].astype(accumulator(logits.dtype))

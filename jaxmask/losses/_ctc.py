@@ -73,7 +73,9 @@ def ctc_loss(
     dtype = accumulator(logits.dtype)
     if not time:
         return jnp.zeros(batch, dtype), masks.rows(mask)
-    labels, valid = _class_ids.real_ids(labels, label_mask, classes, where, "labels", but=blank_id)
+    labels, valid = _class_ids.real_ids(
+        *(labels, label_mask, classes, where, "labels"), but=blank_id, mask_name="label_mask"
+    )
     labels, in_front = ops.compact(labels, label_mask)
     log_p = jax.nn.log_softmax(ops.fill(logits, mask)[0].astype(dtype), axis=2)
     real = _mask_ops.select_in(logits, mask)[..., 0]

@@ -37,7 +37,7 @@ def elementwise(
     seen: Any = mask
     if present is not None:
         given = seen = _mask_ops.entries(mask, present, checked[0].shape, where)
-    y = _apply(loss, checked, seen, _spread(options, checked[0], seen, where))
+    y = _apply(loss, checked, seen, _spread(options, checked[0], seen, where, next(iter(arrays))))
     if binary and jnp.issubdtype(checked[1].dtype, jnp.integer):
         _, valid = _class_ids.real_ids(arrays["targets"], given, 2, where, "targets")
         y = _class_ids.nan_unless(valid, y)
@@ -57,7 +57,7 @@ def over_features(
     checked, mask = _checked(arrays, mask, where, floating=floating)
     _has_features(checked[0], mask, where, next(iter(arrays)))
     like = jnp.zeros(checked[0].shape[:-1], checked[0].dtype)
-    y = _apply(loss, checked, mask, _spread(options, like, mask, where))
+    y = _apply(loss, checked, mask, _spread(options, like, mask, where, next(iter(arrays))))
     return _narrow(y, checked), mask
 
 
@@ -113,13 +113,13 @@ def _has_features(predictions: Array, mask: Mask, where: str, name: str) -> None
 
 
 def _spread(
-    options: dict[str, Any] | None, like: Array, mask: Mask, where: str
+    options: dict[str, Any] | None, like: Array, mask: Mask, where: str, of: str
 ) -> dict[str, Array]:
     """Each option as a scalar, or as an array of the shape of the result, that of `like`."""
     spread: dict[str, Array] = {}
     for name, given in (options or {}).items():
         dtype = accumulator(like.dtype)
-        value = _check.by_row_or_step(given, like, where, name, dtype=dtype)
+        value = _check.by_row_or_step(given, like, where, name, dtype=dtype, of=of)
         if value.ndim:
             # Filled too: the gradient in an option sums over steps, and 0 * nan is nan.
             value = filled(jnp.broadcast_to(value, like.shape), mask, 1)

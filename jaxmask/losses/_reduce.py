@@ -1,11 +1,13 @@
 """From per-step values to one number."""
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._reduction import total_and_count
 from jaxmask._sums import divide
 from jaxmask._types import ArrayLike, Mask, Scalar
 
 
+@refusing_pairs
 def reduce(
     per_step: ArrayLike,
     mask: Mask,
@@ -54,6 +56,7 @@ def reduce(
     return total if by == "sum" else divide(total, count)
 
 
+@refusing_pairs
 def sum_and_count(
     per_step: ArrayLike,
     mask: Mask,

@@ -190,6 +190,9 @@ def quantile_loss(
         below = jnp.where(error < 0, (quantile - 1) * error, 0 * error)  # nan stays nan
         return jnp.where(error > 0, quantile * error, below)
 
+    seen = quantile if isinstance(quantile, int | float) else _check.known(quantile)
+    if seen is not None and not jnp.ndim(seen) and not 0 < seen < 1:  # padding holds anything
+        raise ValueError(f"quantile_loss: `quantile` must lie between 0 and 1, got {quantile}.")
     arrays = {"predictions": predictions, "targets": targets}
     return _per_step.elementwise(
         "quantile_loss", loss, mask, arrays, {"quantile": quantile}, present=where

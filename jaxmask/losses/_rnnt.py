@@ -83,7 +83,9 @@ def rnnt_loss(
     if not logits.shape[1]:
         return jnp.zeros(batch, dtype), masks.rows(mask)
     ids, valid = _class_ids.real_ids(
-        given, given_mask, logits.shape[3], where, "labels", but=blank_id
+        *(given, given_mask, logits.shape[3], where, "labels"),
+        but=blank_id,
+        mask_name="label_mask",
     )
     real = _mask_ops.real_steps(mask, logits.shape[:2])
     spoken = _mask_ops.real_steps(label_mask, labels.shape)

@@ -227,7 +227,9 @@ class R2Score(Metric):
         real = _mask_ops.entries(mask, where, predicted.shape, name)
         w = real.astype(jnp.float32)
         if weights is not None:
-            given = _check.by_row_or_step(weights, predicted, name, "weights", dtype=jnp.float32)
+            given = _check.by_row_or_step(
+                weights, predicted, name, "weights", dtype=jnp.float32, of="predictions"
+            )
             w = jnp.where(real, given, 0)
         predicted, true = (jnp.where(real, x, 0).reshape(-1, *outputs) for x in (predicted, true))
         w, gap = w.reshape(-1, *outputs), predicted - true

@@ -1,6 +1,8 @@
 """What all modules share: the base class, options of parameters, and checks."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Required, TypedDict, TypeVar, dataclass_transform
@@ -8,10 +10,11 @@ from typing import Any, ClassVar, Required, TypedDict, TypeVar, dataclass_transf
 import jax
 from flax import nnx
 
-from jaxmask import _check
+from jaxmask import _check, _errors
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 M = TypeVar("M", bound=nnx.Module)
+F = TypeVar("F", bound=Callable[..., None])
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -125,11 +128,46 @@ def check_sizes(where: str, **sizes: Any) -> None:
         _check.count(size, where, name, least=1)
 
 
-def check_options(where: str, options: Mapping[str, Any], known: type) -> None:
-    """Refuse unknown options here: passed on, the error would name another class."""
+def check_options(module: nnx.Module, options: Mapping[str, Any], known: type) -> None:
+    """Refuse unknown options and require `rngs` here: an error later would name another class."""
+    where = type(module).__name__
     unknown = sorted(options.keys() - known.__annotations__.keys())
     if unknown:
-        raise TypeError(f"{where}: got an unexpected keyword argument {unknown[0]!r}.")
+        raise TypeError(
+            f"{where}: got an unexpected keyword argument {unknown[0]!r}."
+            f"{_errors.did_you_mean(unknown[0], (*_names(module), *known.__annotations__))}"
+        )
+    if "rngs" not in options:
+        raise TypeError(f"{where}: {_RNGS}")
+
+
+_RNGS = "`rngs` is required, for example `rngs=nnx.Rngs(0)`."
+
+
+def _names(module: nnx.Module) -> list[str]:
+    """The names of all arguments of `__init__`, that of base classes too."""
+    inits = [vars(cls)["__init__"] for cls in type(module).__mro__ if "__init__" in vars(cls)]
+    return [name for init in inits for name in inspect.signature(init).parameters]
+
+
+def inherited(init: F) -> F:
+    """An `__init__` of a private base class, whose errors about arguments name the subclass."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def named(self: nnx.Module, *arguments: Any, **options: Any) -> None:
+        try:
+            signature.bind(self, *arguments, **options)
+        except TypeError as error:
+            where, text = type(self).__name__, str(error)
+            if text == "missing a required argument: 'rngs'":
+                raise TypeError(f"{where}: {_RNGS}") from None
+            unknown = text.removeprefix("got an unexpected keyword argument ").strip("'")
+            hint = _errors.did_you_mean(unknown, _names(self))
+            raise TypeError(f"{where}: {text}.{hint if unknown != text else ''}") from None
+        init(self, *arguments, **options)
+
+    return named  # type: ignore[return-value]
 
 
 def quiet_copy(module: M) -> M:

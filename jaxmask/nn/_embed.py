@@ -83,7 +83,9 @@ class Embed(MaskedModule):
         if self.mask_zero:
             _check_axes(ids.shape, "Embed")
             given_mask = mask = _mask_ops.intersect(mask, _check.unfolded(given, ids) != 0, "Embed")
-        ids, valid = _class_ids.real_ids(given, given_mask, self.num_embeddings, "Embed", "ids")
+        ids, valid = _class_ids.real_ids(
+            *(given, given_mask, self.num_embeddings, "Embed", "ids"), of="embeddings"
+        )
         # Out of range, where "fill" gives nan and no gradient reaches the table.
         ids = jnp.where(valid, ids, self.num_embeddings)
         table = self.embedding[...]

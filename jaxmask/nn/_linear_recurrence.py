@@ -43,13 +43,13 @@ class _Linear(Recurrent):
     ):
         sizes = {"in_features": in_features, "hidden_features": hidden_features}
         check_sizes(type(self).__name__, **sizes)
-        check_options(type(self).__name__, options, ParamOptions)
+        check_options(self, options, ParamOptions)
         for gate in self._gates:
             setattr(self, gate, nnx.Linear(in_features, hidden_features, **options))
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.return_sequences = return_sequences
-        self.reverse = reverse
+        self.reverse = _check.flag(reverse, type(self).__name__, "reverse")
 
     def initial_carry(self, batch: int) -> Array:
         """Zeros, float32."""

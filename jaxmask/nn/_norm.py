@@ -19,6 +19,7 @@ from jaxmask.nn._base import (
     check_options,
     check_sizes,
     configured,
+    inherited,
 )
 
 
@@ -44,6 +45,7 @@ class _Norm(Weighted):
 
     _function: ClassVar[Callable[..., Pair]]
 
+    @inherited
     def __init__(
         self,
         num_features: int,
@@ -135,7 +137,7 @@ class RMSNorm(_Norm):
     per_step = True
 
     def __init__(self, num_features: int, **options: Unpack[ScaleOptions]):
-        check_options("RMSNorm", options, ScaleOptions)
+        check_options(self, options, ScaleOptions)
         super().__init__(num_features, use_bias=False, **options)
 
     def __call__(self, x: ArrayLike, mask: Mask = None) -> Pair:

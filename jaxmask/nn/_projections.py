@@ -7,7 +7,13 @@ from flax import nnx
 from jaxmask import _check, attention, ops
 from jaxmask._types import Array, ArrayLike, Mask, Pair, promotion_allowed
 from jaxmask.attention import Choice, KVCache, PositionBias
-from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, check_sizes
+from jaxmask.nn._base import (
+    MaskedModule,
+    ParamOptions,
+    check_options,
+    check_sizes,
+    inherited,
+)
 from jaxmask.nn._options import Given, draw, opened
 
 
@@ -30,6 +36,7 @@ class AttentionOptions(ParamOptions, total=False):
 class Projections(MaskedModule):
     """The parameters of multi-head attention, under the names that Flax gives them."""
 
+    @inherited
     def __init__(
         self,
         num_heads: int,
@@ -50,7 +57,8 @@ class Projections(MaskedModule):
         **options: Any,
     ):
         where = type(self).__name__
-        check_options(where, options, AttentionOptions)
+        options["rngs"] = rngs
+        check_options(self, options, AttentionOptions)
         _check.choice(normalize_qk, (False, True, "layer", "rms"), where, "normalize_qk")
         if bias is not None:
             _check.function(bias, where, "bias")
@@ -67,7 +75,6 @@ class Projections(MaskedModule):
                 f"{where}: `num_heads` must divide `qkv_features`, and `num_kv_heads` divide "
                 f"`num_heads`, got {heads} heads, {kv_heads} for keys and {qkv} features."
             )
-        options["rngs"] = rngs
         size, out = qkv // heads, in_features if out_features is None else out_features
         of_values = size if value_head_features is None else value_head_features
         of_values = _check.count(of_values, where, "value_head_features", least=1)

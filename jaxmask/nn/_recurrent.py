@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxmask import _check, masks, pool, recurrent
 from jaxmask._types import Activation, Array, ArrayLike, Mask, Pair, PyTree
-from jaxmask.nn._base import NOTHING, MaskedModule, ParamOptions, Weighted, check_sizes
+from jaxmask.nn._base import NOTHING, MaskedModule, ParamOptions, Weighted, check_sizes, inherited
 from jaxmask.nn._options import NoiseCall, draw, opened
 
 
@@ -122,6 +122,7 @@ class _Gated(Recurrent, Weighted):
 
     gates: ClassVar[int]
 
+    @inherited
     def __init__(
         self,
         in_features: int,
@@ -161,7 +162,7 @@ class _Gated(Recurrent, Weighted):
         self.w_h = self._param(recurrent_kernel_init, shape, recurrent_kernel_metadata, *made)
         self.b = self._param(bias_init, self._bias_shape(), bias_metadata, *made)
         self.return_sequences = return_sequences
-        self.reverse = reverse
+        self.reverse = _check.flag(reverse, where, "reverse")
         self.method = method
         self.dtype = dtype
 

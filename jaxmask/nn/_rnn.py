@@ -51,7 +51,7 @@ class RNN(Recurrent):
             )
         self.cell = cell
         self.return_sequences = return_sequences
-        self.reverse = reverse
+        self.reverse = _check.flag(reverse, "RNN", "reverse")
 
     def __call__(
         self,

@@ -26,8 +26,9 @@ def refuse_changes(before: dict[str, Any], node: Any, where: str, each: str) -> 
     if changed:
         raise ValueError(
             f"{where}: the module changes {', '.join(changed)} on each {each}, and a batch has no "
-            "single value for it. Use running averages (`model.eval()`), `jm.nn.BatchNorm` for "
-            "statistics over real steps of all rows, or return the new value as a result."
+            "single value for it. Use running averages (`model.eval()`), take that layer out of "
+            f"{where} (there, `jm.nn.BatchNorm` has statistics over the real steps of all rows), "
+            "or return the new value as a result."
         )
 
 

@@ -12,7 +12,7 @@ from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import Choice, KVCache, PositionBias
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
-from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
+from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, inherited
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
 from jaxmask.nn._projections import Memory, ProjectedMemory
 
@@ -41,6 +41,7 @@ class BlockOptions(ParamOptions, total=False):
 class _Block(MaskedModule):
     """Residual branches around self-attention and a network of two layers."""
 
+    @inherited
     def __init__(
         self,
         num_heads: int,
@@ -156,7 +157,7 @@ class TransformerEncoderBlock(_Block):
         causal: bool = False,
         **options: Unpack[BlockOptions],
     ):
-        check_options("TransformerEncoderBlock", options, BlockOptions)
+        check_options(self, options, BlockOptions)
         super().__init__(num_heads, in_features, mlp_features, causal=causal, **options)
 
     def __call__(self, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]) -> Pair:
@@ -223,7 +224,7 @@ class TransformerDecoderBlock(_Block):
         memory_features: int | None = None,
         **options: Unpack[BlockOptions],
     ):
-        check_options("TransformerDecoderBlock", options, BlockOptions)
+        check_options(self, options, BlockOptions)
         super().__init__(num_heads, in_features, mlp_features, causal=True, **options)
         given: dict[str, Any] = {"dropout_rate": 0.0, "epsilon": 1e-6, **options}
         shared = {name: given[name] for name in ParamOptions.__annotations__ if name in given}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
-from jaxmask._keys import at_features, sequence_keys, step_keys
+from jaxmask._keys import at_features, keys_of_steps, sequence_keys
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
@@ -43,7 +43,7 @@ def dropout(
     x, _ = ops.fill(x, mask)
     if dropout_rate == 0:
         return x, mask
-    keys = step_keys(key, x, mask, row_ids=row_ids)
+    keys = keys_of_steps(key, x, mask, "dropout", row_ids)
     features = x.shape[keys.ndim :]
     draw = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - dropout_rate, features))
     kept = draw(keys.reshape(-1))
@@ -129,7 +129,7 @@ def gaussian_noise(
         raise ValueError(f"gaussian_noise: `stddev` must be at least 0, got {stddev}.")
     if stddev == 0:
         return ops.fill(x, mask)
-    keys = step_keys(key, x, mask, row_ids=row_ids)
+    keys = keys_of_steps(key, x, mask, "gaussian_noise", row_ids)
     # Drawn in the accumulator's dtype, so that the noise of a seed does not depend on that of `x`.
     wide, features = accumulator(x.dtype), x.shape[keys.ndim :]
     noise = jax.vmap(lambda k: jax.random.normal(k, features, wide))(keys.reshape(-1))
