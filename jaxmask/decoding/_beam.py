@@ -1,6 +1,6 @@
 """Beam search, token by token."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,11 +110,16 @@ def beam(
         return _extended(state, new, logits, constraints, norm)
 
     last = jax.lax.while_loop(more, body, _first(carry, start, real, beam_size, max_length))
-    # The beam is sorted by score.
-    counted = last.length + (~last.active).astype(jnp.int32)
-    scores = jnp.where(_is_possible(last.log_p), last.log_p / norm(counted), -jnp.inf)
-    found = (last.log_p > 0.75 * NEVER) & real[:, None]
-    return Ranked(last.ids, last.length, scores, found).decoded(n_best)
+
+    @jax.jit  # an impossible score is -inf, which JAX's debug checks must not see on the way
+    def best(last: Any, real: Array) -> Decoded:
+        # The beam is sorted by score.
+        counted = last.length + (~last.active).astype(jnp.int32)
+        scores = jnp.where(_is_possible(last.log_p), last.log_p / norm(counted), -jnp.inf)
+        found = (last.log_p > 0.75 * NEVER) & real[:, None]
+        return Ranked(last.ids, last.length, scores, found).decoded(n_best)
+
+    return best(last, real)
 
 
 def _is_possible(log_p: Array) -> Array:
