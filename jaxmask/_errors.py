@@ -3,8 +3,8 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -84,11 +84,25 @@ def got(value: Any, shown: str) -> str:
     return "got a traced value. Under `jax.jit`, close over it or name it in `static_argnames`."
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Collection[str]) -> str:
     """The nearest of the known names, in a sentence after others; nothing if none is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1) or [one for one in known if name in one]
+    by_part = [one for one in known if name.lower() in one.lower() or one.lower() in name.lower()]
+    near = by_part or difflib.get_close_matches(name, known, 1)
     return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def absent(module: str, names: Collection[str], known: Mapping[str, str]) -> Callable:
+    """`__getattr__` of a module, which suggests the nearest name, or what `known` has for one."""
+
+    def refuse(name: str) -> NoReturn:
+        hint = ""
+        if name in known:
+            hint = f" Did you mean `{known[name]}`?"
+        elif not name.startswith("_"):
+            hint = did_you_mean(name, names)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}.{hint}")
+
+    return refuse
 
 
 def refusing_pairs(f: F) -> F:

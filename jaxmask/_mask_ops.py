@@ -73,7 +73,7 @@ def intersect(mask: Mask, real: Bool[Array, "*leading"], where: str) -> Mask:
             f"{real.shape}; nothing is broadcast."
         )
     if isinstance(mask, Segments):
-        return Segments(jnp.where(real, jnp.asarray(mask.ids), 0), mask.max_segments)
+        return mask & real
     return as_bool(mask) & real
 
 

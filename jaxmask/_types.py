@@ -11,12 +11,14 @@ Axes, always in this order:
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+
+from jaxmask._errors import MaskError, kind_of
 
 Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.Array | np.ndarray
@@ -59,7 +61,8 @@ class Segments:
     """Which sequence of a packed row each step belongs to, in the place of a mask.
 
     Per-step layers pass it on, functions over time keep the sequences apart, and pooling gives one
-    result per segment. Functions that cannot keep sequences apart refuse it.
+    result per segment. Functions that cannot keep sequences apart refuse it. `segments & real`
+    leaves out the steps where `real`, boolean `[batch, time]`, is False.
 
     Attributes:
       ids: `[batch, time]`, integer. 1, 2, ... number the sequences of a row, 0 is padding. NumPy
@@ -74,6 +77,8 @@ class Segments:
       >>> y, row_mask = jm.pool.mean(x, jm.Segments(ids, max_segments=2))
       >>> y.tolist(), row_mask.tolist()
       ([[2.0], [5.0]], [True, True])
+      >>> (jm.Segments(ids, max_segments=2) & (x[..., 0] != 3)).ids.tolist()
+      [[1, 0, 2, 0]]
     """
 
     ids: Ids
@@ -88,6 +93,32 @@ class Segments:
     def ndim(self) -> int:
         """The rank of `ids`, 2."""
         return self.ids.ndim
+
+    __array_ufunc__: ClassVar[None] = None  # so that NumPy leaves `real & segments` to us
+
+    def __and__(self, real: Any) -> "Segments":
+        if isinstance(real, Segments) or getattr(real, "dtype", None) != np.bool_:
+            raise TypeError(
+                "Segments: `segments & real` takes a boolean array [batch, time], False at the "
+                f"steps to leave out, got {kind_of(real)}."
+            )
+        if real.shape != self.shape:
+            raise MaskError(
+                f"Segments: in `segments & real` both must have the shape {self.shape}, got "
+                f"{real.shape}; nothing is broadcast."
+            )
+        return Segments(jnp.where(real, jnp.asarray(self.ids), 0), self.max_segments)
+
+    __rand__ = __and__
+
+    def _refuse(self, other: Any = None) -> NoReturn:
+        raise TypeError(
+            "Segments: `segments & real` leaves steps out, and no other operator has a meaning: "
+            "steps that come in belong to no sequence. `jm.masks.as_bool(segments)` is a boolean "
+            "array."
+        )
+
+    __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _refuse
 
 
 Mask: TypeAlias = Bool[Array, "batch *time"] | Segments | None

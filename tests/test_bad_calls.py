@@ -25,6 +25,13 @@ def step(carry, token):
 
 
 CALLS = {
+    "Accuracy: `Accuracy.empty(...)`": lambda: jm.metrics.Accuracy(),
+    "F1: `F1.empty(...)`": lambda: jm.metrics.F1(num_classes=3),
+    "Segments: `segments & real` takes a boolean array": lambda: jm.Segments(IDS, 1) & IDS,
+    "Segments: nothing is broadcast": lambda: jm.Segments(IDS, 1) & ROWS,
+    "Segments: no other operator": lambda: ~jm.Segments(IDS, 1),
+    "Segments: no other operator ": lambda: MASK | jm.Segments(IDS, 1),
+    "skip_padding: one number": lambda: jm.skip_padding(lambda x, mask: x.sum())(X, MASK),
     "mean: `x`": lambda: jm.pool.mean(np.full((4, 6), "a"), MASK),
     "layer: `x`": lambda: jm.norm.layer(np.full((4, 6, 3), None), MASK),
     "layer: `epsilon`": lambda: jm.norm.layer(X, MASK, epsilon="a"),
@@ -233,3 +240,20 @@ def test_errors_are_ours_and_name_the_argument(names):
     assert argument.strip() in str(caught.value)
     last = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert Path(last.filename).is_relative_to(Path(jm.__file__).parent)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "near"),
+    [
+        (jm.nn, "Linear", "flax.nnx.Linear"),
+        (jm.nn, "Conv", "Conv1D"),
+        (jm.nn, "LSMT", "LSTM"),
+        (jm.losses, "cross_entropy", "softmax_cross_entropy_with_integer_labels"),
+        (jm.metrics, "F1Score", "F1"),
+        (jm.metrics, "WordErrorRate", "TokenErrorRate"),
+    ],
+)
+def test_modules_name_what_is_near(module, name, near):
+    with pytest.raises(AttributeError, match=re.escape(f"Did you mean `{near}`?")):
+        getattr(module, name)
+    assert not hasattr(module, "__wrapped__")

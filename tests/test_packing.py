@@ -355,3 +355,13 @@ def test_what_does_not_belong_to_the_rows():
     split = jm.pack_sequences([[1, 2, 3]], 2, overflow="split")
     with pytest.raises(ValueError, match=said("collect: sequence 0 was split")):
         split.collect(np.ones(2))
+
+
+@pytest.mark.parametrize("real", [np.array([[True, False, True, True]]), None])
+def test_segments_and_a_condition_leave_steps_out(real):
+    segments = jm.Segments(np.array([[1, 1, 2, 0]]), max_segments=3)
+    condition = jnp.array([[True, False, True, True]]) if real is None else real
+    for both in (segments & condition, condition & segments):
+        assert isinstance(both, jm.Segments)
+        assert both.ids.tolist() == [[1, 0, 2, 0]]
+        assert both.max_segments == 3

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import export
 
 import jaxmask as jm
+from jaxmask.skip._places import place
 from tests.test_skip_padding import (
     BATCH,
     CASES,
@@ -267,7 +268,7 @@ def noise_of_rows(x, mask, row_ids):
 
 
 REFUSED = {
-    "a strided layer": (lambda: jm.skip_padding(strided, pack=2)(X, MASK), "for each step"),
+    "a strided layer": (lambda: jm.skip_padding(strided, pack=2)(X, MASK), "by a stride"),
     "a sum": (lambda: jm.skip_padding(lambda x, m: (x.sum(0), m), pack=2)(X, MASK), "result[0]"),
     "a carry": (lambda: jm.skip_padding(jm.recurrent.lstm, pack=2)(X, MASK, WEIGHTS), "result[0]"),
     "no mask": (lambda: jm.skip_padding(lambda x, m: (x, None), pack=2)(X, MASK), "None"),
@@ -280,6 +281,20 @@ REFUSED = {
         "several sequences",
     ),
 }
+
+
+def test_the_plan_says_how_many_packed_rows_a_batch_fills():
+    mask = np.arange(4) < np.array([2, 4, 1, 0, 2, 4, 0])[:, None]
+    explain = jm.skip_padding(jm.ops.softmax, pack=True).explain
+    assert explain(None, mask).packed_rows == 4  # 4, 4, 2 + 2, 1
+    traced = []
+    jax.eval_shape(lambda m: traced.append(explain(None, m)), mask)
+    jax.eval_shape(lambda: traced.append(explain(None, mask)))
+    assert [plan.packed_rows for plan in traced] == [None, 4]
+    assert jm.skip_padding(jm.ops.softmax).explain(None, mask).packed_rows is None
+    mask = np.arange(9) < np.random.default_rng(0).integers(0, 5, (30, 1))
+    plan = jm.skip_padding(jm.ops.softmax, pack=1).explain(None, mask)
+    assert plan.packed_rows == place(plan, mask, True).chunks
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -392,6 +392,13 @@ def test_functions_that_cannot_skip(case):
         assert any('rest="row"' in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize("result", [lambda x, m: x.sum(), lambda x, m: (x.sum(), m.sum())])
+@pytest.mark.parametrize("size", [(4, 8), (64, 64)])
+def test_a_loss_is_refused_at_every_size(result, size):
+    with pytest.raises((TypeError, ValueError), match=r"the mean outside|must return a pair"):
+        jm.skip_padding(result)(np.ones(size), np.ones(size, bool))
+
+
 BAD_CALLS = {
     "a length too long": (lambda: skip(jm.ops.softmax, lengths=(40,))(X, MASK), "24 steps"),
     "no length": (lambda: skip(jm.ops.softmax, lengths=()), "at least one"),

@@ -13,6 +13,9 @@ float32, the result in the dtype of the floating arguments. `ctc_loss`, `rnnt_lo
 target. At the edge of a margin the gradient is 0.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxmask._errors import absent
 from jaxmask.losses._accumulate import accumulate
 from jaxmask.losses._binary import hinge_loss, sigmoid_binary_cross_entropy, sigmoid_focal_loss
 from jaxmask.losses._classification import (
@@ -79,3 +82,13 @@ __all__ = [
     "tversky_loss",
 ]
 __dir__ = __all__.copy
+_ELSEWHERE = {
+    "binary_cross_entropy": "sigmoid_binary_cross_entropy",
+    "cross_entropy": "softmax_cross_entropy_with_integer_labels",
+    "l1_loss": "absolute_error",
+    "mean_squared_error": "squared_error",
+    "mse_loss": "squared_error",
+    "smooth_l1_loss": "huber_loss",
+}
+if not TYPE_CHECKING:  # a type checker would take it for any name
+    __getattr__ = absent(__name__, __all__, _ELSEWHERE)

@@ -8,6 +8,9 @@ no real step computes 0, unless `zero_division` says otherwise. `where=` leaves 
 missing one by one.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxmask._errors import absent
 from jaxmask.metrics._accuracy import Accuracy, TopKAccuracy
 from jaxmask.metrics._curve import AUC, ExactAUC
 from jaxmask.metrics._edit import TokenErrorRate, edit_distance
@@ -46,3 +49,12 @@ __all__ = [
     "edit_distance",
 ]
 __dir__ = __all__.copy
+_ELSEWHERE = {
+    "AUROC": "AUC",
+    "Average": "Mean",
+    "CharErrorRate": "TokenErrorRate",
+    "EditDistance": "TokenErrorRate",
+    "WordErrorRate": "TokenErrorRate",
+}
+if not TYPE_CHECKING:  # a type checker would take it for any name
+    __getattr__ = absent(__name__, __all__, _ELSEWHERE)

@@ -1,6 +1,7 @@
 """What all metrics are: immutable pytrees of sums that add up, with static options."""
 
 import dataclasses
+import functools
 from typing import Any, Self, TypeVar, dataclass_transform
 
 import jax
@@ -18,7 +19,22 @@ def static(*, default: Any) -> Any:
 @dataclass_transform(frozen_default=True, field_specifiers=(static,))
 def metric(cls: type[M]) -> type[M]:
     """Make a frozen dataclass of a metric, and a pytree of that."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    made = dataclasses.dataclass(frozen=True)(cls)
+    init = made.__init__
+
+    @functools.wraps(init)
+    def of_sums(self: Any, *sums: Any, **fields: Any) -> None:
+        try:
+            init(self, *sums, **fields)
+        except TypeError as error:
+            name = cls.__name__
+            raise TypeError(
+                f"{name}: a metric begins as `{name}.empty(...)`, which takes its options, and "
+                f"`update` takes in each batch. The fields are for JAX: {error}."
+            ) from None
+
+    made.__init__ = of_sums  # type: ignore[method-assign]
+    return jax.tree_util.register_dataclass(made)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Flax NNX modules: parameters and configuration, each one call above a pure function."""
 
+from typing import TYPE_CHECKING
+
+from jaxmask._errors import absent
 from jaxmask.nn._attention import AdditiveAttention, CrossAttention, MultiHeadAttention
 from jaxmask.nn._audio import Frames, LogMelSpectrogram
 from jaxmask.nn._bidirectional import Bidirectional
@@ -159,3 +162,10 @@ __all__ = [
     "unit_forget_bias",
 ]
 __dir__ = __all__.copy
+_ELSEWHERE = {
+    "Dense": "flax.nnx.Linear",
+    "LSTMCell": "jaxmask.nn.RNN(flax.nnx.LSTMCell(...))",
+    "Linear": "flax.nnx.Linear",
+}
+if not TYPE_CHECKING:  # a type checker would take it for any name
+    __getattr__ = absent(__name__, __all__, _ELSEWHERE)

@@ -83,7 +83,7 @@ class SkipPadding(Wrapper):
         for leaf in jax.tree.leaves(x):
             _check.pair(leaf, mask, WHERE, over_time=True)
         # Not `explain`: `nnx.tabulate` wraps public methods, and cannot return a `Plan`.
-        if not self._skipping(model.layer, ()).explain(x, mask).lengths:
+        if not self._skipping(model.layer, ()).plan(mask).lengths:
             return join.call(model.layer, x, mask, at=WHERE, given=given)
         kinds = {"row_ids": "row_ids", "resets": "step"}
         moving = {name: value for name, value in given.items() if name in kinds}

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmask._mask_ops import expand
 from jaxmask._types import Array, StepMask
@@ -82,6 +83,18 @@ def _first_fit(lengths: Array, time: int, most: int) -> tuple[Array, Array, Arra
     inverse = jnp.argsort(order)
     packed_row, start, count = (value[inverse] for value in found)
     return packed_row.astype(lengths.dtype), start, count
+
+
+def rows_filled(real: np.ndarray, most: int) -> int:
+    """How many packed rows `place` fills with the rows that have a real step, by the host."""
+    batch, time = real.shape
+    lengths = np.max(np.where(real, np.arange(1, time + 1), 0), axis=1)
+    filled, count = np.zeros(batch, int), np.zeros(batch, int)
+    for length in np.sort(lengths[lengths > 0])[::-1]:
+        into = np.argmax((filled + length <= time) & (count < most))
+        filled[into] += length
+        count[into] += 1
+    return int(np.count_nonzero(count))
 
 
 def taken(flat: Array, index: Array) -> Array:

@@ -30,6 +30,8 @@ class Plan:
         packed rows, how many run at once.
       reason: why.
       sequences: the most rows that are packed into one; 0 where rows are not packed.
+      packed_rows: how many packed rows the real steps fill, `rows` of which run at once: the time
+        is about this share of the batch. None where rows are not packed or the mask is traced.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -44,6 +46,7 @@ class Plan:
     rows: int
     reason: str
     sequences: int = 0
+    packed_rows: int | None = None
 
 
 def as_it_is(reason: str) -> Plan:

@@ -94,8 +94,26 @@ def check_pair(results: Any) -> None:
     if not (isinstance(pair, tuple) and len(pair) == 2):
         raise TypeError(
             f"{WHERE}: `f` must return a pair `(y, mask)` or `(carry, (y, mask))`, with a boolean "
-            f"mask, `Segments` or None, got {jax.tree.structure(results)}."
+            f"mask, `Segments` or None, got {_shown(results)}."
         )
+
+
+def _shown(results: Any) -> str:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(results)]
+    if shapes == [()]:
+        return "one number. Return the values of the rows or steps, and take the mean outside"
+    kinds = "an array" if len(shapes) == 1 else f"a {type(results).__name__} with arrays"
+    return f"{kinds} of shape {', '.join(map(str, shapes))}"
+
+
+def check_whole(results: Any, x: Any) -> None:
+    """Of the batch as it is: what a group of rows would be refused for, as far as can be seen."""
+    check_pair(results)
+    batch, *_ = [*(n for leaf in jax.tree.leaves(x) for n in jnp.shape(leaf)[:1]), 0]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(results):
+        size = jnp.shape(leaf)
+        if isinstance(batch, int) and batch and (not size or size[0] % batch):
+            _refuse_rows(jax.tree_util.keystr(path), size, batch)
 
 
 def says_what_is_empty(shapes: Sequence[Any], plan: Plan) -> bool:
@@ -158,6 +176,12 @@ def packed_results(packed: Any, whole: Any, plan: Plan, batch: int) -> tuple[Res
         expected = sizes[steps]
         alone = (batch, *expected[1:])
         rest = leaf.shape[len(expected) :]
+        if steps and leaf.shape[:1] == expected[:1] and leaf.shape[1:2] != expected[1:]:
+            _refuse_packed(
+                f"result{jax.tree_util.keystr(path)} of shape {leaf.shape} for {plan.rows} packed "
+                f"rows of {expected[1]} steps: `f` changes the number of steps, by a stride or at "
+                "the ends, and steps of packed rows must stay in their places"
+            )
         if leaf.shape[: len(expected)] != expected or of_batch.shape != (*alone, *rest):
             _refuse_packed(
                 f"result{jax.tree_util.keystr(path)} of shape {leaf.shape} for {plan.rows} packed "

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
@@ -16,8 +17,9 @@ from jaxmask.skip import _running as running
 from jaxmask.skip._arguments import checked_kinds, names_row_ids, read, row_ids
 from jaxmask.skip._checking import compare
 from jaxmask.skip._groups import varying
+from jaxmask.skip._places import rows_filled
 from jaxmask.skip._plan import LENGTHS, WHERE, Plan, checked_lengths, make
-from jaxmask.skip._results import Result
+from jaxmask.skip._results import Result, check_whole
 from jaxmask.skip._tracing import trace
 
 
@@ -76,7 +78,7 @@ class SkipPadding:
         """What `f(x, mask, *rest)` returns, with 0 beyond the length of a row."""
         if mask is None:
             return self._as_it_is(x, mask, *rest)
-        call, plan = read(self.f, x, mask, rest, self.rest), self.explain(x, mask)
+        call, plan = read(self.f, x, mask, rest, self.rest), self.plan(mask)
         if not plan.lengths:
             return self._as_it_is(x, mask, *rest)
         arrays = call.arrays()
@@ -99,11 +101,21 @@ class SkipPadding:
 
     def _as_it_is(self, *arguments: Any) -> tuple[Any, Any]:
         named = names_row_ids(self.f, arguments)
-        return self.f(*arguments, **({"row_ids": row_ids(arguments[0])} if named else {}))
+        results = self.f(*arguments, **({"row_ids": row_ids(arguments[0])} if named else {}))
+        check_whole(results, arguments[0])
+        return results
 
     def explain(self, x: PyTree, mask: Mask) -> Plan:
-        """How this batch would be cut, and why; shapes are enough."""
+        """How this batch would be cut, and why; shapes are enough, but for `packed_rows`."""
         del x
+        plan = self.plan(mask)
+        seen = _check.known(mask) if plan.sequences else None  # type: ignore[arg-type]
+        if seen is None:
+            return plan
+        return replace(plan, packed_rows=rows_filled(seen, plan.sequences))
+
+    def plan(self, mask: Mask) -> Plan:
+        """`explain` by the shape of the mask alone, as a call does it."""
         return make(mask, self.lengths, self.groups, self.pack)
 
     def check(self, x: PyTree, mask: Mask, *rest: Any, tolerance: float = 1e-4) -> Report[str]:
@@ -122,7 +134,7 @@ class SkipPadding:
         Returns:
           A `Report`; it does not raise.
         """
-        plan = self.explain(x, mask)
+        plan = self.plan(mask)
         call = read(self.f, x, mask, rest, self.rest) if plan.lengths else None
         return compare(self, call, plan, tolerance)
 
