@@ -100,7 +100,7 @@ class Segments:
         if isinstance(real, Segments) or getattr(real, "dtype", None) != np.bool_:
             raise TypeError(
                 "Segments: `segments & real` takes a boolean array [batch, time], False at the "
-                f"steps to leave out, got {kind_of(real)}."
+                f"steps to leave out, got {kind_of(real)}{_dtype_of(real)}."
             )
         if real.shape != self.shape:
             raise MaskError(
@@ -119,6 +119,10 @@ class Segments:
         )
 
     __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _refuse
+
+
+def _dtype_of(value: Any) -> str:
+    return f" and dtype {value.dtype}" if hasattr(value, "dtype") else ""
 
 
 Mask: TypeAlias = Bool[Array, "batch *time"] | Segments | None

@@ -25,6 +25,11 @@ def step(carry, token):
 
 
 CALLS = {
+    "^Add: too many positional arguments": lambda: jm.nn.Add(3),
+    "^MaxPool1D: Did you mean `strides`?": lambda: jm.nn.MaxPool1D(2, stride=2),
+    "^Conv1D: Did you mean `strides`?": lambda: jm.nn.Conv1D(3, 4, 3, stride=2, rngs=R),
+    "^Embed: `rngs` is required": lambda: jm.nn.Embed(3, 4),
+    "^Dropout: Did you mean `dropout_rate`?": lambda: jm.nn.Dropout(rate=0.5),
     "Accuracy: `Accuracy.empty(...)`": lambda: jm.metrics.Accuracy(),
     "F1: `F1.empty(...)`": lambda: jm.metrics.F1(num_classes=3),
     "Segments: `segments & real` takes a boolean array": lambda: jm.Segments(IDS, 1) & IDS,

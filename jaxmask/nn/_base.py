@@ -18,7 +18,49 @@ F = TypeVar("F", bound=Callable[..., None])
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class MaskedModule(nnx.Module):
+_RNGS = "`rngs` is required, for example `rngs=nnx.Rngs(0)`."
+
+
+def _names(module: nnx.Module) -> list[str]:
+    """The names of all arguments of `__init__`, that of base classes too."""
+    inits = [vars(cls)["__init__"] for cls in type(module).__mro__ if "__init__" in vars(cls)]
+    return [name for init in inits for name in inspect.signature(init).parameters]
+
+
+def _naming_the_class(init: F) -> F:
+    """An `__init__` whose errors about arguments name the class that is made, not a base."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def named(self: nnx.Module, *arguments: Any, **options: Any) -> None:
+        try:
+            signature.bind(self, *arguments, **options)
+        except TypeError as error:
+            where, text = type(self).__name__, str(error)
+            if text == "missing a required argument: 'rngs'":
+                raise TypeError(f"{where}: {_RNGS}") from None
+            # Python names what is missing first, which a misspelt name explains.
+            unknown = [name for name in options if name not in signature.parameters]
+            if unknown and not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+                text = f"got an unexpected keyword argument {unknown[0]!r}"
+                hint = _errors.did_you_mean(unknown[0], _names(self))
+                raise TypeError(f"{where}: {text}.{hint}") from None
+            raise TypeError(f"{where}: {text}.") from None
+        init(self, *arguments, **options)
+
+    return named  # type: ignore[return-value]
+
+
+class Module(nnx.Module):
+    """A module of this library: errors about the arguments of `__init__` name it, not a base."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls) and cls.__module__.startswith("jaxmask."):
+            cls.__init__ = _naming_the_class(cls.__init__)  # type: ignore[method-assign]
+
+
+class MaskedModule(Module):
     """A module `(x, mask) -> (y, mask)`. A user's layer needs no base class to be one.
 
     `per_step` is True for a class that acts on each step alone, so that `Sequential.run` may call
@@ -51,6 +93,7 @@ def checked(check: Callable[..., Any], *args: Any, **options: Any) -> Any:
 def configured(cls: type[M]) -> type[M]:
     """Make `__init__` of the fields of a module, as `dataclasses.dataclass` does."""
     made = dataclasses.dataclass(eq=False, repr=False)(cls)
+    made.__init__ = _naming_the_class(made.__init__)  # type: ignore[method-assign]
     for name, field in made.__dataclass_fields__.items():  # type: ignore[attr-defined]
         if isinstance(field.type, dataclasses.InitVar) and name in vars(made):
             delattr(made, name)  # it would be read as an attribute, whatever a module was given
@@ -139,35 +182,6 @@ def check_options(module: nnx.Module, options: Mapping[str, Any], known: type) -
         )
     if "rngs" not in options:
         raise TypeError(f"{where}: {_RNGS}")
-
-
-_RNGS = "`rngs` is required, for example `rngs=nnx.Rngs(0)`."
-
-
-def _names(module: nnx.Module) -> list[str]:
-    """The names of all arguments of `__init__`, that of base classes too."""
-    inits = [vars(cls)["__init__"] for cls in type(module).__mro__ if "__init__" in vars(cls)]
-    return [name for init in inits for name in inspect.signature(init).parameters]
-
-
-def inherited(init: F) -> F:
-    """An `__init__` of a private base class, whose errors about arguments name the subclass."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def named(self: nnx.Module, *arguments: Any, **options: Any) -> None:
-        try:
-            signature.bind(self, *arguments, **options)
-        except TypeError as error:
-            where, text = type(self).__name__, str(error)
-            if text == "missing a required argument: 'rngs'":
-                raise TypeError(f"{where}: {_RNGS}") from None
-            unknown = text.removeprefix("got an unexpected keyword argument ").strip("'")
-            hint = _errors.did_you_mean(unknown, _names(self))
-            raise TypeError(f"{where}: {text}.{hint if unknown != text else ''}") from None
-        init(self, *arguments, **options)
-
-    return named  # type: ignore[return-value]
 
 
 def quiet_copy(module: M) -> M:

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from flax import nnx
-
 from jaxmask import _check, merge
 from jaxmask._types import Mask, Pair
 from jaxmask.nn import _join as join
+from jaxmask.nn._base import Module
 from jaxmask.nn._wrapping import Wrapper
 
 _RULES = ("and", "or", "first")
@@ -27,7 +26,7 @@ Example:
 """
 
 
-class _Merge(nnx.Module):
+class _Merge(Module):
     """A function of `jaxmask.merge` and its options."""
 
     _function: ClassVar[Callable[..., Pair]]

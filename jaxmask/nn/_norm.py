@@ -19,7 +19,6 @@ from jaxmask.nn._base import (
     check_options,
     check_sizes,
     configured,
-    inherited,
 )
 
 
@@ -45,7 +44,6 @@ class _Norm(Weighted):
 
     _function: ClassVar[Callable[..., Pair]]
 
-    @inherited
     def __init__(
         self,
         num_features: int,

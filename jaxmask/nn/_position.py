@@ -8,7 +8,7 @@ from jaxmask import _check, _mask_ops, attention, masks, ops
 from jaxmask._meshes import spread_like
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair
-from jaxmask.nn._base import MaskedModule, check_sizes
+from jaxmask.nn._base import MaskedModule, Module, check_sizes
 
 _small_normal = nnx.initializers.normal(0.02)
 
@@ -160,7 +160,7 @@ class LearnedPositions(_Positions):
 _INIT = nnx.initializers.normal(0.02)
 
 
-class RelativeBias(nnx.Module):
+class RelativeBias(Module):
     """The relative position bias of T5: one learned number for each bucket and head.
 
         bias[h, i, j] = embedding[relative_buckets(position[j] - position[i]), h]

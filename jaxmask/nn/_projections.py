@@ -12,7 +12,6 @@ from jaxmask.nn._base import (
     ParamOptions,
     check_options,
     check_sizes,
-    inherited,
 )
 from jaxmask.nn._options import Given, draw, opened
 
@@ -36,7 +35,6 @@ class AttentionOptions(ParamOptions, total=False):
 class Projections(MaskedModule):
     """The parameters of multi-head attention, under the names that Flax gives them."""
 
-    @inherited
     def __init__(
         self,
         num_heads: int,

@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxmask import _check, masks, pool, recurrent
 from jaxmask._types import Activation, Array, ArrayLike, Mask, Pair, PyTree
-from jaxmask.nn._base import NOTHING, MaskedModule, ParamOptions, Weighted, check_sizes, inherited
+from jaxmask.nn._base import NOTHING, MaskedModule, ParamOptions, Weighted, check_sizes
 from jaxmask.nn._options import NoiseCall, draw, opened
 
 
@@ -122,7 +122,6 @@ class _Gated(Recurrent, Weighted):
 
     gates: ClassVar[int]
 
-    @inherited
     def __init__(
         self,
         in_features: int,

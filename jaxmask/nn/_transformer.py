@@ -12,7 +12,7 @@ from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import Choice, KVCache, PositionBias
 from jaxmask.nn._attention import CrossAttention, MultiHeadAttention
-from jaxmask.nn._base import MaskedModule, ParamOptions, check_options, inherited
+from jaxmask.nn._base import MaskedModule, ParamOptions, check_options
 from jaxmask.nn._options import Given, NoiseCall, draw, opened
 from jaxmask.nn._projections import Memory, ProjectedMemory
 
@@ -41,7 +41,6 @@ class BlockOptions(ParamOptions, total=False):
 class _Block(MaskedModule):
     """Residual branches around self-attention and a network of two layers."""
 
-    @inherited
     def __init__(
         self,
         num_heads: int,
