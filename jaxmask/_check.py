@@ -25,10 +25,15 @@ METHODS = ("auto", "scan", "tiled", "dense", "pallas")  # of a recurrence
 
 def array(x: Any, name: str = "x", where: str = "jaxmask") -> Array:
     """`x` as a JAX array; nothing but JAX and NumPy arrays is converted."""
+    if isinstance(x, tuple) and len(x) == 2:
+        raise TypeError(
+            f"{where}: `{name}` must be an array, got a tuple. If it is a pair `(x, mask)`, "
+            "unpack it: `f(*pair)`."
+        )
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(
-            f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. "
-            f"{_errors.to_array(x)}"
+            f"{where}: `{name}` must be a JAX or NumPy array, got {kind_of(x)}. Lists of "
+            "sequences become an array and its mask with `jm.pad_sequences`."
         )
     is_of_numpy = isinstance(x.dtype, np.dtype)  # keys of `jax.random` have a dtype of JAX
     if is_of_numpy and x.dtype.kind in "OSUMm":

@@ -41,15 +41,6 @@ def kind_of(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
-def to_array(value: Any) -> str:
-    """How what stands in the place of an array becomes one."""
-    if isinstance(value, tuple) and len(value) == 2:
-        return "If it is a pair `(x, mask)`, unpack it: `f(*pair)`."
-    if isinstance(value, list | tuple):
-        return "Lists of sequences become an array and its mask with `jm.pad_sequences`."
-    return "A batch is an array `[batch, time, ...]` and its mask."
-
-
 def to_mask(value: Any, name: str) -> str:
     """How what stands in the place of a mask becomes one."""
     if hasattr(value, "as_segments"):
@@ -110,7 +101,8 @@ def refusing_pairs(f: F) -> F:
 
     @functools.wraps(f)
     def refusing(*arguments: Any, **options: Any) -> Any:
-        if len(arguments) == 1 and "mask" not in options and _is_pair(*arguments):
+        alone = arguments[0] if len(arguments) == 1 and "mask" not in options else None
+        if isinstance(alone, tuple) and len(alone) == 2:
             raise TypeError(
                 f"{f.__name__}: got a pair `(x, mask)` as one argument, and no mask. Unpack it: "
                 f"`{f.__name__}(*pair)`."
@@ -118,7 +110,3 @@ def refusing_pairs(f: F) -> F:
         return f(*arguments, **options)
 
     return refusing  # type: ignore[return-value]
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2

@@ -274,7 +274,7 @@ def test_explicit_rngs_go_through_wrappers_and_adapters():
 def test_a_pair_of_results_is_no_input_of_the_next_layer():
     grus = (jm.nn.GRU(3, 3, rngs=nnx.Rngs(0)) for _ in range(2))
     model = jm.nn.Sequential(jm.nn.Bidirectional(*grus, merge=None), nnx.Linear(3, 2, rngs=RNGS))
-    with pytest.raises(TypeError, match="layer 1, `Linear`: `x` must be a JAX or NumPy array, got a tuple"):
+    with pytest.raises(TypeError, match="layer 1, `Linear`: `x` must be an array, got a tuple"):
         model(jnp.asarray(X), MASK)
 
 
