@@ -71,7 +71,7 @@ def serve(requests: Sequence[np.ndarray]) -> Iterator[store.Row]:
     every, expected = sorted({len(request) for request in requests}), None
     for name, sizes, warm in (
         ("length of each request", every, False),
-        ("buckets, compiled when met", BUCKETS, False),
+        ("buckets, compiled on first use", BUCKETS, False),
         ("buckets, compiled before", BUCKETS, True),
         ("padded to the longest", BUCKETS[-1:], True),
     ):

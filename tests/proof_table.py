@@ -96,7 +96,7 @@ def registry() -> str:
     text = f"## The registry: {len(found)} entries\n\n"
     text += (
         "Padding: every layout that the function takes (right, left, holes), an empty row always "
-        "among them. Causality is asked of what streams. Rows do see each other in batch "
+        "among them. Causality is tested where a layer streams. Rows do see each other in batch "
         "statistics and contrastive losses, and in how long a decoder runs.\n\n"
     )
     text += _table(["question", "proved", "undecided", "not proved", "not asked"], counts)

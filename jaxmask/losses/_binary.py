@@ -21,7 +21,10 @@ def sigmoid_binary_cross_entropy(
       targets: the shape of `logits`; 0 or 1, or probabilities; boolean, integer or floating. An
         integer other than 0 and 1 at a real step is a ValueError; under `jit`, where values are not
         known, it gives nan.
-      logits, mask, where: as `predictions`, `mask`, `where` of `squared_error`; so is the result.
+      logits, mask, where: as `predictions`, `mask`, `where` of `squared_error`.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` in the shape of `logits`, 0 in padding.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -111,7 +114,10 @@ def hinge_loss(
 
     Args:
       targets: the shape of `predictions`; -1 or 1, integer or floating.
-      predictions, mask, where: as in `squared_error`, and so is the result.
+      predictions, mask, where: as in `squared_error`.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

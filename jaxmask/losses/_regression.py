@@ -83,7 +83,10 @@ def huber_loss(
 
     Args:
       delta: where the loss becomes linear: a number, or an array by row, by step or by element.
-      predictions, mask, targets, where: as in `squared_error`, and so is the result.
+      predictions, mask, targets, where: as in `squared_error`.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -173,7 +176,10 @@ def quantile_loss(
       quantile: in (0, 1): a number, or an array by row, by step or by element. For several
         quantiles, predictions `[batch, time, quantile]`, broadcast them and the targets to that
         shape.
-      predictions, mask, targets, where: as in `squared_error`, and so is the result.
+      predictions, mask, targets, where: as in `squared_error`.
+
+    Returns:
+      The pair `(per_step, mask)`, `per_step` in the shape of `predictions`, 0 in padding.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

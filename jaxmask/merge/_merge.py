@@ -101,6 +101,9 @@ def add(*pairs: Pair, combine: str = "and") -> Pair:
         dtype, the same for all.
       combine: `"and"`, `"or"` (a pair without the step adds 0) or `"first"`.
 
+    Returns:
+      The pair `(sum, mask)`, 0 in padding.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1, 2, 9]]), jnp.array([[True, True, False]])
@@ -121,6 +124,9 @@ def subtract(*pairs: Pair, combine: str = "and") -> Pair:
     Args:
       *pairs: two tuples `(x [batch, time, feature...], mask)`, or rows with row masks; numbers.
       combine: `"and"`, `"or"` (a pair without the step counts as 0) or `"first"`.
+
+    Returns:
+      The pair `(difference, mask)`, 0 in padding.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -168,6 +174,9 @@ def average(*pairs: Pair, combine: str = "and") -> Pair:
         floats are summed in float32, and of integers and booleans the average is float32.
       combine: `"and"`, `"or"` or `"first"`.
 
+    Returns:
+      The pair `(average, mask)`, 0 in padding.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> one = jnp.array([[1.0, 2.0]]), jnp.array([[True, True]])
@@ -197,6 +206,9 @@ def maximum(*pairs: Pair, combine: str = "and") -> Pair:
       *pairs: `(x [batch, time, feature...], mask)`, one tuple each, or rows with row masks; real
         numbers or booleans. The gradient goes to the largest, and to the first of ties.
       combine: `"and"`, `"or"` or `"first"`.
+
+    Returns:
+      The pair `(largest, mask)`, 0 in padding.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm

@@ -166,6 +166,8 @@ class Conv1D(_WindowedConv, GroupedConv):
       out_features: size of the last axis of `y`.
       kernel_size: steps of a window.
       padding: `"same"`, `"causal"`, `"reverse_causal"`, `"valid"`, `"full"`, or numbers of steps.
+        With `strides > 1`, `"same"` differs from SAME of `nnx.Conv` and Keras, whose windows move
+        with the padded length.
       padding_mode: `"zeros"`, `"reflect"`, `"replicate"` or `"circular"`, at the ends of each row.
       strides: steps from one window to the next.
       dilation: steps from one tap of a window to the next.

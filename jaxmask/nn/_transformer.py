@@ -168,7 +168,7 @@ class TransformerEncoderBlock(_Block):
     def run(
         self, carry: KVCache, x: ArrayLike, mask: Mask = None, **options: Unpack[NoiseCall]
     ) -> tuple[KVCache, Pair]:
-        """Run the next chunk of each row, in eval mode; returns `(carry, (y, mask))`."""
+        """Run the next chunk of each row; needs eval mode. Returns `(carry, (y, mask))`."""
         block, given = opened(self, options, resets=False)
         pair = self._pair(x, mask, segments=False)
         carry, (x, mask) = block._attended_chunk(carry, *pair, given)
@@ -257,7 +257,7 @@ class TransformerDecoderBlock(_Block):
         memory_mask: Mask = None,
         **options: Unpack[NoiseCall],
     ) -> tuple[KVCache, Pair]:
-        """Run the next chunk of `x`, in eval mode; returns `(carry, (y, mask))`."""
+        """Run the next chunk of `x`; needs eval mode. Returns `(carry, (y, mask))`."""
         x, mask = self._pair(x, mask, segments=False)
         block, given = opened(self, options, resets=False)
         carry, (x, mask) = block._attended_chunk(carry, x, mask, given)

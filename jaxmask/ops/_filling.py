@@ -23,6 +23,9 @@ def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
       value: a number, or an array by row `[batch]`, by step `[batch, time]` or of the shape of `x`;
         cast to the dtype of `x`.
 
+    Returns:
+      The pair `(y, mask)`: `y` of the shape and dtype of `x`, and the mask as it came.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> y, _ = jm.ops.fill(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
@@ -55,6 +58,9 @@ def each_step(
       mask: boolean, or `Segments`, or None: `f` runs on `x` as it is.
       fill: what `f` sees where no row has a real step: a number, or an array as in
         `jm.ops.fill`. Where None, 1, or 0 for integers and booleans (a valid id in any table).
+
+    Returns:
+      The pair `(y, mask)`: `y` of the shape and dtype that `f` gives, 0 in padding.
 
     Raises:
       MaskError: if `mask` does not belong to `x`, or `f` changes the axes that it has.

@@ -22,7 +22,7 @@ class Layer:
       inputs, outputs: dtypes and shapes.
       words: what happens to the mask: "made", "used" (the layer mixes steps, or takes the mask and
         returns none), "passed", "changed", "dropped", "missing" (it mixes steps, with no mask),
-        "not needed" (it acts on each step alone, and no mask comes by). Empty if nothing is known.
+        "not needed" (it acts on each step alone, and is given no mask). Empty if nothing is known.
       fill: the share of real steps after it; None where that is not known.
       operations: arithmetic in it, with that of the layers inside.
       on_padding: how many of these were spent on padding.

@@ -59,6 +59,9 @@ def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
       mask: boolean, or `Segments`, or None.
       axes: all axes in their new order, as in `jnp.transpose`; those of the mask must stay first.
 
+    Returns:
+      The pair `(y, mask)`, `y` with its axes in that order.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> jm.shape.permute(jnp.zeros((2, 3, 4, 5)), jnp.ones((2, 3), bool), (0, 1, 3, 2))[0].shape
