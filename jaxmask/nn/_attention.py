@@ -41,8 +41,9 @@ class MultiHeadAttention(Projections):
       in_features: size of the last axis of `x`.
       qkv_features: of all query heads together; `in_features` where None.
       out_features: size of the last axis of `y`; `in_features` where None.
-      num_kv_heads: heads of keys and values, a divisor of `num_heads`; `num_heads` where None.
-      value_head_features: of a head of values; those of a query head where None.
+      num_kv_heads: heads of keys and values, a divisor of `num_heads`; `num_heads` where None (the
+        default).
+      value_head_features: of a head of values; those of a query head where None (the default).
       causal: a step attends only to itself and earlier steps.
       window: a step sees steps at most `window - 1` real steps away, or a pair (up to the step,
         from it on), as in `jaxmask.attention.attend`.
@@ -50,18 +51,18 @@ class MultiHeadAttention(Projections):
       rotary_base: base of the wavelengths of `rotary`.
       rotary_features: features of a head that rotate; all where None.
       normalize_qk: normalise each head of queries and keys, before they rotate: True (or "layer")
-        by a layer norm without bias, as Flax does, "rms" by its root mean square.
+        by a layer norm without bias, as Flax does, "rms" by its root mean square; default False.
       bias: a function of positions, such as `jaxmask.attention.Alibi` or `jaxmask.nn.RelativeBias`;
-        a call may be given another one, or an array.
-      scale, softcap: of the logits, as in `jaxmask.attention.attend`.
-      dropout_rate: of attention weights, in training mode. Noise is keyed by real steps.
-      method: how to attend, as in `jaxmask.attention.attend`.
+        a call may be given another one, or an array. Default None.
+      scale, softcap: of the logits, as in `jaxmask.attention.attend`; default None.
+      dropout_rate: of attention weights, in training mode; default 0. Noise is keyed by real steps.
+      method: how to attend, as in `jaxmask.attention.attend`; default "auto".
       max_length: slots of the cache of `run`, for attention without `window`.
-      use_bias: of the projections.
-      kernel_init: of the projections; `nnx.with_partitioning` shards them.
-      bias_init: of the projections.
-      dtype: of the computation; that of `x` and the parameters where None.
-      param_dtype: dtype in which parameters are stored.
+      use_bias: of the projections; default True.
+      kernel_init: of the projections; `nnx.with_partitioning` shards them. Default: LeCun normal.
+      bias_init: of the projections; default zeros.
+      dtype: of the computation; that of `x` and the parameters where None (the default).
+      param_dtype: dtype in which parameters are stored; default float32.
       rngs: source of the `params` and, with dropout, `dropout` random streams.
 
     Attributes:
@@ -206,7 +207,7 @@ class CrossAttention(Projections):
       num_heads, in_features, qkv_features, out_features: as in `MultiHeadAttention`.
       **options: `num_kv_heads`, `value_head_features`, `normalize_qk`, `bias`, `scale`, `softcap`,
         `dropout_rate`, `method`, `use_bias`, `kernel_init`, `bias_init`, `dtype`, `param_dtype` and
-        `rngs`, as in `MultiHeadAttention`.
+        `rngs`, with the defaults of `MultiHeadAttention`.
 
     Raises:
       ValueError: if heads do not divide, or `dropout_rate` is not from 0 to below 1; on call, if

@@ -124,7 +124,7 @@ class MinLSTM(_Linear):
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y`.
-      **options: as in `MinGRU`.
+      **options: as in `MinGRU`: `return_sequences` True, `reverse` False, `param_dtype` float32.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
@@ -157,7 +157,7 @@ class RGLRU(_Linear):
 
     Args:
       features: size of the last axis of `x` and of `y`.
-      **options: as in `MinGRU`.
+      **options: as in `MinGRU`: `return_sequences` True, `reverse` False, `param_dtype` float32.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx

@@ -91,11 +91,11 @@ class LayerNorm(_Norm):
 
     Args:
       num_features: size of the last axis of `x`.
-      epsilon: added to the variance.
-      use_scale: multiply by a scale `[num_features]`.
-      use_bias: add a bias `[num_features]`.
-      scale_init: initializer of the scale.
-      bias_init: initializer of the bias.
+      epsilon: added to the variance; default 1e-6.
+      use_scale: multiply by a scale `[num_features]`; default True.
+      use_bias: add a bias `[num_features]`; default True.
+      scale_init: initializer of the scale; default ones.
+      bias_init: initializer of the bias; default zeros.
       scale_metadata: metadata of the scale, such as its sharding.
       bias_metadata: metadata of the bias.
       dtype: what `x` is cast to; where None, `y` has the dtype of `x`.
@@ -120,7 +120,7 @@ class RMSNorm(_Norm):
 
     Args:
       num_features: size of the last axis of `x`.
-      **options: as in `LayerNorm`; there is no bias.
+      **options: as in `LayerNorm`: `epsilon` 1e-6, `use_scale` True, and no bias.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
@@ -150,7 +150,7 @@ class GroupNorm(_Norm):
     Args:
       num_features: size of the last axis of `x`.
       num_groups: number of groups, a divisor of `num_features`.
-      **options: as in `LayerNorm`.
+      **options: as in `LayerNorm`: `epsilon` 1e-6, `use_scale` True, `use_bias` True.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
@@ -182,7 +182,7 @@ class InstanceNorm(_Norm):
 
     Args:
       num_features: size of the last axis of `x`.
-      **options: as in `LayerNorm`.
+      **options: as in `LayerNorm`: `epsilon` 1e-6, `use_scale` True, `use_bias` True.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
@@ -229,7 +229,7 @@ class BatchNorm(_Norm):
       use_running_average: normalise by the running averages, and leave them as they are.
       momentum: weight of the old averages in an update.
       axis_name: mapped axis or axes that hold parts of the batch.
-      **options: as in `LayerNorm`, but `epsilon` is 1e-5, as in Flax.
+      **options: as in `LayerNorm`: `epsilon` 1e-5 (as in Flax), `use_scale` and `use_bias` True.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx

@@ -275,21 +275,21 @@ class LSTM(_Gated):
       projected_features: size of the last axis of `y` and of `h` (`proj_size` of PyTorch), through
         `w_p [hidden_features, projected_features]`; None: no projection.
       cell_clip: bound of the cell; None: none.
-      return_sequences: return every step, else only the last one computed.
-      reverse: from the last real step of each row to the first; outputs stay at their own steps.
-      method: see `jaxmask.recurrent.lstm`.
-      activation, gate_activation: see `jaxmask.recurrent.lstm`.
+      return_sequences: return every step, else only the last one computed; default True.
+      reverse: from the last real step to the first; outputs stay at their steps; default False.
+      method: see `jaxmask.recurrent.lstm`; default "auto".
+      activation, gate_activation: see `jaxmask.recurrent.lstm`; default "tanh", "sigmoid".
       recurrent_dropout_rate: of the output where the layer reads it again, in training mode: the
-        same features at all steps of a row. `run` refuses it.
-      kernel_init: initializer of `w_x [in_features, 4 * hidden_features]`.
-      recurrent_kernel_init: initializer of `w_h [hidden_features, 4 * hidden_features]`, with a
-        projection `[projected_features, ...]`.
-      bias_init: initializer of `b [4 * hidden_features]`, gates in the order i, f, g, o.
+        same features at all steps of a row. `run` refuses it. Default 0.
+      kernel_init: of `w_x [in_features, 4 * hidden_features]`; default LeCun normal.
+      recurrent_kernel_init: of `w_h [hidden_features, 4 * hidden_features]`, with a projection
+        `[projected_features, ...]`; default orthogonal.
+      bias_init: of `b [4 * hidden_features]`, gates i, f, g, o; default `unit_forget_bias`.
       kernel_metadata: metadata of `w_x`, such as its sharding.
       recurrent_kernel_metadata: metadata of `w_h`.
       bias_metadata: metadata of `b`.
-      dtype: what `x` and the weights are cast to; where None, `y` has the dtype of `x`.
-      param_dtype: dtype in which parameters are stored.
+      dtype: what `x` and the weights are cast to; None (the default): `y` has the dtype of `x`.
+      param_dtype: dtype in which parameters are stored; default float32.
       rngs: source of the `params` random stream.
 
     Example:
@@ -362,10 +362,10 @@ class GRU(_Gated):
       hidden_features: size of the last axis of `y` and of the carry.
       reset_after: reset the product of the state, as PyTorch, Flax and (by default) Keras do, not
         the state itself.
-      method: see `jaxmask.recurrent.gru`.
+      method: see `jaxmask.recurrent.gru`; default "auto".
       bias_init: initializer of `b`, `[2, 3 * hidden_features]` with `reset_after`, else
-        `[3 * hidden_features]`; gates in the order r, z, n.
-      **options: as in `LSTM`, for `w_x [in_features, 3 * hidden_features]` and
+        `[3 * hidden_features]`; gates in the order r, z, n; default zeros.
+      **options: as in `LSTM`, with its defaults, for `w_x [in_features, 3 * hidden_features]` and
         `w_h [hidden_features, 3 * hidden_features]`.
 
     Example:
@@ -409,10 +409,10 @@ class SimpleRNN(_Gated):
     Args:
       in_features: size of the last axis of `x`.
       hidden_features: size of the last axis of `y` and of the carry.
-      activation: as in `jaxmask.recurrent.lstm`.
-      method: see `jaxmask.recurrent.simple`.
-      bias_init: initializer of `b [hidden_features]`.
-      **options: as in `LSTM`, for `w_x [in_features, hidden_features]` and
+      activation: as in `jaxmask.recurrent.lstm`; default "tanh".
+      method: see `jaxmask.recurrent.simple`; default "auto".
+      bias_init: initializer of `b [hidden_features]`; default zeros.
+      **options: as in `LSTM`, with its defaults, for `w_x [in_features, hidden_features]` and
         `w_h [hidden_features, hidden_features]`.
 
     Example:

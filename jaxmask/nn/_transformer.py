@@ -128,13 +128,14 @@ class TransformerEncoderBlock(_Block):
     Args:
       in_features: size of the last axis of `x` and `y`.
       mlp_features: hidden features of the network; `4 * in_features` where None.
-      norm_first: pre-norm, or else post-norm.
-      activation: of the network.
-      dropout_rate: of attention weights and of both branches, in training mode.
+      norm_first: pre-norm, or else post-norm; default True.
+      activation: of the network; default `jax.nn.gelu` (by tanh).
+      dropout_rate: of attention weights and of both branches, in training mode; default 0.
       num_kv_heads, value_head_features, window, rotary, rotary_base, rotary_features, normalize_qk,
         bias, scale, softcap, max_length, method, num_heads, causal, dtype, param_dtype, rngs: as in
-        `MultiHeadAttention`.
-      epsilon: of the norms.
+        `MultiHeadAttention`, with the same defaults: no `window`, no `rotary` (base 10000, all
+        features), no `max_length`.
+      epsilon: of the norms; default 1e-6.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm, flax.nnx as nnx
@@ -196,8 +197,8 @@ class TransformerDecoderBlock(_Block):
       in_features: size of the last axis of `x` and `y`.
       mlp_features: hidden features of the network; `4 * in_features` where None.
       memory_features: size of the last axis of `memory`; `in_features` where None.
-      **options: as in `TransformerEncoderBlock`; `normalize_qk`, `scale`, `softcap` and `method`
-        are those of both attentions, the others of the first.
+      **options: as in `TransformerEncoderBlock`, with its defaults; `normalize_qk`, `scale`,
+        `softcap` and `method` are those of both attentions, the others of the first.
 
     Raises:
       TypeError, MaskError: on call, if a mask does not belong to its array, or only one of the two
