@@ -67,7 +67,8 @@ def test_code_that_was_given_without_a_file_has_its_line(monkeypatch, file, argv
     assert f"- {file}, line 3 (typed): An extreme over an axis with padding" in str(report)
 
 
-def test_generated_code_is_none_of_the_users():
+def test_generated_code_is_none_of_the_users(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program.py"])
     assert not _lines.is_typed("<string>")
     assert not _lines.is_worth_naming("<frozen importlib._bootstrap>")
 

@@ -19,7 +19,8 @@ def test_every_chunk_runs_once_and_in_order(lengths):
     choice = Choice("tiled", (2, 4, 9), 3)
     real = jnp.arange(12) < jnp.array(lengths)[:, None]
     order = jax.jit(schedule, static_argnums=0)(choice, real[None])
-    units, begins, counts, used, _ = all_rounds(choice, order)
+    rounds = all_rounds(choice, order)
+    units, begins, counts, used = rounds.units, rounds.begins, rounds.counts, rounds.used
     which = int(order.which[0])
     slots = choice.slots[which]
     assert [int(n) > 0 for n in counts] == [any(lengths) and i == which for i in range(3)]
