@@ -48,7 +48,7 @@ def backward(programs: Programs, arrays: Arrays, given: list[Array]) -> list[Arr
         return list(map(jnp.add, total, gradients[moving:])), gradients[:moving]
 
     shared = _shared_floats(arrays)
-    start = [_zeros(arrays.steps[0], a.shape, accumulator(a.dtype)) for a in shared]
+    start = [zeros(arrays.steps[0], a.shape, accumulator(a.dtype)) for a in shared]
     per_row = [result.per_row for result in programs.results if result.is_floating]
     cotangents = [_cotangents(programs, order, *pair) for pair in zip(given, per_row, strict=True)]
     groups = (order.branch, *_grouped(programs, order, arrays), cotangents)
@@ -103,7 +103,7 @@ def _switch(programs: Programs, branch: Array, at_length: Any, *operands: Any) -
     if programs.zero_if_empty:
         shapes = jax.eval_shape(branches[0], *operands)
         like = operands[0].steps[0]
-        branches.insert(0, lambda *_: [_zeros(like, a.shape, a.dtype) for a in shapes])
+        branches.insert(0, lambda *_: [zeros(like, a.shape, a.dtype) for a in shapes])
     return jax.lax.switch(branch, branches, *operands)
 
 
@@ -188,5 +188,5 @@ def varying(a: Array, like: Array) -> Array:
     return jnp.where(jnp.zeros_like(like, shape=(), dtype=bool), jnp.zeros_like(a), a)
 
 
-def _zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def zeros(like: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return jnp.zeros_like(like, shape=shape, dtype=dtype)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxmask._sums import accumulator
 from jaxmask._types import Array
 from jaxmask.skip._arguments import Arrays
-from jaxmask.skip._groups import floats, is_floating, merged
+from jaxmask.skip._groups import floats, is_floating, merged, zeros
 from jaxmask.skip._places import Places, place, taken
 from jaxmask.skip._results import Result
 from jaxmask.skip._tracing import Programs
@@ -62,7 +62,8 @@ def forward_keeping(programs: Programs, arrays: Arrays) -> tuple[list[Array], li
 
     first = _chunk(programs, places, arrays, jnp.zeros((), jnp.int32))
     saved = [
-        _zeros(arrays, (kept + 1, *a.shape), a.dtype) for a in jax.eval_shape(residuals, first)
+        zeros(arrays.steps[0], (kept + 1, *a.shape), a.dtype)
+        for a in jax.eval_shape(residuals, first)
     ]
     buffers, saved = _loop(places, run, (_buffers(programs, arrays), saved))
     return _unpacked(programs, places, buffers), saved
@@ -99,9 +100,9 @@ def backward(
 
     plan = programs.plan
     shared = floats(arrays)[len(moving) :]
-    total = [_zeros(arrays, a.shape, accumulator(a.dtype)) for a in shared]
+    total = [zeros(arrays.steps[0], a.shape, accumulator(a.dtype)) for a in shared]
     sizes = (plan.groups, plan.rows, plan.lengths[-1])
-    packed = [_zeros(arrays, (*sizes, *a.shape[2:]), a.dtype) for a in moving]
+    packed = [zeros(arrays.steps[0], (*sizes, *a.shape[2:]), a.dtype) for a in moving]
     total, packed = _loop(places, run, (total, packed))
     steps = [taken(g.reshape(-1, *g.shape[3:]), places.at) for g in packed]
     return [*steps, *(g.astype(a.dtype) for g, a in zip(total, shared, strict=True))]
@@ -181,7 +182,7 @@ def _loop(places: Places, run: Callable, start: Any) -> Any:
 
 def _buffers(programs: Programs, arrays: Arrays) -> list[Array]:
     groups = programs.plan.groups
-    return [_zeros(arrays, (groups, *r.shape), r.packed_dtype) for r in programs.results]
+    return [zeros(arrays.steps[0], (groups, *r.shape), r.packed_dtype) for r in programs.results]
 
 
 def _put(buffers: list[Array], chunk: Array, values: list[Array]) -> list[Array]:
@@ -198,7 +199,3 @@ def _unpacked(programs: Programs, places: Places, buffers: list[Array]) -> list[
             y = y.reshape(-1, *y.shape[2:])[places.number]
         results.append(y.astype(result.dtype))
     return results
-
-
-def _zeros(arrays: Arrays, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.zeros_like(arrays.steps[0], shape=shape, dtype=dtype)
