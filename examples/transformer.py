@@ -80,13 +80,13 @@ class Transformer(nnx.Module):
         def step(carry, ids):
             position, caches, memory, memory_mask = carry
             one = jnp.ones((len(ids), 1), bool)
-            position, (y, _) = self.read.run(position, ids[:, None], one)
+            position, (y, mask) = self.read.run(position, ids[:, None], one)
             updated = []
             for block, cache in zip(self.decoder, caches, strict=True):
-                cache, (y, _) = block.run(cache, y, one, memory, memory_mask)
+                cache, (y, mask) = block.run(cache, y, mask, memory, memory_mask)
                 updated.append(cache)
-            logits, _ = self.write(y, one)
-            return (position, updated, memory, memory_mask), logits[:, 0]
+            logits, mask = self.write(y, mask)
+            return (position, updated, memory, memory_mask), (logits[:, 0], mask[:, 0])
 
         start, rows = jnp.full(batch, EDGE), jm.masks.rows(letter_mask)
         return jm.decoding.greedy(step, carry, start, rows, max_length=LONGEST, end_id=EDGE)

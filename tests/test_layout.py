@@ -19,7 +19,7 @@ LAYERS = {
         (
             ["_errors"],
             ["_types"],
-            ["_check", "_meshes", "_nnx", "_compare", "_lines", "_report", "_sums"],
+            ["_check", "_meshes", "_nnx", "_compare", "_lines", "_report", "_room", "_sums"],
             ["_class_ids", "_derivatives", "_mask_ops", "_logs"],
             ["masks"],
             ["_host", "_steps"],

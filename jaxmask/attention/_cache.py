@@ -6,7 +6,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jaxmask import _check, _mask_ops, masks
+from jaxmask import _check, _mask_ops, _room, masks
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
 from jaxmask.attention._choice import Choice
@@ -24,6 +24,8 @@ class KVCache(NamedTuple):
       k: `[batch, slots, kv_heads, head_features]`, at least float32.
       v: `[batch, slots, kv_heads, value_features]`, else like `k`.
       length: `[batch]`, int32: real steps so far, including those that did not fit.
+      overflowed: `[batch]`, boolean: True if a real step did not fit. A window forgets steps that
+        no later query sees, which is no overflow.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -35,11 +37,7 @@ class KVCache(NamedTuple):
     k: Array
     v: Array
     length: Lengths
-
-    @property
-    def overflowed(self) -> RowMask:
-        """`[batch]`: True if a real step did not fit. Without meaning where a window forgets."""
-        return self.length > self.k.shape[1]
+    overflowed: RowMask
 
     @property
     def mask(self) -> StepMask:
@@ -93,7 +91,7 @@ def empty_cache(
     sizes = of_keys, of_keys if of_values is None else of_values
     # Two arrays, since one buffer cannot be donated twice.
     k, v = (jnp.zeros((batch, slots, kv_heads, size), dtype) for size in sizes)
-    return KVCache(k, v, jnp.zeros(batch, jnp.int32))
+    return KVCache(k, v, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
 
 
 def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCache:
@@ -130,7 +128,8 @@ def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCa
     real = _mask_ops.real_steps(mask, k.shape[:2])
     positions = cache.positions(k, mask)
     keys, values = _stored(cache, k, v, real & (positions < slots), positions)
-    return KVCache(keys, values, cache.length + masks.lengths(real))
+    length = cache.length + masks.lengths(real)
+    return KVCache(keys, values, length, length > slots)
 
 
 def attend_cached(
@@ -193,10 +192,13 @@ def attend_cached(
     real = _mask_ops.real_steps(mask, q.shape[:2])
     positions, length = cache.positions(q, mask), cache.length + masks.lengths(real)
     if window is None:
+        _room.check(slots, where, "the cache", "slots")
         mask = real = keep = real & (positions < slots)
+        overflowed = length > slots
     else:
         keep = real & (positions >= length[:, None] - slots)
-    new = KVCache(*_stored(cache, k, v, keep, positions), length)
+        overflowed = cache.overflowed
+    new = KVCache(*_stored(cache, k, v, keep, positions), length, overflowed)
     keys, values, kv_mask, kv_positions = (
         _slots(new) if window is None else _slots_and_chunk(cache, k, v, real, positions)
     )

@@ -5,16 +5,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check
+from jaxmask import _check, _room
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
 from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
 from jaxmask.decoding._token_step import (
     NEVER,
+    UNKNOWN,
+    Scored,
     Step,
     called_on_beams,
     hold,
     of_parents,
+    refuse_unknown,
     rows,
     safe_carry,
     spread,
@@ -70,6 +73,10 @@ def beam(
       `scores [batch, n_best]`, float32, and `found [batch, n_best]`, False where there is no such
       hypothesis, as in an empty row. Scores have no gradient; `score` has.
 
+    Raises:
+      ValueError: as `greedy`; under `jit` a token that cannot be scored is -1, and ends its
+        hypothesis, whose score is nan; its rank is that of the tokens before.
+
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
       >>> table = jnp.log(jnp.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4], [0.9, 0.05, 0.05]]))
@@ -105,9 +112,9 @@ def beam(
         return (state.time < max_length) & jnp.any(state.active)
 
     def body(state: _Hypotheses) -> _Hypotheses:
-        found = called_on_beams(step, state.carry, state.token, where)
-        new, logits = jax.lax.stop_gradient(found)
-        return _extended(state, new, logits, constraints, norm)
+        with _room.needed(where, max_length):
+            found = called_on_beams(step, state.carry, state.token, where)
+        return _extended(state, jax.lax.stop_gradient(found), constraints, norm)
 
     last = jax.lax.while_loop(more, body, _first(carry, start, real, beam_size, max_length))
 
@@ -116,10 +123,13 @@ def beam(
         # The beam is sorted by score.
         counted = last.length + (~last.active).astype(jnp.int32)
         scores = jnp.where(_is_possible(last.log_p), last.log_p / norm(counted), -jnp.inf)
+        scores = jnp.where(jnp.any(last.ids == UNKNOWN, axis=2), jnp.nan, scores)
         found = (last.log_p > 0.75 * NEVER) & real[:, None]
         return Ranked(last.ids, last.length, scores, found).decoded(n_best)
 
-    return best(last, real)
+    ranked = best(last, real)
+    refuse_unknown(jax.tree.leaves(ranked)[0], where)
+    return ranked
 
 
 def _is_possible(log_p: Array) -> Array:
@@ -156,26 +166,30 @@ def _first(carry: PyTree, start: Array, real: RowMask, size: int, max_length: in
 
 
 def _extended(
-    state: _Hypotheses, carry: PyTree, logits: Array, constraints: Constraints, norm: _Norm
+    state: _Hypotheses, scored: Scored, constraints: Constraints, norm: _Norm
 ) -> _Hypotheses:
     """The best of all hypotheses extended by a token, and of those that have ended."""
+    carry, logits, known = scored
     batch, size, classes = logits.shape
+    extends, unknown = state.active & known, state.active & ~known
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     nothing_left = jnp.all(logits == -jnp.inf, axis=-1, keepdims=True)
     log_p = jnp.where(nothing_left, NEVER, log_p)  # and not nan
     log_p = constrained(jnp.maximum(log_p, NEVER), state.ids, state.time, constraints)
     log_p = state.log_p[..., None] + log_p
-    # An ended hypothesis has one extension, at the index of the end token.
+    # One that has ended, or cannot be scored, has one extension, at the index of the end token.
     ended = jnp.where(jnp.arange(classes) == constraints.end_id, state.log_p[..., None], NEVER)
-    log_p = jnp.where(state.active[..., None], log_p, ended)
+    log_p = jnp.where(extends[..., None], log_p, ended)
     # An active one has as many tokens as steps were made; the other counts its end token.
     scores = jnp.where(_is_possible(log_p), log_p / norm(state.length + 1)[..., None], log_p)
     _, index = jax.lax.top_k(scores.reshape(batch, size * classes), size)
     parent, token = index // classes, (index % classes).astype(jnp.int32)
     log_p = jnp.take_along_axis(log_p.reshape(batch, size * classes), index, axis=1)
     # What is ruled out leads nowhere, and must not keep the loop going.
-    active = of_parents(state.active, parent) & (token != constraints.end_id) & _is_possible(log_p)
-    now = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & active[..., None]
+    active = of_parents(extends, parent) & (token != constraints.end_id) & _is_possible(log_p)
+    unknown = of_parents(unknown, parent) & _is_possible(log_p)
+    grown = active | unknown
+    now = (jnp.arange(state.ids.shape[2]) == state.time)[None, None] & grown[..., None]
     held = hold(state.active, carry, state.carry)
     return _Hypotheses(
         state.time + 1,
@@ -183,6 +197,8 @@ def _extended(
         jnp.where(active, token, of_parents(state.token, parent)),
         active,
         jnp.maximum(log_p, NEVER),
-        of_parents(state.length, parent) + active.astype(jnp.int32),
-        jnp.where(now, token[..., None], of_parents(state.ids, parent)),
+        of_parents(state.length, parent) + grown.astype(jnp.int32),
+        jnp.where(
+            now, jnp.where(unknown, UNKNOWN, token)[..., None], of_parents(state.ids, parent)
+        ),
     )

@@ -11,10 +11,12 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
 from jaxmask.decoding._token_step import (
     NEVER,
+    UNKNOWN,
     Step,
     called_on_beams,
     hold,
     of_parents,
+    refuse_unknown,
     rows,
     safe_carry,
     spread,
@@ -77,10 +79,10 @@ def ctc_beam(
       beam_size: static, the number of prefixes kept. A frame costs `beam_size * classes` and
         `beam_size^2 * time`.
       n_best: static, at most `beam_size`: return so many rows of labels and their scores.
-      scorer: `(carry, ids [batch]) -> (carry, s [batch, classes])`, floating, mapped over the beam
-        by `jax.vmap` as the `step` of `beam` is. Weigh a model inside, and add a constant to reward
-        length: `0.3 * log_p + 0.5`. The column of the blank is not read; what the end of a row
-        scores, add to the scores of `n_best`.
+      scorer: `(carry, ids [batch]) -> (carry, s [batch, classes])`, floating, or `(carry, (s,
+        row_mask))`, mapped over the beam by `jax.vmap` as the `step` of `beam` is. Weigh a model
+        inside, and add a constant to reward length: `0.3 * log_p + 0.5`. The column of the blank is
+        not read; what the end of a row scores, add to the scores of `n_best`.
       carry: of `scorer`, a pytree of arrays `[batch, ...]`.
       start: `[batch]`, integer, what `scorer` is given before the first label; needed with it.
       logits, mask, blank_id: as in `ctc_greedy`.
@@ -92,6 +94,10 @@ def ctc_beam(
       `(ids, mask), (scores, found)`: `ids` and `mask [batch, n_best, time]`, best first, `scores`
       and `found [batch, n_best]`; False where there are no such labels, as in an empty row. For
       `Segments`, these have a row for each sequence, `[batch * max_segments, n_best, ...]`.
+
+    Raises:
+      ValueError: if `scorer` cannot score a label, as in `greedy`; under `jit` this label and those
+        after it are -1, and the score of the row is nan.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -115,13 +121,19 @@ def ctc_beam(
     scoring = _scoring(scorer, carry, start, log_p, mask, blank_id, where)
     if not isinstance(mask, Segments):
         real = _mask_ops.select_in(log_p, mask)[..., 0]
-        return _search(log_p, real, beam_size, scoring).decoded(n_best)
+        return _known(_search(log_p, real, beam_size, scoring).decoded(n_best), where)
     each = jax.vmap(lambda real: tuple(_search(log_p, real, beam_size, scoring)), 1, 1)
     found = each(_mask_ops.of_each_segment(mask))
     of_sequences = Ranked(*(y.reshape(y.shape[0] * y.shape[1], *y.shape[2:]) for y in found))
     if n_best is not None:
-        return of_sequences.decoded(n_best)
-    return _side_by_side(*of_sequences.best(), mask)
+        return _known(of_sequences.decoded(n_best), where)
+    ids, labels = _known(of_sequences.best(), where)
+    return _side_by_side(ids, labels, mask)
+
+
+def _known(found: Decoded, where: str) -> Decoded:
+    refuse_unknown(jax.tree.leaves(found)[0], where)
+    return found
 
 
 def _frames(logits: ArrayLike, mask: Mask, blank_id: int, where: str) -> tuple[Array, Mask]:
@@ -171,15 +183,22 @@ class _Scoring(NamedTuple):
     start: Array
     where: str
 
-    def of_next(self, carry: PyTree, ids: Array, classes: int) -> tuple[PyTree, Array]:
-        """The carry after the last labels `[batch, beam]`, and what the next of each adds."""
+    def of_next(
+        self, carry: tuple[PyTree, Array], ids: Array, classes: int
+    ) -> tuple[tuple[PyTree, Array], Array]:
+        """The carry after the last labels `[batch, beam]`, and what the next of each adds.
+
+        The carry counts the labels that could be scored, the next one included.
+        """
         if self.scorer is None:
             return carry, jnp.zeros((*ids.shape, 1), self.dtype)
         options: dict[str, Any] = {"name": "scorer", "classes": classes}
-        carry, added = jax.lax.stop_gradient(
-            called_on_beams(self.scorer, carry, ids, self.where, **options)
+        of_scorer, count = carry
+        of_scorer, added, known = jax.lax.stop_gradient(
+            called_on_beams(self.scorer, of_scorer, ids, self.where, **options)
         )
-        return carry, jnp.maximum(added.astype(self.dtype), NEVER)
+        added = jnp.maximum(added.astype(self.dtype), NEVER)
+        return (of_scorer, count + known.astype(count.dtype)), jnp.where(known[..., None], added, 0)
 
 
 def _scoring(
@@ -222,7 +241,7 @@ def _search(log_p: Array, real: Array, size: int, scoring: _Scoring) -> Ranked:
         return Ranked(ids, none, never, none.astype(bool))
     first = _Beam(jnp.full((batch, size, time), -1, jnp.int32), none, never.at[:, 0].set(0), never)
     carry = jax.tree.map(lambda leaf: spread(leaf, size), scoring.carry)
-    scored = scoring.of_next(carry, spread(scoring.start, size), classes)
+    scored = scoring.of_next((carry, none), spread(scoring.start, size), classes)
 
     def step(state: tuple, inputs: tuple[Array, Array]) -> tuple:
         (beam, carry, added), (frame, is_real) = state, inputs
@@ -234,10 +253,15 @@ def _search(log_p: Array, real: Array, size: int, scoring: _Scoring) -> Ranked:
         added = jnp.where(is_grown[..., None], next_added, of_parents(added, parent))
         return hold(is_real, (new, carry, added), state), None
 
-    (last, _, _), _ = jax.lax.scan(step, (first, *scored), (log_p.swapaxes(0, 1), real.T))
+    (last, (_, known), _), _ = jax.lax.scan(step, (first, *scored), (log_p.swapaxes(0, 1), real.T))
     scores, order = jax.lax.top_k(last.total, size)
     found = (scores > NEVER / 2) & jnp.any(real, axis=1)[:, None]
-    return Ranked(of_parents(last.ids, order), of_parents(last.length, order), scores, found)
+    ids, length = of_parents(last.ids, order), of_parents(last.length, order)
+    if scoring.scorer is not None:
+        known = of_parents(known, order)
+        ids = jnp.where(jnp.arange(time) < known[..., None], ids, UNKNOWN)
+        scores = jnp.where(length > known, jnp.nan, scores)
+    return Ranked(ids, length, scores, found)
 
 
 def _next(

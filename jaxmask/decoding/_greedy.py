@@ -7,11 +7,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmask import _check, _class_ids, _keys, _mask_ops, ops
+from jaxmask import _check, _class_ids, _keys, _mask_ops, _room, ops
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
 from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
-from jaxmask.decoding._token_step import NEVER, Step, called, hold, rows, safe_carry
+from jaxmask.decoding._token_step import (
+    NEVER,
+    UNKNOWN,
+    Step,
+    called,
+    hold,
+    refuse_unknown,
+    rows,
+    safe_carry,
+)
 
 
 def greedy(
@@ -34,7 +43,8 @@ def greedy(
 
     Args:
       step: `(carry, ids [batch]) -> (carry, logits [batch, classes])`. It never sees an empty row,
-        but a copy of another in its place.
+        but a copy of another in its place. It may give `(carry, (logits, row_mask))`, as `run` of
+        a model does: where `row_mask [batch]` is False, the logits say nothing.
       carry: pytree of arrays `[batch, ...]`; scalars belong to the whole batch.
       start: `[batch]`, integer: the token before the first; not part of the result.
       row_mask: `[batch]`, boolean, as from pooling an encoder; or None: every row is real.
@@ -52,6 +62,11 @@ def greedy(
       The pair `(ids, mask)`: `ids [batch, max_length]`, int32, and `mask [batch, max_length]`, True
       before the end. A row that is full did not end. An empty row has no token. Among equal logits
       the first class is taken.
+
+    Raises:
+      ValueError: if a token cannot be scored, since a `KVCache` of the row is full or the mask of
+        the logits is False; under `jit`, where that is not known, the id of this token is -1, and
+        the row ends with it. Layers that cannot hold `max_length` tokens are refused when traced.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmask as jm
@@ -190,9 +205,9 @@ def _decode(
 
     def body(state: _State) -> _State:
         # Ids have no gradient, so nothing of the search is kept for one.
-        new, logits = jax.lax.stop_gradient(
-            called(step, state.carry, state.token, constraints.where)
-        )
+        with _room.needed(constraints.where, max_length):
+            found = called(step, state.carry, state.token, constraints.where)
+        new, logits, known = jax.lax.stop_gradient(found)
         values = logits.astype(accumulator(logits.dtype))
         values = constrained(values, state.ids, state.time, constraints)
         token = choose(values, state.time).astype(jnp.int32)
@@ -203,14 +218,15 @@ def _decode(
             state.time + 1,
             hold(state.active, new, state.carry),
             token,
-            active,
-            jnp.where(now, token[:, None], state.ids),
+            active & known,
+            jnp.where(now, jnp.where(known, token, UNKNOWN)[:, None], state.ids),
             state.mask | now,
         )
 
     ids = jnp.zeros((start.shape[0], max_length), jnp.int32)
     first = _State(jnp.array(0), jax.lax.stop_gradient(carry), start, real, ids, ids.astype(bool))
     last = jax.lax.while_loop(more, body, first)
+    refuse_unknown(last.ids, constraints.where)
     return last.ids, last.mask
 
 
@@ -237,8 +253,8 @@ def score(
       The pair `(y, mask)`: `y [batch, token]` in at least float32, in nats.
 
     Raises:
-      ValueError: if a real id is not a class; under `jit`, where values are not known, its log
-        probability is nan.
+      ValueError: if a real id is not a class or cannot be scored, as in `greedy`; under `jit`,
+        where values are not known, its log probability is nan.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -263,18 +279,19 @@ def score(
         )
     at = _mask_ops.real_steps(mask, ids.shape) & real[:, None]
     carry = safe_carry(carry, row_mask, batch, where)
-    shape = jax.eval_shape(lambda c, t: called(step, c, t, where), carry, start)[1]
-    ids, valid = _class_ids.real_ids(given, given_mask, shape.shape[1], where, "ids")
+    shape = jax.eval_shape(lambda c, t: called(step, c, t, where), carry, start).logits.shape
+    ids, valid = _class_ids.real_ids(given, given_mask, shape[1], where, "ids")
 
     def body(
         state: tuple[PyTree, Array], now: tuple[Array, Array]
-    ) -> tuple[tuple[PyTree, Array], Array]:
+    ) -> tuple[tuple[PyTree, Array], tuple[Array, Array]]:
         (carry, before), (token, is_real) = state, now
-        new, logits = called(step, carry, before, where)
+        new, logits, known = called(step, carry, before, where)
         log_p = jax.nn.log_softmax(logits.astype(accumulator(logits.dtype)), axis=1)
         y = jnp.take_along_axis(log_p, token[:, None], axis=1)[:, 0]
-        return (hold(is_real, new, carry), jnp.where(is_real, token, before)), y
+        return (hold(is_real, new, carry), jnp.where(is_real, token, before)), (y, known | ~is_real)
 
-    _, y = jax.lax.scan(body, (carry, start), (ids.astype(jnp.int32).T, at.T))
-    y = _class_ids.nan_unless(valid, y.T)
+    _, (y, known) = jax.lax.scan(body, (carry, start), (ids.astype(jnp.int32).T, at.T))
+    refuse_unknown(jnp.where(known.T, 0, UNKNOWN), where)
+    y = _class_ids.nan_unless(valid & known.T, y.T)
     return ops.fill(y, None if mask is None and row_mask is None else at)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, _mask_ops, attention, masks, ops
+from jaxmask import _check, _mask_ops, _room, attention, masks, ops
 from jaxmask._meshes import spread_like
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair
@@ -152,6 +152,7 @@ class LearnedPositions(_Positions):
         where = "LearnedPositions"
         x, mask = _check.pair(x, mask, where, over_time=True, segments=False)
         carry = _counted(carry, x, where)
+        _room.check(self.max_length, where, "the table", "positions")
         real = _mask_ops.real_steps(mask, x.shape[:2])
         fits = real & (carry[:, None] + masks.positions(real) < self.max_length)
         return carry + masks.lengths(real), self._add(x, fits, carry)
