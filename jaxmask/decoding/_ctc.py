@@ -259,7 +259,8 @@ def _search(log_p: Array, real: Array, size: int, scoring: _Scoring) -> Ranked:
     ids, length = of_parents(last.ids, order), of_parents(last.length, order)
     if scoring.scorer is not None:
         known = of_parents(known, order)
-        ids = jnp.where(jnp.arange(time) < known[..., None], ids, UNKNOWN)
+        scored_labels = jnp.arange(time)[None, None] < known[..., None]
+        ids = jnp.where(scored_labels, ids, UNKNOWN)
         scores = jnp.where(length > known, jnp.nan, scores)
     return Ranked(ids, length, scores, found)
 
