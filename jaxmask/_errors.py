@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -97,16 +98,39 @@ def absent(module: str, names: Collection[str], known: Mapping[str, str]) -> Cal
 
 
 def refusing_pairs(f: F) -> F:
-    """`f(x, mask, ...)`, which says how to unpack a pair that is its only argument."""
+    """`f(x, mask, ...)`, whose error for arguments that are missing says how to unpack a pair."""
 
     @functools.wraps(f)
     def refusing(*arguments: Any, **options: Any) -> Any:
-        alone = arguments[0] if len(arguments) == 1 and "mask" not in options else None
-        if isinstance(alone, tuple) and len(alone) == 2:
-            raise TypeError(
-                f"{f.__name__}: got a pair `(x, mask)` as one argument, and no mask. Unpack it: "
-                f"`{f.__name__}(*pair)`."
-            )
-        return f(*arguments, **options)
+        try:
+            return f(*arguments, **options)
+        except TypeError as error:
+            # Without another frame, it is the call itself that does not fit.
+            if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                _refuse_pairs(f, arguments, error)
+            raise
 
     return refusing  # type: ignore[return-value]
+
+
+def _refuse_pairs(f: Callable[..., Any], arguments: tuple[Any, ...], error: TypeError) -> None:
+    missing = re.findall(r"'(\w+)'", str(error).partition(" required positional ")[2])
+    if not missing or not any(map(_is_pair, arguments)):
+        return
+    name = f.__name__
+    if "self" in inspect.signature(f).parameters:
+        name = type(arguments[0]).__name__ + (f".{name}" if name != "__call__" else "")
+        arguments = arguments[1:]
+    shown = ["*pair" if _is_pair(value) else "..." for value in arguments]
+    raise TypeError(
+        f"{name}: got a pair `(x, mask)` as one argument, so `{'`, `'.join(missing)}` is missing. "
+        f"Unpack it: `{name}({', '.join(shown)})`."
+    ) from None
+
+
+def _is_pair(value: Any) -> bool:
+    """Not any tuple of two: a carry may be one."""
+    if type(value) is not tuple or len(value) != 2:
+        return False
+    mask = value[1]
+    return mask is None or hasattr(mask, "max_segments") or getattr(mask, "dtype", None) == np.bool_

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, _mask_ops, masks
+from jaxmask import _check, _errors, _mask_ops, masks
 from jaxmask._meshes import spread_like
 from jaxmask._types import Array, ArrayLike, Mask, Segments
 
@@ -92,6 +92,7 @@ def ids_of_rows(x: Array, where: str, row_ids: ArrayLike | None = None) -> Array
     return rows.reshape(x.shape[0], -1 if rows.size else math.prod(rows.shape[1:]))
 
 
+@_errors.refusing_pairs
 def step_keys(key: Array, x: ArrayLike, mask: Mask, *, row_ids: ArrayLike | None = None) -> Array:
     """One random key for each step; padding does not change that of a real step.
 

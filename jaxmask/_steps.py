@@ -76,6 +76,7 @@ def segments_apart(function: Callable[..., Pair], *, pooled: bool = False) -> Ca
     `function(x, mask, ...)` returns zeros in its padding, so the segments of a row add up to the
     result for the row; a pooled result becomes one row per segment.
     """
+    function = _errors.refusing_pairs(function)
 
     @functools.wraps(function)
     def wrapper(x: ArrayLike, mask: Mask, *args: object, **kwargs: object) -> Pair:

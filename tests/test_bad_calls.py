@@ -1,5 +1,7 @@
 """Calls that cannot be meant: the error comes from jaxmask, and names the function and argument."""
 
+import functools
+import inspect
 import re
 import traceback
 from pathlib import Path
@@ -245,6 +247,42 @@ def test_errors_are_ours_and_name_the_argument(names):
     assert argument.strip() in str(caught.value)
     last = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert Path(last.filename).is_relative_to(Path(jm.__file__).parent)
+
+
+def masked_calls():
+    """Every public function and method that needs a mask: its name, itself, what it requires."""
+    rooms = "ops pool shape norm random conv attention audio recurrent losses metrics decoding leak"
+    for room in map(functools.partial(getattr, jm), rooms.split()):
+        for name in room.__all__:
+            f, method = getattr(room, name), getattr(getattr(room, name), "update", None)
+            if inspect.isclass(f) and method is not None:
+                yield f"{name}.update", functools.partial(method, object.__new__(f)), method
+            elif inspect.isfunction(f):
+                yield name, f, f
+    decoder = jm.nn.TransformerDecoderBlock(2, 4, rngs=R)
+    for layer in (jm.nn.CrossAttention(2, 4, rngs=R), decoder):
+        yield type(layer).__name__, layer, type(layer).__call__
+    yield "SkipPadding", jm.skip_padding(jm.pool.mean), type(jm.skip_padding(jm.pool.mean)).__call__
+
+
+def test_a_pair_in_place_of_an_array_is_named_wherever_one_may_stand():
+    """Where a mask follows and where none does."""
+    seen = 0
+    for name, call, f in masked_calls():
+        each = inspect.signature(f).parameters.values()
+        each = [p for p in each if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+        names = [p.name for p in each if p.name != "self"]
+        at = next((i for i, n in enumerate(names) if n.endswith("mask")), 0) - 1
+        if at < 0:  # no mask is needed
+            continue
+        arguments = [X] * at + [(X, MASK)] + [X] * (len(names) - at - 2)
+        for some in ([(X, MASK)], arguments):
+            with pytest.raises(TypeError, match="Unpack it: `") as caught:
+                call(*some)
+            assert str(caught.value).startswith(f"{name}: got a pair")
+            assert "is missing" in str(caught.value)
+        seen += 1
+    assert seen > 120
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_public_functions_look_like_those_of_optax(name):
     function = getattr(losses, name)
     assert name in losses.__all__
     assert inspect.isfunction(function)
-    assert (function.__name__, inspect.unwrap(function)) == (name, function)
+    assert function.__name__ == inspect.unwrap(function).__code__.co_name == name
     names, theirs = (
         list(inspect.signature(f).parameters.values())
         for f in (function, getattr(optax.losses, name))

@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
@@ -39,6 +40,7 @@ jax.export.register_namedtuple_serialization(
 )
 
 
+@refusing_pairs
 def additive(
     q: ArrayLike,
     q_mask: Mask,

@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, _room, masks
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
 from jaxmask.attention._choice import Choice
@@ -94,6 +95,7 @@ def empty_cache(
     return KVCache(k, v, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
 
 
+@refusing_pairs
 def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCache:
     """Put the keys and values of the next chunk of a memory in a cache, for queries of any kind.
 
@@ -132,6 +134,7 @@ def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCa
     return KVCache(keys, values, length, length > slots)
 
 
+@refusing_pairs
 def attend_cached(
     cache: KVCache,
     q: ArrayLike,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, random
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Segments, Window
@@ -21,6 +22,7 @@ from jaxmask.masks import AttentionPredicate
 _HEADS = "[batch, {}, heads, head_features]"
 
 
+@refusing_pairs
 def attend(
     q: ArrayLike,
     q_mask: Mask,

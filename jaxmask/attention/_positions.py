@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
@@ -21,6 +22,7 @@ PositionBias: TypeAlias = Callable[
 ]
 
 
+@refusing_pairs
 def rotary(
     x: ArrayLike,
     mask: Mask,

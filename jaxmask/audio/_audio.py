@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxmask import _check, _windows
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
@@ -17,6 +18,7 @@ from jaxmask.audio._centred import CENTRES, continued
 TAPERS = ("hann", "hamming", "rectangular")
 
 
+@refusing_pairs
 def frames(
     x: ArrayLike,
     mask: Mask,
@@ -71,6 +73,7 @@ def _cut(x: Array, mask: Mask, *, windows: Window) -> Array:
     return jnp.take(padded, index, axis=1)
 
 
+@refusing_pairs
 def stft(
     x: ArrayLike,
     mask: Mask,
@@ -175,6 +178,7 @@ def _taper(taper: str | ArrayLike, window: int, where: str) -> Array:
     return jnp.asarray(floor - (1 - floor) * np.cos(2 * np.pi * np.arange(window) / window))
 
 
+@refusing_pairs
 def log_mel(
     x: ArrayLike,
     mask: Mask,

@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, gather, segments_apart
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def mfcc(x: ArrayLike, mask: Mask, coefficients: int, *, lifter: float = 0.0) -> Pair:
     """Mel-frequency cepstral coefficients: the cosine transform of log-mel features.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, masks
+from jaxmask._errors import refusing_pairs
 from jaxmask._keys import step_keys
 from jaxmask._steps import filled, to_left
 from jaxmask._sums import accumulator
@@ -17,6 +18,7 @@ from jaxmask.audio._centred import CENTRES, shortened
 _LEAST = 1e-11  # of the squares of tapers that meet at a sample, as in torch.istft
 
 
+@refusing_pairs
 def istft(
     y: ArrayLike,
     mask: Mask,
@@ -151,6 +153,7 @@ def _of_length(x: Array, sample_mask: Mask, where: str) -> Pair:
     return filled(x, own), own
 
 
+@refusing_pairs
 def griffin_lim(
     magnitude: ArrayLike,
     mask: Mask,

@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._host import exact
 from jaxmask._host.arrays import numpy_pair
 from jaxmask._host.fields import (
@@ -156,6 +157,7 @@ def pad_ragged(
     return pad_part(part, time, Field((), None, value, dtype, padding, truncating), where)
 
 
+@refusing_pairs
 def unpad_sequences(padded: Any, mask: Any) -> list[Any]:
     """Take the real steps of each row: the inverse of `pad_sequences`.
 

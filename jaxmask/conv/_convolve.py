@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask import _windows as windows
+from jaxmask._errors import refusing_pairs
 from jaxmask._loops import convolve
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
@@ -18,6 +19,7 @@ OVER_TIME = "[batch, time, feature]"
 OVER_TIME_AND_FREQUENCY = "[batch, time, frequency, channel]"
 
 
+@refusing_pairs
 def conv1d(
     x: ArrayLike,
     mask: Mask,
@@ -96,6 +98,7 @@ def conv1d(
     return _slide(x, mask, kernel, bias, (window,), groups, padding_mode, where)
 
 
+@refusing_pairs
 def depthwise(
     x: ArrayLike,
     mask: Mask,
@@ -150,6 +153,7 @@ def depthwise(
     return _slide(x, mask, kernel, bias, (window,), features, padding_mode, where)
 
 
+@refusing_pairs
 def conv2d(
     x: ArrayLike,
     mask: Mask,
@@ -209,6 +213,7 @@ def conv2d(
     return _slide(x, mask, kernel, bias, (window, bins), groups, padding_mode, where)
 
 
+@refusing_pairs
 def conv3d(
     x: ArrayLike,
     mask: Mask,
@@ -269,6 +274,7 @@ def conv3d(
     return _slide(x, mask, kernel, bias, axes, groups, padding_mode, where)
 
 
+@refusing_pairs
 def separable(
     x: ArrayLike,
     mask: Mask,

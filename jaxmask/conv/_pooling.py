@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmask import _check, _mask_ops, masks
 from jaxmask import _windows as windows
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator, divide
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
@@ -26,6 +27,7 @@ class Reduction(NamedTuple):
     check: Callable[[Array, str], None]
 
 
+@refusing_pairs
 def max_pool1d(
     x: ArrayLike,
     mask: Mask,
@@ -71,6 +73,7 @@ def max_pool1d(
     return _pool1d(x, mask, window, *options, "max_pool1d", _MAX)
 
 
+@refusing_pairs
 def min_pool1d(
     x: ArrayLike,
     mask: Mask,
@@ -98,6 +101,7 @@ def min_pool1d(
     return _pool1d(x, mask, window, *options, "min_pool1d", _MIN)
 
 
+@refusing_pairs
 def avg_pool1d(
     x: ArrayLike,
     mask: Mask,
@@ -131,6 +135,7 @@ def avg_pool1d(
     return _pool1d(x, mask, window, *options, "avg_pool1d", _AVERAGE)
 
 
+@refusing_pairs
 def lp_pool1d(
     x: ArrayLike,
     mask: Mask,
@@ -176,6 +181,7 @@ def lp_pool1d(
     return _pool1d(x, mask, window, *options, "lp_pool1d", norm)
 
 
+@refusing_pairs
 def max_pool2d(
     x: ArrayLike,
     mask: Mask,
@@ -214,6 +220,7 @@ def max_pool2d(
     return _pool2d(x, mask, window, *options, "max_pool2d", _MAX)
 
 
+@refusing_pairs
 def avg_pool2d(
     x: ArrayLike,
     mask: Mask,

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask._windows import (
@@ -24,6 +25,7 @@ from jaxmask.conv._convolve import (
 )
 
 
+@refusing_pairs
 def conv1d_transpose(
     x: ArrayLike,
     mask: Mask,
@@ -83,6 +85,7 @@ def conv1d_transpose(
     return _transposed(x, mask, kernel, bias, (axis,), groups, where)
 
 
+@refusing_pairs
 def conv2d_transpose(
     x: ArrayLike,
     mask: Mask,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _room
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
 from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
@@ -24,6 +25,7 @@ from jaxmask.decoding._token_step import (
 )
 
 
+@refusing_pairs
 def beam(
     step: Step,
     carry: PyTree,

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import segments_apart
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask.decoding._best import Decoded
 
 
+@refusing_pairs
 def viterbi(
     logits: ArrayLike,
     mask: Mask,
@@ -132,6 +134,7 @@ def _largest(x: Array, count: int) -> tuple[Array, Array]:
     return values.reshape(shape), index.reshape(shape)
 
 
+@refusing_pairs
 def crf_marginals(
     logits: ArrayLike,
     mask: Mask,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
@@ -23,6 +24,7 @@ from jaxmask.decoding._token_step import (
 )
 
 
+@refusing_pairs
 def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
     """Take the best class of each frame, merge equal neighbours and drop blanks.
 
@@ -54,6 +56,7 @@ def ctc_greedy(logits: ArrayLike, mask: Mask, *, blank_id: int = 0) -> Pair:
     return ops.compact(best, _mask_ops.intersect(mask, is_label, "ctc_greedy"))
 
 
+@refusing_pairs
 def ctc_beam(
     logits: ArrayLike,
     mask: Mask,

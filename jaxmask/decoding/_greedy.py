@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _keys, _mask_ops, _room, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
 from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
@@ -23,6 +24,7 @@ from jaxmask.decoding._token_step import (
 )
 
 
+@refusing_pairs
 def greedy(
     step: Step,
     carry: PyTree,
@@ -90,6 +92,7 @@ def greedy(
     )
 
 
+@refusing_pairs
 def sample(
     step: Step,
     carry: PyTree,
@@ -230,6 +233,7 @@ def _decode(
     return last.ids, last.mask
 
 
+@refusing_pairs
 def score(
     step: Step, carry: PyTree, start: ArrayLike, row_mask: Mask, ids: ArrayLike, mask: Mask
 ) -> Pair:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, masks, ops
 from jaxmask._chain import ChainWeights, backward_scores, checked_chain, forward_scores
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import log_sum_exp
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 
@@ -36,6 +37,7 @@ class ForwardBackward(NamedTuple):
     log_likelihood: Pair
 
 
+@refusing_pairs
 def forward_backward(
     log_likelihoods: ArrayLike,
     mask: Mask,

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import PyTree
 from jaxmask.leak._checker import Checker
 from jaxmask.leak._findings import LeakError, LeakReport
@@ -16,6 +17,7 @@ from jaxmask.leak._tables import Tables
 POISON = ("unproved", "all")
 
 
+@refusing_pairs
 def check(
     fn: Any,
     x: PyTree,
@@ -122,6 +124,7 @@ def check(
         )
 
 
+@refusing_pairs
 def assert_padding_invariant(
     fn: Any,
     x: PyTree,

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
 
+@refusing_pairs
 def sigmoid_binary_cross_entropy(
     logits: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> Pair:
@@ -47,6 +49,7 @@ def _cross_entropy(logits: Array, targets: Array) -> Array:
     return -times(targets, yes) - times(1 - targets, no)
 
 
+@refusing_pairs
 def sigmoid_focal_loss(
     logits: ArrayLike,
     mask: Mask,
@@ -105,6 +108,7 @@ def sigmoid_focal_loss(
     )
 
 
+@refusing_pairs
 def hinge_loss(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> Pair:

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
 
+@refusing_pairs
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike, mask: Mask, targets: ArrayLike
 ) -> Pair:
@@ -48,6 +50,7 @@ def softmax_cross_entropy_with_integer_labels(
     return _per_step.of_class_ids(where, loss, logits, mask, targets)
 
 
+@refusing_pairs
 def softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Cross entropy of a softmax, with a probability for each class.
 
@@ -80,6 +83,7 @@ def _cross_entropy(logits: Array, targets: Array) -> Array:
     return -jnp.sum(times(targets, jax.nn.log_softmax(logits, axis=-1)), axis=-1)
 
 
+@refusing_pairs
 def safe_softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """The same as `softmax_cross_entropy`, which is safe too, by optax's other name.
 
@@ -101,6 +105,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, mask: Mask, targets: ArrayLike
     return _per_step.over_features(where, _cross_entropy, mask, arrays)
 
 
+@refusing_pairs
 def seq2seq_cross_entropy(
     logits: ArrayLike,
     mask: Mask,

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 from jaxmask.losses._accumulate import AxisName
 
 
+@refusing_pairs
 def triplet_margin_loss(
     anchors: ArrayLike,
     mask: Mask,
@@ -69,6 +71,7 @@ def triplet_margin_loss(
     return _per_step.over_features(where, loss, mask, arrays, options)
 
 
+@refusing_pairs
 def info_nce(
     queries: ArrayLike,
     mask: Mask,
@@ -128,6 +131,7 @@ def info_nce(
     return ops.fill((total - jnp.diagonal(own)).reshape(leading), mask)
 
 
+@refusing_pairs
 def ntxent(
     embeddings: ArrayLike,
     mask: Mask,
@@ -183,6 +187,7 @@ def ntxent(
     return ops.fill(y, _mask_ops.intersect(pairs.mask, has_loss, where))
 
 
+@refusing_pairs
 def circle_loss(
     embeddings: ArrayLike,
     mask: Mask,

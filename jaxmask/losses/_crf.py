@@ -4,9 +4,11 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, ops, pool
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def crf(
     logits: ArrayLike,
     mask: Mask,
@@ -66,6 +68,7 @@ def crf(
     return ops.fill(jnp.where(no_path, -total, total - jnp.where(no_path, 0, score)), row_mask)
 
 
+@refusing_pairs
 def crf_log_partition(
     logits: ArrayLike,
     mask: Mask,

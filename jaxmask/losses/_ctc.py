@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import log_add
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def ctc_loss(
     logits: ArrayLike,
     mask: Mask,

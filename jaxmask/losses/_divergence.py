@@ -6,11 +6,13 @@ costs inf. At a target of 0 the slope of `t log t`, which is infinite, counts as
 
 import jax.numpy as jnp
 
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
 
+@refusing_pairs
 def kl_divergence(log_predictions: ArrayLike, mask: Mask, targets: ArrayLike) -> Pair:
     """Kullback-Leibler divergence of predicted log probabilities from target probabilities.
 
@@ -46,6 +48,7 @@ def kl_divergence(log_predictions: ArrayLike, mask: Mask, targets: ArrayLike) ->
     return _per_step.over_features("kl_divergence", loss, mask, arrays)
 
 
+@refusing_pairs
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, mask: Mask, log_targets: ArrayLike
 ) -> Pair:

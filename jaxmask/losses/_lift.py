@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled_with_copies
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
@@ -63,6 +64,7 @@ def lift(loss: Callable[..., Array]) -> Callable[..., Pair]:
     _check.function(loss, "lift", "loss")
     caller = f"lift({getattr(loss, '__name__', type(loss).__name__)})"
 
+    @refusing_pairs
     def lifted(
         predictions: ArrayLike,
         mask: Mask,

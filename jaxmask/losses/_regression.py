@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import times
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
 
 
+@refusing_pairs
 def squared_error(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> Pair:
@@ -44,6 +46,7 @@ def squared_error(
     )
 
 
+@refusing_pairs
 def l2_loss(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> Pair:
@@ -67,6 +70,7 @@ def l2_loss(
     )
 
 
+@refusing_pairs
 def huber_loss(
     predictions: ArrayLike,
     mask: Mask,
@@ -108,6 +112,7 @@ def huber_loss(
     return _per_step.elementwise("huber_loss", loss, mask, arrays, {"delta": delta}, present=where)
 
 
+@refusing_pairs
 def log_cosh(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> Pair:
@@ -135,6 +140,7 @@ def log_cosh(
     return _per_step.elementwise("log_cosh", loss, mask, arrays, present=where)
 
 
+@refusing_pairs
 def absolute_error(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> Pair:
@@ -158,6 +164,7 @@ def absolute_error(
     )
 
 
+@refusing_pairs
 def quantile_loss(
     predictions: ArrayLike,
     mask: Mask,
@@ -205,6 +212,7 @@ def quantile_loss(
     )
 
 
+@refusing_pairs
 def poisson_nll_loss(
     log_predictions: ArrayLike,
     mask: Mask,
@@ -246,6 +254,7 @@ def poisson_nll_loss(
     return _per_step.elementwise("poisson_nll_loss", loss, mask, arrays, present=where)
 
 
+@refusing_pairs
 def cosine_similarity(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, epsilon: float | Array = 0.0
 ) -> Pair:
@@ -278,6 +287,7 @@ def cosine_similarity(
     return _per_step.over_features("cosine_similarity", _cosine, mask, arrays, options)
 
 
+@refusing_pairs
 def cosine_distance(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, *, epsilon: float | Array = 0.0
 ) -> Pair:

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import log_add, log_sum_exp
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses._diagonals import diagonals, moved
 
 
+@refusing_pairs
 def rnnt_loss(
     logits: ArrayLike, mask: Mask, labels: ArrayLike, label_mask: Mask, *, blank_id: int = 0
 ) -> Pair:

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops, pool
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import times
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def ranking_softmax_loss(
     logits: ArrayLike, mask: Mask, targets: ArrayLike, *, weights: ArrayLike | None = None
 ) -> Pair:
@@ -64,6 +66,7 @@ def _like(x: ArrayLike, logits: Array, where: str, name: str) -> Array:
     return x.astype(logits.dtype)
 
 
+@refusing_pairs
 def dice_loss(
     logits: ArrayLike,
     mask: Mask,
@@ -113,6 +116,7 @@ def dice_loss(
     return _overlap("dice_loss", logits, mask, targets, options, class_weights, ignore_background)
 
 
+@refusing_pairs
 def tversky_loss(
     logits: ArrayLike,
     mask: Mask,

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._logs import log_add
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, common_dtype
 from jaxmask.losses._diagonals import diagonals, moved
 
 
+@refusing_pairs
 def soft_dtw(
     predictions: ArrayLike,
     mask: Mask,

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Ids, Lengths, Mask, Scalar
 from jaxmask.metrics._mean import Ratio
 from jaxmask.metrics._metric import metric
 
 
+@refusing_pairs
 def edit_distance(
     predictions: ArrayLike, mask: Mask, targets: ArrayLike, target_mask: Mask
 ) -> tuple[Lengths, Mask]:

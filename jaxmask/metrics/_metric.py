@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar, dataclass_transform
 
 import jax
 
+from jaxmask._errors import refusing_pairs
 from jaxmask.metrics._compensated import CompensatedSum
 
 M = TypeVar("M", bound="Metric")
@@ -40,6 +41,11 @@ def metric(cls: type[M]) -> type[M]:
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """Compensated sums that add up over batches and devices."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "update" in vars(cls):
+            cls.update = refusing_pairs(cls.update)  # type: ignore[attr-defined]
 
     def merge(self, other: Self) -> Self:
         """The metric of the steps of both; their order changes no bit.

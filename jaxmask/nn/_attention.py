@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, attention, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import AdditiveWeights, KVCache, PositionBias
 from jaxmask.nn._base import MaskedModule, check_sizes
@@ -244,6 +245,7 @@ class CrossAttention(Projections):
             num_heads, in_features, memory_features, qkv_features, out_features, **options
         )
 
+    @refusing_pairs
     def __call__(  # type: ignore[override]
         self,
         x: ArrayLike,
@@ -373,6 +375,7 @@ class AdditiveAttention(MaskedModule):
         self.w_k = nnx.Param(kernel_init(rngs.params(), (memory_features, hidden), param_dtype))
         self.scale = nnx.Param(scale_init(rngs.params(), (hidden,), param_dtype))
 
+    @refusing_pairs
     def __call__(  # type: ignore[override]
         self, x: ArrayLike, mask: Mask, memory: ArrayLike, memory_mask: Mask = None
     ) -> Pair:

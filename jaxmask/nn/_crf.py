@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, decoding, losses
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.nn._base import MaskedModule
 
@@ -55,6 +56,7 @@ class CRF(MaskedModule):
         """The best paths and their scores: `jaxmask.decoding.viterbi` with `n_best`."""
         return decoding.viterbi(logits, mask, n_best=n_best, **self._weights())
 
+    @refusing_pairs
     def loss(self, logits: ArrayLike, mask: Mask, tags: ArrayLike) -> Pair:
         """Negative log likelihood of the tags of each row: `jaxmask.losses.crf`."""
         return losses.crf(logits, mask, tags, **self._weights())

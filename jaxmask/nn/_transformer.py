@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxmask import _check, ops, random
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import Choice, KVCache, PositionBias
@@ -236,6 +237,7 @@ class TransformerDecoderBlock(_Block):
         self.cross_attention = CrossAttention(*sizes, **shared_attention)
         self.cross_norm = nnx.LayerNorm(in_features, epsilon=epsilon, **shared)
 
+    @refusing_pairs
     def __call__(  # type: ignore[override]
         self,
         x: ArrayLike,

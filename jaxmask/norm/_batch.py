@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.norm._moments import (
     AxisName,
@@ -38,6 +39,7 @@ class BatchStatistics(NamedTuple):
     seen: Int[Array, ""] | int
 
 
+@refusing_pairs
 def batch_statistics(x: ArrayLike, mask: Mask, *, axis_name: AxisName = None) -> BatchStatistics:
     """Mean and variance of each feature over the real steps of all rows.
 
@@ -107,6 +109,7 @@ def update_statistics(
     return BatchStatistics(mean, variance, running.seen + new.seen)
 
 
+@refusing_pairs
 def batch(
     x: ArrayLike,
     mask: Mask,

@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import ArrayLike, Mask, Pair
 from jaxmask.norm._moments import floating_pair, inverse_root, moments, scale_and_shift, widened
 
 
+@refusing_pairs
 def layer(
     x: ArrayLike,
     mask: Mask,
@@ -47,6 +49,7 @@ def layer(
     return scale_and_shift(y, x, real, scale, bias, "layer"), mask
 
 
+@refusing_pairs
 def rms(x: ArrayLike, mask: Mask, scale: ArrayLike | None = None, *, epsilon: float = 1e-6) -> Pair:
     """Give the features of each step a mean square of 1; their mean stays.
 

@@ -6,10 +6,12 @@ import jax
 import numpy as np
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
     """Replace the padding by a constant.
 
@@ -37,6 +39,7 @@ def fill(x: ArrayLike, mask: Mask, value: ArrayLike | complex = 0) -> Pair:
     return filled(x, mask, value), mask
 
 
+@refusing_pairs
 def each_step(
     f: Callable[[Array], Array],
     x: ArrayLike,

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, gather, segments_apart
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 
@@ -12,6 +13,7 @@ def _order(real: StepMask) -> Array:
     return jnp.argsort(~real, axis=1, stable=True)
 
 
+@refusing_pairs
 def compact(x: ArrayLike, mask: Mask) -> Pair:
     """Move the real steps of each row to its left end, in their order.
 

@@ -5,6 +5,7 @@ import functools
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, segments_apart
 from jaxmask._sums import accumulator, divide, mean_dtype
 from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
@@ -171,6 +172,7 @@ def _outermost(x: Array, real: StepMask, *, last: bool) -> Array:
     return jnp.squeeze(jnp.take_along_axis(safe, index, axis=1, mode="clip"), axis=1)
 
 
+@refusing_pairs
 def attend(x: ArrayLike, mask: Mask, scores: ArrayLike) -> Pair:
     """Average the real steps of each row by softmax weights.
 

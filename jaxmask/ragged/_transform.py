@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._report import Report
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged._arguments import WHERE, Arguments, read
@@ -51,6 +52,7 @@ class RaggedVmap:
         self.min_length = _check.count(min_length, WHERE, "min_length", least=1)
         self.multiple_of = _check.count(multiple_of, WHERE, "multiple_of", least=1)
 
+    @refusing_pairs
     def __call__(self, x: PyTree, mask: Any, *arguments: Any) -> tuple[PyTree, PyTree]:
         """Run the function on every row and return `(y, mask)`."""
         call = read((x, mask, *arguments), self.in_axes)

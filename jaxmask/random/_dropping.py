@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._keys import at_features, keys_of_steps, sequence_keys
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def dropout(
     x: ArrayLike, mask: Mask, key: Array, dropout_rate: float, *, row_ids: ArrayLike | None = None
 ) -> Pair:
@@ -50,6 +52,7 @@ def dropout(
     return _scaled_up(x, kept.reshape(x.shape), dropout_rate), mask
 
 
+@refusing_pairs
 def spatial_dropout(
     x: ArrayLike, mask: Mask, key: Array, dropout_rate: float, *, row_ids: ArrayLike | None = None
 ) -> Pair:
@@ -95,6 +98,7 @@ def _scaled_up(x: Array, kept: Array, dropout_rate: float) -> Array:
     return jnp.where(kept, x / (1 - dropout_rate), 0).astype(x.dtype)
 
 
+@refusing_pairs
 def gaussian_noise(
     x: ArrayLike, mask: Mask, key: Array, stddev: float, *, row_ids: ArrayLike | None = None
 ) -> Pair:

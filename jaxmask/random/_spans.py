@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._keys import at_features, at_steps, sequence_keys
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 
 
+@refusing_pairs
 def time_masking(
     x: ArrayLike,
     mask: Mask,
@@ -60,6 +62,7 @@ def time_masking(
     return jnp.where(_mask_ops.expand(hidden, x.ndim), 0, ops.fill(x, mask)[0]), mask
 
 
+@refusing_pairs
 def feature_masking(
     x: ArrayLike,
     mask: Mask,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._keys import at_steps, sequence_keys
 from jaxmask._steps import filled, gather
 from jaxmask._sums import accumulator
@@ -11,6 +12,7 @@ from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.random._spans import sequence_lengths, uniform_int
 
 
+@refusing_pairs
 def time_warp(
     x: ArrayLike, mask: Mask, key: Array, max_distance: int, *, row_ids: ArrayLike | None = None
 ) -> Pair:

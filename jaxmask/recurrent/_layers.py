@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import (
     Activation,
     Array,
@@ -34,6 +35,7 @@ from jaxmask.recurrent._choice import Choice, choose, is_full, only_scan
 from jaxmask.recurrent._engine import kinds, transforms, variants
 
 
+@refusing_pairs
 def lstm(
     x: ArrayLike,
     mask: Mask,
@@ -125,6 +127,7 @@ def lstm(
     return _run(layer, x, mask, weights, carry, reverse, segments, resets, method, noise)
 
 
+@refusing_pairs
 def gru(
     x: ArrayLike,
     mask: Mask,
@@ -193,6 +196,7 @@ def gru(
     return _run(layer, x, mask, weights, carry, reverse, segments, resets, method, noise)
 
 
+@refusing_pairs
 def simple(
     x: ArrayLike,
     mask: Mask,

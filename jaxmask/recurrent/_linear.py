@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask, common_dtype
 from jaxmask.recurrent import _scan as masked_scan
 
 
+@refusing_pairs
 def linear(
     x: ArrayLike,
     mask: Mask,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled_with_copies
 from jaxmask._types import (
     Array,
@@ -25,6 +26,7 @@ Carry = TypeVar("Carry")
 Cell = Callable[[Carry, Array], tuple[Carry, PyTree]]
 
 
+@refusing_pairs
 def scan(
     cell: Cell[Carry],
     x: ArrayLike,

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import PyTree, Segments
 from jaxmask.report import _grid as grid
 from jaxmask.report._shown import Drawing, Shown
@@ -94,6 +95,7 @@ def _characters(cells: Any, is_packed: bool) -> str:
     return "".join("█" if kind else "·" for kind in cells)
 
 
+@refusing_pairs
 def batch(x: PyTree, mask: Any, segments: Any = None) -> BatchPicture:
     """Show which steps of a batch are real, and how full it is.
 

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Int
 
 from jaxmask import _check, masks, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     """Drop the first and last real steps of each row, and move the rest to the left.
 
@@ -45,6 +47,7 @@ def crop(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     return filled(y[:, kept], real), real
 
 
+@refusing_pairs
 def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
     """Gather given real steps of each row.
 
@@ -78,6 +81,7 @@ def take(x: ArrayLike, mask: Mask, indices: ArrayLike) -> Pair:
     return _gather(x, mask, index, (index >= 0) & (index < lengths))
 
 
+@refusing_pairs
 def split_at(x: ArrayLike, mask: Mask, positions: ArrayLike) -> list[Pair]:
     """Cut each row at its own positions, such as a prompt from its answer.
 

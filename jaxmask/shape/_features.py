@@ -7,10 +7,12 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._types import ArrayLike, Mask, Pair
 
 
+@refusing_pairs
 def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
     """Give the features of each step another shape; batch and time stay.
 
@@ -49,6 +51,7 @@ def reshape(x: ArrayLike, mask: Mask, feature_shape: Sequence[int]) -> Pair:
     return filled(x, mask).reshape(*leading, *target), mask
 
 
+@refusing_pairs
 def permute(x: ArrayLike, mask: Mask, axes: Sequence[int]) -> Pair:
     """Reorder the feature axes.
 

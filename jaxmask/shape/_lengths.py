@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 
 
+@refusing_pairs
 def repeat_each(x: ArrayLike, mask: Mask, repeats: ArrayLike, time: int) -> Pair:
     """Repeat each real step of each row by its own count, which is data: a length regulator.
 

@@ -4,11 +4,13 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask import _windows as windows
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments
 from jaxmask._windows import slide
 
 
+@refusing_pairs
 def upsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     """Repeat each step.
 
@@ -44,6 +46,7 @@ def repeat_steps(mask: Mask, times: int) -> Mask:
     return jnp.repeat(mask, times, axis=1)
 
 
+@refusing_pairs
 def downsample(x: ArrayLike, mask: Mask, factor: int) -> Pair:
     """Keep every `factor`-th step, the first one included.
 

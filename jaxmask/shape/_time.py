@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops, masks
+from jaxmask._errors import refusing_pairs
 from jaxmask._steps import filled, to_left
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, common_dtype
 from jaxmask.shape._sampling import repeat_steps
 
 
+@refusing_pairs
 def flatten(x: ArrayLike, mask: Mask) -> Pair:
     """Flatten the features of each step into the time axis.
 
@@ -40,6 +42,7 @@ def flatten(x: ArrayLike, mask: Mask) -> Pair:
     return y, repeat_steps(mask, features)
 
 
+@refusing_pairs
 def split(
     x: ArrayLike, mask: Mask, indices_or_sections: int | Sequence[int], *, axis: int = 1
 ) -> list[Pair]:
@@ -100,6 +103,7 @@ def split(
     return list(zip(pieces, jnp.split(mask, indices_or_sections, axis=axis), strict=True))
 
 
+@refusing_pairs
 def repeat(x: ArrayLike, mask: Mask, time: int) -> Pair:
     """Repeat each row as `time` equal steps (Keras's `RepeatVector`).
 
@@ -181,6 +185,7 @@ def _concatenate_masks(pairs: list[tuple[Array, Mask]]) -> Mask:
     return Segments(jnp.concatenate(ids, axis=1), offset)
 
 
+@refusing_pairs
 def pad(x: ArrayLike, mask: Mask, width: tuple[int, int]) -> Pair:
     """Add padding steps at the ends of the array; they are not real.
 

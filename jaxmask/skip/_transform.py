@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, ops
+from jaxmask._errors import refusing_pairs
 from jaxmask._report import Report
 from jaxmask._steps import gather
 from jaxmask._types import Array, Mask, PyTree, StepMask
@@ -74,6 +75,7 @@ class SkipPadding:
             )
         return pack if pack is True else _check.count(pack, WHERE, "pack", least=1)
 
+    @refusing_pairs
     def __call__(self, x: PyTree, mask: Mask, *rest: Any) -> tuple[Any, Any]:
         """What `f(x, mask, *rest)` returns, with 0 beyond the length of a row."""
         if mask is None:

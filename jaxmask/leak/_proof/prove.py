@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxmask import _check
+from jaxmask._errors import refusing_pairs
 from jaxmask._types import PyTree
 from jaxmask.leak._findings import LeakError
 from jaxmask.leak._proof.amount import prove_amount
@@ -21,6 +22,7 @@ from jaxmask.leak._proof.verdict import AT_PADDING, PER_RUN, Claim, Run, of_grad
 from jaxmask.leak._proof.witness import Witness
 
 
+@refusing_pairs
 def prove(
     fn: Any,
     x: PyTree,
@@ -162,6 +164,7 @@ class Proofs:
         return _Programs(self.at(x, marks), self.kept)
 
 
+@refusing_pairs
 def assert_causal(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> None:
     """Raise a `LeakError` that names the line to blame, unless no step depends on a later one.
 
@@ -182,6 +185,7 @@ def assert_causal(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> No
     _raise_unless_proved(prove(fn, x, mask, params=params, of="time"))
 
 
+@refusing_pairs
 def assert_rows_independent(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> None:
     """Raise a `LeakError` that names the line to blame, unless no row depends on another.
 
