@@ -62,7 +62,7 @@ def restored(folder: Path, features: int) -> Translator:
     if not kept.exists():
         raise SystemExit("There is no model yet: python examples/seq2seq.py")
     with ocp.StandardCheckpointer() as keeper:
-        nnx.update(model, keeper.restore(kept, nnx.state(model, nnx.Param)))
+        nnx.update(model, keeper.restore(kept, nnx.state(model)))
     return model
 
 

@@ -9,7 +9,6 @@ requests with the model that this script keeps.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import jax
@@ -121,9 +120,8 @@ def main() -> float:
     right = share_right(model, tested)
     print(f"{right:.1%} of {len(tested)} held-out numbers are right in every digit")
     kept = (options.out / "model").absolute()
-    shutil.rmtree(kept, ignore_errors=True)
     with ocp.StandardCheckpointer() as keeper:
-        keeper.save(kept, nnx.state(model, nnx.Param))
+        keeper.save(kept, nnx.state(model), force=True)
     print(f"The model is kept in {kept.parent}")
     return right
 

@@ -144,6 +144,7 @@ def refused(source, *variables, match, **options):
     with pytest.raises(ValueError, match=match) as error:
         jm.interop.from_flax(source, *variables, **options)
     assert "Nothing was converted" in str(error.value)
+    assert "(`batched=True` if it is written for `[batch, time, ...]`)" in str(error.value)
     assert not jm.interop.explain((source, *variables) if variables else source).ok
 
 

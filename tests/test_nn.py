@@ -96,6 +96,26 @@ def test_survives_a_checkpoint(tmp_path):
     np.testing.assert_array_equal(nnx.merge(graph, restored)(IDS, MASK)[0], model(IDS, MASK)[0])
 
 
+def test_a_checkpoint_keeps_statistics_and_random_streams(tmp_path):
+    """As `docs/start.md` saves a model: `nnx.state(model)` is all of it."""
+
+    def made(seed):
+        rngs = nnx.Rngs(seed)
+        return jm.nn.Sequential(jm.nn.BatchNorm(2, rngs=rngs), jm.nn.Dropout(0.5, rngs=rngs))
+
+    x, mask = np.arange(12.0, dtype=np.float32).reshape(2, 3, 2), MASK[:2, :3]
+    model, other = made(0), made(1)
+    model(x, mask)  # moves the statistics, and draws once
+    with ocp.StandardCheckpointer() as keeper:
+        for _ in range(2):  # a second run replaces what the first one kept
+            keeper.save(tmp_path / "kept", nnx.state(model), force=True)
+            keeper.wait_until_finished()
+        nnx.update(other, keeper.restore(tmp_path / "kept", nnx.state(other)))
+    np.testing.assert_array_equal(other(x, mask)[0], model(x, mask)[0])  # the same noise
+    model.eval(), other.eval()
+    np.testing.assert_array_equal(other(x, mask)[0], model(x, mask)[0])
+
+
 def test_joins_a_linen_model():
     class Model(linen.Module):
         @linen.compact

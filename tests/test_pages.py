@@ -76,6 +76,18 @@ def broken(path):
             yield target
 
 
+SAVING = re.compile(r"(?:save|restore|StandardSave|StandardRestore)\(.*nnx\.Param\b")
+
+
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*LINKED, *EXAMPLES], ids=lambda path: path.name)
+def test_what_is_saved_is_all_of_a_model(path):
+    """Parameters alone lose the statistics of batch norm and the keys of dropout."""
+    assert not SAVING.findall(path.read_text())
+
+
 @pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     assert not list(broken(path))

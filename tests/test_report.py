@@ -226,6 +226,35 @@ def test_a_cell_in_a_scan():
     assert rnn.operations > cell.operations
 
 
+def test_every_wrapper():
+    rngs = nnx.Rngs(0)
+
+    def linear():
+        return nnx.Linear(4, 4, rngs=rngs)
+
+    attention = nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+    model = jm.nn.Sequential(
+        jm.nn.RaggedVmap(nnx.Sequential(linear(), nnx.Conv(4, 4, 3, rngs=rngs))),
+        jm.nn.RaggedVmap(attention, batched=True),
+        jm.nn.RaggedVmap(lambda row: row - row.mean(axis=0)),
+        jm.nn.SkipPadding(jm.nn.Sequential(linear(), jm.nn.Conv1D(4, 4, 3, rngs=rngs))),
+        jm.nn.Passthrough(linear()),
+        jm.nn.TimeDistributed(linear()),
+        jm.nn.Residual(linear()),
+        jm.nn.SpectralNorm(linear(), rngs=rngs),
+        jm.nn.RaggedVmap(lambda row: row.mean(axis=0)),
+        jm.nn.Consume(lambda x, rows: x.sum(axis=-1)),
+    )
+    x = jnp.ones((2, 6, 4))
+    flow = jm.report.mask_flow(model, x, MASK)
+    assert not flow.guilty
+    assert jm.leak.locate(model.layers[1], x, MASK).ok
+    first, row = flow.layers[1:3]
+    assert (first.bytes, row.bytes, row.inputs) == (2 * 6 * 4 * 4 + 2 * 6, 0, "float32[time,4]")
+    assert sum(layer.name == "Conv" for layer in flow.layers) == 1  # not once for each trial
+    assert "on one row without padding" in flow.notes[-1]
+
+
 def test_rows_and_segments():
     rngs = nnx.Rngs(0)
     linear = jm.nn.Sequential(nnx.Linear(4, 4, rngs=rngs))

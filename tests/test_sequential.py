@@ -28,6 +28,8 @@ def test_a_plain_layer_that_meets_a_mask_is_named_with_the_ways_out():
     for word in ("layer 1", "`Conv`", *ways):
         assert word in text
     assert isinstance(raised.value, ValueError)
+    with pytest.raises(jm.MaskError, match=r"batched=True\)` if it is written for `\[batch, time"):
+        run(lambda x: x.mean(axis=1))
 
 
 @pytest.mark.parametrize("policy", ["drop", "warn"])

@@ -222,7 +222,8 @@ def _refuse(plan: Plan, where: str, supported: Sequence[str]) -> None:
         "Nothing was converted. Either pass:\n"
         f'  - a masked layer to put in its place, `{where}(model, replace={{"{at}": layer}})`: '
         "`jm.nn.Passthrough(f)` if `f` acts on each step independently, `jm.nn.RaggedVmap(f)` if "
-        "it mixes the steps of a row, or any `(x, mask) -> (y, mask)`;\n"
+        "it mixes the steps of a row (`batched=True` if it is written for `[batch, time, ...]`), "
+        "or any `(x, mask) -> (y, mask)`;\n"
         f"  - the supported parts, one by one, `{where}(part)`, joined in "
         "`jm.nn.Sequential` or by a module of your own."
     )

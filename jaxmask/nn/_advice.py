@@ -101,7 +101,7 @@ def ways(layer: Any) -> str:
     known = instead(layer)
     mixes = (
         "it mixes the steps of a row: `jm.nn.RaggedVmap(layer)` runs it on each row without its "
-        "padding"
+        "padding (`RaggedVmap(layer, batched=True)` if it is written for `[batch, time, ...]`)"
         if known is None
         else f"jaxmask has it with a mask: {known}"
     )

@@ -1,6 +1,7 @@
 """A plain module of one unpadded row, as a masked layer."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
@@ -27,7 +28,9 @@ class RaggedVmap(MaskedModule):
     and advance as in one call. Statistics and caches that it would change row by row have no
     single value for a batch: that is an error which names them. A model that was written for
     batches, `[batch, n, feature]`, needs `batched=True`: without it, it takes the steps for rows,
-    and not every such model fails then.
+    and not every such model fails then. What can be seen of that is refused: one number for each
+    step, of steps with features, as `x.mean(axis=1)` gives it. `batched=False` says that such a
+    module is of one row.
 
     Mask class: any; a batch that is not padded on the right is compacted first.
 
@@ -37,12 +40,13 @@ class RaggedVmap(MaskedModule):
       min_length: as in `jm.ragged_vmap`.
       multiple_of: as in `jm.ragged_vmap`.
       batched: True if the module was written for batches: it gets a batch of one row, in every
-        argument that `in_axes` maps, and returns one.
+        argument that `in_axes` maps, and returns one. False if it was written for a row; None, the
+        default, is that too, with the check above.
 
     Raises:
-      TypeError: if `module` is not callable, or `batched` is not a bool.
+      TypeError: if `module` is not callable, or `batched` is not a bool or None.
       ValueError: on call, if the module changes statistics or a cache; if `batched=True` and a
-        result is not a batch of one.
+        result is not a batch of one; if `batched` is None and steps with features give numbers.
       RaggedTraceError, UnsupportedPrimitiveError: on call, as in `jm.ragged_vmap`.
 
     Example:
@@ -65,7 +69,7 @@ class RaggedVmap(MaskedModule):
         *,
         min_length: int = 1,
         multiple_of: int = 1,
-        batched: bool = False,
+        batched: bool | None = None,
     ):
         if not callable(module):
             raise TypeError(f"{WHERE}: `module` must be callable, got {_check.kind_of(module)}.")
@@ -73,7 +77,7 @@ class RaggedVmap(MaskedModule):
         self.in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
         self.min_length = min_length
         self.multiple_of = multiple_of
-        self.batched = _check.flag(batched, WHERE, "batched")
+        self.batched = None if batched is None else _check.flag(batched, WHERE, "batched")
 
     def __call__(
         self, x: PyTree, mask: Mask = None, *arguments: Any, **options: Unpack[NoiseCall]
@@ -101,6 +105,8 @@ class RaggedVmap(MaskedModule):
             function, (*axes, 0), min_length=self.min_length, multiple_of=self.multiple_of
         )
         (y, after), (real, _) = g(x, mask, *arguments, row_keys)
+        if self.batched is None:
+            _refuse_numbers(x, y, real)
         if rngs is None and jax.tree.leaves(counts):
             advance((self.module,), counts, after, WHERE)
         return y, real
@@ -172,6 +178,21 @@ def _the_row(y: Any) -> Any:
     return y[0]
 
 
+def _refuse_numbers(x: PyTree, y: PyTree, real: PyTree) -> None:
+    """Refuse `[n]` of `[n, feature]`, which a reduction over the axis 1 of a batch gives."""
+    given, found, marks = map(jax.tree.leaves, (x, y, real))
+    if len(given) != 1 or len(found) != 1 or given[0].ndim < 3:
+        return
+    if found[0].ndim == 2 and all(m.shape == found[0].shape for m in marks):
+        shape = ", ".join(map(str, given[0].shape[2:]))
+        raise ValueError(
+            f"{WHERE}: the module gave one number for each step, `[n]`, of a row `[n, {shape}]`. "
+            "One that is written for `[batch, time, ...]` does so by mistake (`x.mean(axis=1)` is "
+            "then a mean over features): if it is, pass `batched=True`; if it is meant for one "
+            "row, `batched=False`."
+        )
+
+
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """Say what the module was called with: it may be written for batches."""
@@ -179,10 +200,10 @@ def _explained() -> Iterator[None]:
         yield
     except (IndexError, TypeError, ValueError) as error:
         error.add_note(
-            f"{WHERE} calls the module with one row `[n, ...]`; a model written for batches needs "
-            "`batched=True`."
+            f"{WHERE} calls the module with one row `[n, ...]`; a model written for batches, "
+            "`[batch, time, ...]`, needs `batched=True`."
         )
         raise
 
 
-ragged.RaggedVmap.adapters[nnx.Module] = RaggedVmap
+ragged.RaggedVmap.adapters[nnx.Module] = functools.partial(RaggedVmap, batched=False)

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +82,33 @@ def trace(model: Any, inputs: tuple[Any, ...]) -> Trace:
 
     traced = jax.make_jaxpr(program)(inputs)
     values = _values(traced, jax.tree.leaves(inputs))
-    return Trace(recorder.calls, count(traced, recorder.marker), values)
+    return Trace(list(_kept(recorder.calls[0])), count(traced, recorder.marker), values)
+
+
+def is_of_row(call: Call | None) -> bool:
+    """Whether a layer runs on one row without padding, within `RaggedVmap`, at any length."""
+    if call is None:
+        return False
+    sizes = (n for leaf in _shaped((call.args, call.kwargs, call.out)) for n in leaf.shape)
+    return not all(isinstance(n, int) for n in sizes) or is_of_row(call.parent)
+
+
+def _kept(call: Call) -> Iterator[Call]:
+    """The calls in their order, without those of lengths that `RaggedVmap` only tries."""
+    rows = {_kind(inside) for inside in call.inside if is_of_row(inside)}
+    call.inside = [c for c in call.inside if is_of_row(c) or _kind(c) not in rows]
+    yield call
+    for inside in call.inside:
+        yield from _kept(inside)
+
+
+def _kind(call: Call) -> Any:
+    ranks = tuple(leaf.ndim for leaf in _shaped((call.args, call.kwargs)))
+    return type(call.layer), call.structure, ranks
+
+
+def _shaped(values: PyTree) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(values) if hasattr(leaf, "shape")]
 
 
 class _Recorder:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmask._report import once_fixed
 from jaxmask._types import Segments
-from jaxmask.report._calls import Call, Ref, Trace, described, names_mask, trace
+from jaxmask.report._calls import Call, Ref, Trace, described, is_of_row, names_mask, trace
 from jaxmask.report._collapse import lines
 from jaxmask.report._inputs import ids_of, is_mask, split_inputs
 from jaxmask.report._layer import HEADER, Layer, row
@@ -117,6 +117,7 @@ def mask_flow(model: Any, *inputs: Any) -> MaskFlow:
     values. Each operation is charged to padding by the share of padded steps in its layer, also in
     attention, which wastes more. Turns of a loop that the data decide (such as jaxmask's recurrent
     engine, which leaves padding out) count once and not as padding. Memory is that of outputs.
+    Layers inside `RaggedVmap` run on one row of any length, and are counted where its rows are.
 
     Args:
       model: an `nnx.Module`, of jaxmask or not.
@@ -149,7 +150,8 @@ def mask_flow(model: Any, *inputs: Any) -> MaskFlow:
     flow.run(traced.calls[0], _Scope(outside, live=False))
     layers = tuple(flow.layers[call.number] for call in traced.calls)
     shown = MaskFlow(type(model).__name__, layers, ())
-    return replace(shown, notes=tuple(_notes(shown, flow.any_mask)))
+    of_rows = (OF_ROWS,) if any(map(is_of_row, traced.calls)) else ()
+    return replace(shown, notes=(*_notes(shown, flow.any_mask), *of_rows))
 
 
 @dataclass
@@ -304,8 +306,11 @@ class _Flow:
         )
 
     def _memory(self, call: Call, after: Any, fill: float | None) -> tuple[int, float]:
-        """Bytes of the outputs and of the padding in them; a container's are those inside it."""
-        if call.inside:
+        """Bytes of the outputs and of the padding in them; a container's are those inside it.
+
+        What a layer gives for one row, of any length, is counted where the rows are a batch again.
+        """
+        if is_of_row(call) or (call.inside and not any(map(is_of_row, call.inside))):
             return 0, 0.0
         size, padding = 0, 0.0
         for leaf in _arrays(call.out):
@@ -314,6 +319,12 @@ class _Flow:
             if after is not None and fill is not None and leaf.shape[: after.ndim] == after.shape:
                 padding += bytes_ * (1 - fill)
         return size, padding
+
+
+OF_ROWS = (
+    "Layers inside `RaggedVmap` run on one row without padding: what they compute and give is "
+    "counted at `RaggedVmap`."
+)
 
 
 def _depth(call: Call) -> int:

@@ -254,6 +254,25 @@ def test_a_model_of_batches_with_trees_and_an_argument_that_rows_share(batch):
             np.testing.assert_allclose(y["sum"][row], alone.sum(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "over_batches",
+    [lambda x: x.mean(axis=1), lambda x: x[:, -1], lambda x: x.max(axis=1)],
+    ids=["mean", "last", "max"],
+)
+def test_numbers_of_steps_with_features_are_refused(over_batches, batch):
+    """What a function of batches gives of a row, whose steps it takes for rows."""
+    x, mask = batch
+    with pytest.raises(ValueError, match=r"pass `batched=True`; if it is meant for one row"):
+        jm.nn.RaggedVmap(over_batches)(x, mask)
+    y, marks = jm.nn.RaggedVmap(over_batches, batched=False)(x, mask)
+    assert y.shape == marks.shape == mask.shape
+    y, _ = jm.nn.RaggedVmap(over_batches, batched=True)(x, mask)
+    np.testing.assert_allclose(y[0], over_batches(x[:1, : int(mask[0].sum())])[0], atol=1e-6)
+    per_step = jm.nn.RaggedVmap(lambda row: row.mean(axis=0, keepdims=True) * jnp.ones_like(row))
+    assert per_step(x, mask)[0].shape == x.shape
+    assert jm.nn.RaggedVmap(jnp.cumsum)(x[..., 0], mask)[0].shape == mask.shape  # no features
+
+
 def test_a_model_of_batches_must_return_a_batch(batch):
     with pytest.raises(ValueError, match=r"must return a batch of one row, \[1, ...\], got shape"):
         jm.nn.RaggedVmap(lambda x: x.mean(), batched=True)(*batch)
