@@ -944,6 +944,22 @@ def test_wrong_arguments_are_refused(change, error, text):
         leak.check(**arguments)
 
 
+def test_masks_of_several_lengths_are_for_prove_or_one_after_the_other():
+    x, z, real = np.ones((2, 3, 2)), np.ones((2, 4, 2)), np.ones((2, 4), bool)
+    mask = np.array([[True, True, False], [True, False, False]])
+
+    def means(arrays, masks):
+        return [jm.pool.mean(*pair) for pair in zip(arrays, masks, strict=True)]
+
+    for masks in ([mask, real], (mask, real)):
+        with pytest.raises(TypeError, match=r"one mask for all of `x`, got a .* of 2.*leak\.prove"):
+            jm.leak.assert_padding_invariant(means, [x, z], masks)
+    assert jm.leak.prove(means, [x, z], [mask, real]).verdict == "proved"
+    assert jm.leak.check(lambda x, mask: means([x, z], [mask, real]), x, mask).ok
+    with pytest.raises(TypeError, match="must be a boolean array, got list"):
+        jm.leak.check(jm.pool.mean, x, mask.tolist())
+
+
 def test_traced_arguments_are_refused():
     with pytest.raises(TypeError, match="outside of `jit`"):
         jax.jit(functools.partial(leak.check, jm.pool.mean))(X, MASK)

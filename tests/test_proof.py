@@ -69,6 +69,58 @@ def test_what_looks_ahead_is_not_causal(function):
         jm.leak.assert_causal(lambda x, m: function(x, m), X, every)
 
 
+def _causal_attention(fill, added):
+    def attention(x, mask):
+        allowed = jnp.tril(jnp.ones((4, 4), bool)) & mask[:, None]
+        scores = x @ x.swapaxes(1, 2)
+        scores = scores + jnp.where(allowed, 0, fill) if added else jnp.where(allowed, scores, fill)
+        y = jax.nn.softmax(scores) @ x
+        return jnp.where(mask[..., None], y, 0), mask
+
+    return attention
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["where", "sum"])
+def test_a_large_finite_fill_is_named(added):
+    """Scores of later steps that lie below it would win, so it is not causal for all values."""
+    (cause,) = jm.leak.prove(_causal_attention(-1e9, added), X, MASK, of="time").blame
+    assert cause.fill == -1e9
+    assert "-1e9, which could be outweighed" in cause.what
+    assert "`jnp.finfo(dtype).min`" in cause.mend
+    assert jm.leak.prove(_causal_attention(-jnp.inf, added), X, MASK, of="time").verdict == "proved"
+    lowest = _causal_attention(float(np.finfo(np.float32).min), added=False)
+    assert jm.leak.prove(lowest, X, MASK, of="time").verdict == "proved"
+
+
+def test_what_leaks_is_named_before_a_fill_that_may():
+    attend = _causal_attention(-1e9, added=False)
+
+    def and_a_mean(x, mask):
+        return attend(x, mask)[0] + jnp.where(mask[..., None], x, 0).mean(1, keepdims=True), mask
+
+    first, second = jm.leak.prove(and_a_mean, X, MASK, of="time").blame
+    assert (first.primitive, first.fill, second.fill) == ("reduce_sum", None, -1e9)
+    assert "later steps" in first.what
+    assert "ops.cumsum" in first.mend
+
+
+@pytest.mark.parametrize(
+    ("of", "function", "what"),
+    [
+        ("time", lambda x, m: (jnp.where(m[..., None], jnp.flip(x, 1), 0), m), "later step"),
+        ("rows", lambda x, m: (x - x.max(0), m), "an extreme over several rows"),
+        ("segments", lambda x, m: (x + x.sum(1, keepdims=True), m), "several packed sequences"),
+    ],
+)
+def test_advice_is_about_what_was_asked(of, function, what):
+    mask = (
+        jm.Segments(np.array([[1, 1, 2, 0]] * 3), 2) if of == "segments" else np.ones((3, 4), bool)
+    )
+    cause = jm.leak.prove(function, X, mask, of=of, witness=False).blame[0]
+    assert what in cause.what
+    assert "padding" not in cause.what + cause.mend
+
+
 # ------------------------------------------------------------------ plain functions
 
 

@@ -10,6 +10,7 @@ from jaxmask._types import PyTree
 from jaxmask.leak._checker import Checker
 from jaxmask.leak._findings import LeakError, LeakReport
 from jaxmask.leak._layouts import MOVES
+from jaxmask.leak._proof.inputs import flat_masks
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._subject import WHERE, make_subject
 from jaxmask.leak._tables import Tables
@@ -78,7 +79,8 @@ def check(
         ...]` under a row mask. The padding of integers is filled with 0, -1, -100, the lowest and
         the highest integer of the dtype, and values in the range of the real ones.
       mask: `[batch, time]`, boolean; or a row mask `[batch]`, whose padding is rows; or `Segments`,
-        in which case each sequence is also checked against the others in its row.
+        in which case each sequence is also checked against the others in its row. One for all of
+        `x`: where arrays have masks of their own, check one pair at a time and close over the rest.
       moves: layouts to try in addition, for functions that promise to take them. `"left"`: padding
         on the left. `"holes"`: padding between real steps. `"empty"`: rows without real steps,
         which must give 0 and False if pooled, else False and finite values, and change no other
@@ -110,6 +112,7 @@ def check(
     for move in moves:
         _check.choice(move, MOVES, WHERE, "moves")
     _check.choice(poison, POISON, WHERE, "poison")
+    _refuse_masks(mask)
     subject = make_subject(fn, x, mask, params)
     of_steps = [move for move in moves if move != "permute"]
     if subject.marks.ndim == 1 and of_steps:
@@ -156,6 +159,18 @@ def assert_padding_invariant(
     report = check(fn, x, mask, moves=moves, params=params, poison=poison)
     if not report.ok:
         raise LeakError(str(report))
+
+
+def _refuse_masks(mask: Any) -> None:
+    """Layouts are those of one mask: `prove` and a function of one pair take several."""
+    masks, tree = flat_masks(mask)
+    if tree is not None:
+        raise TypeError(
+            f"{WHERE}: `mask` must be one mask for all of `x`, got a {type(mask).__name__} of "
+            f"{len(masks)}. `jm.leak.prove(fn, x, mask)` takes masks of several lengths; to test "
+            "their amount and place too, check one pair after the other: `jm.leak.check(lambda x, "
+            "mask: fn([x, other], [mask, other_mask]), x, mask)`."
+        )
 
 
 def _precision() -> str:

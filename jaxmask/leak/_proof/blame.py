@@ -1,6 +1,7 @@
 """From the bits of a refused result back to the operations to blame."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,31 +13,36 @@ from jaxmask.leak._proof.verdict import Claim
 MOST_LINKS = 40
 
 
-def causes_of(found: list[tuple[Causes, Claim]]) -> tuple[Cause, ...]:
+def causes_of(
+    found: list[tuple[Causes, Claim]], of: str = "padding", *, finite: bool = False
+) -> tuple[Cause, ...]:
     """One cause for each line, with all results that it reaches; without those of gradients alone,
-    which follow, where a value is reached too.
+    which follow, where a value is reached too. Those that a fill such as -1e9 may keep out come
+    last: what is seen to leak has another cause, if there is any.
     """
     merged: dict[Any, Cause] = {}
     for causes, claim in found:
-        for cause in _of_claim(causes, claim):
+        for cause in _of_claim(causes, claim, finite=finite):
             key = cause.place or cause.primitive
             old = merged.get(key)
             reaches = (*(old.reaches if old else ()), *cause.reaches)
             first = old or cause
             names = tuple(dict.fromkeys(reaches))
-            merged[key] = Cause(first.primitive, first.place, names, first.chain)
+            merged[key] = replace(first, reaches=names, of=of)
     of_values = [cause for cause in merged.values() if cause.of_values]
-    return tuple(of_values or merged.values())
+    return tuple(sorted(of_values or merged.values(), key=lambda cause: cause.fill is not None))
 
 
-def _of_claim(causes: Causes, claim: Claim) -> list[Cause]:
+def _of_claim(causes: Causes, claim: Claim, *, finite: bool) -> list[Cause]:
     if claim.bits is None:
         return []
     bits = int(np.bitwise_or.reduce(claim.bits, axis=None))
     where = f"{claim.what} of {claim.where}"
     node, found = claim.result.node, []
     for bit, primitive, place in causes.found_in(bits):
-        found.append(Cause(primitive, place, (where,), _chain(_way(node, bit))))
+        way = _way(node, bit)
+        fill = _fill_before(way[-1]) if finite and way and primitive in WEIGHING else None
+        found.append(Cause(primitive, place, (where,), _chain(way), fill=fill))
     raw = bits & int(causes.raw)
     if raw and not found:  # nothing mixed it in: it stands where it stood, or was moved
         way = _way(node, raw)
@@ -46,6 +52,21 @@ def _of_claim(causes: Causes, claim: Claim) -> list[Cause]:
         chain = _chain(way[: moved + 1] if moved else way)
         found.append(Cause(name, last.place if last else None, (where,), chain))
     return found
+
+
+WEIGHING = ("dot_general", "reduce_max", "reduce_sum")  # of a softmax, and of what it weighs
+
+
+def _fill_before(node: Node) -> float | None:
+    """The fill of the nearest operation before this one that has one."""
+    seen, nodes = set(), [node]
+    for before in nodes:
+        if before.fill is not None:
+            return before.fill
+        new = [parent for parent in before.parents if id(parent) not in seen]
+        seen |= set(map(id, new))
+        nodes += new
+    return None
 
 
 def _way(node: Node | None, bits: int) -> list[Node]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmask._lines import HERE, is_own, is_worth_naming
@@ -52,15 +53,23 @@ class Node:
 
     Attributes:
       moves: whether the equation moves padding along its axis.
+      fill: a large negative number that it puts in the place of others; None: it does not.
     """
 
-    __slots__ = ("bits", "moves", "parents", "place", "primitive")
+    __slots__ = ("bits", "fill", "moves", "parents", "place", "primitive")
 
     def __init__(
-        self, primitive: str, place: Place | None, bits: int, parents: list["Node"], *, moves: bool
+        self,
+        primitive: str,
+        place: Place | None,
+        bits: int,
+        parents: list["Node"],
+        *,
+        moves: bool,
+        fill: float | None = None,
     ):
         self.primitive, self.place, self.bits, self.parents = primitive, place, bits, parents
-        self.moves = moves
+        self.moves, self.fill = moves, fill
 
 
 class Causes:
@@ -133,6 +142,23 @@ class Causes:
             for index, found in enumerate(self.found[:MOST])
             if bits >> (index + RAW) & 1
         ]
+
+
+LARGE = -1e3  # numbers below it are there to lose against others
+
+
+def fill_of(primitive: str, ins: list[Any]) -> float | None:
+    """The large negative number, short of the largest, that `where` or a sum puts among others."""
+    if primitive not in ("select_n", "add"):
+        return None
+    for operand in ins:
+        value = operand.value
+        if value is None or not jnp.issubdtype(value.dtype, jnp.floating):
+            continue
+        large = (value <= LARGE) & (value > 0.5 * float(jnp.finfo(value.dtype).min))
+        if (operand.where_known & large).any():
+            return float(value[np.broadcast_to(large & operand.where_known, value.shape)].min())
+    return None
 
 
 _LEAK = f"{Path(__file__).parents[1]}/"

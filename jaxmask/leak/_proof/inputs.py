@@ -70,7 +70,7 @@ def make_inputs(fn: Any, x: PyTree, mask: Any, params: PyTree, where: str = WHER
     leaves = Leaves.of(x, "x")
     if not leaves.arrays:
         raise ValueError(f"{where}: `x` must hold at least one array, got none.")
-    given, tree = _flat_masks(mask)
+    given, tree = flat_masks(mask)
     marks: list[np.ndarray] = []
     max_segments: list[int | None] = []
     numbers: dict[int, int] = {}
@@ -109,7 +109,7 @@ def _is_mask(node: Any) -> bool:
     return node is None or isinstance(node, Segments)
 
 
-def _flat_masks(mask: Any) -> tuple[list[Any], Any]:
+def flat_masks(mask: Any) -> tuple[list[Any], Any]:
     """The masks of a pytree of masks, with its structure; None for a single mask."""
     if isinstance(mask, tuple | list | dict):
         flat, tree = jax.tree.flatten(mask, is_leaf=_is_mask)
@@ -120,7 +120,7 @@ def _flat_masks(mask: Any) -> tuple[list[Any], Any]:
 
 def _owners(mask: Any, x: PyTree, where: str) -> list[int]:
     """For each array of `x`, the number of its mask."""
-    given, tree = _flat_masks(mask)
+    given, tree = flat_masks(mask)
     if tree is None:
         return [0] * len(jax.tree.leaves(x))
     numbered = jax.tree.unflatten(tree, list(range(len(given))))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmask.leak._proof.causes import Causes, Node
+from jaxmask.leak._proof.causes import Causes, Node, fill_of
 from jaxmask.leak._proof.domain import NONE, Value, all_bits, concrete, tainted
 
 Rule = Callable[["Step"], list[Value]]
@@ -148,11 +148,13 @@ class Machine:
         nodes = [value.node for value in step.ins if value.node is not None]
         name, place = causes.name(step.equation, step.ins), causes.place()
         moves = causes.moves(step.equation, step.ins)
+        fill = fill_of(step.name, step.ins)
         for value in outs:
             if value.taint is not None and name != step.name:  # an end of rows is no longer padding
                 value.taint = causes.named(value.taint, True, name)
             if value.node is None and value.taint is not None:
-                value.node = Node(name, place, int(all_bits([value])), nodes, moves=moves)
+                bits = int(all_bits([value]))
+                value.node = Node(name, place, bits, nodes, moves=moves, fill=fill)
 
 
 def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:

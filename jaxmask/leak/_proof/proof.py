@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxmask._lines import is_own
 from jaxmask.leak._proof.causes import Place
-from jaxmask.leak._proof.words import in_words
+from jaxmask.leak._proof.words import apart_in_words, in_words
 
 VERDICTS = ("proved", "undecided", "not proved")
 
@@ -44,6 +44,9 @@ class Cause:
       place: the line of the user's code, if any.
       reaches: the results that it reaches.
       chain: the operations from a result back to this one.
+      of: what must not be seen, as in `Proof`.
+      fill: a number before it, such as -1e9, that keeps out what must not be seen as long as no
+        other number is smaller; None: there is none.
 
     Example:
       >>> import jaxmask as jm
@@ -56,6 +59,8 @@ class Cause:
     place: Place | None
     reaches: tuple[str, ...]
     chain: tuple[Link, ...] = ()
+    of: str = "padding"
+    fill: float | None = None
 
     @property
     def of_values(self) -> bool:
@@ -65,12 +70,24 @@ class Cause:
     @property
     def what(self) -> str:
         """What the operation is, in words; "" where there are none for it."""
-        return in_words([self.primitive])[0]
+        return self._words[0]
 
     @property
     def mend(self) -> str:
         """What to use instead."""
-        return in_words([self.primitive])[1]
+        return self._words[1]
+
+    @property
+    def _words(self) -> tuple[str, str]:
+        if self.fill is not None:
+            number = f"{self.fill:.3g}".replace("e+0", "e").replace("e+", "e")
+            what = (
+                f"behind a fill of {number}, which could be outweighed: scores below it lose to it"
+            )
+            return what, "`jnp.where`, filled with `-jnp.inf` or `jnp.finfo(dtype).min`"
+        if self.of in ("padding", "amount"):
+            return in_words([self.primitive])
+        return apart_in_words(self.primitive, self.of)
 
     def __str__(self) -> str:
         at = f" at {self.place}" if self.place else ""

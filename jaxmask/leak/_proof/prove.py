@@ -273,7 +273,11 @@ class _Prover:
             self.question.of,
             tuple(report for report, _ in claims),
             "finite" if self.finite else "strict",
-            causes_of([cause for _, found in claims for cause in found]),
+            causes_of(
+                [cause for _, found in claims for cause in found],
+                self.question.of,
+                finite=self.finite,
+            ),
             tuple(self.unknown),
             tuple(name for name in self.trusted if name not in self.unknown),
             tuple(self.notes),

@@ -70,6 +70,66 @@ WORDS: dict[str, tuple[str, str]] = {
     "sort": _ORDER,
 }
 
+_KINDS = {
+    **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_or", "reduce_and"), "sum"),
+    **dict.fromkeys(("reduce_max", "reduce_min", "argmax", "argmin", "top_k"), "extreme"),
+    **dict.fromkeys(("reduce_window", "reduce_window_sum", "reduce_window_max"), "window"),
+    **dict.fromkeys(("scan", "while"), "loop"),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "running"),
+    **dict.fromkeys(_MOVES, "place"),
+    **{"dot_general": "product", "conv_general_dilated": "window", "sort": "order"},
+}
+
+# What is not padding: later steps, other rows, other sequences.
+_ATTENTION = "`causal=True` of `jm.nn.MultiHeadAttention`, `jm.attention.attend`"
+_LATER: dict[str, tuple[str, str]] = {
+    "sum": ("a sum or mean over later steps too", "`jm.ops.cumsum`, over the steps so far"),
+    "extreme": (
+        "an extreme over later steps too (a softmax begins with one)",
+        f"{_ATTENTION}; `jax.lax.cummax`",
+    ),
+    "product": ("a product that sums over later steps too", _ATTENTION),
+    "window": ("a window that reaches later steps", '`padding="causal"` of `jm.nn.Conv1D`'),
+    "loop": (
+        "a loop that carries later steps to earlier ones",
+        "`jm.nn.LSTM` and others in one direction, without `reverse=True`",
+    ),
+    "running": ("running values that begin at the end", "`jm.ops.cumsum`"),
+    "order": ("an order in which later steps take part", ""),
+    "place": (
+        "an index that takes a later step",
+        "`jm.ops.shift` by a positive number",
+    ),
+}
+_OTHERS = {
+    "sum": "a sum or mean over several {}",
+    "extreme": "an extreme over several {}",
+    "product": "a product that sums over several {}",
+    "window": "a window over several {}",
+    "loop": "a loop that carries something from one of the {} to another",
+    "running": "running values over several {}",
+    "order": "an order in which several {} take part",
+    "place": "an index that takes something of another of the {}",
+}
+_APART = {
+    "rows": ("rows", ""),
+    "segments": (
+        "packed sequences",
+        "jaxmask's function for it, which keeps sequences apart by `Segments`",
+    ),
+}
+
+
+def apart_in_words(primitive: str, of: str) -> tuple[str, str]:
+    """`in_words` where later steps, other rows or other sequences must not be seen."""
+    kind = _KINDS.get(primitive)
+    if kind is None:
+        return "", ""
+    if of == "time":
+        return _LATER[kind]
+    others, mend = _APART[of]
+    return _OTHERS[kind].format(others), mend
+
 
 def in_words(
     primitives: Collection[str], beside: Collection[str] = (), *, of_batch: bool = False
