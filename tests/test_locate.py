@@ -187,3 +187,21 @@ def test_a_model_with_a_table_is_sent_to_the_check():
         "also tries ids out of the table of `nnx.Embed`, which become nan."
     )
     assert "nnx.Embed" not in str(jm.leak.locate(jm.nn.GlobalMeanPool(), X, MASK))
+
+
+class OverTheLength(nnx.Module):
+    """Padding is replaced, and counted."""
+
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(9, 4, rngs=rngs)
+
+    def __call__(self, ids, mask):
+        return self.embed(jnp.where(mask, ids, 0)).mean(1), mask.any(1)
+
+
+def test_how_much_padding_there_is_is_for_the_check():
+    ids, model = np.arange(12).reshape(2, 6) % 9, OverTheLength(nnx.Rngs(0))
+    location = jm.leak.locate(model, ids, MASK)
+    assert location.ok
+    assert "also varies how much of it there is" in str(location)
+    assert not jm.leak.check(model, ids, MASK).ok

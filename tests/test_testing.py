@@ -187,6 +187,26 @@ def test_the_batch_is_as_marked(ragged_batch):
     return lambda ids, mask: (ids, mask)
 
 
+@pytest.mark.padding_invariant(feature=(4,))
+def test_no_such_option():
+    return jm.pool.mean
+
+
+@pytest.mark.padding_invariant((4,))
+def test_without_a_name():
+    return jm.pool.mean
+
+
+@pytest.mark.padding_invariant(features=4)
+def test_no_tuple():
+    return jm.pool.mean
+
+
+@pytest.mark.padding_invariant
+def test_a_model_of_ids():
+    return lambda ids, mask: jm.pool.mean(np.eye(5)[ids.astype(int)], mask)
+
+
 def test_without_the_marker(ragged_batch):
     assert ragged_batch[0].shape == (3, 6, 4)
 """,
@@ -198,7 +218,12 @@ def test_the_plugin_checks_what_marked_tests_return(tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "2 failed, 3 passed" in run.stdout, run.stdout + run.stderr
+    assert "6 failed, 3 passed" in run.stdout, run.stdout + run.stderr
+    assert "there is no option `feature`. Did you mean `features`? It takes `fe" in run.stdout
+    assert "takes options by keyword alone, got (4,)" in run.stdout
+    assert "must be a tuple such as (4,), got 4" in run.stdout
+    hint = "x float32 [3, 6, 4]; if it takes token ids, mark it `padding_invariant(features=()"
+    assert hint in run.stdout
     assert "An extreme over an axis with padding" in run.stdout
     assert "must return the function" in run.stdout
 

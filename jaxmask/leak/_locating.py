@@ -49,7 +49,9 @@ class Location:
 
     def __str__(self) -> str:
         if self.ok:
-            text = f"leak.locate of `{self.name}`: no layer was seen to let padding in."
+            text = (
+                f"leak.locate of `{self.name}`: no layer was seen to let padding in. {OF_CONTENTS}"
+            )
             return f"{text} {OF_TABLES}" if self.has_table else text
         lines = [f"leak.locate of `{self.name}`: the first layer that lets padding in is"]
         lines += [f"  {_described(self.guilty[0])}"]
@@ -63,6 +65,9 @@ class Location:
         return "\n".join(lines)
 
 
+OF_CONTENTS = (
+    "Only what padding holds was varied: `jm.leak.check` also varies how much of it there is."
+)
 OF_TABLES = "`jm.leak.check` also tries ids out of the table of `nnx.Embed`, which become nan."
 
 
@@ -78,7 +83,8 @@ def locate(model: Any, *inputs: Any) -> Location:
 
     A copy of the model is traced once on the inputs. Then each layer that has steps runs alone on
     random values, with and without other values in its padding, as `jm.report.mask_flow` does it;
-    nothing in the model advances. A layer with others inside is guilty if none of them is: then its
+    nothing in the model advances. Only what padding holds is varied: `jm.leak.check` also varies how
+    much of it there is, and so finds a mean over the padded length. A layer with others inside is guilty if none of them is: then its
     own code lets padding in. Until they are fixed its own code is not judged. The text names the
     line of your code: that which lets padding in, or calls the layer of a library that does.
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmask import _check, leak
+from jaxmask import _check, _errors, leak
 from jaxmask.testing._strategies import LAYOUTS
 
 MARKER = "padding_invariant"
@@ -66,9 +66,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
             f"a test marked `{MARKER}` must return the function `(x, mask)` or the module to be "
             "checked, got None."
         )
-    options = dict(marker.kwargs)
-    given = {name: options.pop(name) for name in ("moves", "params") if name in options}
-    leak.assert_padding_invariant(fn, *_batch(**options), **given)
+    of_batch, of_check = _options(marker)
+    x, mask = _batch(**of_batch)
+    try:
+        leak.assert_padding_invariant(fn, x, mask, **of_check)
+    except leak.LeakError:
+        raise
+    except Exception as error:
+        error.add_note(_said_of(x, of_batch))
+        raise
     return True
 
 
@@ -90,8 +96,39 @@ def ragged_batch(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray
       ...     assert np.isfinite(x[mask].sum())
     """
     marker = request.node.get_closest_marker(MARKER)
-    options = dict(marker.kwargs) if marker else {}
-    return _batch(**{k: v for k, v in options.items() if k not in ("moves", "params")})
+    return _batch(**_options(marker)[0]) if marker else _batch()
+
+
+OF_BATCH = ("features", "batch", "time", "dtype", "high", "layout")
+OF_CHECK = ("moves", "params")
+
+
+def _options(marker: pytest.Mark) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a marker says of the batch, and of the check."""
+    if marker.args:
+        raise TypeError(
+            f"{MARKER}: takes options by keyword alone, got {marker.args[0]!r} without a name. "
+            f"It takes {_listed()}."
+        )
+    for name in marker.kwargs:
+        if name not in (*OF_BATCH, *OF_CHECK):
+            near = _errors.did_you_mean(name, (*OF_BATCH, *OF_CHECK))
+            raise TypeError(f"{MARKER}: there is no option `{name}`.{near} It takes {_listed()}.")
+    parts = (OF_BATCH, OF_CHECK)
+    of_batch, of_check = ({k: v for k, v in marker.kwargs.items() if k in part} for part in parts)
+    return of_batch, of_check
+
+
+def _listed() -> str:
+    return ", ".join(f"`{name}`" for name in (*OF_BATCH, *OF_CHECK))
+
+
+def _said_of(x: np.ndarray, given: dict[str, Any]) -> str:
+    """What the function was called with, where it failed."""
+    text = f"{MARKER}: the function was called with x {x.dtype} {list(x.shape)}"
+    if "dtype" in given:
+        return f"{text}."
+    return f"{text}; if it takes token ids, mark it `{MARKER}(features=(), dtype='int32')`."
 
 
 def _batch(
@@ -105,6 +142,8 @@ def _batch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of `time` steps, of half as many, of a third, and so on."""
     _check.choice(layout, LAYOUTS, MARKER, "layout")
+    if not isinstance(features, tuple | list):
+        raise TypeError(f"{MARKER}: `features` must be a tuple such as (4,), got {features!r}.")
     rng = np.random.default_rng(0)
     lengths = np.maximum(time // np.arange(1, batch + 1), 1)
     mask = np.arange(time) < lengths[:, None]
