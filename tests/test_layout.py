@@ -18,7 +18,7 @@ LAYERS = {
     for number, names in enumerate(
         (
             ["_errors"],
-            ["_types"],
+            ["_types", "_registry"],
             ["_check", "_meshes", "_nnx", "_compare", "_lines", "_report", "_room", "_sums"],
             ["_class_ids", "_derivatives", "_mask_ops", "_logs"],
             ["masks"],

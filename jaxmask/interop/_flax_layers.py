@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxmask import nn
+from jaxmask._registry import registering
 from jaxmask.interop import _weights as weights
 from jaxmask.interop._conv import padding_of
 from jaxmask.interop._layers import FlaxGRU
@@ -19,6 +20,7 @@ from jaxmask.interop._plan import Layer, LayerContext
 Weights = Mapping[str, Any]
 Planner = Callable[[Any, "FlaxContext"], Layer]
 PLANNERS: dict[str, Planner] = {}
+planner = registering(PLANNERS)
 CONTAINERS = ("Sequential", "Bidirectional")
 _ZEROS = nnx.initializers.zeros
 _RETURNS = "returns its outputs; `run` returns the carry as well."
@@ -49,16 +51,6 @@ class FlaxContext(LayerContext):
             if array is not None:
                 weights.put(getattr(layer, name), array, f"from_flax: {self.name}, `{name}`")
         return layer
-
-
-def planner(*names: str) -> Callable[[Planner], Planner]:
-    """Register how the modules of these names are planned."""
-
-    def register(f: Planner) -> Planner:
-        PLANNERS.update(dict.fromkeys(names, f))
-        return f
-
-    return register
 
 
 def options(module: Any, array: Any, *inits: str) -> dict[str, Any]:

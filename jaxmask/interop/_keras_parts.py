@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxmask import _check
+from jaxmask._registry import registering
 from jaxmask.interop._plan import Layer
 
 POLICIES = ("float32", "bfloat16", "float64")
@@ -72,16 +73,7 @@ class KerasContext:
 
 Converter = Callable[[Any, KerasContext], Part]
 CONVERTERS: dict[str, Converter] = {}
-
-
-def converts(*names: str) -> Callable[[Converter], Converter]:
-    """Register a converter for classes of `keras.layers`."""
-
-    def register(converter: Converter) -> Converter:
-        CONVERTERS.update(dict.fromkeys(names, converter))
-        return converter
-
-    return register
+converts = registering(CONVERTERS)
 
 
 def is_of_keras(value: Any, below: str = "layers") -> bool:

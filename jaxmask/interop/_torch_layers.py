@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxmask import nn
+from jaxmask._registry import registering
 from jaxmask.interop import _weights as weights
 from jaxmask.interop._conv import padding_of
 from jaxmask.interop._layers import EmbedWithPadding
@@ -18,19 +19,10 @@ from jaxmask.interop._torch_weights import entries_of
 
 Planner = Callable[[Any, LayerContext], Layer]
 PLANNERS: dict[str, Planner] = {}
+planner = registering(PLANNERS)
 _ZEROS = nnx.initializers.zeros
 _TIME_FIRST = "takes [batch, time, features], where the source has time first."
 _CHANNELS_FIRST = "takes [batch, time, features], where the source has [batch, channels, time]."
-
-
-def planner(*names: str) -> Callable[[Planner], Planner]:
-    """Register how the modules of `torch.nn` of these names are planned."""
-
-    def register(f: Planner) -> Planner:
-        PLANNERS.update(dict.fromkeys(names, f))
-        return f
-
-    return register
 
 
 def filled(layer: Any, module: Any, at: LayerContext) -> Any:

@@ -6,7 +6,7 @@ hides that 0 * nan is nan. An operation gives None for operands that it leaves t
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,15 +26,13 @@ def _convert(params: Params, x: np.ndarray) -> np.ndarray | None:
 
 
 def _broadcast(params: Params, x: np.ndarray, *_: Any) -> np.ndarray:
-    shape, axes = params["shape"], params["broadcast_dimensions"]
-    wide = [1] * len(shape)
-    for axis, size in zip(axes, x.shape, strict=True):
-        wide[axis] = size
-    return np.broadcast_to(x.reshape(wide), shape)
+    shape = params["shape"]
+    return np.broadcast_to(along(x, params["broadcast_dimensions"], len(shape)), shape)
 
 
-def _reshape(params: Params, x: np.ndarray, *_: Any) -> np.ndarray | None:
-    return x.reshape(params["new_sizes"]) if params.get("dimensions") is None else None
+def _reshape(params: Params, x: np.ndarray, *_: Any) -> np.ndarray:
+    order = params.get("dimensions")
+    return (x if order is None else x.transpose(order)).reshape(params["new_sizes"])
 
 
 def _select(params: Params, which: np.ndarray, *cases: np.ndarray) -> np.ndarray | None:
@@ -68,20 +66,21 @@ def _dynamic_update(
     return y
 
 
-def _pad(params: Params, x: np.ndarray, fill: np.ndarray) -> np.ndarray | None:
-    config = params["padding_config"]
-    if any(low < 0 or high < 0 for low, high, _ in config):
-        return None
-    between = [
-        max(size - 1, 0) * inner for size, (_, _, inner) in zip(x.shape, config, strict=True)
-    ]
-    shape = [
-        low + size + gaps + high
-        for size, gaps, (low, high, _) in zip(x.shape, between, config, strict=True)
-    ]
+def pad_array(x: np.ndarray, fill: Any, config: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """What `lax.pad` does; negative amounts cut."""
+    shape, source, target = [], [], []
+    for size, (low, high, inside) in zip(x.shape, config, strict=True):
+        step = inside + 1
+        new = max(low + high + (step * (size - 1) + 1 if size else 0), 0)
+        places = low + step * np.arange(size)
+        kept = np.flatnonzero((places >= 0) & (places < new))
+        first, stop = (int(kept[0]), int(kept[-1]) + 1) if kept.size else (0, 0)
+        source.append(slice(first, stop))
+        begin = low + step * first
+        target.append(slice(begin, begin + step * (stop - first), step) if stop else slice(0, 0))
+        shape.append(new)
     y = np.full(shape, fill, x.dtype)
-    limits = zip(x.shape, between, config, strict=True)
-    y[tuple(slice(low, low + n + gaps, inner + 1) for n, gaps, (low, _, inner) in limits)] = x
+    y[tuple(target)] = x[tuple(source)]
     return y
 
 
@@ -104,31 +103,33 @@ def _gather(params: Params, x: np.ndarray, indices: np.ndarray) -> np.ndarray | 
         place = np.zeros((1,) * rank, int)
         if axis in numbers.start_index_map:
             index = indices[..., numbers.start_index_map.index(axis)].astype(np.int64)
-            inside = inside & _along((index >= 0) & (index <= whole - size), outer, rank)
-            place = _along(np.clip(index, 0, whole - size), outer, rank)
+            inside = inside & along((index >= 0) & (index <= whole - size), outer, rank)
+            place = along(np.clip(index, 0, whole - size), outer, rank)
         if axis in pairs:
-            place = _along(np.arange(whole), [outer[pairs[axis]]], rank)
+            place = along(np.arange(whole), [outer[pairs[axis]]], rank)
         if axis not in absent:
-            place = place + _along(np.arange(size), [next(inner)], rank)
+            place = place + along(np.arange(size), [next(inner)], rank)
         places.append(place)
     y = x[tuple(places)]
-    return np.where(inside, y, _fill(x.dtype)) if filled else y
+    return np.where(inside, y, fill_value(x.dtype)) if filled else y
 
 
-def _along(x: np.ndarray, axes: list[int], rank: int) -> np.ndarray:
+def along(x: np.ndarray, axes: Sequence[int], rank: int) -> np.ndarray:
+    """An array in a higher rank, its axes at these places."""
     shape = [1] * rank
     for axis, size in zip(axes, x.shape, strict=True):
         shape[axis] = size
     return x.reshape(shape)
 
 
-def _fill(dtype: np.dtype) -> np.ndarray:
-    if dtype.kind == "f":
-        return np.asarray(np.nan, dtype)
+def fill_value(dtype: np.dtype) -> np.ndarray:
+    """What a gather gives outside of its operand."""
     if dtype.kind == "b":
         return np.asarray(True)
-    limits = np.iinfo(dtype)
-    return np.asarray(limits.min if dtype.kind == "i" else limits.max, dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return np.asarray(limits.min if dtype.kind == "i" else limits.max, dtype)
+    return np.asarray(np.nan).astype(dtype)
 
 
 def _split(params: Params, x: np.ndarray) -> list[np.ndarray]:
@@ -142,8 +143,8 @@ def _split(params: Params, x: np.ndarray) -> list[np.ndarray]:
 
 def _iota(params: Params) -> np.ndarray:
     shape, axis = params["shape"], params["dimension"]
-    line = np.arange(shape[axis], dtype=params["dtype"])
-    return np.broadcast_to(np.expand_dims(line, [k for k in range(len(shape)) if k != axis]), shape)
+    line = np.arange(shape[axis]).astype(params["dtype"])
+    return np.broadcast_to(along(line, [axis], len(shape)), shape)
 
 
 def _argmax(params: Params, x: np.ndarray) -> np.ndarray | None:
@@ -206,22 +207,21 @@ def _dot(params: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     wanted = params["preferred_element_type"]
     if x.dtype not in FLOATS or y.dtype != x.dtype or wanted not in (None, x.dtype):
         return None
-    (ours, theirs), (our_batch, their_batch) = params["dimension_numbers"]
-    free = [k for k in range(x.ndim) if k not in (*ours, *our_batch)]
-    their_free = [k for k in range(y.ndim) if k not in (*theirs, *their_batch)]
-    if x.size * math.prod(y.shape[k] for k in their_free) > MOST_PRODUCTS:
+    of_y, result = product_axes(params, x.ndim, y.ndim)
+    free = (size for size, letter in zip(y.shape, of_y, strict=True) if letter >= x.ndim)
+    if x.size * math.prod(free) > MOST_PRODUCTS:
         return None
-    letters = list(range(x.ndim))
-    others = {
-        b: letters[a] for a, b in zip((*ours, *our_batch), (*theirs, *their_batch), strict=True)
-    }
-    others |= {k: x.ndim + n for n, k in enumerate(their_free)}
-    result = [*(letters[k] for k in (*our_batch, *free)), *(others[k] for k in their_free)]
-    both = (
-        (np.ascontiguousarray(x), letters),
-        (np.ascontiguousarray(y), [others[k] for k in range(y.ndim)]),
-    )
+    both = (np.ascontiguousarray(x), [*range(x.ndim)]), (np.ascontiguousarray(y), of_y)
     return np.einsum(*both[0], *both[1], result, optimize=False)
+
+
+def product_axes(params: Params, rank: int, other: int) -> tuple[list[int], list[int]]:
+    """The axes of the second operand of `dot_general` and of its result; the first has 0, 1, ..."""
+    (ours, theirs), (our_batch, their_batch) = params["dimension_numbers"]
+    shared = dict(zip((*theirs, *their_batch), (*ours, *our_batch), strict=True))
+    free = [k for k in range(rank) if k not in (*ours, *our_batch)]
+    others = [rank + k for k in range(other) if k not in shared]
+    return [shared.get(k, rank + k) for k in range(other)], [*our_batch, *free, *others]
 
 
 def _elementwise(function: Callable[..., Any]) -> Operation:
@@ -232,7 +232,7 @@ def _of_integers(function: Callable[..., Any]) -> Operation:
     return lambda params, *values: function(*values) if values[0].dtype.kind in "iu" else None
 
 
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "add_any": np.add,
     "and": np.bitwise_and,
@@ -257,7 +257,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "xor": np.bitwise_xor,
 }
 NUMPY: dict[str, Operation] = {
-    **{name: _elementwise(function) for name, function in _ELEMENTWISE.items()},
+    **{name: _elementwise(function) for name, function in ELEMENTWISE.items()},
     "abs": lambda params, x: np.abs(x) if x.dtype.kind in "biuf" else None,
     "argmax": _argmax,
     "broadcast_in_dim": _broadcast,
@@ -272,7 +272,7 @@ NUMPY: dict[str, Operation] = {
     "gather": _gather,
     "integer_pow": _power,
     "iota": _iota,
-    "pad": _pad,
+    "pad": lambda params, x, fill: pad_array(x, fill, params["padding_config"]),
     "reduce_and": _reduction(np.bitwise_and.reduce),
     "reduce_max": _reduction(np.max),
     "reduce_min": _reduction(np.min),

@@ -14,8 +14,9 @@ from jaxmask._types import Array, PyTree, Segments
 from jaxmask.leak._barriers import compiler_options, factors
 from jaxmask.leak._cotangents import Compared, cotangent
 from jaxmask.leak._layouts import Layout
-from jaxmask.leak._outputs import Slot, is_inexact, real_entries, slots
+from jaxmask.leak._outputs import Slot, real_entries, slots
 from jaxmask.leak._proof.prove import Proofs
+from jaxmask.leak._proof.tracing import apart, together
 from jaxmask.leak._stepwise import Stepwise
 from jaxmask.leak._subject import Subject
 from jaxmask.leak._unsharded import unsharded
@@ -150,10 +151,12 @@ class Program:
 
     def _pullback(self, params: list[Any], x: list[Any], mask: Any) -> tuple[Any, PyTree]:
         """Maps cotangents of the differentiable slots to gradients in `params` and `x`."""
-        (some_params, fixed_params), (some_x, fixed_x) = _split(params), _split(x)
+        (some_params, fixed_params), (some_x, fixed_x) = apart(params), apart(x)
 
         def forward(params: list[Any], inputs: list[Any]) -> tuple[list[Array], PyTree]:
-            output = self.subject.call(_join(params, fixed_params), _join(inputs, fixed_x), mask)
+            output = self.subject.call(
+                together(params, fixed_params), together(inputs, fixed_x), mask
+            )
             return [slot.array for slot in slots(*output) if slot.differentiable], output
 
         _, pull, output = jax.vjp(forward, some_params, some_x, has_aux=True)
@@ -182,13 +185,3 @@ class Program:
             return frozenset(names)
         grown = {s.where for s in more if s.array.shape[axis : axis + 1] == (leading[-1] + 1,)}
         return frozenset(names & grown)
-
-
-def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
-    """The leaves with gradients and those without, each with None in place of the others."""
-    inexact = [leaf if is_inexact(leaf) else None for leaf in leaves]
-    return inexact, [None if is_inexact(leaf) else leaf for leaf in leaves]
-
-
-def _join(inexact: list[Any], fixed: list[Any]) -> list[Any]:
-    return [b if a is None else a for a, b in zip(inexact, fixed, strict=True)]

@@ -52,6 +52,10 @@ def negative(a: Any) -> np.ndarray:
     return np.asarray((np.uint64(P) - a) % np.uint64(P))
 
 
+def sub(a: Any, b: Any) -> np.ndarray:
+    return add(a, negative(b))
+
+
 def mul(a: Any, b: Any) -> np.ndarray:
     """The product."""
     return np.asarray((a * b) % np.uint64(P))

@@ -5,23 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxmask._registry import registering
 from jaxmask.leak._proof.causes import Causes, Node, fill_of
 from jaxmask.leak._proof.domain import NONE, Value, all_bits, concrete, tainted
 
 Rule = Callable[["Step"], list[Value]]
 Observer = Callable[[Any, list[Value]], None]
 RULES: dict[str, Rule] = {}
-
-
-def rule_for(*names: str) -> Callable[[Rule], Rule]:
-    """Decorate the rule of several primitives."""
-
-    def decorate(rule: Rule) -> Rule:
-        for name in names:
-            RULES[name] = rule
-        return rule
-
-    return decorate
+rule_for = registering(RULES)
 
 
 class Step:

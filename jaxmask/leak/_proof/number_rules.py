@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmask.leak import _barriers
-from jaxmask.leak._numpy import NUMPY
+from jaxmask.leak._numpy import NUMPY, product_axes
 from jaxmask.leak._proof import field
 from jaxmask.leak._proof.numbering import Equation, rule
 from jaxmask.leak._rules import scattering
@@ -22,15 +22,14 @@ EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
 
 @rule(*MOVING)
-def moving(step: Equation) -> list[np.ndarray] | None:
+def moving(step: Equation) -> list[np.ndarray]:
     """Numbers move as elements do."""
     result = step.in_numpy(*step.numbers)
-    return None if result is None else result if isinstance(result, list) else [result]
+    return result if isinstance(result, list) else [result]
 
 
 @rule(*SAME)
 def unchanged(step: Equation) -> list[np.ndarray] | None:
-    """The results are the operands."""
     return step.numbers if len(step.numbers) == len(step.outs) else None
 
 
@@ -42,29 +41,19 @@ def converted(step: Equation) -> list[np.ndarray] | None:
     return step.numbers if kept else None
 
 
-@rule("add", "add_any")
-def added(step: Equation) -> list[np.ndarray]:
-    """A sum."""
-    return [field.add(*step.numbers)]
+ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
+    "add": field.add,
+    "add_any": field.add,
+    "sub": field.sub,
+    "neg": field.negative,
+    "mul": field.mul,
+    "square": lambda a: field.mul(a, a),
+}
 
 
-@rule("sub")
-def subtracted(step: Equation) -> list[np.ndarray]:
-    """A difference."""
-    a, b = step.numbers
-    return [field.add(a, field.negative(b))]
-
-
-@rule("neg")
-def negated(step: Equation) -> list[np.ndarray]:
-    """A negative."""
-    return [field.negative(step.numbers[0])]
-
-
-@rule("mul")
-def multiplied(step: Equation) -> list[np.ndarray]:
-    """A product."""
-    return [field.mul(*step.numbers)]
+@rule(*ARITHMETIC)
+def arithmetic(step: Equation) -> list[np.ndarray]:
+    return [ARITHMETIC[step.name](*step.numbers)]
 
 
 @rule("div")
@@ -76,15 +65,8 @@ def divided(step: Equation) -> list[np.ndarray] | None:
     return [field.mul(a, field.power(b, -1))]
 
 
-@rule("square")
-def squared(step: Equation) -> list[np.ndarray]:
-    """A square."""
-    return [field.mul(step.numbers[0], step.numbers[0])]
-
-
 @rule("integer_pow")
 def powered(step: Equation) -> list[np.ndarray]:
-    """A power."""
     return [field.power(step.numbers[0], step.params["y"])]
 
 
@@ -94,8 +76,7 @@ def selected(step: Equation) -> list[np.ndarray] | None:
     if len(step.numbers) != 3 or step.equation.invars[0].aval.dtype != bool:
         return None
     which, low, high = step.numbers
-    moved = field.mul(which, field.add(high, field.negative(low)))
-    return [field.add(low, moved)]
+    return [field.add(low, field.mul(which, field.sub(high, low)))]
 
 
 @rule("and", "or", "not")
@@ -105,11 +86,9 @@ def logic(step: Equation) -> list[np.ndarray] | None:
         return None
     first, *rest = step.numbers
     if step.name == "not":
-        return [field.add(1, field.negative(first))]
+        return [field.sub(1, first)]
     both = field.mul(first, rest[0])
-    return [
-        both if step.name == "and" else field.add(field.add(first, rest[0]), field.negative(both))
-    ]
+    return [both if step.name == "and" else field.sub(field.add(first, rest[0]), both)]
 
 
 @rule("max", "min")
@@ -132,38 +111,28 @@ def is_neutral(step: Equation, place: int) -> np.ndarray:
     if value.value is None:
         return np.broadcast_to(False, value.shape)
     dtype = np.dtype(step.equation.invars[place].aval.dtype)
-    largest = (
-        np.inf if dtype.kind not in "biu" else True if dtype.kind == "b" else np.iinfo(dtype).max
-    )
-    least = (
-        -np.inf if dtype.kind not in "biu" else False if dtype.kind == "b" else np.iinfo(dtype).min
-    )
-    known = value.value
-    is_max = "max" in step.name
-    beyond = known <= least if is_max else known >= largest
-    if dtype.kind not in "biu":  # half the largest number, since nothing unknown is near it
-        limit = float(np.finfo(dtype).max) if dtype.kind == "f" else 3e38
-        beyond = beyond | (known <= -limit / 2 if is_max else known >= limit / 2)
+    if dtype.kind == "b":
+        least, largest = 0.0, 1.0
+    elif dtype.kind in "iu":
+        least, largest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    else:  # half the largest number, since nothing unknown is near it
+        largest = float(np.finfo(dtype).max) / 2 if dtype.kind == "f" else 1.5e38
+        least = -largest
+    beyond = value.value <= least if "max" in step.name else value.value >= largest
     return np.broadcast_to(value.where_known & beyond, value.shape)
 
 
-@rule("reduce_sum")
-def summed(step: Equation) -> list[np.ndarray]:
-    """A sum along axes."""
-    return [field.total(step.numbers[0], tuple(step.params["axes"]))]
+REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    "reduce_sum": field.total,
+    "reduce_prod": field.product,
+    "reduce_and": field.product,
+    "reduce_or": lambda a, axes: field.sub(1, field.product(field.sub(1, a), axes)),
+}
 
 
-@rule("reduce_prod", "reduce_and")
-def product(step: Equation) -> list[np.ndarray]:
-    """A product along axes."""
-    return [field.product(step.numbers[0], tuple(step.params["axes"]))]
-
-
-@rule("reduce_or")
-def any_of(step: Equation) -> list[np.ndarray]:
-    """Not that none is."""
-    none = field.add(1, field.negative(step.numbers[0]))
-    return [field.add(1, field.negative(field.product(none, tuple(step.params["axes"]))))]
+@rule(*REDUCTIONS)
+def reduced(step: Equation) -> list[np.ndarray]:
+    return [REDUCTIONS[step.name](step.numbers[0], tuple(step.params["axes"]))]
 
 
 @rule("reduce_max", "reduce_min")
@@ -228,15 +197,9 @@ def _up_to(name: str, numbers: np.ndarray, neutral: np.ndarray) -> np.ndarray:
 
 @rule("dot_general")
 def dot(step: Equation) -> list[np.ndarray]:
-    """Sums of products."""
     a, b = step.numbers
-    (ours, theirs), (our_batch, their_batch) = step.params["dimension_numbers"]
-    free = [k for k in range(a.ndim) if k not in (*ours, *our_batch)]
-    their_free = [k for k in range(b.ndim) if k not in (*theirs, *their_batch)]
-    others = dict(zip((*theirs, *their_batch), (*ours, *our_batch), strict=True))
-    others |= {k: a.ndim + n for n, k in enumerate(their_free)}
-    out = [*our_batch, *free, *(others[k] for k in their_free)]
-    return [field.einsum(a, list(range(a.ndim)), b, [others[k] for k in range(b.ndim)], out)]
+    of_b, out = product_axes(step.params, a.ndim, b.ndim)
+    return [field.einsum(a, list(range(a.ndim)), b, of_b, out)]
 
 
 @rule("dynamic_slice", "dynamic_update_slice")
@@ -367,8 +330,7 @@ def _back(
 
 
 @rule("conv_general_dilated")
-def convolution(step: Equation) -> list[np.ndarray] | None:
-    """Sums of products."""
+def convolution(step: Equation) -> list[np.ndarray]:
     numbers = step.params["dimension_numbers"]
     kernel = step.known[1].shape
     count = math.prod(kernel) // max(1, kernel[numbers.rhs_spec[0]])
@@ -376,8 +338,7 @@ def convolution(step: Equation) -> list[np.ndarray] | None:
 
 
 @rule("reduce_window_sum")
-def window_sums(step: Equation) -> list[np.ndarray] | None:
-    """Sums."""
+def window_sums(step: Equation) -> list[np.ndarray]:
     return [_by_limbs(step, math.prod(step.params["window_dimensions"]), step.numbers)]
 
 
@@ -422,11 +383,7 @@ def window_extremes(step: Equation) -> list[np.ndarray] | None:
     params = step.params
     if any(d != 1 for d in (*params["base_dilation"], *params["window_dilation"])):
         return None
-    out = np.pad(
-        is_neutral(step, 0),
-        params["padding"],
-        constant_values=True,
-    )
+    out = np.pad(is_neutral(step, 0), params["padding"], constant_values=True)
     padded = np.pad(step.numbers[0], params["padding"])
     found, strides = [], params["window_strides"]
     for place in np.ndindex(*params["window_dimensions"]):

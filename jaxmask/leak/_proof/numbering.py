@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmask.leak._barriers import CALLS, inside
+from jaxmask._registry import registering
+from jaxmask.leak._barriers import CALLS, inside, split
 from jaxmask.leak._numpy import NUMPY
 from jaxmask.leak._proof import field
 from jaxmask.leak._proof.domain import Value, concrete
@@ -20,21 +21,11 @@ from jaxmask.leak._rules.control import MOST_STEPS
 Pair = tuple[Value, np.ndarray]  # what is known, and the number of each element
 Rule = Callable[["Equation"], list[np.ndarray] | None]
 NUMBERS: dict[str, Rule] = {}
+rule = registering(NUMBERS)
 
 
 class UndecidedError(Exception):
     """The program has what cannot be followed."""
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Decorate the rule of several primitives; it gives None for what it cannot say."""
-
-    def decorate(function: Rule) -> Rule:
-        for name in names:
-            NUMBERS[name] = function
-        return function
-
-    return decorate
 
 
 class Equation:
@@ -142,8 +133,8 @@ def _any(step: Equation) -> list[np.ndarray]:
 
 
 def _scan(self: Numbering, params: dict[str, Any], ins: list[Pair]) -> list[Pair]:
-    first, second, length = params["num_consts"], params["num_carry"], params["length"]
-    consts, carry, xs = ins[:first], ins[first : first + second], ins[first + second :]
+    second, length = params["num_carry"], params["length"]
+    consts, carry, xs = split(ins, params["num_consts"], second)
     if not 0 < length <= MOST_STEPS:
         raise UndecidedError("a long loop")
     rows: list[Any] = [None] * length
@@ -168,8 +159,7 @@ def _stacked(pairs: list[Pair]) -> Pair:
 
 
 def _while(self: Numbering, params: dict[str, Any], ins: list[Pair]) -> list[Pair]:
-    first, second = params["cond_nconsts"], params["body_nconsts"]
-    of_cond, of_body, carry = ins[:first], ins[first : first + second], ins[first + second :]
+    of_cond, of_body, carry = split(ins, params["cond_nconsts"], params["body_nconsts"])
     for _ in range(MOST_STEPS):
         ((going, _),) = self.closed(params["cond_jaxpr"], [*of_cond, *carry])
         if going.value is None or not going.all_known:

@@ -63,10 +63,10 @@ def trace_gradients(inputs: Inputs, values: Traced) -> Traced | str:
     def program(
         params: list[Any], x: list[Any], marks: list[Any], real: list[Any], padded: list[Any]
     ) -> list[Any]:
-        (some, fixed), (some_x, fixed_x) = _split(params), _split(x)
+        (some, fixed), (some_x, fixed_x) = apart(params), apart(x)
 
         def forward(params: list[Any], x: list[Any]) -> tuple[list[Array], list[Any]]:
-            output = inputs.call(_join(params, fixed), _join(x, fixed_x), marks)
+            output = inputs.call(together(params, fixed), together(x, fixed_x), marks)
             kept = [slot for slot in slots(*output) if slot.differentiable]
             return [slot.array for slot in kept], [_mask_array(slot.mask) for slot in kept]
 
@@ -114,11 +114,11 @@ def _abstract(slot: Slot) -> Slot:
     return Slot(slot.what, slot.where, array, mask, slot.mask_where)
 
 
-def _split(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+def apart(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
     """The leaves with gradients and those without, each with None in place of the others."""
     inexact = [leaf if is_inexact(leaf) else None for leaf in leaves]
     return inexact, [None if is_inexact(leaf) else leaf for leaf in leaves]
 
 
-def _join(inexact: list[Any], fixed: list[Any]) -> list[Any]:
+def together(inexact: list[Any], fixed: list[Any]) -> list[Any]:
     return [b if a is None else a for a, b in zip(inexact, fixed, strict=True)]

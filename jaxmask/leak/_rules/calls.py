@@ -1,7 +1,6 @@
 """Primitives that call a program."""
 
-from typing import Any
-
+from jaxmask.leak._barriers import inside
 from jaxmask.leak._proof.domain import Value
 from jaxmask.leak._proof.interpret import Step, rule_for
 
@@ -13,13 +12,7 @@ from jaxmask.leak._proof.interpret import Step, rule_for
 )  # fmt: skip
 def call(step: Step) -> list[Value]:
     """Interpret the program inside."""
-    return step.machine.closed(_inside(step.params), step.ins)
-
-
-def _inside(params: dict[str, Any]) -> Any:
-    return next(
-        params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call") if key in params
-    )
+    return step.machine.closed(inside(step.params), step.ins)
 
 
 @rule_for("custom_linear_solve")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmask.leak._barriers import split
 from jaxmask.leak._proof.domain import Value, fingerprint, join, same, same_bits, union
 from jaxmask.leak._proof.interpret import Step, rule_for
 from jaxmask.leak._rules.shapes import side_by_side
@@ -38,9 +39,8 @@ def _decided(values: list[Value], predicate: Value) -> Value:
 def while_(step: Step) -> list[Value]:
     """Turn by turn while the predicate is known, and then whatever holds of every turn."""
     params, machine = step.params, step.machine
-    first, second = params["cond_nconsts"], params["body_nconsts"]
-    of_cond, of_body = step.ins[:first], step.ins[first : first + second]
-    carry = step.ins[first + second :]
+    counts = params["cond_nconsts"], params["body_nconsts"]
+    of_cond, of_body, carry = split(step.ins, *counts)
     for _ in range(MOST_STEPS):
         (going,) = machine.closed(params["cond_jaxpr"], [*of_cond, *carry])
         if going.value is None or not going.all_known:
@@ -53,7 +53,7 @@ def while_(step: Step) -> list[Value]:
         body = _crossed(step, machine.closed(params["body_jaxpr"], [*of_body, *carry]))
         (going,) = machine.closed(params["cond_jaxpr"], [*of_cond, *carry])
         after = [_decided([a, b], going) for a, b in zip(carry, body, strict=True)]
-        after = _kept(params["body_jaxpr"], second, after, start)
+        after = _kept(params["body_jaxpr"], len(of_body), after, start)
         if all(same(a, b) for a, b in zip(carry, after, strict=True)):
             return after
         carry = after
@@ -84,9 +84,8 @@ def _crossed(step: Step, carry: list[Value]) -> list[Value]:
 def scan(step: Step) -> list[Value]:
     """Step by step; steps of which the same is known are interpreted once."""
     params = step.params
-    first, second, length = params["num_consts"], params["num_carry"], params["length"]
-    consts, carry = step.ins[:first], step.ins[first : first + second]
-    xs = step.ins[first + second :]
+    second, length = params["num_carry"], params["length"]
+    consts, carry, xs = split(step.ins, params["num_consts"], second)
     if length > MOST_STEPS:
         return _every_step(step, consts, carry, xs)
     seen: dict[Any, list[Value]] = {}

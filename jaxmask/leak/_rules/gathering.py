@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmask.leak._numpy import along, fill_value
 from jaxmask.leak._proof.domain import NONE, Shape, Value
 from jaxmask.leak._proof.interpret import Step, rule_for
 
@@ -85,10 +86,7 @@ class Windows:
 
     def spread(self, per_window: np.ndarray) -> np.ndarray:
         """An array with an element for each window, in the rank of `shape`."""
-        sizes = [1] * len(self.shape)
-        for axis, size in zip(self.batch_axes, per_window.shape, strict=True):
-            sizes[axis] = size
-        return per_window.reshape(sizes)
+        return along(per_window, self.batch_axes, len(self.shape))
 
     def index_taint(self, step: Step, indices: Value) -> np.ndarray | None:
         """The taint of all indices of each window."""
@@ -97,7 +95,7 @@ class Windows:
 
 
 def _line(size: int, axis: int, rank: int) -> np.ndarray:
-    return np.arange(size).reshape([size if k == axis else 1 for k in range(rank)])
+    return along(np.arange(size), [axis], rank)
 
 
 @rule_for("gather")
@@ -160,18 +158,8 @@ def _filled(step: Step, x: Value, places: Places, taint: np.ndarray | None) -> V
         value = np.asarray(np.broadcast_to(x.value, x.shape)[index])
         known = np.asarray(x.where_known[index]) & certain
     if outside.any():
-        value = np.where(outside, _fill_value(step), value)
+        fill = step.params.get("fill_value")
+        fill = fill_value(np.dtype(step.dtype)) if fill is None else np.asarray(fill)
+        value = np.where(outside, fill.astype(step.dtype), value)
         known = (known & ~outside) | outside
     return Value(step.shape, value, known, taint)
-
-
-def _fill_value(step: Step) -> Any:
-    given = step.params.get("fill_value")
-    if given is not None:
-        return np.asarray(given).astype(step.dtype)
-    dtype = np.dtype(step.dtype)
-    if dtype.kind == "b":
-        return True
-    if dtype.kind == "u":
-        return np.iinfo(dtype).max
-    return np.iinfo(dtype).min if dtype.kind == "i" else np.asarray(np.nan).astype(dtype)

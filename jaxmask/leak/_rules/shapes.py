@@ -2,38 +2,16 @@
 
 import numpy as np
 
+from jaxmask.leak._numpy import NUMPY
 from jaxmask.leak._proof.domain import Value, concrete
 from jaxmask.leak._proof.interpret import Step, rule_for
 
 
-@rule_for("broadcast_in_dim")
-def broadcast_in_dim(step: Step) -> list[Value]:
-    """New axes, and axes of one element repeated."""
-    (value, *_), axes = step.ins, step.params["broadcast_dimensions"]
-    sizes = [1] * len(step.shape)
-    for axis, size in zip(axes, value.shape, strict=True):
-        sizes[axis] = size
-    return [value.moved(lambda a: np.broadcast_to(a.reshape(sizes), step.shape), step.shape)]
-
-
-@rule_for("reshape", "squeeze", "expand_dims")
-def reshape(step: Step) -> list[Value]:
-    """The same elements in the same order."""
-    return [step.ins[0].moved(lambda a: a.reshape(step.shape), step.shape)]
-
-
-@rule_for("transpose")
-def transpose(step: Step) -> list[Value]:
-    """The same elements with their axes in another order."""
-    order = step.params["permutation"]
-    return [step.ins[0].moved(lambda a: a.transpose(order), step.shape)]
-
-
-@rule_for("rev")
-def rev(step: Step) -> list[Value]:
-    """The same elements backwards."""
-    axes = step.params["dimensions"]
-    return [step.ins[0].moved(lambda a: np.flip(a, axes), step.shape)]
+@rule_for("broadcast_in_dim", "expand_dims", "reshape", "rev", "slice", "squeeze", "transpose")
+def move(step: Step) -> list[Value]:
+    """The elements themselves, elsewhere."""
+    function = NUMPY[step.name]
+    return [step.ins[0].moved(lambda a: function(step.params, a), step.shape)]
 
 
 @rule_for("tile")
@@ -69,13 +47,11 @@ def unstack(step: Step) -> list[Value]:
 
 @rule_for("split")
 def split(step: Step) -> list[Value]:
-    """Consecutive parts."""
-    axis, (value,), start, parts = step.params["axis"], step.ins, 0, []
-    for out, size in zip(step.equation.outvars, step.params["sizes"], strict=True):
-        part = (slice(None),) * axis + (slice(start, start + size),)
-        parts.append(value.moved(lambda a, part=part: a[part], out.aval.shape))  # type: ignore[misc]
-        start += size
-    return parts
+    (value,) = step.ins
+    return [
+        value.moved(lambda a, k=k: NUMPY["split"](step.params, a)[k], out.aval.shape)  # type: ignore[misc]
+        for k, out in enumerate(step.equation.outvars)
+    ]
 
 
 def side_by_side(values: list[Value], axis: int, dtype: object) -> Value:
@@ -96,11 +72,7 @@ def side_by_side(values: list[Value], axis: int, dtype: object) -> Value:
 
 @rule_for("iota")
 def iota(step: Step) -> list[Value]:
-    """Positions along an axis."""
-    axis, shape = step.params["dimension"], step.shape
-    line = np.arange(shape[axis]).astype(step.dtype)
-    sizes = [shape[axis] if k == axis else 1 for k in range(len(shape))]
-    return [concrete(np.broadcast_to(line.reshape(sizes), shape))]
+    return [concrete(NUMPY["iota"](step.params))]
 
 
 @rule_for("empty", "empty2", "platform_index", "axis_index", "create_token")

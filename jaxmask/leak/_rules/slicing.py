@@ -1,33 +1,20 @@
 """Slices and padding. A start that is unknown may be anywhere along its own axis, and no other."""
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import numpy as np
 
+from jaxmask.leak._numpy import pad_array
 from jaxmask.leak._proof.domain import Value, join, union
 from jaxmask.leak._proof.interpret import Step, rule_for
-
-
-@rule_for("slice")
-def slice_(step: Step) -> list[Value]:
-    """Elements at regular places."""
-    params = step.params
-    steps = params["strides"] or (1,) * len(step.shape)
-    starts, limits = params["start_indices"], params["limit_indices"]
-    part = tuple(map(slice, starts, limits, steps))
-    return [step.ins[0].moved(lambda a: a[part], step.shape)]
 
 
 @rule_for("pad")
 def pad(step: Step) -> list[Value]:
     """A constant around and between elements; negative amounts cut."""
     x, fill = step.ins
-    config = step.params["padding_config"]
-
-    def padded(a: np.ndarray, constant: Any) -> np.ndarray:
-        return pad_array(a, constant, config, step.shape)
-
+    padded = functools.partial(pad_array, config=step.params["padding_config"])
     taint = value = known = None
     if x.taint is not None or fill.taint is not None:
         taint = padded(x.bits, fill.bits)
@@ -39,24 +26,6 @@ def pad(step: Step) -> list[Value]:
         )
         known = padded(x.where_known, fill.where_known)
     return [Value(step.shape, value, known, taint)]
-
-
-def pad_array(
-    a: np.ndarray, constant: Any, config: Sequence[tuple[int, int, int]], shape: tuple[int, ...]
-) -> np.ndarray:
-    """What `lax.pad` does, in NumPy."""
-    out = np.full(shape, constant, a.dtype)
-    source, target = [], []
-    for size, (low, _, inside), new in zip(a.shape, config, shape, strict=True):
-        step = inside + 1
-        places = low + step * np.arange(size)
-        kept = np.flatnonzero((places >= 0) & (places < new))
-        first, stop = (int(kept[0]), int(kept[-1]) + 1) if kept.size else (0, 0)
-        source.append(slice(first, stop))
-        begin = low + step * first
-        target.append(slice(begin, begin + step * (stop - first), step) if stop else slice(0, 0))
-    out[tuple(target)] = a[tuple(source)]
-    return out
 
 
 @rule_for("dynamic_slice")

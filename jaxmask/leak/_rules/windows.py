@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmask.leak._numpy import pad_array
 from jaxmask.leak._proof.domain import NONE, Value
 from jaxmask.leak._proof.exact import is_nan, whole
 from jaxmask.leak._proof.interpret import Step, rule_for
-from jaxmask.leak._rules.slicing import pad_array
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ class Grid:
         config = [
             (low, high, d - 1) for (low, high), d in zip(self.padding, self.dilation, strict=True)
         ]
-        shape = tuple(
-            max(low + high + (n - 1) * (inside + 1) + 1 if n else low + high, 0)
-            for n, (low, high, inside) in zip(a.shape, config, strict=True)
-        )
-        return pad_array(a, constant, config, shape)
+        return pad_array(a, constant, config)
 
     def parts(self, a: np.ndarray, out: Sequence[int]) -> Iterator[np.ndarray]:
         """For each place in a window, the elements there in all windows."""

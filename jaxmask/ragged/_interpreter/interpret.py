@@ -11,6 +11,7 @@ from typing import Any
 
 from jax.extend import core
 
+from jaxmask._registry import registering
 from jaxmask._types import Array
 from jaxmask.ragged import _errors as errors
 from jaxmask.ragged._interpreter import dims, padding
@@ -20,6 +21,7 @@ from jaxmask.ragged._interpreter.known import Known
 Rule = Callable[..., Any]
 Axes = tuple[int, ...]
 RULES: dict[str, Rule] = {}
+rule_for = registering(RULES)
 REFUSED: dict[str, str] = {}
 
 
@@ -54,17 +56,6 @@ def register(primitive: Any, rule: Rule | None = None) -> Any:
         return lambda function: register(name, function)
     RULES[name] = rule
     return rule
-
-
-def rule_for(*names: str) -> Callable[[Rule], Rule]:
-    """Decorate the rule of several primitives."""
-
-    def decorate(rule: Rule) -> Rule:
-        for name in names:
-            RULES[name] = rule
-        return rule
-
-    return decorate
 
 
 @dataclass
