@@ -188,8 +188,6 @@ class Pack(_Batches):
 
 
 class _Nothing:
-    """A source without a record."""
-
     def __next__(self) -> Any:
         raise StopIteration
 

@@ -94,7 +94,6 @@ def is_of_keras_at_all(source: Any) -> bool:
 
 
 def plan(source: Any, replace: Replacements = NO_REPLACEMENTS) -> Layer:
-    """What becomes of each layer."""
     inside = [layer for layer in source._flatten_layers() if not hasattr(layer, "_nodes_by_depth")]
     dtypes = {layer.compute_dtype for layer in inside if not hasattr(layer, "compile")}
     planned, _ = _Planner(replace, dtypes - {None} != {"float32"}).plan(source, "")

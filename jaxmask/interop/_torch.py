@@ -71,7 +71,6 @@ def plan(
     causal: bool = False,
     rngs: nnx.Rngs | None = None,
 ) -> Layer:
-    """What the module becomes."""
     planned: dict[int, Layer] = {}
 
     def each(module: Any, at: LayerContext) -> Layer:

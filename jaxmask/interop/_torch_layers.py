@@ -126,7 +126,6 @@ def _linear(module: Any, at: LayerContext) -> Layer:
 
 
 def make_linear(module: Any, at: LayerContext) -> nnx.Linear:
-    """A product with a matrix, with or without a bias."""
     sizes = module.in_features, module.out_features
     layer = nnx.Linear(*sizes, use_bias=module.bias is not None, **options(module, "kernel_init"))
     return filled(layer, module, at)
@@ -231,7 +230,6 @@ def _attention(module: Any, at: LayerContext) -> Layer:
 
 
 def make_attention(module: Any, at: LayerContext) -> nn.MultiHeadAttention:
-    """Self-attention."""
     more = options(module, "kernel_init")
     more |= {"dropout_rate": module.dropout, "causal": at.causal}
     more |= {"use_bias": module.in_proj_bias is not None, "rngs": with_noise(at, module.dropout)}

@@ -73,11 +73,9 @@ class Run:
         self._operations = itertools.count()
 
     def closed(self, program: Any, *args: Any) -> list[Any]:
-        """The results of a program."""
         return [value for value, _ in self.run(program, [(arg, _is_whole(arg)) for arg in args])]
 
     def operation(self, equation: Any, known: list[Known]) -> list[Any]:
-        """The results of an equation."""
         return [value for value, _ in self._equation(equation, known)]
 
     def run(self, program: Any, args: Sequence[Known]) -> list[Known]:

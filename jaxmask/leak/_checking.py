@@ -140,12 +140,7 @@ def assert_padding_invariant(
     """Raise a `LeakError` with the text of the report if `check` finds a leak, for use in tests.
 
     Args:
-      fn: as in `check`.
-      x: as in `check`.
-      mask: as in `check`.
-      moves: as in `check`.
-      params: as in `check`.
-      poison: as in `check`.
+      fn, x, mask, moves, params, poison: as in `check`.
 
     Raises:
       LeakError: an `AssertionError`, if padding leaks. Other errors as in `check`.

@@ -40,7 +40,6 @@ class Stepwise:
             return _Runner(factors, self._own).closed(self.closed, *map(on_host, args))
 
     def operation(self, equation: Any, values: list[Any]) -> list[Any]:
-        """The results of one equation."""
         with np.errstate(all="ignore"):
             runner = _Runner(barriers.factors(0), self._own)
             return runner.operation(equation, [(on_host(value), False) for value in values])
@@ -60,7 +59,6 @@ class _Runner(barriers.Run):
         self._own = own
 
     def closed(self, program: Any, *args: Any) -> list[Any]:
-        """The results of a program."""
         return super().closed(program, *args) if self._factors else self._exactly(program, args)
 
     def _exactly(self, program: Any, args: Sequence[Any]) -> list[Any]:
@@ -177,7 +175,6 @@ class _Plan(NamedTuple):
 
     @classmethod
     def of(cls, jaxpr: Any) -> "_Plan":
-        """The plan of a jaxpr."""
         read = [*itertools.chain.from_iterable(e.invars for e in jaxpr.eqns), *jaxpr.outvars]
         literals = [atom for atom in read if hasattr(atom, "val")]
         made = itertools.chain.from_iterable(e.outvars for e in jaxpr.eqns)

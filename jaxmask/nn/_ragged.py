@@ -37,8 +37,7 @@ class RaggedVmap(MaskedModule):
     Args:
       module: a Flax NNX module or a function, called on rows.
       in_axes: as in `jm.ragged_vmap`, for each argument of the module.
-      min_length: as in `jm.ragged_vmap`.
-      multiple_of: as in `jm.ragged_vmap`.
+      min_length, multiple_of: as in `jm.ragged_vmap`.
       batched: True if the module was written for batches: it gets a batch of one row, in every
         argument that `in_axes` maps, and returns one. False if it was written for a row; None, the
         default, is that too, with the check above.

@@ -31,9 +31,7 @@ class SkipPadding(Wrapper):
 
     Args:
       layer: any layer that `Sequential` takes, or a `Sequential`.
-      lengths: as in `jm.skip_padding`.
-      groups: as in `jm.skip_padding`.
-      compact: as in `jm.skip_padding`.
+      lengths, groups, compact: as in `jm.skip_padding`.
       pack: as in `jm.skip_padding`; with it the layer gets `Segments`.
 
     Raises:

@@ -188,7 +188,6 @@ def _varying(step: Callable, carry: Carry, inputs: PyTree) -> Carry:
 
 
 def time_first(x: Array) -> Array:
-    """Swap batch and time."""
     return jnp.swapaxes(x, 0, 1)
 
 

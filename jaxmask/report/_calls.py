@@ -30,7 +30,6 @@ class Ref:
 
     @property
     def ndim(self) -> int:
-        """The rank."""
         return len(self.shape)
 
 

@@ -57,12 +57,10 @@ class Value:
 
     @property
     def all_known(self) -> bool:
-        """Whether every element is known."""
         return not self.size or (self.known is not None and bool(self.known.all()))
 
     @property
     def size(self) -> int:
-        """How many elements there are."""
         return int(np.prod(self.shape, dtype=int))
 
     def is_known(self, constant: Any) -> np.ndarray:

@@ -33,5 +33,4 @@ def normal(array: np.ndarray) -> Any:
 
 
 def is_nan(array: np.ndarray) -> Any:
-    """Where a number is nan."""
     return np.isnan(array) if is_float(array) else np.broadcast_to(False, array.shape)

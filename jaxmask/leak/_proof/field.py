@@ -43,12 +43,10 @@ def of_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def add(a: Any, b: Any) -> np.ndarray:
-    """The sum."""
     return np.asarray((a + b) % np.uint64(P))
 
 
 def negative(a: Any) -> np.ndarray:
-    """What gives 0 when added."""
     return np.asarray((np.uint64(P) - a) % np.uint64(P))
 
 
@@ -57,7 +55,6 @@ def sub(a: Any, b: Any) -> np.ndarray:
 
 
 def mul(a: Any, b: Any) -> np.ndarray:
-    """The product."""
     return np.asarray((a * b) % np.uint64(P))
 
 
@@ -72,12 +69,10 @@ def power(a: np.ndarray, exponent: int) -> np.ndarray:
 
 
 def total(a: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The sum along axes."""
     return np.asarray(np.sum(a, axes, np.uint64) % np.uint64(P))
 
 
 def product(a: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The product along axes."""
     for axis in sorted(axes, reverse=True):
         result = np.ones(a.shape[:axis] + a.shape[axis + 1 :], np.uint64)
         for part in np.moveaxis(a, axis, 0):

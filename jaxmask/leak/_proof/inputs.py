@@ -61,7 +61,6 @@ class Inputs:
 
     @property
     def batch(self) -> int:
-        """The number of rows."""
         return len(self.masks.marks[0])
 
 

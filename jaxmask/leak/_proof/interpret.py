@@ -25,12 +25,10 @@ class Step:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters of the equation."""
         return self.equation.params
 
     @property
     def name(self) -> str:
-        """The name of the primitive."""
         return self.equation.primitive.name
 
     @property
@@ -112,7 +110,6 @@ class Machine:
         return [read(atom) for atom in jaxpr.outvars]
 
     def equation(self, equation: Any, ins: list[Value]) -> list[Value]:
-        """What is known of the results of an equation."""
         step, name = Step(self, equation, ins), equation.primitive.name
         rule = RULES.get(name)
         if self.causes is not None:

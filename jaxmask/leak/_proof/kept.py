@@ -28,11 +28,9 @@ class Kept:
         return found
 
     def get(self, key: Any) -> Any:
-        """What is kept under a key, or None."""
         return self._found.get(key)
 
     def clear(self) -> None:
-        """Forget everything."""
         self._found.clear()
 
 

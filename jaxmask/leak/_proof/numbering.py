@@ -58,7 +58,6 @@ class Numbering:
         self.machine = Machine(finite=True)
 
     def closed(self, program: Any, args: Sequence[Pair]) -> list[Pair]:
-        """The results of a program."""
         jaxpr = getattr(program, "jaxpr", program)
         consts = [self.constant(const) for const in getattr(program, "consts", ())]
         known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
@@ -75,14 +74,12 @@ class Numbering:
 
     @staticmethod
     def constant(array: Any) -> Pair:
-        """A constant."""
         value = concrete(array)
         if value.value is None:
             raise UndecidedError("keys of random numbers")
         return value, field.of_numbers(value.value)
 
     def equation(self, equation: Any, ins: list[Pair]) -> list[Pair]:
-        """The results of an equation."""
         name, params = equation.primitive.name, equation.params
         if name in CALLS:
             return self.closed(inside(params), ins)

@@ -169,10 +169,7 @@ def assert_causal(fn: Any, x: PyTree, mask: Any, *, params: PyTree = None) -> No
     """Raise a `LeakError` that names the line to blame, unless no step depends on a later one.
 
     Args:
-      fn: as in `prove`.
-      x: as in `prove`.
-      mask: as in `prove`.
-      params: as in `prove`.
+      fn, x, mask, params: as in `prove`.
 
     Raises:
       LeakError: if a step depends on a later one, or it cannot be decided.
@@ -190,10 +187,7 @@ def assert_rows_independent(fn: Any, x: PyTree, mask: Any, *, params: PyTree = N
     """Raise a `LeakError` that names the line to blame, unless no row depends on another.
 
     Args:
-      fn: as in `prove`.
-      x: as in `prove`.
-      mask: as in `prove`.
-      params: as in `prove`.
+      fn, x, mask, params: as in `prove`.
 
     Raises:
       LeakError: if a row depends on another, or it cannot be decided.

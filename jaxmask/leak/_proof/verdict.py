@@ -46,7 +46,6 @@ class Claim:
 
     @property
     def of_gradient(self) -> bool:
-        """Whether it is about a gradient."""
         return self.what.startswith("gradient")
 
 
@@ -61,7 +60,6 @@ class Run:
     observer: Observer | None = None
 
     def machine(self) -> Machine:
-        """A new interpreter."""
         return Machine(finite=self.finite, causes=self.causes, observer=self.observer)
 
     def forbidden(self, bits: np.ndarray | None) -> np.ndarray | None:

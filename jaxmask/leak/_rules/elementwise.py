@@ -238,7 +238,6 @@ def extreme(step: Step) -> list[Value]:
 
 @rule_for("clamp")
 def clamp(step: Step) -> list[Value]:
-    """Between two known bounds."""
     values = [value.value for value in step.ins if value.value is not None]
     if len(values) < len(step.ins):
         return unknown(step)
@@ -275,7 +274,6 @@ def convert(step: Step) -> list[Value]:
 
 @rule_for(*COPIES)
 def copy(step: Step) -> list[Value]:
-    """The operands themselves."""
     return [value.moved(lambda a: a, value.shape) for value in step.ins]
 
 

@@ -32,7 +32,6 @@ def wrap(step: Step) -> list[Value]:
 
 @rule_for("random_gamma")
 def gamma(step: Step) -> list[Value]:
-    """A number of each key and shape parameter."""
     keys, shapes = step.ins
     return [Value(step.shape, taint=union(step.shape, (keys.taint, shapes.taint)))]
 

@@ -16,19 +16,16 @@ def move(step: Step) -> list[Value]:
 
 @rule_for("tile")
 def tile(step: Step) -> list[Value]:
-    """Copies side by side."""
     return [step.ins[0].moved(lambda a: np.tile(a, step.params["reps"]), step.shape)]
 
 
 @rule_for("concatenate")
 def concatenate(step: Step) -> list[Value]:
-    """Arrays side by side."""
     return [side_by_side(step.ins, step.params["dimension"], step.dtype)]
 
 
 @rule_for("stack")
 def stack(step: Step) -> list[Value]:
-    """Arrays side by side along a new axis."""
     axis = step.params["axis"]
     shape = tuple(np.insert(np.array(step.ins[0].shape, int), axis, 1))
     parts = [value.moved(lambda a: np.expand_dims(a, axis), shape) for value in step.ins]
@@ -37,7 +34,6 @@ def stack(step: Step) -> list[Value]:
 
 @rule_for("unstack")
 def unstack(step: Step) -> list[Value]:
-    """The elements along an axis apart."""
     axis, (value,) = step.params["axis"], step.ins
     return [
         value.moved(lambda a, k=index: np.take(a, k, axis), out.aval.shape)  # type: ignore[misc]

@@ -19,14 +19,12 @@ from jaxmask.ragged._rules.elementwise import pass_on
 
 
 def least(dtype: Any) -> Any:
-    """The least value of a dtype."""
     if dtype == jnp.bool_:
         return False
     return int(jnp.iinfo(dtype).min) if jnp.issubdtype(dtype, jnp.integer) else -np.inf
 
 
 def greatest(dtype: Any) -> Any:
-    """The greatest value of a dtype."""
     if dtype == jnp.bool_:
         return True
     return int(jnp.iinfo(dtype).max) if jnp.issubdtype(dtype, jnp.integer) else np.inf
@@ -91,7 +89,6 @@ def _found_jvp(
 
 @rule_for("max", "min")
 def of_two(step: Step, *values: Array) -> Any:
-    """The elementwise maximum or minimum of two arrays."""
     pass_on(step)
     if not jnp.issubdtype(step.equation.outvars[0].aval.dtype, jnp.floating):
         return step.bind(*values)

@@ -16,7 +16,6 @@ from jaxmask.ragged._interpreter.known import Known
 
 @rule_for("broadcast_in_dim")
 def broadcast_in_dim(step: Step, value: Array, *sizes: Array) -> Any:
-    """Broadcast, also along ragged axes."""
     del sizes  # the shape of the result has them
     shape, axes = step.outputs[0], step.params["broadcast_dimensions"]
     if step.known[0] is not None:

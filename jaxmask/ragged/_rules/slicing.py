@@ -50,7 +50,6 @@ def window(
 
 @rule_for("slice")
 def slice_(step: Step, value: Array) -> Any:
-    """Slice, also where bounds are lengths."""
     params, before, after = step.params, step.inputs[0], step.outputs[0]
     strides, unfilled = params["strides"] or (1,) * len(before), []
     for axis, start in enumerate(params["start_indices"]):
