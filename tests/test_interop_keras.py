@@ -291,7 +291,7 @@ def test_packed_rows_go_through_a_graph():
 
 def test_a_graph_checks_its_inputs(graph):
     x = np.ones((2, 3, 4), np.float32)
-    with pytest.raises(ValueError, match="structure of the model's inputs"):
+    with pytest.raises(ValueError, match="one value, of the input `.*`, got a list of 2"):
         graph([x, x])
     with pytest.raises(jm.MaskError, match="mask"):
         graph(x, [None, None])
@@ -300,6 +300,40 @@ def test_a_graph_checks_its_inputs(graph):
     assert "lstm" in "".join(caught.value.__notes__)
     mask = np.array([[True, False, False], [False] * 3])
     np.testing.assert_array_equal(graph.compute_mask(x, mask), mask)
+
+
+def test_inputs_by_name():
+    """As Keras takes them, for lists of inputs too."""
+    left, right = keras.Input((None, 2), name="left"), keras.Input((None, 2), name="right")
+    model = keras.Model([right, left], L.Subtract()([left, right]))
+    module = converted(model)
+    a, b = np.ones((1, 3, 2), np.float32), np.full((1, 3, 2), 5, np.float32)
+    mask = np.array([[True, True, False]])
+    y, out = module({"left": a, "right": b}, {"left": mask, "right": None})
+    np.testing.assert_array_equal(out, mask)
+    np.testing.assert_array_equal(y[0, :2], model({"left": a, "right": b})[0, :2])
+    np.testing.assert_array_equal(y, module([b, a], [None, mask])[0])
+    expected = "a list of the model's inputs, `right`, `left` in this order, or a dict with these"
+    for wrong, text in (
+        ({"left": a}, "a dict with `left`"),
+        ((a, b), "a tuple of 2"),
+        (a, "array"),
+    ):
+        with pytest.raises(ValueError, match=f"{expected} names, got .*{text}"):
+            module(wrong)
+    with pytest.raises(jm.MaskError, match=f"{expected} names, with None"):
+        module([b, a], mask)
+
+
+def test_a_merge_says_how_it_combines_masks():
+    x, y = keras.Input((None, 2)), keras.Input((None, 2))
+    model = keras.Model([x, y], L.Add()([L.Masking()(x), L.Masking()(y)]))
+    assert "real where any input that has a mask has it (`or`)" in str(jm.interop.explain(model))
+    first, second = np.ones((1, 3, 2), np.float32), np.ones((1, 3, 2), np.float32)
+    first[0, 1:] = second[0, 2:] = 0
+    added, mask = converted(model)([first, second])
+    assert mask.tolist() == [[True, True, False]]
+    assert added[0, :, 0].tolist() == [2, 1, 0]
 
 
 # ------------------------------------------------------------------------------- refusals

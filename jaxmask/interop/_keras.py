@@ -47,9 +47,10 @@ def from_keras(source: Any, *, replace: Replacements = NO_REPLACEMENTS) -> Any:
     attaches to a tensor, `x._keras_mask`, is an argument here: `module(x, mask)`.
 
     A module of one input is called `(x, mask=None)` and returns `(y, mask)`; one of several takes
-    `x` and `mask` in the structure of the model's inputs, a list or a dict, and returns `y` and
-    mask in that of its outputs. A merge or attention layer on its own is called with pairs,
-    `layer((x, mask), (memory, memory_mask))`. A row without a real step gives 0 everywhere.
+    `x` and `mask` in the structure of the model's inputs, or as dicts by their names, and returns
+    `y` and mask in the structure of its outputs. A merge or attention layer on its own is called
+    with pairs, `layer((x, mask), (memory, memory_mask))`. A row without a real step gives 0
+    everywhere.
 
     Args:
       source: a layer, `Sequential` or functional model of Keras 3 on any backend, with weights.
@@ -203,11 +204,12 @@ class _Planner:
         at.mask_out, _ = masks[places[id(jax.tree.leaves(outputs)[0])]]
         parts = tuple(inside for _, inside, _ in planned.values())
         names = [f"{inside.path} ({inside.source})" for inside in parts]
+        inputs_by_name = [x.name for x in jax.tree.leaves(inputs)]
         counted = [jax.tree.map(lambda x: places[id(x)], struct) for struct in (inputs, outputs)]
         is_small = all(len(jax.tree.leaves(struct)) == 1 for struct in counted)
 
         def make(*made: tuple[Any, ...]) -> tuple[Any, ...]:
-            graph = Graph([_one(layers) for layers in made], names, steps, *counted)
+            graph = Graph([_one(layers) for layers in made], names, inputs_by_name, steps, *counted)
             return (graph if is_small or at.call is None else Nested(graph),)
 
         return Part("a graph of its layers", make, parts)

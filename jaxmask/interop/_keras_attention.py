@@ -23,7 +23,8 @@ from jaxmask.interop._keras_parts import (
 
 OR = (
     "where masks differ, Keras mixes padding values in, and drops the mask if one input has none; "
-    "here padding is ignored and the real steps of every input are kept"
+    "here a step is real where any input that has a mask has it (`or`), what is padding in one is "
+    "left out of the result, and an input without a mask adds no step"
 )
 ERASES = (
     "Keras's attention strips the mask from its inputs, so a residual connection after it has "

@@ -23,11 +23,13 @@ class Graph(nnx.Module):
     """Layers run in order on pairs, each called as often as the source calls it.
 
     With one input and one output it is called `(x, mask=None)` and returns `(y, mask)`, as any
-    layer. With several, `x` and `mask` have the structure of the inputs, and so has the result.
+    layer. With several, `x` and `mask` have the structure of the inputs, or are dicts by the names
+    of the inputs; the result has the structure of the outputs.
 
     Attributes:
       layers: of `nn`, or of the user; a layer of several inputs is called `layer(*pairs)`.
       names: of the layers in the source.
+      input_names: of the inputs in the source, in order.
       nodes: the calls, in order; values are numbered, the inputs first.
     """
 
@@ -35,12 +37,14 @@ class Graph(nnx.Module):
         self,
         layers: Sequence[Callable[..., Any]],
         names: Sequence[str],
+        input_names: Sequence[str],
         nodes: Sequence[Node],
         inputs: Any,
         outputs: Any,
     ):
         self.layers = nnx.List(layers)
         self.names = tuple(names)
+        self.input_names = tuple(input_names)
         self.nodes = tuple(nodes)
         self.inputs: Any = jax.tree.structure(inputs)
         self.outputs: Any = jax.tree.structure(outputs)
@@ -48,25 +52,37 @@ class Graph(nnx.Module):
 
     def __call__(self, x: Any, mask: Mask | Any = None, **options: Any) -> tuple[Any, Any]:
         """Run the model and return `(y, mask)`; options as in `jm.nn.Sequential`."""
-        one: dict[str, Any] = {"is_leaf": lambda m: m is None or isinstance(m, Segments)}
-        given: Any = jax.tree.structure(x)
-        if given != self.inputs:
-            raise ValueError(
-                f"Graph: `x` must have the structure of the model's inputs, {self.inputs}, got "
-                f"{given}."
-            )
-        xs, marks = jax.tree.leaves(x), [None] * self.inputs.num_leaves
+        xs, marks = self._in_order(x), [None] * self.inputs.num_leaves
+        if xs is None:
+            raise ValueError(f"Graph: `x` must be {self._expected()}, got {_described(x)}.")
         if mask is not None:
-            marks = jax.tree.leaves(mask, **one)
-            structure: Any = jax.tree.structure(mask, **one)
-            if structure != self.inputs:
+            marks = self._in_order(mask)
+            if marks is None:
                 raise _check.MaskError(
-                    f"Graph: `mask` must have the structure of `x`, {self.inputs}, with None for "
-                    "an input whose steps are all real."
+                    f"Graph: `mask` must have the structure of `x`, {self._expected()}, with None "
+                    f"for an input whose steps are all real, got {_described(mask)}."
                 )
         pairs = self.run(*zip(xs, marks, strict=True), **options)
         y, out = zip(*pairs, strict=True)
         return jax.tree.unflatten(self.outputs, y), jax.tree.unflatten(self.outputs, out)
+
+    def _in_order(self, values: Any) -> list[Any] | None:
+        """The values of the inputs, or their masks, in order; None where they do not fit."""
+        if isinstance(values, dict) and set(values) == set(self.input_names):
+            values = [values[name] for name in self.input_names]
+            return values if all(map(_is_one, values)) else None
+        leaves, structure = jax.tree.flatten(values, is_leaf=_is_one)
+        return leaves if structure == self.inputs else None
+
+    def _expected(self) -> str:
+        names = ", ".join(f"`{name}`" for name in self.input_names)
+        if self.inputs.num_leaves == 1:
+            return f"one value, of the input {names}"
+        by_name = "or a dict with these names"
+        if self.inputs == jax.tree.structure([0] * self.inputs.num_leaves):
+            return f"a list of the model's inputs, {names} in this order, {by_name}"
+        shown = str(self.inputs).removeprefix("PyTreeDef(").removesuffix(")")
+        return f"in the structure of the model's inputs, {shown} of {names}, {by_name}"
 
     def run(self, *pairs: Pair, **options: Any) -> list[Pair]:
         """Run the model on the pairs of its inputs, in order, and return those of its outputs."""
@@ -87,6 +103,18 @@ class Graph(nnx.Module):
         quiet = nnx.merge(*nnx.split(self), copy=True)
         quiet.set_attributes(deterministic=True, raise_if_not_found=False)
         return quiet(x, mask)[1]
+
+
+def _is_one(value: Any) -> bool:
+    return value is None or isinstance(value, Segments) or hasattr(value, "shape")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(f'`{name}`' for name in value)}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return _check.kind_of(value)
 
 
 def _called(layer: Any, pairs: list[Pair], options: dict[str, Any]) -> Any:
