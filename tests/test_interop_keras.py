@@ -291,7 +291,7 @@ def test_packed_rows_go_through_a_graph():
 
 def test_a_graph_checks_its_inputs(graph):
     x = np.ones((2, 3, 4), np.float32)
-    with pytest.raises(ValueError, match="one value, of the input `.*`, got a list of 2"):
+    with pytest.raises(ValueError, match=r"one value, of the input `.*`, got a list of 2"):
         graph([x, x])
     with pytest.raises(jm.MaskError, match="mask"):
         graph(x, [None, None])

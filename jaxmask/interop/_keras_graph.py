@@ -52,16 +52,15 @@ class Graph(nnx.Module):
 
     def __call__(self, x: Any, mask: Mask | Any = None, **options: Any) -> tuple[Any, Any]:
         """Run the model and return `(y, mask)`; options as in `jm.nn.Sequential`."""
-        xs, marks = self._in_order(x), [None] * self.inputs.num_leaves
+        xs = self._in_order(x)
         if xs is None:
             raise ValueError(f"Graph: `x` must be {self._expected()}, got {_described(x)}.")
-        if mask is not None:
-            marks = self._in_order(mask)
-            if marks is None:
-                raise _check.MaskError(
-                    f"Graph: `mask` must have the structure of `x`, {self._expected()}, with None "
-                    f"for an input whose steps are all real, got {_described(mask)}."
-                )
+        marks = [None] * len(xs) if mask is None else self._in_order(mask)
+        if marks is None:
+            raise _check.MaskError(
+                f"Graph: `mask` must have the structure of `x`, {self._expected()}, with None for "
+                f"an input whose steps are all real, got {_described(mask)}."
+            )
         pairs = self.run(*zip(xs, marks, strict=True), **options)
         y, out = zip(*pairs, strict=True)
         return jax.tree.unflatten(self.outputs, y), jax.tree.unflatten(self.outputs, out)
