@@ -323,6 +323,10 @@ def test_inputs_by_name():
             module(wrong)
     with pytest.raises(jm.MaskError, match=f"{expected} names, with None"):
         module([b, a], mask)
+    with pytest.warns(UserWarning, match="match the names"):
+        crossed = keras.Model({"left": right, "right": left}, L.Subtract()([left, right]))
+    y, _ = converted(crossed)({"left": a, "right": b})  # the keys of the structure, as in Keras
+    np.testing.assert_array_equal(y, b - a)
 
 
 def test_a_merge_says_how_it_combines_masks():

@@ -67,11 +67,13 @@ class Graph(nnx.Module):
 
     def _in_order(self, values: Any) -> list[Any] | None:
         """The values of the inputs, or their masks, in order; None where they do not fit."""
-        if isinstance(values, dict) and set(values) == set(self.input_names):
-            values = [values[name] for name in self.input_names]
-            return values if all(map(_is_one, values)) else None
         leaves, structure = jax.tree.flatten(values, is_leaf=_is_one)
-        return leaves if structure == self.inputs else None
+        if structure == self.inputs:
+            return leaves
+        if isinstance(values, dict) and set(values) == set(self.input_names):
+            by_name = [values[name] for name in self.input_names]
+            return by_name if all(map(_is_one, by_name)) else None
+        return None
 
     def _expected(self) -> str:
         names = ", ".join(f"`{name}`" for name in self.input_names)

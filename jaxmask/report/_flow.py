@@ -310,7 +310,7 @@ class _Flow:
 
         What a layer gives for one row, of any length, is counted where the rows are a batch again.
         """
-        if is_of_row(call) or (call.inside and not any(map(is_of_row, call.inside))):
+        if is_of_row(call) or (call.inside and not all(map(is_of_row, call.inside))):
             return 0, 0.0
         size, padding = 0, 0.0
         for leaf in _arrays(call.out):
