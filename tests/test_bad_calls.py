@@ -256,7 +256,8 @@ def masked_calls():
         for name in room.__all__:
             f, method = getattr(room, name), getattr(getattr(room, name), "update", None)
             if inspect.isclass(f) and method is not None:
-                yield f"{name}.update", functools.partial(method, object.__new__(f)), method
+                empty = object.__new__(type(name, (f,), {}))  # which is no pytree
+                yield f"{name}.update", functools.partial(method, empty), method
             elif inspect.isfunction(f):
                 yield name, f, f
     decoder = jm.nn.TransformerDecoderBlock(2, 4, rngs=R)

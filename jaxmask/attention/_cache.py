@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, _room, masks
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask._steps import filled
 from jaxmask._types import Array, ArrayLike, Lengths, Mask, Pair, RowMask, StepMask
 from jaxmask.attention._choice import Choice
@@ -95,6 +96,7 @@ def empty_cache(
     return KVCache(k, v, jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
 
 
+@over_explicit_axes
 @refusing_pairs
 def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCache:
     """Put the keys and values of the next chunk of a memory in a cache, for queries of any kind.
@@ -134,6 +136,7 @@ def extend_cache(cache: KVCache, k: ArrayLike, v: ArrayLike, mask: Mask) -> KVCa
     return KVCache(keys, values, length, length > slots)
 
 
+@over_explicit_axes
 @refusing_pairs
 def attend_cached(
     cache: KVCache,

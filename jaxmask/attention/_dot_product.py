@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, random
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask._steps import filled
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Segments, Window
@@ -22,6 +23,7 @@ from jaxmask.masks import AttentionPredicate
 _HEADS = "[batch, {}, heads, head_features]"
 
 
+@over_explicit_axes
 @refusing_pairs
 def attend(
     q: ArrayLike,

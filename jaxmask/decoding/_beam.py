@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _room
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import rows_like
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
 from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
@@ -106,7 +107,7 @@ def beam(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
     norm = _Norm(length_penalty, length_norm)
-    carry = safe_carry(carry, row_mask, start.shape[0], where)
+    carry = safe_carry(carry, row_mask, start, where)
     # Nothing of the search is kept for a gradient: `score` has that of the result.
     carry = jax.tree.map(lambda leaf: spread(leaf, beam_size), jax.lax.stop_gradient(carry))
 
@@ -164,7 +165,8 @@ def _first(carry: PyTree, start: Array, real: RowMask, size: int, max_length: in
     log_p = jnp.full(token.shape, NEVER).at[:, 0].set(0)
     ids = jnp.zeros((*token.shape, max_length), jnp.int32)
     active = spread(real, size) & _is_possible(log_p)
-    return _Hypotheses(jnp.array(0), carry, token, active, log_p, jnp.zeros_like(token), ids)
+    first = _Hypotheses(jnp.array(0), carry, token, active, log_p, jnp.zeros_like(token), ids)
+    return rows_like(start, first)
 
 
 def _extended(

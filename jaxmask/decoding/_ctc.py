@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _mask_ops, ops
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import rows_like
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, Segments
 from jaxmask.decoding._best import Decoded, Ranked, checked_n_best
@@ -226,7 +227,7 @@ def _scoring(
         )
     row_mask = jnp.any(_mask_ops.select_in(log_p, mask), axis=(1, 2))
     start, _ = rows(start, row_mask, where)
-    carry = jax.lax.stop_gradient(safe_carry(carry, row_mask, batch, where))
+    carry = jax.lax.stop_gradient(safe_carry(carry, row_mask, start, where))
     if not all(leaf.ndim for leaf in jax.tree.leaves(carry)):
         raise ValueError(
             f"{where}: arrays of `carry` must be [batch, ...], got a scalar: rows add labels at "
@@ -237,12 +238,13 @@ def _scoring(
 
 def _search(log_p: Array, real: Array, size: int, scoring: _Scoring) -> Ranked:
     batch, time, classes = log_p.shape
-    never = jnp.full((batch, size), NEVER, log_p.dtype)
-    none = jnp.zeros((batch, size), jnp.int32)
+    never = rows_like(log_p, jnp.full((batch, size), NEVER, log_p.dtype))
+    none = rows_like(log_p, jnp.zeros((batch, size), jnp.int32))
     if not time:
         ids = jnp.zeros((batch, size, 0), jnp.int32)
         return Ranked(ids, none, never, none.astype(bool))
-    first = _Beam(jnp.full((batch, size, time), -1, jnp.int32), none, never.at[:, 0].set(0), never)
+    ids = rows_like(log_p, jnp.full((batch, size, time), -1, jnp.int32))
+    first = _Beam(ids, none, never.at[:, 0].set(0), never)
     carry = jax.tree.map(lambda leaf: spread(leaf, size), scoring.carry)
     scored = scoring.of_next((carry, none), spread(scoring.start, size), classes)
 

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 
 from jaxmask import _class_ids, _mask_ops, masks, ops, pool
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@over_explicit_axes
 @refusing_pairs
 def ctc_align(
     logits: ArrayLike, mask: Mask, labels: ArrayLike, label_mask: Mask, *, blank_id: int = 0

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _class_ids, _keys, _mask_ops, _room, ops
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import rows_like
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree
 from jaxmask.decoding._constraints import Constraints, checked_constraints, constrained
@@ -86,7 +87,7 @@ def greedy(
     constraints = checked_constraints(
         end_id, max_length, min_length, no_repeat_ngram_size, prefix, real, where
     )
-    carry = safe_carry(carry, row_mask, start.shape[0], where)
+    carry = safe_carry(carry, row_mask, start, where)
     return _decode(
         step, carry, start, real, max_length, constraints, lambda x, _: jnp.argmax(x, -1)
     )
@@ -157,13 +158,13 @@ def sample(
     if not 0 < _check.static_number(top_p, where, "top_p") <= 1:
         raise ValueError(f"{where}: `top_p` must be above 0 and at most 1, got {top_p}.")
     _check.optional_count(top_k, where, "top_k", least=1)
-    keys = _keys.row_keys(key, start, where, row_ids)
+    keys = rows_like(start, _keys.row_keys(key, start, where, row_ids))
     draw = functools.partial(_drawn, temperature=temperature, top_k=top_k, top_p=top_p)
 
     def choose(values: Array, time: Array) -> Array:
         return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys, time), values)
 
-    carry = safe_carry(carry, row_mask, start.shape[0], where)
+    carry = safe_carry(carry, row_mask, start, where)
     return _decode(step, carry, start, real, max_length, constraints, choose)
 
 
@@ -226,7 +227,7 @@ def _decode(
             state.mask | now,
         )
 
-    ids = jnp.zeros((start.shape[0], max_length), jnp.int32)
+    ids = rows_like(start, jnp.zeros((start.shape[0], max_length), jnp.int32))
     first = _State(jnp.array(0), jax.lax.stop_gradient(carry), start, real, ids, ids.astype(bool))
     last = jax.lax.while_loop(more, body, first)
     refuse_unknown(last.ids, constraints.where)
@@ -282,7 +283,7 @@ def score(
             f"{ids.shape} and dtype {ids.dtype}."
         )
     at = _mask_ops.real_steps(mask, ids.shape) & real[:, None]
-    carry = safe_carry(carry, row_mask, batch, where)
+    carry = safe_carry(carry, row_mask, start, where)
     shape = jax.eval_shape(lambda c, t: called(step, c, t, where), carry, start).logits.shape
     ids, valid = _class_ids.real_ids(given, given_mask, shape[1], where, "ids")
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check, _mask_ops
+from jaxmask._meshes import rows_like
 from jaxmask._steps import filled_with_copies
 from jaxmask._types import Array, ArrayLike, Mask, Pair, PyTree, RowMask
 from jaxmask.attention import KVCache
@@ -40,11 +41,13 @@ def rows(start: ArrayLike, row_mask: Mask, where: str) -> tuple[Array, RowMask]:
             f"shape {start.shape} and dtype {start.dtype}."
         )
     real = _mask_ops.real_steps(row_mask, start.shape)
-    return filled_with_copies(start, row_mask).astype(jnp.int32), real
+    start = filled_with_copies(start, row_mask).astype(jnp.int32)
+    return start, rows_like(start, real)
 
 
-def safe_carry(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
-    """The carry with copies of real rows in the empty ones."""
+def safe_carry(carry: PyTree, row_mask: Mask, start: Array, where: str) -> PyTree:
+    """The carry with copies of real rows in the empty ones, spread over devices as `start`."""
+    (batch,) = start.shape
 
     def safe(leaf: ArrayLike) -> Array:
         leaf = jnp.asarray(leaf)
@@ -60,7 +63,7 @@ def safe_carry(carry: PyTree, row_mask: Mask, batch: int, where: str) -> PyTree:
         bits = filled_with_copies(jax.random.key_data(leaf), row_mask)
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
 
-    return jax.tree.map(safe, carry)
+    return rows_like(start, jax.tree.map(safe, carry))
 
 
 def called(
@@ -92,7 +95,7 @@ def called(
         )
     known = _mask_ops.real_steps(mask, token.shape)
     _check.shape(known, token.shape, "[batch]", where, f"the mask of {_check.name_of(step)}")
-    return Scored(carry, logits, known & ~_overflowed(carry))
+    return rows_like(token, Scored(carry, logits, known & ~_overflowed(carry)))
 
 
 def _overflowed(carry: PyTree) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check, _mask_ops, masks, ops
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask._sums import accumulator
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 from jaxmask.losses import _per_step
@@ -71,6 +72,7 @@ def triplet_margin_loss(
     return _per_step.over_features(where, loss, mask, arrays, options)
 
 
+@over_explicit_axes
 @refusing_pairs
 def info_nce(
     queries: ArrayLike,
@@ -131,6 +133,7 @@ def info_nce(
     return ops.fill((total - jnp.diagonal(own)).reshape(leading), mask)
 
 
+@over_explicit_axes
 @refusing_pairs
 def ntxent(
     embeddings: ArrayLike,
@@ -187,6 +190,7 @@ def ntxent(
     return ops.fill(y, _mask_ops.intersect(pairs.mask, has_loss, where))
 
 
+@over_explicit_axes
 @refusing_pairs
 def circle_loss(
     embeddings: ArrayLike,

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jaxmask import _check, _class_ids, ops, pool
 from jaxmask._chain import ChainWeights, checked_chain, first_steps, log_partition
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask._types import Array, ArrayLike, Mask, Pair
 
 
+@over_explicit_axes
 @refusing_pairs
 def crf(
     logits: ArrayLike,

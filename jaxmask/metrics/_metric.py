@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar, dataclass_transform
 import jax
 
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask.metrics._compensated import CompensatedSum
 
 M = TypeVar("M", bound="Metric")
@@ -45,7 +46,7 @@ class Metric:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "update" in vars(cls):
-            cls.update = refusing_pairs(cls.update)  # type: ignore[attr-defined]
+            cls.update = over_explicit_axes(refusing_pairs(cls.update), by_row=False)  # type: ignore[attr-defined]
 
     def merge(self, other: Self) -> Self:
         """The metric of the steps of both; their order changes no bit.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmask import _check
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit
 from jaxmask._report import Report
 from jaxmask._types import Array, PyTree
 from jaxmask.ragged._arguments import WHERE, Arguments, read
@@ -56,6 +57,11 @@ class RaggedVmap:
     def __call__(self, x: PyTree, mask: Any, *arguments: Any) -> tuple[PyTree, PyTree]:
         """Run the function on every row and return `(y, mask)`."""
         call = read((x, mask, *arguments), self.in_axes)
+        if any(map(over_explicit, call.arrays)):
+            raise ValueError(
+                f"{WHERE}: rows are spread over explicit axes of a mesh. Call it inside "
+                "`jax.shard_map`, or make the axes `jax.sharding.AxisType.Auto`."
+            )
         y, real = self.run(call, call.arrays)
         if not call.given and self.multiple_of == 1 and _long_enough(call, self.min_length):
             return y, jax.tree.map(lambda _: None, y)

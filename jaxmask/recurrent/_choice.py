@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxmask import _check
-from jaxmask._meshes import spreads_rows
+from jaxmask._meshes import over_explicit, spreads_rows
 from jaxmask._types import Mask, Segments, Steps
 
 # From `bench/results/calibrate.json`; `python -m bench calibrate` measures them again, and
@@ -101,6 +101,8 @@ def choose(
     asked = method if isinstance(method, Choice) else Choice(method)
     batch, time = x.shape[:2]
     cannot = only_scan or _cannot(batch, time)
+    if over_explicit(x):
+        cannot = cannot or "rows are spread over explicit axes of a mesh, outside `jax.shard_map`"
     if cannot is not None and asked.method not in ("auto", "scan"):
         raise ValueError(f'{where}: `method="{asked.method}"` cannot run: {cannot}. Pass "auto".')
     if cannot is None and x.size == 0:

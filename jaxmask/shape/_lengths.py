@@ -6,10 +6,12 @@ import numpy as np
 
 from jaxmask import _check, _mask_ops
 from jaxmask._errors import refusing_pairs
+from jaxmask._meshes import over_explicit_axes
 from jaxmask._steps import filled, gather
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 
 
+@over_explicit_axes
 @refusing_pairs
 def repeat_each(x: ArrayLike, mask: Mask, repeats: ArrayLike, time: int) -> Pair:
     """Repeat each real step of each row by its own count, which is data: a length regulator.
