@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import pjit
+from jax._src.interpreters import pxla
 
 OFTEN = 100  # calls on arrays after which a program is compiled, since it then runs faster
 LARGE = 100_000  # elements
@@ -36,12 +37,12 @@ def _run(usual: Callable, *args: Any, jaxpr: Any, **how: Any) -> tuple:
     if (calls := _calls.get(jaxpr)) is None:
         calls = 0 if _is_exact(jaxpr) else OFTEN
     _calls[jaxpr] = calls + any(isinstance(x, jax.Array) for x in args)
-    looks = jax.config.jax_debug_nans or jax.config.jax_debug_infs
-    is_here = not looks and jax.default_backend() == "cpu"
+    is_here = jax.default_backend() == "cpu" and jax.config.jax_default_device is None
     if calls < OFTEN and is_here and all(map(_is_plain, args)):
         try:
             with np.errstate(all="ignore"):
                 results = _evaluate(jaxpr, args)
+                _refuse_what_debug_checks_find(results)
             arrays = [_array(y, aval) for y, aval in zip(results, jaxpr.out_avals, strict=True)]
             return arrays, None, None, []
         except _IsCompiled:
@@ -49,11 +50,23 @@ def _run(usual: Callable, *args: Any, jaxpr: Any, **how: Any) -> tuple:
     return usual(*args, jaxpr=jaxpr, **how)
 
 
+def _refuse_what_debug_checks_find(results: list[np.ndarray]) -> None:
+    """JAX runs the program again, and says where."""
+    finds = [(jax.config.jax_debug_nans, np.isnan), (jax.config.jax_debug_infs, np.isinf)]
+    for is_on, find in finds:
+        if is_on and any(_is_floating(y.dtype) and find(y).any() for y in results):
+            raise _IsCompiled
+
+
+@functools.cache
+def _is_floating(dtype: np.dtype) -> bool:
+    return jax.numpy.issubdtype(dtype, np.floating)
+
+
 def _array(y: np.ndarray, aval: Any) -> jax.Array:
-    x = jax.device_put(np.array(y))
-    if not aval.weak_type:
-        return x
-    return type(x)(aval, x.sharding, [x.addressable_data(0)], committed=False)
+    device = jax.local_devices()[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    return pxla.batched_device_put(aval, sharding, [np.array(y)], [device], committed=False)
 
 
 def _is_plain(x: Any) -> bool:
@@ -133,7 +146,7 @@ def _is_of_few(division: Any, spread: set) -> bool:
 def _refuse_subnormal(*arrays: np.ndarray) -> None:
     """XLA takes them for 0."""
     for x in arrays:
-        if jax.numpy.issubdtype(x.dtype, np.floating):
+        if _is_floating(x.dtype):
             small = np.abs(x) < jax.numpy.finfo(x.dtype).tiny
             if (small & (x != 0)).any():
                 raise _IsCompiled
@@ -152,9 +165,9 @@ def _reshape(x, *, new_sizes, dimensions=None, **_):
 
 
 def _convert(x, *, new_dtype, **_):
-    if jax.numpy.issubdtype(x.dtype, np.floating) and np.issubdtype(new_dtype, np.integer):
+    if _is_floating(x.dtype) and np.issubdtype(new_dtype, np.integer):
         raise _IsCompiled  # of large numbers and nan they differ
-    if x.dtype.itemsize > 4 and jax.numpy.issubdtype(new_dtype, np.floating):
+    if x.dtype.itemsize > 4 and _is_floating(np.dtype(new_dtype)):
         raise _IsCompiled  # rounded twice
     return x.astype(new_dtype)
 
@@ -268,7 +281,7 @@ def _plain(function: Callable) -> Callable:
 
 
 def _divide(x, y):
-    if not jax.numpy.issubdtype(x.dtype, np.floating):
+    if not _is_floating(x.dtype):
         raise _IsCompiled
     return np.divide(x, y)
 

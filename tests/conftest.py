@@ -47,9 +47,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    gc.set_threshold(100_000, 20, 100)  # tracing makes many objects, and few cycles
+    gc.set_threshold(1_000_000, 20, 100)  # tracing makes many objects, and few cycles
     optimised.compile_on_one_core()
     optimised.share_mlir_contexts()
+    optimised.spare_what_no_test_reads()
     draws.draw_parameters_by_numpy()
     if not config.getoption("--optimized"):
         by_numpy.run_by_numpy()

@@ -1,6 +1,7 @@
 """How the programs of tests are compiled: quickly, or as users compile them."""
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
-from jax._src import xla_bridge
+from jax._src import traceback_util, xla_bridge
 from jax._src.interpreters import mlir
 
 # XLA ends the process at a flag that it does not know.
@@ -44,6 +45,16 @@ def share_mlir_contexts() -> None:
     """Lower many programs in one MLIR context: making one takes longer than lowering `x + y`."""
     _Contexts.make = staticmethod(mlir.make_ir_context)
     mlir.make_ir_context = _contexts.shared
+
+
+def spare_what_no_test_reads() -> None:
+    """Keys of a cache on disk, lines of Python in programs, and each file looked at per error."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    usual = mlir.source_info_to_location
+    mlir.source_info_to_location = lambda ctx, primitive, name_stack, _: usual(
+        ctx, primitive, name_stack, None
+    )
+    traceback_util.include_filename = functools.cache(traceback_util.include_filename)
 
 
 class _Contexts(threading.local):

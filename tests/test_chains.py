@@ -23,7 +23,7 @@ FEATURES, TIME = 3, 6
 def pytest_generate_tests(metafunc):
     option = metafunc.config.getoption
     if "seed" in metafunc.fixturenames:
-        number = option("--fuzz") or (4000 if option("--all") else 10)
+        number = option("--fuzz") or (4000 if option("--all") else 6)
         first = option("--fuzz-seed")
         metafunc.parametrize("seed", range(first, first + number))
 

@@ -123,9 +123,7 @@ def in_one_program(entry, names):
 
 
 def draws_noise(entry):
-    (given, masks), params, _ = problem(entry, np.float32)
-    call = jax.make_jaxpr(lambda params, xs: entry.call(params, xs, masks, np.arange(4)))
-    return "random_bits" in str(call(params, given))
+    return any(eqn.primitive.name == "random_bits" for eqn in gradient_of(entry))
 
 
 def in_parts(entry, names):
@@ -163,13 +161,20 @@ CHOICES = {
 
 def chooses_by_floats(entry):
     """Whether the gradient of an entry compares numbers anywhere, so that rounding may matter."""
-    arguments, params, stacked = problem(entry, np.float32)
-    made = produce(norm, entry, *jax.tree.map(lambda x: x[0], stacked))
-    gradient = jax.grad(functools.partial(consume, entry, *arguments), (0, 1))
     return any(
         eqn.primitive.name in CHOICES and any(map(is_float, eqn.invars))
-        for eqn in equations(jax.make_jaxpr(gradient)(params, made).jaxpr)
+        for eqn in gradient_of(entry)
     )
+
+
+@functools.lru_cache(maxsize=1)
+def gradient_of(entry):
+    """Its equations and those inside of them."""
+    arguments, params, stacked = problem(entry, np.float32)
+    one = jax.tree.map(lambda x: x[0], stacked)
+    made = jax.eval_shape(functools.partial(produce, norm, entry), *one)
+    gradient = jax.grad(functools.partial(consume, entry, *arguments), (0, 1))
+    return list(equations(jax.make_jaxpr(gradient)(params, made).jaxpr))
 
 
 def is_float(operand):

@@ -27,12 +27,10 @@ def test_small_form_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *notebooks.SMALL[name].arguments.split()])
     folder = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_enable_compilation_cache", False)  # the folder goes, the cache stays
     try:
         runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_enable_compilation_cache", True)
     assert capsys.readouterr().out
 
 

@@ -1,5 +1,7 @@
 """What cannot be seen from outside the engine: its schedule, its buffers and its kernel."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,19 +15,24 @@ from jaxmask.recurrent._engine.buffers import gates_begin, layout_for
 from jaxmask.recurrent._engine.scheduling import all_rounds, schedule, units_for
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def plan_of(choice, real):
+    plan = schedule(choice, real)
+    return plan, all_rounds(choice, plan)
+
+
 @settings(deadline=None, max_examples=50)
 @given(lengths=st.lists(st.integers(0, 12), min_size=9, max_size=9))
 def test_every_chunk_runs_once_and_in_order(lengths):
     choice = Choice("tiled", (2, 4, 9), 3)
-    real = jnp.arange(12) < jnp.array(lengths)[:, None]
-    order = jax.jit(schedule, static_argnums=0)(choice, real[None])
-    rounds = all_rounds(choice, order)
+    real = np.arange(12) < np.array(lengths)[:, None]
+    order, rounds = jax.device_get(plan_of(choice, real[None]))
     units, begins, counts, used = rounds.units, rounds.begins, rounds.counts, rounds.used
     which = int(order.which[0])
     slots = choice.slots[which]
     assert [int(n) > 0 for n in counts] == [any(lengths) and i == which for i in range(3)]
     seen = {}
-    for begin in np.asarray(begins[which])[: int(counts[which])]:
+    for begin in begins[which][: int(counts[which])]:
         for unit in range(begin, begin + slots):
             row, is_first, left = (int(a[unit]) for a in units[:3])
             if left:
@@ -40,6 +47,9 @@ def test_every_chunk_runs_once_and_in_order(lengths):
     assert int(used[0]) == 1 + slots * int(order.rounds[0])
 
 
+gates_begin_at = jax.jit(gates_begin, static_argnums=(0, 3))
+
+
 @pytest.mark.parametrize("states", [1, 2])
 @pytest.mark.parametrize("member", [0, 2])
 def test_no_gates_stand_where_something_else_does(states, member):
@@ -52,7 +62,7 @@ def test_no_gates_stand_where_something_else_does(states, member):
             kept, size = [], slots * layout.gates
             for number in range(rounds):
                 begin = member * layout.states + 1 + number * slots
-                start, fits = gates_begin(layout, member, begin, slots, 1 + rounds * slots)
+                start, fits = gates_begin_at(layout, member, begin, slots, 1 + rounds * slots)
                 start = int(start) - member * layout.units
                 kept.append(bool(fits))
                 taken[start : start + size] += fits
