@@ -10,7 +10,6 @@ from jaxmask.leak._proof.causes import Place
 from jaxmask.leak._proof.proof import Proof
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._proof.words import in_words
-from jaxmask.leak._subject import Subject
 
 MOST = 3  # how many ways to see a leak are followed
 
@@ -22,8 +21,8 @@ class Blame:
       outside: the first line that looks up padding outside of an array, where the result is nan.
     """
 
-    def __init__(self, subject: Subject, proofs: Proofs, proof: Proof | None):
-        self.subject, self.proofs, self.proof = subject, proofs, proof
+    def __init__(self, proofs: Proofs, proof: Proof | None):
+        self.subject, self.proofs, self.proof = proofs.inputs, proofs, proof
         self.outside: Place | None = None
 
     def __call__(self, move: str, witnesses: list[Witness]) -> list[Finding]:

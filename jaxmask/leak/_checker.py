@@ -21,7 +21,7 @@ from jaxmask.leak._proof.proof import ClaimReport, Proof
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._reading import Part, difference, emptiness, no_gradient, parts, with_tolerance
 from jaxmask.leak._scope import Scope, misshapen, scope
-from jaxmask.leak._subject import WHERE, Subject, first_line
+from jaxmask.leak._subject import WHERE, first_line
 from jaxmask.leak._tables import Tables
 from jaxmask.leak._tracing import traced
 
@@ -35,9 +35,10 @@ SAMPLES = 13  # runs that measure rounding: one that rounds as usual, and twelve
 class Checker:
     """Compares a function with itself on other layouts and contents of the padding."""
 
-    def __init__(self, subject: Subject, proofs: Proofs, tables: Tables, *, everything: bool):
-        self.subject, self.proofs, self.tables = subject, proofs, tables
-        self.program = traced(subject, proofs)
+    def __init__(self, proofs: Proofs, tables: Tables, *, everything: bool):
+        self.subject = subject = proofs.inputs
+        self.proofs, self.tables = proofs, tables
+        self.program = traced(proofs)
         self.given = Layout("", "", subject.x.arrays, subject.marks)
         self.batch = len(subject.marks)
         self.witnesses: list[Witness] = []
@@ -76,7 +77,7 @@ class Checker:
             self.notes[f"gradients: {self.program.why_no_gradients}"] = None
         witnesses = tuple(self.witnesses)
         proof = next(iter(self.judged.values()), None)
-        blame = Blame(self.subject, self.proofs, proof)
+        blame = Blame(self.proofs, proof)
         findings = findings_of(witnesses, blame)
         report = LeakReport(
             self.subject.name,

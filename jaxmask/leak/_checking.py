@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxmask import _check
 from jaxmask._errors import refusing_pairs
@@ -12,7 +13,7 @@ from jaxmask.leak._findings import LeakError, LeakReport
 from jaxmask.leak._layouts import MOVES
 from jaxmask.leak._proof.inputs import flat_masks
 from jaxmask.leak._proof.prove import Proofs
-from jaxmask.leak._subject import WHERE, make_subject
+from jaxmask.leak._subject import WHERE, marks_of
 from jaxmask.leak._tables import Tables
 
 POISON = ("unproved", "all")
@@ -113,18 +114,17 @@ def check(
         _check.choice(move, MOVES, WHERE, "moves")
     _check.choice(poison, POISON, WHERE, "poison")
     _refuse_masks(mask)
-    subject = make_subject(fn, x, mask, params)
+    _refuse_unreal(marks_of(mask, WHERE)[0])
+    proofs = Proofs(fn, x, mask, params, WHERE)
     of_steps = [move for move in moves if move != "permute"]
-    if subject.marks.ndim == 1 and of_steps:
+    if proofs.inputs.marks.ndim == 1 and of_steps:
         raise ValueError(
             f"{WHERE}: the moves {of_steps} need a mask [batch, time], got a row mask [batch]."
         )
     # The nan and inf in the padding are deliberate.
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision(_precision()):
-        proofs = Proofs(fn, x, mask, params, WHERE)
-        return Checker(subject, proofs, Tables(fn), everything=poison == "all").report(
-            tuple(dict.fromkeys(moves))
-        )
+        checker = Checker(proofs, Tables(fn), everything=poison == "all")
+        return checker.report(tuple(dict.fromkeys(moves)))
 
 
 @refusing_pairs
@@ -165,6 +165,14 @@ def _refuse_masks(mask: Any) -> None:
             f"{len(masks)}. `jm.leak.prove(fn, x, mask)` takes masks of several lengths; to test "
             "their amount and place too, check one pair after the other: `jm.leak.check(lambda x, "
             "mask: fn([x, other], [mask, other_mask]), x, mask)`."
+        )
+
+
+def _refuse_unreal(marks: np.ndarray) -> None:
+    if not (marks > 0).any():
+        raise ValueError(
+            f"{WHERE}: the mask marks no step as real, so there is nothing that padding could "
+            'leak into. Give rows with real steps; `moves=("empty",)` empties the rows itself.'
         )
 
 

@@ -100,7 +100,7 @@ class Lockstep:
         self.culprits: list[Culprit] = []
         self.outside: Place | None = None
         self._lines: dict[Place | None, set[str]] = {}
-        of_steps = first.inputs.masks.marks[0].ndim == 2
+        of_steps = first.inputs.marks.ndim == 2
         self._causes = tuple(Causes(self.batch if of_steps else None) for _ in self.sides)
         self._machines = tuple(Machine(causes=causes) for causes in self._causes)
         self._stepwise = tuple(Stepwise(side.traced.closed) for side in self.sides)

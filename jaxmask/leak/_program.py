@@ -18,7 +18,6 @@ from jaxmask.leak._outputs import Slot, real_entries, slots
 from jaxmask.leak._proof.prove import Proofs
 from jaxmask.leak._proof.tracing import apart, together
 from jaxmask.leak._stepwise import Stepwise
-from jaxmask.leak._subject import Subject
 from jaxmask.leak._unsharded import unsharded
 
 
@@ -49,8 +48,9 @@ class Program:
       why_no_gradients: "" if gradients are taken.
     """
 
-    def __init__(self, subject: Subject, proofs: Proofs):
-        self.subject, self.proofs = subject, proofs
+    def __init__(self, proofs: Proofs):
+        self.subject = subject = proofs.inputs
+        self.proofs = proofs
         proofs.renew()
         self.slots = self.trace(subject.x.arrays, subject.marks)
         self.by_row, self.in_time = self._unmasked_with(0), self._unmasked_with(1)
@@ -108,8 +108,7 @@ class Program:
         return Result(found, entries, [None] * len(x), [None] * len(self.subject.params.arrays))
 
     def _arguments(self, layout: Layout, x: list[np.ndarray]) -> Any:
-        mask = self.subject.mask_of(layout.marks)
-        return self.subject.params.arrays, x, mask, Compared.of(layout)
+        return self.subject.params.arrays, x, layout.marks, Compared.of(layout)
 
     def _stepwise(self, seed: int, args: Any) -> Any:
         stepwise, structure, _ = self._traced(args)
@@ -124,16 +123,16 @@ class Program:
         return self.proofs.kept.once(key, trace)
 
     def _values(
-        self, params: list[Any], x: list[Any], mask: Any, compared: Compared
+        self, params: list[Any], x: list[Any], marks: Array, compared: Compared
     ) -> tuple[Any, ...]:
-        output = self.subject.call(params, x, mask)
-        return output, self._real(output, mask, compared)
+        output = self.subject.call(params, x, [marks])
+        return output, self._real(output, marks, compared)
 
     def _values_and_gradients(
-        self, params: list[Any], x: list[Any], mask: Any, compared: Compared
+        self, params: list[Any], x: list[Any], marks: Array, compared: Compared
     ) -> tuple[Any, ...]:
-        pull, output = self._pullback(params, x, mask)
-        real = self._real(output, mask, compared)
+        pull, output = self._pullback(params, x, marks)
+        real = self._real(output, marks, compared)
         cotangents = [
             cotangent(
                 slot,
@@ -149,21 +148,20 @@ class Program:
         for_params, for_x = pull(cotangents)
         return output, real, for_x, for_params
 
-    def _pullback(self, params: list[Any], x: list[Any], mask: Any) -> tuple[Any, PyTree]:
+    def _pullback(self, params: list[Any], x: list[Any], marks: Array) -> tuple[Any, PyTree]:
         """Maps cotangents of the differentiable slots to gradients in `params` and `x`."""
         (some_params, fixed_params), (some_x, fixed_x) = apart(params), apart(x)
 
         def forward(params: list[Any], inputs: list[Any]) -> tuple[list[Array], PyTree]:
-            output = self.subject.call(
-                together(params, fixed_params), together(inputs, fixed_x), mask
-            )
+            given = together(params, fixed_params), together(inputs, fixed_x)
+            output = self.subject.call(*given, [marks])
             return [slot.array for slot in slots(*output) if slot.differentiable], output
 
         _, pull, output = jax.vjp(forward, some_params, some_x, has_aux=True)
         return pull, output
 
-    def _real(self, output: PyTree, mask: Any, compared: Compared) -> list[Array | None]:
-        most, batch = self.subject.max_segments, mask.shape[0]
+    def _real(self, output: PyTree, marks: Array, compared: Compared) -> list[Array | None]:
+        most, batch = self.subject.max_segments, len(marks)
         return [real_entries(slot, compared.focus, batch, most) for slot in slots(*output)]
 
     def _unmasked_with(self, axis: int) -> frozenset[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxmask.leak._cotangents import groups_of
 from jaxmask.leak._layouts import Layout
 from jaxmask.leak._program import Result
-from jaxmask.leak._subject import Subject
+from jaxmask.leak._proof.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Part:
         return replace(self, values=values, index=index, rows=rows, tolerance=tolerance)
 
 
-def parts(result: Result, subject: Subject, layout: Layout, by_row: frozenset[str]) -> list[Part]:
+def parts(result: Result, subject: Inputs, layout: Layout, by_row: frozenset[str]) -> list[Part]:
     """All results of a run; `by_row`: paths of unmasked arrays whose leading axis is the batch."""
     batch = len(layout.marks)
     found: list[Part] = []
@@ -98,7 +98,7 @@ def parts(result: Result, subject: Subject, layout: Layout, by_row: frozenset[st
     return found
 
 
-def no_gradient(result: Result, subject: Subject, layout: Layout) -> Iterator[tuple[Part, Part]]:
+def no_gradient(result: Result, subject: Inputs, layout: Layout) -> Iterator[tuple[Part, Part]]:
     """Expected and actual gradients in `x` at padding: they must be 0."""
     what, batch = "gradient in x at padding", len(layout.marks)
     for gradient, name in zip(result.x, subject.x.names, strict=True):
@@ -108,7 +108,7 @@ def no_gradient(result: Result, subject: Subject, layout: Layout) -> Iterator[tu
 
 
 def emptiness(
-    result: Result, subject: Subject, layout: Layout, by_row: frozenset[str]
+    result: Result, subject: Inputs, layout: Layout, by_row: frozenset[str]
 ) -> Iterator[tuple[Part, Part]]:
     """Expected and actual results of emptied rows: pooled 0, masks False, all else finite."""
     batch = len(layout.marks)

@@ -1,21 +1,20 @@
-"""What is checked: a function, its arguments as NumPy arrays, and how to call it."""
+"""The arguments of a check or a proof as NumPy arrays, and how to call its function."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmask import _check
-from jaxmask._types import Mask, PyTree, Segments
+from jaxmask._types import PyTree, Segments
 from jaxmask.leak._maskless import with_masks
 from jaxmask.leak._outputs import path_of
 
 WHERE = "leak.check"
-Call: TypeAlias = Callable[[list[Any], list[Any], Mask], tuple[PyTree, PyTree]]
 
 
 @dataclass(frozen=True)
@@ -37,57 +36,6 @@ class Leaves:
         """The same arrays in NumPy, in the dtypes that a function would get."""
         # Through JAX, which makes float32 of float64 unless it is told not to.
         return replace(self, arrays=[np.asarray(jnp.asarray(leaf)) for leaf in self.arrays])
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A function and its arguments.
-
-    Attributes:
-      name: of the function, for the text of a report.
-      call: `(params leaves, x leaves, mask) -> (output, statistics)`, both of arrays only.
-      x: arrays `[batch, time, ...]`, or `[batch, ...]` under a row mask.
-      params: arrays; none if there are no parameters.
-      marks: the mask as an array: boolean, or the ids of `Segments`; 0 or False is padding.
-      max_segments: of `Segments`, else None.
-    """
-
-    name: str
-    call: Call
-    x: Leaves
-    params: Leaves
-    marks: np.ndarray
-    max_segments: int | None
-
-    def mask_of(self, marks: Any) -> Any:
-        """`marks` as a mask that the function takes."""
-        return marks if self.max_segments is None else Segments(marks, self.max_segments)
-
-
-def make_subject(fn: Any, x: PyTree, mask: Any, params: PyTree) -> Subject:
-    """Check the arguments of `leak.check`, and find how to call the function."""
-    inputs = Leaves.of(x, "x")
-    if not inputs.arrays:
-        raise ValueError(f"{WHERE}: `x` must hold at least one array, got none.")
-    marks, max_segments = marks_of(mask, WHERE)
-    for leaf, name in zip(inputs.arrays, inputs.names, strict=True):
-        check_leaf(leaf, mask, name, WHERE)
-    if not (marks > 0).any():
-        raise ValueError(
-            f"{WHERE}: the mask marks no step as real, so there is nothing that padding could "
-            'leak into. Give rows with real steps; `moves=("empty",)` empties the rows itself.'
-        )
-    params, call = callable_of(fn, params, WHERE)
-    weights = Leaves.of(params, "params")
-    for leaf, name in zip(weights.arrays, weights.names, strict=True):
-        check_leaf(leaf, None, name, WHERE)
-
-    def flat(weight_leaves: list[Any], leaves: list[Any], mask: Mask) -> tuple[PyTree, PyTree]:
-        args = (weights.tree.unflatten(weight_leaves), inputs.tree.unflatten(leaves), mask)
-        output, statistics = call(*args)
-        return jax.tree.map(plain, output), jax.tree.map(plain, statistics)
-
-    return Subject(name_of(fn), flat, inputs.on_host(), weights.on_host(), marks, max_segments)
 
 
 def marks_of(mask: Any, where: str) -> tuple[np.ndarray, int | None]:

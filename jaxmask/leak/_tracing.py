@@ -2,13 +2,13 @@
 
 from jaxmask.leak._program import Program
 from jaxmask.leak._proof.prove import Proofs
-from jaxmask.leak._subject import WHERE, Subject
+from jaxmask.leak._subject import WHERE
 
 
-def traced(subject: Subject, proofs: Proofs) -> Program:
+def traced(proofs: Proofs) -> Program:
     """The program, or an error that says how to mend the function."""
     try:
-        program = Program(subject, proofs)
+        program = Program(proofs)
     except Exception as error:
         if type(error).__name__ == "TraceContextError":  # of Flax, which need not be imported
             from jaxmask import _nnx
@@ -23,7 +23,7 @@ def traced(subject: Subject, proofs: Proofs) -> Program:
         raise
     if not program.slots:
         raise ValueError(f"{WHERE}: `fn` must return at least one array, got none.")
-    if proofs.varies(subject.x.arrays, subject.marks):
+    if proofs.varies(proofs.inputs.x.arrays, proofs.inputs.marks):
         raise ValueError(
             f"{WHERE}: `fn` is another function at each call, so no comparison would mean "
             "anything; this is no leak. It draws random numbers outside of JAX, counts its calls, "

@@ -60,8 +60,17 @@ class Inputs:
         return None if number is None else self.masks.marks[number]
 
     @property
+    def marks(self) -> np.ndarray:
+        """The first mask, or the only one."""
+        return self.masks.marks[0]
+
+    @property
+    def max_segments(self) -> int | None:
+        return self.masks.max_segments[0]
+
+    @property
     def batch(self) -> int:
-        return len(self.masks.marks[0])
+        return len(self.marks)
 
 
 def make_inputs(fn: Any, x: PyTree, mask: Any, params: PyTree, where: str = WHERE) -> Inputs:

@@ -348,7 +348,7 @@ class _Prover:
         if not refused:
             return {}
         label = next(iter(self._guilty_labels(refused[0])))
-        of_steps = self.question.of == "padding" and self.inputs.masks.marks[0].ndim == 2
+        of_steps = self.question.of == "padding" and self.inputs.marks.ndim == 2
         causes = Causes(self.inputs.batch if of_steps else None)
         run = Run(self.inputs, self.question, self.finite, causes)
         claims, _ = (of_gradients if of_gradient else of_values)(run, traced, [label])
