@@ -17,7 +17,17 @@ import optax
 from flax import nnx
 
 import jaxmask as jm
-from bench.rivals.models import KB, Apply, Weights, built, matrices, named
+from bench.rivals.models import (
+    KB,
+    Apply,
+    Weights,
+    bilstm,
+    built,
+    flax_bilstm,
+    keras_bilstms,
+    matrices,
+    named,
+)
 from bench.tasks import Batch, Task
 
 RATE, DECAY, CLIP, B2 = 3e-3, 1e-2, 1.0, 0.99
@@ -25,20 +35,15 @@ RATE, DECAY, CLIP, B2 = 3e-3, 1e-2, 1.0, 0.99
 Step = Callable[[Batch], Any]  # trains by a batch, in place; whoever reads the loss waits for it
 
 
-def _layers(task: Task, embed: Any, both: Callable[[int], Any], rngs: nnx.Rngs) -> list:
+def _layers(task: Task, embed: Any, both: Callable[..., Any]) -> list:
+    rngs = nnx.Rngs(0)
     first = embed(task.vocabulary, task.embed, rngs=rngs)
     last = nnx.Linear(2 * task.hidden, task.outputs, rngs=rngs)
-    return [first, *map(both, task.widths), last]
+    return [first, *(both(width, task.hidden, rngs) for width in task.widths), last]
 
 
 def _jaxmask(task: Task) -> nnx.Module:
-    rngs = nnx.Rngs(0)
-
-    def both(width: int) -> Any:
-        lstms = (jm.nn.LSTM(width, task.hidden, rngs=rngs) for _ in range(2))
-        return jm.nn.Bidirectional(*lstms)
-
-    return jm.nn.Sequential(*_layers(task, jm.nn.Embed, both, rngs))
+    return jm.nn.Sequential(*_layers(task, jm.nn.Embed, bilstm))
 
 
 def initial_params(task: Task) -> Weights:
@@ -52,13 +57,7 @@ def jaxmask_model(task: Task) -> Apply:
 
 def flax_model(task: Task) -> Apply:
     """The same of Flax's own layers, with lengths for a mask."""
-    rngs = nnx.Rngs(0)
-
-    def both(width: int) -> Any:
-        cells = (nnx.OptimizedLSTMCell(width, task.hidden, rngs=rngs) for _ in range(2))
-        return nnx.Bidirectional(*map(nnx.RNN, cells))
-
-    layers = _layers(task, nnx.Embed, both, rngs)
+    layers = _layers(task, nnx.Embed, flax_bilstm)
     _, of = named(nnx.Sequential(*layers), list(initial_params(task)))
 
     def apply(params: Weights, ids: jax.Array, mask: Any) -> jax.Array:
@@ -75,19 +74,11 @@ def keras_model(task: Task) -> Apply:
     """The same of Keras's layers, with the mask handed to each."""
     from keras import layers
 
-    def both(width: int) -> Callable:
-        lstm = layers.LSTM(task.hidden, return_sequences=True)
-        return built(layers.Bidirectional(lstm), (None, None, width))
-
     embed = built(layers.Embedding(task.vocabulary, task.embed), (None, None))
-    deep = list(map(both, task.widths))
-    last = built(layers.Dense(task.outputs), (None, None, 2 * task.hidden))
+    rest = keras_bilstms(task.widths, task.hidden, task.outputs, first=1)
 
     def apply(params: Weights, ids: jax.Array, mask: Any) -> jax.Array:
-        x = embed([params["layers.0.embedding"]], ids)
-        for k, layer in enumerate(deep, 1):
-            x = layer(matrices(params, k), x, mask=mask)
-        return last([params[f"layers.{len(deep) + 1}.{end}"] for end in KB], x)
+        return rest(params, embed([params["layers.0.embedding"]], ids), mask)
 
     return apply
 

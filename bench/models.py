@@ -27,15 +27,16 @@ from bench import chart, contest, problem, store, tables, timing, workloads
 from bench.contest import Entrant
 from bench.rivals import models as jax_models
 from bench.rivals.models import MODELS, Sizes, compared
+from bench.suite import Suite, some
 
 SIZES, FILLS, PASSES = Sizes(), (0.1, 0.3, 0.6, 1.0), ("forward", "train")
 OURS, SKIP, PACK = "jaxmask", "jaxmask, skip_padding", "jaxmask, skip_padding(pack)"
 NAMES = (OURS, SKIP, PACK, "flax", "keras", "torch", "torch nested")
-KEY, ROUNDS = ("model", "what", "fill"), 3
+KEY = ("model", "what", "fill")
 OPTIONS = {
-    "--models": {"nargs": "*", "choices": MODELS, "default": list(MODELS)},
-    "--what": {"nargs": "*", "choices": PASSES, "default": list(PASSES)},
-    "--fills": {"nargs": "*", "type": float, "default": list(FILLS)},
+    "--models": some(MODELS),
+    "--what": some(PASSES),
+    "--fills": some(FILLS, choices=None),
 }
 
 
@@ -193,3 +194,6 @@ def draw(found: dict[str, Any], path: Path) -> None:
             panel.set_title(f"{model}, {what}", fontsize=9)
             panel.set(ylim=(0, None), xlim=(0, 1.05))
     chart.finish(figure, axes, path)
+
+
+SUITES = {"models": Suite(KEY, measure, table, OPTIONS, 3, draw)}

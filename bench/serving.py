@@ -24,6 +24,7 @@ from flax import nnx
 
 import jaxmask as jm
 from bench import contest, store, tables, timing
+from bench.rivals.models import bilstm
 from bench.suite import Suite
 from bench.workloads import SEED
 
@@ -43,10 +44,9 @@ class Server:
 
     def __init__(self, sizes: Sequence[int]):
         self.sizes, self.compiled, rngs = np.array(sizes), 0, nnx.Rngs(0)
-        lstms = (jm.nn.LSTM(EMBED, HIDDEN, rngs=rngs) for _ in range(2))
         model = jm.nn.Sequential(
             jm.nn.Embed(VOCABULARY, EMBED, rngs=rngs),
-            jm.nn.Bidirectional(*lstms),
+            bilstm(EMBED, HIDDEN, rngs),
             jm.nn.GlobalMeanPool(),
             nnx.Linear(2 * HIDDEN, 2, rngs=rngs),
         )

@@ -38,13 +38,7 @@ class Suite(NamedTuple):
 
 
 def of_name(name: str) -> Suite:
-    module = importlib.import_module(f"bench.{MODULES[name]}")
-    if hasattr(module, "SUITES"):
-        return module.SUITES[name]
-    return Suite(
-        *(module.KEY, module.measure, module.table),
-        *(module.OPTIONS, module.ROUNDS, module.draw),
-    )
+    return importlib.import_module(f"bench.{MODULES[name]}").SUITES[name]
 
 
 def some(values: Iterable[Any], default: Sequence[Any] | None = None, **more: Any) -> dict:

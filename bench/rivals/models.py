@@ -102,10 +102,13 @@ def _convolutions(sizes: Sizes, rngs: nnx.Rngs, conv: Any = jm.nn.Conv1D) -> lis
     return [layer for _ in range(3) for layer in (conv(*given, rngs=rngs), nnx.gelu)]
 
 
+def bilstm(width: int, hidden: int, rngs: nnx.Rngs) -> nnx.Module:
+    return jm.nn.Bidirectional(*(jm.nn.LSTM(width, hidden, rngs=rngs) for _ in range(2)))
+
+
 def _tagger(sizes: Sizes, rngs: nnx.Rngs) -> nnx.Module:
-    lstms = (jm.nn.LSTM(sizes.features, sizes.features, rngs=rngs) for _ in range(2))
     last = nnx.Linear(2 * sizes.features, sizes.outputs, rngs=rngs)
-    return jm.nn.Sequential(jm.nn.Bidirectional(*lstms), last)
+    return jm.nn.Sequential(bilstm(sizes.features, sizes.features, rngs), last)
 
 
 def _cell(sizes: Sizes, rngs: nnx.Rngs) -> Peephole:
@@ -130,12 +133,14 @@ def _flax_blocks(sizes: Sizes, rngs: nnx.Rngs, blocks: int = 2) -> nnx.Module:
     return nnx.Sequential(*(FlaxBlock(*given, rngs=rngs) for _ in range(blocks)))
 
 
-def _flax_tagger(sizes: Sizes, rngs: nnx.Rngs) -> nnx.Module:
-    def rnn() -> nnx.RNN:
-        return nnx.RNN(nnx.OptimizedLSTMCell(sizes.features, sizes.features, rngs=rngs))
+def flax_bilstm(width: int, hidden: int, rngs: nnx.Rngs) -> nnx.Module:
+    cells = (nnx.OptimizedLSTMCell(width, hidden, rngs=rngs) for _ in range(2))
+    return nnx.Bidirectional(*map(nnx.RNN, cells))
 
+
+def _flax_tagger(sizes: Sizes, rngs: nnx.Rngs) -> nnx.Module:
     last = nnx.Linear(2 * sizes.features, sizes.outputs, rngs=rngs)
-    return nnx.Sequential(nnx.Bidirectional(rnn(), rnn()), last)
+    return nnx.Sequential(flax_bilstm(sizes.features, sizes.features, rngs), last)
 
 
 def _call_blocks(causal: bool) -> Callable:
@@ -223,10 +228,12 @@ def flax(name: str, sizes: Sizes, weights: Weights) -> Apply:
 
 
 def keras(name: str, sizes: Sizes) -> Apply:
-    makers = {"encoder": _keras_blocks, "decoder": _keras_blocks, "tagger": _keras_tagger}
-    if name not in makers:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    if name == "tagger":
+        return keras_bilstms([sizes.features], sizes.features, sizes.outputs)
+    if name not in ("encoder", "decoder"):
         raise LeftOut("it has no such layer that takes a mask")
-    return makers[name](sizes, name == "decoder")
+    return _keras_blocks(sizes, name == "decoder")
 
 
 def built(layer: Any, *shapes: tuple) -> Callable:
@@ -237,7 +244,6 @@ def built(layer: Any, *shapes: tuple) -> Callable:
 
 
 def _keras_blocks(sizes: Sizes, causal: bool) -> Apply:
-    os.environ.setdefault("KERAS_BACKEND", "jax")
     from keras import layers
 
     wide = (None, None, sizes.features)
@@ -272,17 +278,20 @@ def matrices(weights: Weights, layer: int) -> list:
     return [weights[f"layers.{layer}.{way}.{name}"] for way, name in names]
 
 
-def _keras_tagger(sizes: Sizes, causal: bool) -> Apply:
-    os.environ.setdefault("KERAS_BACKEND", "jax")
+def keras_bilstms(widths: list[int], hidden: int, outputs: int, first: int = 0) -> Apply:
+    """Bidirectional LSTMs and a dense layer, whose weights are those from layer `first` on."""
     from keras import layers
 
-    lstm = layers.LSTM(sizes.features, return_sequences=True)
-    both = built(layers.Bidirectional(lstm), (None, None, sizes.features))
-    last = built(layers.Dense(sizes.outputs), (None, None, 2 * sizes.features))
+    def both(width: int) -> Callable:
+        lstm = layers.LSTM(hidden, return_sequences=True)
+        return built(layers.Bidirectional(lstm), (None, None, width))
+
+    deep = list(map(both, widths))
+    last = built(layers.Dense(outputs), (None, None, 2 * hidden))
 
     def apply(weights: Weights, x: jax.Array, mask: jax.Array) -> jax.Array:
-        return last(
-            [weights[f"layers.1.{end}"] for end in KB], both(matrices(weights, 0), x, mask=mask)
-        )
+        for k, layer in enumerate(deep, first):
+            x = layer(matrices(weights, k), x, mask=mask)
+        return last([weights[f"layers.{first + len(deep)}.{end}"] for end in KB], x)
 
     return apply

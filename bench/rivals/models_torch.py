@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from bench.rivals import pytorch
 from bench.rivals.models import Sizes, Weights
 
 Forward = Callable[..., torch.Tensor]  # of the module, x and the mask
@@ -112,9 +112,7 @@ def weights_of_tagger(w: Weights) -> Weights:
 
 def over_packed(module: Any, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     lstm, last = module
-    rows = pack_padded_sequence(x, mask.sum(1), batch_first=True, enforce_sorted=False)
-    y, _ = pad_packed_sequence(lstm(rows)[0], batch_first=True, total_length=x.shape[1])
-    return last(y)
+    return last(pytorch.over_packed(lstm, x, mask.sum(1)))
 
 
 class Peephole(torch.nn.Module):

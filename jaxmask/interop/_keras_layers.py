@@ -145,9 +145,10 @@ def _dense(layer: Any, at: KerasContext) -> Part:
     return followed("nnx.Linear", make, layer, at)
 
 
-def _normed(kind: Any, layer: Any, at: KerasContext, *sizes: Any, **more: Any) -> Part:
-    built(layer)
-    scale, bias = getattr(layer, "gamma", None), getattr(layer, "beta", None)
+def _normed(
+    kind: Any, layer: Any, at: KerasContext, *sizes: Any, scale: Any = None, **more: Any
+) -> Part:
+    scale, bias = getattr(layer, "gamma", scale), getattr(layer, "beta", None)
 
     def make() -> tuple[Any, ...]:
         given = {"use_scale": scale is not None, "use_bias": bias is not None}
@@ -183,14 +184,7 @@ def _rms_norm(layer: Any, at: KerasContext) -> Part:
     built(layer)
     last_axis(layer, at, layer.axis)
     at.differs_under_mask(DROPS)
-    size = int(layer.scale.shape[0])
-
-    def make() -> tuple[Any, ...]:
-        norm = nn.RMSNorm(size, epsilon=layer.epsilon, **options(layer))
-        put(norm.scale, layer.scale)
-        return (norm,)
-
-    return Part("jm.nn.RMSNorm", make)
+    return _normed(nn.RMSNorm, layer, at, int(layer.scale.shape[0]), scale=layer.scale)
 
 
 @converts("BatchNormalization")
