@@ -47,6 +47,32 @@ def test_centred_spectra_are_those_of_librosa_on_the_row_alone(center):
     np.testing.assert_allclose(mel[0], np.log(np.maximum(energy, 1e-6)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("center", ["reflect", None])
+def test_the_inverse_of_packed_rows_is_that_of_each_sequence(center):
+    ids = np.array([[1] * 11 + [0, 2, 2] + [3] * 9, [1] * 3 + [2] * 20])
+    segments = jm.Segments(jnp.asarray(ids), 3)
+    x = np.random.default_rng(0).normal(size=ids.shape).astype(np.float32)
+    options = {"taper": "hamming", "center": center}
+    y, frames = jm.audio.stft(x, segments, 4, 2, **options)
+    y = jnp.where(frames.ids[..., None] > 0, y, jnp.nan) * np.exp(1j * np.arange(3))
+    back, out = jm.audio.istft(y, frames, 4, 2, **options, sample_mask=segments)
+    assert out.ids.tolist() == ids.tolist()
+    assert not np.asarray(back)[ids == 0].any()
+    for row, of_row in enumerate(ids):
+        for segment in range(1, of_row.max() + 1):
+            where, of_frames = of_row == segment, frames.ids[row] == segment
+            whole = {"sample_mask": np.ones((1, where.sum()), bool)}
+            alone, _ = jm.audio.istft(y[row : row + 1, of_frames], None, 4, 2, **options, **whole)
+            np.testing.assert_allclose(back[row, where], alone[0], rtol=1e-5, atol=1e-5)
+    gradient = jax.grad(
+        lambda x: jnp.sum(
+            jm.audio.istft(jm.audio.stft(x, segments, 4, 2, **options)[0], frames, 4, 2, **options,
+                           sample_mask=segments)[0]
+        )
+    )(x)  # fmt: skip
+    assert np.isfinite(gradient).all()
+
+
 def test_a_row_of_no_or_one_sample():
     x, mask = (
         np.array([[np.nan, np.nan], [3.0, np.nan]], np.float32),
@@ -141,7 +167,9 @@ REFUSED = {
     "`coefficients` must be at most 5": lambda: jm.audio.mfcc(Y.real, None, 6),
     "`lifter` must be at least 0": lambda: jm.audio.mfcc(Y.real, None, 5, lifter=-1),
     "`window` must be odd": lambda: jm.audio.deltas(Y.real, None, 4),
-    "egments": lambda: jm.audio.istft(Y, jm.Segments(np.ones((1, 3), np.int32), 1), 8, 4),
+    "`sample_mask` must be the `Segments`": lambda: jm.audio.istft(
+        Y, jm.Segments(np.ones((1, 3), np.int32), 1), 8, 4
+    ),
 }
 
 

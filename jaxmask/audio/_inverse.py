@@ -1,17 +1,19 @@
 """From spectra back to samples."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmask import _check, masks
+from jaxmask import _check, _mask_ops, masks
 from jaxmask._errors import refusing_pairs
 from jaxmask._keys import step_keys
-from jaxmask._steps import filled, to_left
+from jaxmask._steps import filled, gather, to_left
 from jaxmask._sums import accumulator
-from jaxmask._types import Array, ArrayLike, Mask, Pair, StepMask
+from jaxmask._types import Array, ArrayLike, Mask, Pair, Segments, StepMask
 from jaxmask.audio._audio import stft, taper_of
 from jaxmask.audio._centred import CENTRES, shortened
 
@@ -41,13 +43,14 @@ def istft(
 
     Args:
       y: `[batch, frame, fft_size // 2 + 1]`, complex.
-      mask: `[batch, frame]`, boolean, or None. `Segments` are refused: the samples of neighbouring
-        sequences would overlap, so unpack the rows first.
+      mask: `[batch, frame]`, boolean, or None, or the `Segments` that `stft` gave for packed rows;
+        the frames alone do not say where their sequences stood, so `sample_mask` is then needed.
       window, strides, fft_size, taper, center: those of `stft`.
       sample_mask: `[batch, time]`, the mask of the samples that were transformed: the result has
         as many samples in each row, moved to the left; those after the last frame are 0. Where
         None, m frames give `(m - 1) * strides + window` samples; with `center`,
-        `(m - 1) * strides` where `fft_size` is even, which may leave out a few at the end.
+        `(m - 1) * strides` where `fft_size` is even, which may leave out a few at the end. For
+        packed rows, the `Segments` of the samples, which stay where they were.
 
     Returns:
       The pair `(x, mask)`, `x [batch, time]` and mask `[batch, time]`.
@@ -68,7 +71,11 @@ def istft(
     with `librosa.istft`. Source: Griffin and Lim, 1984, doi:10.1109/TASSP.1984.1164317.
     """
     where = "istft"
-    y, mask = _check.pair(y, mask, where, over_time=True, segments=False, name="y")
+    y, mask = _check.pair(y, mask, where, over_time=True, name="y")
+    if isinstance(mask, Segments):
+        options: dict[str, Any] = {"fft_size": fft_size, "taper": taper, "center": center}
+        one = functools.partial(istft, y, window=window, strides=strides, **options)
+        return _apart(one, mask, sample_mask, y.shape[0], where)
     if not jnp.issubdtype(y.dtype, jnp.complexfloating):
         raise TypeError(f"{where}: `y` must be complex, got dtype {y.dtype}.")
     window = _check.count(window, where, "window", least=1)
@@ -92,6 +99,29 @@ def istft(
         return _of_length(x[:, half:], sample_mask, where)
     x, own = shortened(x, own, half)
     return x, None if mask is None else own
+
+
+def _apart(
+    inverse: Callable[..., Pair], frames: Segments, samples: Any, batch: int, where: str
+) -> Pair:
+    """The samples of each sequence of a packed row, where it stood."""
+    if not isinstance(samples, Segments) or samples.max_segments != frames.max_segments:
+        raise _check.MaskError(
+            f"{where}: with frames of packed rows, `sample_mask` must be the `Segments` of the "
+            f"samples that were transformed, with max_segments = {frames.max_segments}, got "
+            f"{getattr(samples, 'max_segments', _check.kind_of(samples))}."
+        )
+    rows = jnp.zeros((batch, *samples.ids.shape[1:]))
+    _, given = _check.pair(rows, samples, where, name="the samples")
+
+    def one(frames: Array, samples: Array) -> Array:
+        x, _ = inverse(mask=frames, sample_mask=samples)  # moved to the left
+        first = jnp.argmax(samples, axis=1)[:, None]
+        index = jnp.arange(samples.shape[1], dtype=first.dtype)[None] - first
+        return filled(gather(x, jnp.maximum(index, 0)), samples)
+
+    each = map(_mask_ops.of_each_segment, (frames, samples))
+    return jnp.sum(jax.vmap(one, in_axes=1)(*each), axis=0), given
 
 
 def _overlapped(

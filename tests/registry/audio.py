@@ -64,7 +64,7 @@ ENTRIES: list[Entry] = [
             "half_precision": COMPLEX,
             "half_precision_at_scale": COMPLEX,
             "eager_is_jit": "nan in the padding cannot be made complex where nan is debugged",
-            "segments": NO_SEGMENTS,
+            "segments": "it needs those of the samples as well: tests/test_spectra.py",
         },
     ),
     Entry(
