@@ -96,7 +96,7 @@ def _is_exact(jaxpr: Any) -> bool:
 
 def _is_real(aval: Any) -> bool:
     dtype = getattr(aval, "dtype", None)
-    is_number = isinstance(dtype, np.dtype) and dtype.kind != "c"
+    is_number = isinstance(dtype, np.dtype) and dtype.kind != "c" and dtype != jax.dtypes.float0
     return is_number and aval.size <= LARGE
 
 
