@@ -8,21 +8,6 @@ _SOFTMAX = (
     "`jm.nn.MultiHeadAttention`, `jm.attention.attend`, `jm.ops.softmax`",
 )
 _BATCH = ("batch statistics over padding", "`jm.nn.BatchNorm`, `jm.norm.batch`")
-_SUM = (
-    "a sum or mean over an axis with padding",
-    "`jm.pool.mean`, `jm.nn.GlobalMeanPool`, `jm.norm`, or `where=` of the reduction",
-)
-_EXTREME = ("an extreme over an axis with padding", "`jm.pool.max`, `jm.pool.min`")
-_WINDOW = (
-    "a window over the edge of the padding",
-    f"`jm.nn.Conv1D`, `jm.nn.MaxPool1D`, `jm.conv`, or {_FILL}",
-)
-_LOOP = (
-    "a loop that carries padding from one step to the next",
-    "`jm.nn.RNN`, `jm.nn.LSTM`, `jm.recurrent`",
-)
-_RUNNING = ("running values that include padding", f"`jm.ops.cumsum`, or {_FILL}")
-_ORDER = ("an order in which padding takes part", "`jm.ops.fill` with what sorts last")
 _LENGTH = (
     "a number that follows from the padded length",
     "count real steps: `mask.sum(1)`, `jm.pool.mean`, `jm.masks.positions`",
@@ -48,28 +33,6 @@ _MOVES = (
     *("transpose", "reshape"),
 )
 
-WORDS: dict[str, tuple[str, str]] = {
-    "dot_general": (
-        "a product that sums over padding, where 0 * nan is nan",
-        f"`jm.attention.attend`, `jm.nn.MultiHeadAttention`, or {_FILL}",
-    ),
-    "conv_general_dilated": _WINDOW,
-    "fft": ("a transform over an axis with padding", "`jm.audio.stft`"),
-    **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_or", "reduce_and"), _SUM),
-    **dict.fromkeys(("reduce_max", "reduce_min", "argmax", "argmin", "top_k"), _EXTREME),
-    **dict.fromkeys(("reduce_window", "reduce_window_sum", "reduce_window_max"), _WINDOW),
-    **dict.fromkeys(("scan", "while"), _LOOP),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _RUNNING),
-    **dict.fromkeys(_MOVES, _PLACE),
-    **dict.fromkeys(("div", "mul", "broadcast_in_dim"), _LENGTH),
-    **{
-        f"{name} of the {end} step": words
-        for name in ("slice", "dynamic_slice", "gather")
-        for end, words in _ENDS.items()
-    },
-    "sort": _ORDER,
-}
-
 _KINDS = {
     **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_or", "reduce_and"), "sum"),
     **dict.fromkeys(("reduce_max", "reduce_min", "argmax", "argmin", "top_k"), "extreme"),
@@ -78,6 +41,38 @@ _KINDS = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "running"),
     **dict.fromkeys(_MOVES, "place"),
     **{"dot_general": "product", "conv_general_dilated": "window", "sort": "order"},
+}
+_PADDING: dict[str, tuple[str, str]] = {
+    "sum": (
+        "a sum or mean over an axis with padding",
+        "`jm.pool.mean`, `jm.nn.GlobalMeanPool`, `jm.norm`, or `where=` of the reduction",
+    ),
+    "extreme": ("an extreme over an axis with padding", "`jm.pool.max`, `jm.pool.min`"),
+    "product": (
+        "a product that sums over padding, where 0 * nan is nan",
+        f"`jm.attention.attend`, `jm.nn.MultiHeadAttention`, or {_FILL}",
+    ),
+    "window": (
+        "a window over the edge of the padding",
+        f"`jm.nn.Conv1D`, `jm.nn.MaxPool1D`, `jm.conv`, or {_FILL}",
+    ),
+    "loop": (
+        "a loop that carries padding from one step to the next",
+        "`jm.nn.RNN`, `jm.nn.LSTM`, `jm.recurrent`",
+    ),
+    "running": ("running values that include padding", f"`jm.ops.cumsum`, or {_FILL}"),
+    "order": ("an order in which padding takes part", "`jm.ops.fill` with what sorts last"),
+    "place": _PLACE,
+}
+WORDS = {
+    **{name: _PADDING[kind] for name, kind in _KINDS.items()},
+    "fft": ("a transform over an axis with padding", "`jm.audio.stft`"),
+    **dict.fromkeys(("div", "mul", "broadcast_in_dim"), _LENGTH),
+    **{
+        f"{name} of the {end} step": words
+        for name in ("slice", "dynamic_slice", "gather")
+        for end, words in _ENDS.items()
+    },
 }
 
 # What is not padding: later steps, other rows, other sequences.

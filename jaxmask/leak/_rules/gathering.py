@@ -51,6 +51,24 @@ class Windows:
     pairs: tuple[tuple[int, int], ...]
     sizes: tuple[int, ...]
 
+    @classmethod
+    def of(
+        cls, operand: Shape, shape: Shape, inner: Shape, absent: Shape, starts: Shape, pairs: Any
+    ) -> "Windows":
+        """By the axes that JAX names: those within a window, and those that it does not have."""
+        removed = (*absent, *pairs[0])
+        kept = [axis for axis in range(len(operand)) if axis not in removed]
+        within = dict(zip(kept, inner, strict=True))
+        return cls(
+            operand,
+            shape,
+            tuple(k for k in range(len(shape)) if k not in inner),
+            tuple(within.get(axis) for axis in range(len(operand))),
+            tuple(starts),
+            tuple(zip(*pairs, strict=True)),
+            tuple(shape[within[k]] if k in within else 1 for k in range(len(operand))),
+        )
+
     def places(self, indices: Value, *, clip: bool) -> Places:
         """Where the windows lie."""
         rank = len(self.shape)
@@ -103,19 +121,10 @@ def gather(step: Step) -> list[Value]:
     """Windows of an operand, at places that the indices say."""
     x, indices = step.ins
     numbers, mode = step.params["dimension_numbers"], Mode.from_any(step.params["mode"])
-    removed = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    kept = [axis for axis in range(len(x.shape)) if axis not in removed]
-    within: list[int | None] = [None] * len(x.shape)
-    for axis, place in zip(kept, numbers.offset_dims, strict=True):
-        within[axis] = place
-    windows = Windows(
-        x.shape,
-        step.shape,
-        tuple(k for k in range(len(step.shape)) if k not in numbers.offset_dims),
-        tuple(within),
-        tuple(numbers.start_index_map),
-        tuple(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)),
-        tuple(step.params["slice_sizes"]),
+    pairs = numbers.operand_batching_dims, numbers.start_indices_batching_dims
+    windows = Windows.of(
+        *(x.shape, step.shape, numbers.offset_dims, numbers.collapsed_slice_dims),
+        *(numbers.start_index_map, pairs),
     )
     places = windows.places(indices, clip=mode != Mode.FILL_OR_DROP)
     unknown = () if places.certain.all() else windows.starts

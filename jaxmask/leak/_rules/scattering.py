@@ -42,21 +42,10 @@ def scatter(step: Step) -> list[Value]:
 def windows_of(step: Any, x: Value, updates: Value) -> Windows:
     """How the updates lie in the operand."""
     numbers = step.params["dimension_numbers"]
-    removed = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    kept = [axis for axis in range(len(x.shape)) if axis not in removed]
-    within: list[int | None] = [None] * len(x.shape)
-    sizes = [1] * len(x.shape)
-    for axis, place in zip(kept, numbers.update_window_dims, strict=True):
-        within[axis], sizes[axis] = place, updates.shape[place]
-    batching = numbers.operand_batching_dims, numbers.scatter_indices_batching_dims
-    return Windows(
-        x.shape,
-        updates.shape,
-        tuple(k for k in range(len(updates.shape)) if k not in numbers.update_window_dims),
-        tuple(within),
-        tuple(numbers.scatter_dims_to_operand_dims),
-        tuple(zip(*batching, strict=True)),
-        tuple(sizes),
+    pairs = numbers.operand_batching_dims, numbers.scatter_indices_batching_dims
+    return Windows.of(
+        *(x.shape, updates.shape, numbers.update_window_dims, numbers.inserted_window_dims),
+        *(numbers.scatter_dims_to_operand_dims, pairs),
     )
 
 
