@@ -56,12 +56,7 @@ class Culprit:
 
 @dataclass
 class Side:
-    """A program with its arguments.
-
-    Attributes:
-      inputs: the function, the contents of its arguments, and the masks.
-      traced: the program.
-    """
+    """A function with the contents of its arguments, and its program."""
 
     inputs: Inputs
     traced: Traced

@@ -24,11 +24,7 @@ MOST_OPERATIONS = 4000  # of a loop that runs turn by turn
 
 
 class Stepwise:
-    """A closed program, to be run on arrays.
-
-    Attributes:
-      closed: the program.
-    """
+    """A closed program, to be run on arrays."""
 
     def __init__(self, closed: Any):
         self.closed = closed

@@ -21,12 +21,7 @@ OF_X, OF_COTANGENTS = (BITS(1 << k) for k in range(RAW))
 
 @dataclass
 class Question:
-    """Does padding reach a real entry?
-
-    Attributes:
-      inputs: what is asked about.
-      unasked: results about which nothing is asked, with the reason.
-    """
+    """Does padding reach a real entry? `unasked` has results that are not asked about, and why."""
 
     inputs: Inputs
     unasked: dict[str, str] = field(default_factory=dict)

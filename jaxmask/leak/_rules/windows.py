@@ -16,15 +16,7 @@ from jaxmask.leak._proof.interpret import Step, rule_for
 
 @dataclass(frozen=True)
 class Grid:
-    """Windows over the axes of an array.
-
-    Attributes:
-      sizes: of a window along each axis.
-      strides: between windows.
-      padding: before and after.
-      dilation: of the array.
-      window_dilation: of the windows.
-    """
+    """Windows over the axes of an array, whose own dilation is `dilation`."""
 
     sizes: Sequence[int]
     strides: Sequence[int]
