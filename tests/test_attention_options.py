@@ -456,8 +456,10 @@ def test_a_memory_in_chunks_is_the_memory():
     assert carry.length.tolist() == [4, 1, 0]
     _, (again, _) = layer.run(carry, x, mask)
     close(again, y, 0)
-    carry, _ = layer.run(carry, x, mask, memory[:, :2])
+    carry, (y, out) = layer.run(carry, x, None, memory[:, :2])
     assert carry.overflowed.tolist() == [True, False, False]
+    assert out.tolist() == [[False] * 2, [True] * 2, [True] * 2]
+    assert not np.asarray(y)[0].any()
     cache = jm.attention.empty_cache(3, 2, kv_heads=4, head_features=6)
     with pytest.raises(jm.MaskError, match="Segments"):
         jm.attention.extend_cache(cache, heads(5), heads(5), jm.Segments(jnp.ones((3, 5), int), 1))

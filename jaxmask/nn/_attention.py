@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxmask import _check, attention, ops
+from jaxmask import _check, _mask_ops, attention, ops
 from jaxmask._errors import refusing_pairs
 from jaxmask._types import Array, ArrayLike, Mask, Pair, Window
 from jaxmask.attention import AdditiveWeights, KVCache, PositionBias
@@ -197,6 +197,7 @@ class CrossAttention(Projections):
     Streaming: a memory that does not change is projected once, `project`. One that comes in chunks
     is kept in a cache of `max_length` steps: `run(carry, x, mask, memory, memory_mask)` adds a
     chunk of it, or none where it is None, and attends from every step of `x` to all that it holds.
+    A row of more memory than that becomes padding: 0, and False in the mask, which is boolean.
 
     Shapes: `x [batch, time, in_features]`, mask `[batch, time]`, `memory [batch, memory_time,
     memory_features]`, memory mask `[batch, memory_time]` to `y [batch, time, out_features]` and the
@@ -302,6 +303,7 @@ class CrossAttention(Projections):
             carry = attention.extend_cache(carry, made.k, made.v, made.mask)
         x, mask = _check.pair(x, mask, "CrossAttention", over_time=True, segments=False)
         self._features(x, self.in_features, "x")
+        mask = _mask_ops.real_steps(mask, x.shape[:2]) & ~carry.overflowed[:, None]
         q = self._queries(ops.fill(x, mask)[0])
         k, v = (held.astype(q.dtype) for held in (carry.k, carry.v))
         attended = self._attend(q, mask, k, v, carry.mask, bias=None, return_weights=False)
