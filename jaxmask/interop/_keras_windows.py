@@ -45,7 +45,7 @@ def _windows(layer: Any, at: KerasContext) -> dict[str, Any]:
     (size,), (stride,), (dilation,) = layer.kernel_size, layer.strides, layer.dilation_rate
     strided((size - 1) * dilation + 1, stride, layer.padding)
     at.differs_under_mask(WINDOWS)
-    return {"padding": layer.padding, "strides": stride, "dilation": dilation, "kernel_init": ZEROS}
+    return {"padding": layer.padding, "strides": stride, "dilation": dilation}
 
 
 def _bias(module: Any, layer: Any) -> Any:
@@ -54,32 +54,31 @@ def _bias(module: Any, layer: Any) -> Any:
     return module
 
 
+def _convolution(
+    kind: Any, sizes: tuple[int, ...], given: dict[str, Any], kernel: Any, at: KerasContext, of: Any
+) -> Part:
+    def make() -> Any:
+        conv = kind(*sizes, use_bias=of.use_bias, kernel_init=ZEROS, **given, **options(of))
+        put(conv.kernel, kernel)
+        return _bias(conv, of)
+
+    return followed(f"jm.nn.{kind.__name__}", make, of, at)
+
+
 @converts("Conv1D")
 def _conv(layer: Any, at: KerasContext) -> Part:
-    windows = _windows(layer, at)
+    given = {"groups": layer.groups, **_windows(layer, at)}
     size, features, filters = layer.kernel.shape
-    given: dict[str, Any] = {"groups": layer.groups, "use_bias": layer.use_bias, **windows}
-
-    def make() -> Any:
-        conv = nn.Conv1D(features * layer.groups, filters, size, **given, **options(layer))
-        put(conv.kernel, layer.kernel)
-        return _bias(conv, layer)
-
-    return followed("jm.nn.Conv1D", make, layer, at)
+    sizes = features * layer.groups, filters, size
+    return _convolution(nn.Conv1D, sizes, given, layer.kernel, at, layer)
 
 
 @converts("DepthwiseConv1D")
 def _depthwise(layer: Any, at: KerasContext) -> Part:
-    windows = _windows(layer, at)
+    given = _windows(layer, at)
     size, features, multiplier = layer.kernel.shape
-
-    def make() -> Any:
-        given = {"use_bias": layer.use_bias, **windows, **options(layer)}
-        conv = nn.DepthwiseConv1D(features, size, multiplier, **given)
-        put(conv.kernel, layer.kernel)
-        return _bias(conv, layer)
-
-    return followed("jm.nn.DepthwiseConv1D", make, layer, at)
+    sizes = features, size, multiplier
+    return _convolution(nn.DepthwiseConv1D, sizes, given, layer.kernel, at, layer)
 
 
 @converts("SeparableConv1D")
@@ -90,7 +89,7 @@ def _separable(layer: Any, at: KerasContext) -> Part:
     after = activated(layer, at)
 
     def make() -> tuple[Any, ...]:
-        given = {"use_bias": False, **windows, **options(layer)}
+        given = {"use_bias": False, "kernel_init": ZEROS, **windows, **options(layer)}
         depthwise = nn.DepthwiseConv1D(features, size, multiplier, **given)
         put(depthwise.kernel, layer.depthwise_kernel)
         point = {"use_bias": layer.use_bias, "kernel_init": ZEROS, **options(layer)}
@@ -109,15 +108,9 @@ def _transposed(layer: Any, at: KerasContext) -> Part:
     require(layer.output_padding is None, "its `output_padding` is not None.")
     at.differs_under_mask(WINDOWS)
     size, filters, features = layer.kernel.shape
-
-    def make() -> Any:
-        given = {"strides": layer.strides[0], "padding": layer.padding, "use_bias": layer.use_bias}
-        given |= {"kernel_init": ZEROS, **options(layer)}
-        conv = nn.ConvTranspose1D(features, filters, size, **given)
-        put(conv.kernel, np.swapaxes(array(layer.kernel), 1, 2))
-        return _bias(conv, layer)
-
-    return followed("jm.nn.ConvTranspose1D", make, layer, at)
+    given = {"strides": layer.strides[0], "padding": layer.padding}
+    kernel = np.swapaxes(array(layer.kernel), 1, 2)
+    return _convolution(nn.ConvTranspose1D, (features, filters, size), given, kernel, at, layer)
 
 
 @converts("MaxPooling1D", "AveragePooling1D")
