@@ -32,14 +32,7 @@ class CompensatedSum:
     def over(cls, values: Array, rest: Array | float = 0.0) -> "CompensatedSum":
         """The sum of `values + rest` along the first axis."""
         high = values.astype(jnp.float32)
-        low = jnp.broadcast_to(jnp.asarray(rest, jnp.float32), high.shape)
-
-        def add(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-            both = cls(*one).add(cls(*other))
-            return both.high, both.low
-
-        zero = np.float32(0)
-        return cls(*jax.lax.reduce((high, low), (zero, zero), add, (0,)))
+        return cls(*_over(high, jnp.broadcast_to(jnp.asarray(rest, jnp.float32), high.shape)))
 
     @classmethod
     def of_products(cls, a: Array, b: Array) -> "CompensatedSum":
@@ -56,12 +49,38 @@ class CompensatedSum:
         return self.high + self.low
 
 
+# The slope of a rounding error is 0 but for rounding; JAX would unroll the sum to find it.
+@jax.custom_jvp
+def _over(high: Array, low: Array) -> tuple[Array, Array]:
+    def add(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        both = CompensatedSum(*one).add(CompensatedSum(*other))
+        return both.high, both.low
+
+    zero = np.float32(0)
+    return jax.lax.reduce((high, low), (zero, zero), add, (0,))
+
+
+@_over.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    high, low = _over(*primals)
+    slope = jnp.sum(tangents[0] + tangents[1], axis=0)
+    return (high, low), (slope, jnp.zeros_like(slope))
+
+
+@jax.custom_jvp
 def two_product(a: Array, b: Array) -> tuple[Array, Array]:
     """`a * b` rounded, and the exact rounding error."""
     product = a * b
     (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
     rest = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, jnp.where(jnp.isfinite(product), rest, 0)
+
+
+@two_product.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (a, b), (da, db) = primals, tangents
+    slope = da * b + a * db
+    return two_product(a, b), (slope, jnp.zeros_like(slope))
 
 
 def _halves(x: Array) -> tuple[Array, Array]:
