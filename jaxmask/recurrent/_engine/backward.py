@@ -46,13 +46,17 @@ def backward(
     d_ends: State,
     d_h: Array,
 ) -> tuple[Array, Weights, State]:
-    """Cotangents of `x [unit, step, feature]`, of each member's weights, and of the carry.
+    """Cotangents of `x [unit, step, at least feature]`, of each member's weights, and of the carry.
+
+    Those of `x` take the place of the kept states, which nothing reads once their round is done: a
+    buffer of their own would have to be filled with zeros, most of which nothing would read.
 
     `kept` is what `forward` returns. `d_ends` are the cotangents of the last states, each
     `[row, hidden]`, and `d_h [row, time, hidden]` those of `h` after each step, in place. Those of
     the weights are added up in the dtype of the state.
     """
-    units, hidden, dtype = len(rounds.units.row), carry[0].shape[1], carry[0].dtype
+    hidden, dtype = carry[0].shape[1], carry[0].dtype
+    in_place = keeps_gates(layout, 0) and x.shape[2] <= kept[0].shape[2]
     # Transposed once: a transposed product in the loop is slow.
     transposed = weights._replace(w_x=weights.w_x.mT, w_h=weights.w_h.mT)
     # XLA duplicates a cheap chain of arithmetic in each of its consumers, here in all later steps.
@@ -62,19 +66,20 @@ def backward(
     def loop(index: int, done: Any) -> Any:
         def body(i: Array, loop: Any) -> Any:
             (d_x, total, d_carry), d, (of_x, of_d_h) = loop
+            states = (d_x,) if in_place else kept
             now = round_at(rounds, layout, index, rounds.counts[index] - 1 - i)
             own, own_transposed = (of_member(layout, w, now) for w in (weights, transposed))
             inputs, of_x = gather(rounds, now, x, of_x)
             d_read, of_d_h = gather(rounds, now, d_h, of_d_h)
-            before, after = _around(layout, carry, kept, now)
-            z = _gates(kind, layout, rounds, index, own, inputs, before[0], kept, now)
+            before, after = _around(layout, carry, states, now)
+            z = _gates(kind, layout, rounds, index, own, inputs, before[0], states, now)
             factors = kind.factors(z, before, after)
             given = tuple(g / one for g in _given(d_read, d_ends, now))
             d = tuple(jnp.where(now.goes_on[:, None], a, 0) for a in d)
             d, d_zs = _steps_back(kind, layout, now, factors, given, d, own_transposed.w_h, one)
-            d_x = write_block(
-                d_x, product(fed(d_zs[0], own.w_x), own_transposed.w_x, dtype), now.begin
-            )
+            begin = states_begin(layout, member_of(layout, now), now.begin)
+            d_inputs = product(fed(d_zs[0], own.w_x), own_transposed.w_x, dtype)
+            d_x = write_block(d_x, d_inputs, begin)
             d_carry = _first_of_rows(layout, rounds, d_carry, d, now)
             total = _add(layout, total, _of_chunk(own, inputs, before[0], *d_zs), now)
             return (d_x, total, d_carry), d, (of_x, of_d_h)
@@ -83,8 +88,9 @@ def backward(
         scratch = tuple(scratch_for(a, layout, index) for a in (x, d_h))
         return jax.lax.fori_loop(0, rounds.counts[index], body, (done, d, scratch))[0]
 
+    units = layout.members * layout.units
     done = (
-        zeros(x, (units, layout.steps, x.shape[2]), dtype),
+        kept[0] if in_place else zeros(x, (units, layout.steps, x.shape[2]), dtype),
         jax.tree.map(lambda w: zeros(x, (layout.members, *w.shape[1:]), dtype), weights),
         d_ends,
     )

@@ -56,7 +56,10 @@ def backward_members(
     rounds = all_rounds(setting.choice, order)
     d_x, d_weights, d_carry = backward(setting.kind, layout, rounds, x, weights, *rest)
     d_carry = tuple(d.reshape(c.shape) for d, c in zip(d_carry, carry, strict=True))
-    return _collect((d_x,), order.positions, 0, x.shape[2]), d_weights, d_carry
+    d_x = d_x.reshape(-1, d_x.shape[2])
+    positions = flat_index(order.positions, len(d_x) // len(batch.real))
+    d_x = d_x.at[positions, : x.shape[2]].get(mode="promise_in_bounds")
+    return d_x.reshape(batch.x.shape), d_weights, d_carry
 
 
 def _layout(setting: Setting, batch: Batch, carry: State) -> Layout:
