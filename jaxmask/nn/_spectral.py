@@ -88,11 +88,15 @@ class SpectralNorm(Wrapper):
     def _divided(self, weight: Array, u: nnx.BatchStat) -> Array:
         wide = accumulator(weight.dtype)
         matrix = weight.reshape(-1, weight.shape[-1]).astype(wide)
-        left, right = matrix[:, 0], u[...].astype(wide)
-        for _ in range(self.n_steps):
-            left = self._unit(matrix @ right)
-            right = self._unit(left @ matrix)
-        left, right = jax.lax.stop_gradient((left, right))
+        still = jax.lax.stop_gradient(matrix)
+
+        def step(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+            left = self._unit(still @ pair[1])
+            return left, self._unit(left @ still)
+
+        left, right = step(0, (still[:, 0], jax.lax.stop_gradient(u[...].astype(wide))))
+        if self.n_steps > 1:
+            left, right = jax.lax.fori_loop(1, self.n_steps, step, (left, right))
         if not self.use_running_average:
             u[...] = right.astype(u[...].dtype)
         sigma = left @ matrix @ right
