@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
@@ -28,9 +29,9 @@ class RaggedVmap(MaskedModule):
     and advance as in one call. Statistics and caches that it would change row by row have no
     single value for a batch: that is an error which names them. A model that was written for
     batches, `[batch, n, feature]`, needs `batched=True`: without it, it takes the steps for rows,
-    and not every such model fails then. What can be seen of that is refused: one number for each
+    and not every such model fails then. What can be seen of that is a warning: one number for each
     step, of steps with features, as `x.mean(axis=1)` gives it. `batched=False` says that such a
-    module is of one row.
+    module is of one row, and is silent.
 
     Mask class: any; a batch that is not padded on the right is compacted first.
 
@@ -40,12 +41,12 @@ class RaggedVmap(MaskedModule):
       min_length, multiple_of: as in `jm.ragged_vmap`.
       batched: True if the module was written for batches: it gets a batch of one row, in every
         argument that `in_axes` maps, and returns one. False if it was written for a row; None, the
-        default, is that too, with the check above.
+        default, is that too, with the warning above.
 
     Raises:
       TypeError: if `module` is not callable, or `batched` is not a bool or None.
       ValueError: on call, if the module changes statistics or a cache; if `batched=True` and a
-        result is not a batch of one; if `batched` is None and steps with features give numbers.
+        result is not a batch of one.
       RaggedTraceError, UnsupportedPrimitiveError: on call, as in `jm.ragged_vmap`.
 
     Example:
@@ -105,7 +106,7 @@ class RaggedVmap(MaskedModule):
         )
         (y, after), (real, _) = g(x, mask, *arguments, row_keys)
         if self.batched is None:
-            _refuse_numbers(x, y, real)
+            _warn_of_numbers(x, y, real)
         if rngs is None and jax.tree.leaves(counts):
             advance((self.module,), counts, after, WHERE)
         return y, real
@@ -177,18 +178,19 @@ def _the_row(y: Any) -> Any:
     return y[0]
 
 
-def _refuse_numbers(x: PyTree, y: PyTree, real: PyTree) -> None:
-    """Refuse `[n]` of `[n, feature]`, which a reduction over the axis 1 of a batch gives."""
+def _warn_of_numbers(x: PyTree, y: PyTree, real: PyTree) -> None:
+    """Warn of `[n]` of `[n, feature]`, which a reduction over the axis 1 of a batch gives."""
     given, found, marks = map(jax.tree.leaves, (x, y, real))
     if len(given) != 1 or len(found) != 1 or given[0].ndim < 3:
         return
     if found[0].ndim == 2 and all(m.shape == found[0].shape for m in marks):
         shape = ", ".join(map(str, given[0].shape[2:]))
-        raise ValueError(
+        warnings.warn(
             f"{WHERE}: the module gave one number for each step, `[n]`, of a row `[n, {shape}]`. "
             "One that is written for `[batch, time, ...]` does so by mistake (`x.mean(axis=1)` is "
             "then a mean over features): if it is, pass `batched=True`; if it is meant for one "
-            "row, `batched=False`."
+            "row, `batched=False`.",
+            stacklevel=3,
         )
 
 

@@ -259,11 +259,14 @@ def test_a_model_of_batches_with_trees_and_an_argument_that_rows_share(batch):
     [lambda x: x.mean(axis=1), lambda x: x[:, -1], lambda x: x.max(axis=1)],
     ids=["mean", "last", "max"],
 )
-def test_numbers_of_steps_with_features_are_refused(over_batches, batch):
+def test_numbers_of_steps_with_features_are_a_warning(over_batches, batch):
     """What a function of batches gives of a row, whose steps it takes for rows."""
     x, mask = batch
-    with pytest.raises(ValueError, match=r"pass `batched=True`; if it is meant for one row"):
+    with pytest.warns(
+        UserWarning, match=r"pass `batched=True`; if it is meant for one row"
+    ) as told:
         jm.nn.RaggedVmap(over_batches)(x, mask)
+    assert told[0].filename == __file__
     y, marks = jm.nn.RaggedVmap(over_batches, batched=False)(x, mask)
     assert y.shape == marks.shape == mask.shape
     y, _ = jm.nn.RaggedVmap(over_batches, batched=True)(x, mask)
