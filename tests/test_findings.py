@@ -268,8 +268,29 @@ def test_a_leak_that_only_ids_outside_the_table_show_says_so(masks):
     model = Labels(nnx.Embed(50, 4, rngs=nnx.Rngs(0)), nnx.Rngs(1), masks=masks)
     finding, *_ = jm.leak.check(model, IDS, MASK).findings
     assert ("only ids outside the table of `nnx.Embed` (50 rows)" in finding.what) == masks
-    assert ("Use `jm.nn.Embed`, or clip" in finding.mend) == masks
+    assert ("Use `jm.nn.Embed` and call it with the mask" in finding.mend) == masks
     assert (finding.place.line == line_of(Labels.__call__, "self.embed(ids)")) == masks
+
+
+def test_ids_outside_the_table_hide_no_leak_of_the_amount():
+    embed = nnx.Embed(30, 4, rngs=nnx.Rngs(0))
+
+    def weighed(ids, mask):
+        x = embed(ids)
+        x = x * ids.shape[1]
+        weights = nnx.softmax(jnp.where(mask, 0.0, -1e9), 1)
+        return (weights[..., None] * x).sum(1), mask.any(1)
+
+    amount, outside = jm.leak.check(weighed, IDS, MASK).findings
+    assert "the padded length" in amount.what
+    assert amount.place.line == line_of(weighed, "ids.shape[1]")
+    assert "only ids outside the table" in outside.what
+    assert outside.place.line == line_of(weighed, "embed(ids)")
+
+
+def test_ids_outside_the_table_are_no_other_mistake_than_a_sum_of_padding():
+    model = Labels(nnx.Embed(50, 4, rngs=nnx.Rngs(0)), nnx.Rngs(1), masks=False)
+    assert len(jm.leak.check(model, IDS, MASK).findings) == 1
 
 
 def test_a_chain_of_flax_is_called_as_its_first_layer_is():

@@ -78,10 +78,13 @@ class Checker:
         witnesses = tuple(self.witnesses)
         proof = next(iter(self.judged.values()), None)
         blame = Blame(self.proofs, proof)
-        findings = findings_of(witnesses, blame)
+        outside, others = self.tables.apart(witnesses)
+        findings = findings_of(others, blame)
+        of_outside = findings_of(outside, blame)
+        out_of_table = self.tables.explain(of_outside, outside, blame.outside)
         report = LeakReport(
             self.subject.name,
-            self.tables.explain(findings, witnesses, blame.outside),
+            (*findings, *out_of_table),
             tuple(scope(self.program, self._scope())),
             tuple(self.notes),
             proved=self._proved(proof),

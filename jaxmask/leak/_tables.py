@@ -35,26 +35,36 @@ class Tables:
             if ids.dtype.kind in "iu" and ((ids >= self.rows[0]) | (ids < -self.rows[0])).any():
                 self.outside.add(under)
 
-    def explain(
-        self,
-        findings: tuple[Finding, ...],
-        witnesses: Iterable[Witness],
-        lookup: Place | None,
-    ) -> tuple[Finding, ...]:
-        """The findings, in words of the table and with the line of its `lookup` where nothing else
-        shows them.
-        """
+    def apart(self, witnesses: Iterable[Witness]) -> tuple[tuple[Witness, ...], ...]:
+        """The witnesses of arrays that no other content of the padding changed, and the rest."""
         every = list(witnesses)
+        changed = {
+            (w.what, w.where) for w in every if _is_of_contents(w) and not self._is_outside(w)
+        }
+        outside = [w for w in every if self._is_outside(w) and (w.what, w.where) not in changed]
+        if all(w.of_gradient for w in outside) and not all(w.of_gradient for w in every):
+            outside = []  # gradients follow their values
+        return tuple(outside), tuple(w for w in every if w not in outside)
+
+    def explain(
+        self, findings: Iterable[Finding], witnesses: Iterable[Witness], lookup: Place | None
+    ) -> tuple[Finding, ...]:
+        """The findings in words of the table, with the line of its `lookup` where it is known.
+
+        Those that reach none of the arrays of `witnesses` have been found without the table.
+        """
+        arrays = {witness.where for witness in witnesses}
         found: dict[Any, Finding] = {}
         for finding in findings:
-            if all(map(self._is_outside, finding.witnesses or every)):
-                place = lookup or finding.place
-                finding = replace(finding, what=self._what, mend=MEND, place=place)
-            found.setdefault((finding.place, finding.what), finding)
+            if finding.reaches and arrays.isdisjoint(finding.reaches):
+                continue
+            place = lookup or finding.place
+            found.setdefault(place, replace(finding, what=self._what, mend=MEND, place=place))
         return tuple(found.values())
 
     def _is_outside(self, witness: Witness) -> bool:
-        return witness.under in self.outside and witness.difference == float("inf")
+        changed_most = witness.difference == float("inf") or witness.of_gradient
+        return witness.under in self.outside and changed_most
 
     @property
     def _what(self) -> str:
@@ -64,4 +74,9 @@ class Tables:
         )
 
 
-MEND = "Use `jm.nn.Embed`, or clip the ids."
+def _is_of_contents(witness: Witness) -> bool:
+    """Whether two contents of one layout differ, and not two layouts."""
+    return witness.under.endswith(("in the padding", "the padding as given"))
+
+
+MEND = "Use `jm.nn.Embed` and call it with the mask, `embed(ids, mask)`, or clip the ids."
