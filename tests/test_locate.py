@@ -145,6 +145,26 @@ def line_of(layer):
     return Path(layer.place.file).read_text().splitlines()[layer.place.line - 1].strip()
 
 
+class Recurrent(nnx.Module):
+    """A layer of Flax that mixes steps, with the lengths or without, and its pooled result."""
+
+    def __init__(self, *, gives_lengths, reverse=False):
+        cell = nnx.GRUCell(4, 3, rngs=nnx.Rngs(0))
+        self.rnn = nnx.RNN(cell, reverse=reverse, keep_order=reverse)
+        self.gives_lengths = gives_lengths
+
+    def __call__(self, x, mask):
+        lengths = mask.sum(1) if self.gives_lengths else None
+        return jm.pool.mean(self.rnn(jm.ops.fill(x, mask)[0], seq_lengths=lengths), mask)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_layer_that_has_the_lengths_is_not_blamed(reverse):
+    assert jm.leak.locate(Recurrent(gives_lengths=True, reverse=reverse), X, MASK).ok
+    without = jm.leak.locate(Recurrent(gives_lengths=False, reverse=reverse), X, MASK)
+    assert without.ok == (not reverse)  # from the left, no step sees the padding after it
+
+
 class Centred(nnx.Module):
     def __call__(self, x):
         def centred(x):

@@ -66,7 +66,8 @@ class Location:
 
 
 OF_CONTENTS = (
-    "Only what padding holds was varied: `jm.leak.check` also varies how much of it there is."
+    "Only what padding holds was varied, and no gradient was compared: `jm.leak.check` does so, "
+    "and also varies how much of it there is."
 )
 OF_TABLES = "`jm.leak.check` also tries ids out of the table of `nnx.Embed`, which become nan."
 
@@ -83,11 +84,12 @@ def locate(model: Any, *inputs: Any) -> Location:
 
     A copy of the model is traced once on the inputs. Then each layer that has steps runs alone on
     random values, with and without other values in its padding, as `jm.report.mask_flow` does it;
-    nothing in the model advances. Only what padding holds is varied: `jm.leak.check` also varies
-    how much of it there is, and so finds a mean over the padded length. A layer with others inside
-    is guilty if none of them is: then its own code lets padding in. Until they are fixed its own
-    code is not judged. The text names the line of your code: that which lets padding in, or calls
-    the layer of a library that does.
+    nothing in the model advances. So a fill before a layer does not count for it; masks and lengths
+    that the model gives it do, and one that is then proved to ignore padding is not named. Only
+    what padding holds is varied: `jm.leak.check` also varies how much of it there is, and so finds
+    a mean over the padded length. A layer with others inside is guilty if none of them is: then its
+    own code lets padding in. Until they are fixed its own code is not judged. The text names the
+    line of your code: that which lets padding in, or calls the layer of a library that does.
 
     Args:
       model: an `nnx.Module`, of jaxmask or not.

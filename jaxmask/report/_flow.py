@@ -16,7 +16,7 @@ from jaxmask.report._calls import Call, Ref, Trace, described, is_of_row, names_
 from jaxmask.report._collapse import lines
 from jaxmask.report._inputs import ids_of, is_mask, split_inputs
 from jaxmask.report._layer import HEADER, Layer, row
-from jaxmask.report._probe import FINITE, SEES, Probe, Prober
+from jaxmask.report._probe import FINITE, PROVED, SEES, Probe, Prober
 from jaxmask.report._shown import Drawing, Shown
 from jaxmask.report._table import Table
 
@@ -370,7 +370,10 @@ def _described(values: Any) -> str:
 
 
 def _lets_in(layer: Layer) -> bool:
-    return layer.verdict == SEES or "missing" in layer.words
+    """Whether it sees padding, or mixes steps without a mask and is not proved right all the same,
+    as a recurrence is that has the lengths.
+    """
+    return layer.verdict == SEES or ("missing" in layer.words and layer.verdict != PROVED)
 
 
 def _notes(flow: MaskFlow, any_mask: bool) -> Iterator[str]:
