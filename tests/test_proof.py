@@ -69,9 +69,9 @@ def test_what_looks_ahead_is_not_causal(function):
         jm.leak.assert_causal(lambda x, m: function(x, m), X, every)
 
 
-def _causal_attention(fill, added):
+def _causal_attention(fill, added, ahead=0):
     def attention(x, mask):
-        allowed = jnp.tril(jnp.ones((4, 4), bool)) & mask[:, None]
+        allowed = jnp.tril(jnp.ones((4, 4), bool), ahead) & mask[:, None]
         scores = x @ x.swapaxes(1, 2)
         scores = scores + jnp.where(allowed, 0, fill) if added else jnp.where(allowed, scores, fill)
         y = jax.nn.softmax(scores) @ x
@@ -86,6 +86,7 @@ def test_a_large_finite_fill_is_named(added):
     (cause,) = jm.leak.prove(_causal_attention(-1e9, added), X, MASK, of="time").blame
     assert cause.fill == -1e9
     assert "-1e9, which could be outweighed" in cause.what
+    assert "with -inf in its place nothing passes" in cause.what
     assert "`jnp.finfo(dtype).min`" in cause.mend
     assert jm.leak.prove(_causal_attention(-jnp.inf, added), X, MASK, of="time").verdict == "proved"
     lowest = _causal_attention(float(np.finfo(np.float32).min), added=False)
@@ -102,6 +103,16 @@ def test_what_leaks_is_named_before_a_fill_that_may():
     assert (first.primitive, first.fill, second.fill) == ("reduce_sum", None, -1e9)
     assert "later steps" in first.what
     assert "ops.cumsum" in first.mend
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["where", "sum"])
+def test_a_step_ahead_is_not_laid_to_the_fill(added):
+    """It is there with -inf too."""
+    proof = jm.leak.prove(_causal_attention(-1e9, added, ahead=1), X, MASK, of="time")
+    same = jm.leak.prove(_causal_attention(-jnp.inf, added, ahead=1), X, MASK, of="time")
+    assert [cause.fill for cause in proof.blame] == [None] * len(same.blame)
+    assert [cause.primitive for cause in proof.blame] == [c.primitive for c in same.blame]
+    assert "outweighed" not in str(proof)
 
 
 @pytest.mark.parametrize(

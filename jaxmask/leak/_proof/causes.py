@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmask._lines import HERE, is_own, is_worth_naming
+from jaxmask.leak._proof.domain import Value
 from jaxmask.leak._proof.ends import moves_padding, step_taken
 
 RAW = 2  # bits of the padding itself: of the inputs, and of the cotangents of results
@@ -149,16 +150,35 @@ LARGE = -1e3  # numbers below it are there to lose against others
 
 def fill_of(primitive: str, ins: list[Any]) -> float | None:
     """The large negative number, short of the largest, that `where` or a sum puts among others."""
-    if primitive not in ("select_n", "add"):
-        return None
-    for operand in ins:
-        value = operand.value
-        if value is None or not jnp.issubdtype(value.dtype, jnp.floating):
-            continue
-        large = (value <= LARGE) & (value > 0.5 * float(jnp.finfo(value.dtype).min))
-        if (operand.where_known & large).any():
-            return float(value[np.broadcast_to(large & operand.where_known, value.shape)].min())
+    for operand in ins if primitive in FILLING else ():
+        if (large := _is_fill(operand)).any():
+            return float(operand.value[large].min())
     return None
+
+
+def with_infinite_fills(primitive: str, ins: list[Value]) -> list[Value]:
+    """The operands with -inf in the place of such numbers."""
+    if fill_of(primitive, ins) is None:
+        return ins
+    return [
+        Value(
+            v.shape, np.where(_is_fill(v), -np.inf, v.value).astype(v.value.dtype), v.known, v.taint
+        )
+        if v.value is not None
+        else v
+        for v in ins
+    ]
+
+
+FILLING = ("select_n", "add")
+
+
+def _is_fill(operand: Any) -> np.ndarray:
+    value = operand.value
+    if value is None or not jnp.issubdtype(value.dtype, jnp.floating):
+        return np.zeros(operand.shape, bool)
+    large = (value <= LARGE) & (value > 0.5 * float(jnp.finfo(value.dtype).min))
+    return np.asarray(operand.where_known & large)
 
 
 _LEAK = f"{Path(__file__).parents[1]}/"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxmask._registry import registering
-from jaxmask.leak._proof.causes import Causes, Node, fill_of
+from jaxmask.leak._proof.causes import Causes, Node, fill_of, with_infinite_fills
 from jaxmask.leak._proof.domain import NONE, Value, all_bits, concrete, tainted
 
 Rule = Callable[["Step"], list[Value]]
@@ -74,6 +74,7 @@ class Machine:
     Attributes:
       finite: whether nothing unknown is taken to be infinite or nan.
       causes: follows the operations that let padding in; None: it is not followed.
+      infinite_fills: whether -inf takes the place of fills such as -1e9.
       unknown: primitives without a rule that met taint.
       trusted: primitives without a rule that met none.
     """
@@ -84,8 +85,10 @@ class Machine:
         finite: bool = False,
         causes: Causes | None = None,
         observer: Observer | None = None,
+        infinite_fills: bool = False,
     ):
         self.finite, self.causes, self.observer = finite, causes, observer
+        self.infinite_fills = infinite_fills
         self.unknown: dict[str, Any] = {}
         self.trusted: dict[str, None] = {}
 
@@ -110,7 +113,9 @@ class Machine:
         return [read(atom) for atom in jaxpr.outvars]
 
     def equation(self, equation: Any, ins: list[Value]) -> list[Value]:
-        step, name = Step(self, equation, ins), equation.primitive.name
+        name = equation.primitive.name
+        ins = with_infinite_fills(name, ins) if self.infinite_fills else ins
+        step = Step(self, equation, ins)
         rule = RULES.get(name)
         if self.causes is not None:
             self.causes.calls.append(equation)

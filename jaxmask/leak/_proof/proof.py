@@ -82,7 +82,8 @@ class Cause:
         if self.fill is not None:
             number = f"{self.fill:.3g}".replace("e+0", "e").replace("e+", "e")
             what = (
-                f"behind a fill of {number}, which could be outweighed: scores below it lose to it"
+                f"behind a fill of {number}, which could be outweighed: scores below it lose to "
+                "it; with -inf in its place nothing passes here"
             )
             return what, "`jnp.where`, filled with `-jnp.inf` or `jnp.finfo(dtype).min`"
         if self.of in ("padding", "amount"):

@@ -349,15 +349,17 @@ class _Prover:
             return {}
         label = next(iter(self._guilty_labels(refused[0])))
         of_steps = self.question.of == "padding" and self.inputs.marks.ndim == 2
-        causes = Causes(self.inputs.batch if of_steps else None)
-        run = Run(self.inputs, self.question, self.finite, causes)
-        claims, _ = (of_gradients if of_gradient else of_values)(run, traced, [label])
-        by_key = {(claim.what, claim.where): claim for claim in claims}
-        return {
-            number: [(causes, by_key[claim.what, claim.where])]
-            for number, claim in enumerate(refused)
-            if (claim.what, claim.where) in by_key
-        }
+        found: dict[int, list[Any]] = {number: [] for number in range(len(refused))}
+        # First what lets it in with -inf in the place of a fill such as -1e9 too.
+        for infinite_fills in (True, False) if self.finite else (False,):
+            causes = Causes(self.inputs.batch if of_steps else None)
+            run = Run(self.inputs, self.question, self.finite, causes, None, infinite_fills)
+            claims, _ = (of_gradients if of_gradient else of_values)(run, traced, [label])
+            by_key = {(claim.what, claim.where): claim for claim in claims}
+            for number, claim in enumerate(refused):
+                if (same := by_key.get((claim.what, claim.where))) is not None:
+                    found[number].append((causes, same))
+        return found
 
     def _guilty_labels(self, claim: Claim) -> list[Any]:
         assert claim.bits is not None

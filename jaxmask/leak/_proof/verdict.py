@@ -51,16 +51,24 @@ class Claim:
 
 @dataclass(frozen=True)
 class Run:
-    """How to interpret: one question, in strict or finite mode, following causes or not."""
+    """How to interpret: one question, in strict or finite mode, following causes or not, and with
+    fills such as -1e9 as they are or infinite.
+    """
 
     inputs: Inputs
     question: Question
     finite: bool = False
     causes: Causes | None = None
     observer: Observer | None = None
+    infinite_fills: bool = False
 
     def machine(self) -> Machine:
-        return Machine(finite=self.finite, causes=self.causes, observer=self.observer)
+        return Machine(
+            finite=self.finite,
+            causes=self.causes,
+            observer=self.observer,
+            infinite_fills=self.infinite_fills,
+        )
 
     def forbidden(self, bits: np.ndarray | None) -> np.ndarray | None:
         """All bits in place of those of a label, if bits stand for causes."""
