@@ -17,6 +17,7 @@ def real_ids(
     name: str,
     *,
     but: int | None = None,
+    but_is: str = "the blank",
     mask_name: str = "mask",
     of: str = "classes",
 ) -> tuple[Array, Array]:
@@ -27,9 +28,10 @@ def real_ids(
     end.
 
     `ids` are integer or boolean, `mask` is of their leading axes, and both are as the user passed
-    them: `jnp.asarray` under `jit` hides their values. `but` is a class that must not occur, the
-    blank; `mask_name` and `of`, what there are `size` of, are for the error. The returned ids are
-    at least int32, 0 in padding and where they are not a class; `valid` is True in padding.
+    them: `jnp.asarray` under `jit` hides their values. `but` is a class that must not occur;
+    `but_is`, what that is, `mask_name` and `of`, what there are `size` of, are for the error. The
+    returned ids are at least int32, 0 in padding and where they are not a class; `valid` is True in
+    padding.
     """
     real = mask.ids > 0 if isinstance(mask, Segments) else mask
     seen = _check.known(ids)
@@ -40,7 +42,7 @@ def real_ids(
         _, valid = _classes(np, seen, seen_real, size, but)
         if not valid.all():
             first = np.unravel_index(np.argmin(valid), valid.shape)
-            blank = "" if but is None else f" and not be {but}, the blank,"
+            blank = "" if but is None else f" and not be {but}, {but_is},"
             raise ValueError(
                 f"{where}: `{name}` must lie in 0..{size - 1}{blank} at real steps, got "
                 f"{seen[first]} at {tuple(map(int, first))}. "

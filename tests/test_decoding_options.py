@@ -488,3 +488,61 @@ def test_searches_export_with_a_symbolic_batch(search):
     exported = jax.export.export(jax.jit(run))(*(jax.ShapeDtypeStruct(*s) for s in shapes))
     given = jnp.array([3, 3]), jnp.zeros((2, 2)), jnp.array([[2], [3]])
     assert exported.call(*given)[0].tolist() == run(*given)[0].tolist()
+
+
+def test_scores_with_the_end_are_a_distribution_and_those_of_a_wide_beam():
+    carry, start, row_mask = inputs(3)
+    options = {"max_length": 2, "end_id": END, "beam_size": 20, "n_best": 13}
+    (ids, mask), (scores, found) = jax.jit(functools.partial(decoding.beam, step, **options))(
+        carry, start, row_mask
+    )
+    # 1 + 3 + 9 rows of three tokens beside the end.
+    score = jax.jit(functools.partial(decoding.score, step, end_id=END))
+    for i in range(13):
+        total, _ = jm.pool.sum(*score(carry, start, row_mask, ids[:, i], mask[:, i]))
+        np.testing.assert_allclose(total, scores[:, i], rtol=1e-5)
+    assert np.asarray(found).sum(1).tolist() == [13 * real for real in row_mask]
+    total = np.exp(scores).sum(1)[row_mask]
+    np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+def test_the_end_comes_after_padding_anywhere():
+    table = np.log(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4], [0.9, 0.05, 0.05]], np.float32))
+    run = functools.partial(decoding.score, lambda c, i: (c, jnp.asarray(table)[i]), ())
+    ids = np.array([[2, 1], [2, 9], [9, 2], [9, 9], [9, 9]], np.int32)
+    row_mask = np.array([1, 1, 1, 1, 0], bool)
+    y, mask = run(np.zeros(5, np.int32), row_mask, ids, ids != 9, end_id=0)
+    np.testing.assert_array_equal(mask[:, -1], [False, True, True, True, False])
+    want = [[0.4, 0.05, 1], [0.4, 1, 0.9], [1, 0.4, 0.9], [1, 1, 0.1], [1, 1, 1]]
+    np.testing.assert_allclose(np.exp(y), want, rtol=1e-5)
+    y, mask = run(np.zeros(1, np.int32), None, ids[:1], None, end_id=0)
+    assert mask.tolist() == [[True, True, False]]
+    with pytest.raises(ValueError, match=r"score: `ids` must lie in 0\.\.2 and not be 0, the end,"):
+        run(np.zeros(1, np.int32), None, np.array([[2, 0]]), None, end_id=0)
+    with pytest.raises(ValueError, match="score: `end_id` must be below the 3 classes"):
+        run(np.zeros(1, np.int32), None, ids[:1], None, end_id=3)
+
+
+def test_a_policy_gradient_with_the_end_is_that_of_the_expected_reward():
+    """E[reward * d log p], over all rows of at most two tokens."""
+    ids = np.array([[9, 9], [1, 9], [2, 9], *itertools.product([1, 2], repeat=2)], np.int32)
+    reward = np.array([3.0, -1.0, 0.5, 2.0, 0.0, 1.0, -2.0], np.float32)
+
+    def log_p(w):
+        y = decoding.score(
+            *(lambda c, i: (c, w[i]), (), np.zeros(7, np.int32), None, ids, ids != 9), end_id=0
+        )
+        return jm.pool.sum(*y)[0]
+
+    def expected(w):  # by hand
+        p = jax.nn.softmax(w, axis=1)
+        first, second = p[0], p[1:]
+        steps = [first[0], first[1] * second[0, 0], first[2] * second[1, 0]]
+        steps += [first[a] * second[a - 1, b] for a, b in itertools.product([1, 2], repeat=2)]
+        return jnp.dot(jnp.stack(steps), reward)
+
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
+    p = jnp.exp(log_p(w))
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
+    estimate = jax.grad(lambda w: jnp.dot(p * reward, log_p(w)))(w)
+    np.testing.assert_allclose(estimate, jax.grad(expected)(w), rtol=1e-4, atol=1e-6)

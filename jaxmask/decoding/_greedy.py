@@ -236,14 +236,25 @@ def _decode(
 
 @refusing_pairs
 def score(
-    step: Step, carry: PyTree, start: ArrayLike, row_mask: Mask, ids: ArrayLike, mask: Mask
+    step: Step,
+    carry: PyTree,
+    start: ArrayLike,
+    row_mask: Mask,
+    ids: ArrayLike,
+    mask: Mask,
+    *,
+    end_id: int | None = None,
 ) -> Pair:
     """Log probability of each given token after those before it.
 
         carry, logits = step(carry, token);   y[b, i] = log softmax(logits)[ids[b, i]]
 
-    Nothing is added at the end: give rows their end token if it counts. The sum over a row,
-    `jm.pool.sum`, is what `beam` maximises. It has gradients, so that it also trains.
+    What `greedy`, `beam` and `sample` return is without the end token, whose probability is part
+    of a row's. `end_id` adds it as one more step, real in rows with fewer tokens than the width of
+    `ids`, the `max_length` of the search: a row that is full did not end. The sum over a row,
+    `jm.pool.sum`, is then the log probability that `sample` draws it (without `temperature`,
+    `top_k`, `top_p`, limits and prefix), and the score of `beam` with a `length_penalty` of 0.
+    Without `end_id` the sum is that of the given tokens alone. It has gradients, so it also trains.
 
     Padding may lie anywhere (mask class: any); a masked step holds the carry. A row that `row_mask`
     rules out has no tokens.
@@ -251,15 +262,17 @@ def score(
     Args:
       ids: `[batch, token]`, integer.
       mask: `[batch, token]`, boolean, or None.
+      end_id: static, the token that ends a row, which `ids` then lack; or None, no step is added.
       step, carry, start, row_mask: as in `greedy`. A step that is -inf where a token is not gives
         that token -inf.
 
     Returns:
-      The pair `(y, mask)`: `y [batch, token]` in at least float32, in nats.
+      The pair `(y, mask)`: `y [batch, token]` in at least float32, in nats; `[batch, token + 1]`,
+      the end last, with `end_id`.
 
     Raises:
-      ValueError: if a real id is not a class or cannot be scored, as in `greedy`; under `jit`,
-        where values are not known, its log probability is nan.
+      ValueError: if a real id is not a class, is `end_id` or cannot be scored, as in `greedy`;
+        under `jit`, where values are not known, its log probability is nan.
 
     Example:
       >>> import jax.numpy as jnp, jaxmask as jm
@@ -269,6 +282,12 @@ def score(
       >>> y, _ = jm.decoding.score(lambda c, i: (c, table[i]), (), start, None, ids, mask)
       >>> [round(float(p), 3) for p in jnp.exp(y[0])]
       [0.4, 0.9, 1.0]
+      >>> ids, mask = jnp.array([[2, 0]]), jnp.array([[True, False]])  # as `beam` returns them
+      >>> y, _ = jm.decoding.score(
+      ...     lambda c, i: (c, table[i]), (), start, None, ids, mask, end_id=0
+      ... )
+      >>> [round(float(p), 3) for p in jnp.exp(y[0])]
+      [0.4, 1.0, 0.9]
 
     A conditional random field scores tags by `-jm.losses.crf`, CTC labels by `-jm.losses.ctc_loss`.
     """
@@ -285,7 +304,21 @@ def score(
     at = _mask_ops.real_steps(mask, ids.shape) & real[:, None]
     carry = safe_carry(carry, row_mask, start, where)
     shape = jax.eval_shape(lambda c, t: called(step, c, t, where), carry, start).logits.shape
-    ids, valid = _class_ids.real_ids(given, given_mask, shape[1], where, "ids")
+    if end_id is not None and _check.count(end_id, where, "end_id") >= shape[1]:
+        raise ValueError(
+            f"{where}: `end_id` must be below the {shape[1]} classes of the logits, got {end_id}."
+        )
+    ids, valid = _class_ids.real_ids(
+        *(given, given_mask, shape[1], where, "ids"), but=end_id, but_is="the end"
+    )
+    if end_id is not None:
+        ended = real & (jnp.sum(at, axis=1) < ids.shape[1])
+        last = ((0, 0), (0, 1))
+        ids, valid = (
+            jnp.pad(ids, last, constant_values=end_id),
+            jnp.pad(jnp.asarray(valid), last, constant_values=True),
+        )
+        at = jnp.concatenate([at, ended[:, None]], axis=1)
 
     def body(
         state: tuple[PyTree, Array], now: tuple[Array, Array]
@@ -299,4 +332,4 @@ def score(
     _, (y, known) = jax.lax.scan(body, (carry, start), (ids.astype(jnp.int32).T, at.T))
     refuse_unknown(jnp.where(known.T, 0, UNKNOWN), where)
     y = _class_ids.nan_unless(valid & known.T, y.T)
-    return ops.fill(y, None if mask is None and row_mask is None else at)
+    return ops.fill(y, None if mask is None and row_mask is None and end_id is None else at)
