@@ -3,8 +3,9 @@
 Two runs go through the program side by side, one operation after another: one with harmless
 padding, and one with other padding or with more of it. Where a real element differs after an
 operation, that operation let the padding in: it is noted, and the second run continues with the
-element of the first, as if the operation were repaired. So every mistake is found, and none is
-blamed for another. For each there is a third run in which only it is left unrepaired.
+element of the first, as if the operation were repaired. So none is blamed for another, and one is
+hidden only where a later one takes padding in the place of what it changed. For each there is a
+third run in which only it is left unrepaired.
 """
 
 import math
